@@ -1,0 +1,67 @@
+# `make` lists what there is. Every target builds .venv on first use and reuses it afterwards.
+# PYTHON=python3.12 chooses another interpreter, VENV=path another environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS := lab,dev,hub
+HOME_NOTEBOOK := notebooks/00_start_here.ipynb
+
+# The stamp carries a checksum of this folder's path: a clone that was moved or copied installs itself again.
+STAMP := $(VENV)/.installed-$(shell pwd | cksum | cut -d' ' -f1)
+
+# Tests never reach for the network, and need not be told to be small.
+OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 WANDB_MODE=disabled
+NOTEBOOKS ?= $(wildcard notebooks)
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test lint notebooks badges bench browser clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: there is no '$(PYTHON)' here. Install Python 3.11 or newer, \
+	or name yours: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) --version) is too \
+	old, Python 3.11 or newer is needed. If you have one under another name: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: this Python has no venv module. \
+	On Debian and Ubuntu: sudo apt install python3-venv. With conda: conda env create -f environment.yml"; exit 1; }
+	@echo "Installing into $(VENV): some minutes and 2 GB of disk the first time (more where torch brings CUDA), seconds later on."
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS)]'
+	@$(BIN)/jupyter labextension disable --level=sys_prefix '@jupyterlab/apputils-extension:announcements' >/dev/null 2>&1 || true
+	@rm -f $(VENV)/.installed-* && touch $@
+
+lab: $(STAMP)  ## open JupyterLab at the first notebook (LAB_FLAGS="--port 9999" passes flags on)
+	@flags=""; \
+	if [ "$$(id -u)" = 0 ]; then flags="$$flags --allow-root"; fi; \
+	if [ "$$(uname)" != Darwin ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" ]; then \
+		echo "No browser here: copy the address that appears below into one."; flags="$$flags --no-browser"; fi; \
+	exec $(BIN)/python -m jupyterlab --ServerApp.root_dir='$(CURDIR)' \
+		--LabApp.default_url=/lab/tree/$(HOME_NOTEBOOK) $$flags $(LAB_FLAGS)
+
+test: lint  ## lint, unit tests, and every notebook at smoke scale
+	$(OFFLINE) SAE_TUTORIAL_SCALE=smoke $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 --durations=10 \
+		$(PYTEST_FLAGS) tests $(NOTEBOOKS)
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+notebooks: $(STAMP)  ## execute the notebooks in place at laptop scale (ONLY=notebooks/01_transformers.ipynb for one)
+	$(OFFLINE) $(BIN)/python scripts/execute_notebooks.py $(ONLY)
+
+badges: $(STAMP)  ## rewrite Colab badges and install lines from pyproject.toml (OWNER=name sets the owner first)
+	$(BIN)/python scripts/badges.py $(if $(OWNER),--owner $(OWNER))
+
+bench: $(STAMP)  ## run every benchmark; results go to benchmarks/results
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(OFFLINE) $(BIN)/python "$$script"; done
+
+browser: $(STAMP)  ## drive JupyterLab in Chromium
+	$(OFFLINE) SAE_TUTORIAL_SCALE=smoke $(BIN)/python -m pytest -m browser $(PYTEST_FLAGS) tests/browser
+
+clean:  ## remove .venv and every cache
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

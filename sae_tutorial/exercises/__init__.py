@@ -1,0 +1,81 @@
+"""Exercises that answer back. One module per notebook, named after it.
+
+An exercise is `check_<topic>(answer) -> Verdict` and, beside it, `solution_<topic>`. A check never raises: a stub
+is "not answered yet", a learner's exception is shown, and a wrong answer is told what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# A test looks at the answer and returns what is wrong with it, or None (or True) when it is content.
+# It may also raise AssertionError with that message.
+Test = Callable[[Any], "str | bool | None"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Did the answer pass, and what is there to say about it? Its repr is what the notebook shows."""
+
+    passed: bool
+    message: str
+
+    def __repr__(self) -> str:
+        return self.message
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+
+class NotAnswered(Exception):
+    """Raised inside a test when a learner's function returned None: the stub is still there."""
+
+
+def judge(name: str, answer: Any, tests: Sequence[Test], hint: str, praise: str = "That is right.") -> Verdict:
+    """Try `answer` against `tests` in order and stop at the first that complains.
+
+    Args:
+        name: what the verdict calls the exercise, for example "Exercise 2".
+        answer: a value or a function; None means that the learner has not started.
+        tests: each returns None (or True) if content, else a sentence that says what is wrong. If `answer` is a
+            function, tests see it wrapped by `calling`, so that a None it returns counts as not answered yet.
+        hint: one sentence that helps without giving the answer away; added to every complaint.
+        praise: said when all tests are content; a place for what the reader has just shown.
+
+    Exceptions of any kind, the learner's or a test's own, end in the verdict and never in a traceback.
+    """
+    if answer is None:
+        return _not_answered(name, hint)
+    candidate = calling(answer) if callable(answer) else answer
+    for test in tests:
+        try:
+            complaint = test(candidate)
+        except NotAnswered:
+            return _not_answered(name, hint)
+        except AssertionError as error:
+            complaint = str(error) or "A check failed."
+        except Exception as error:  # whatever a half-finished answer throws is feedback, not a crash
+            complaint = f"It stopped with {type(error).__name__}: {error}"
+        if complaint is False:
+            complaint = "That is not it."
+        if isinstance(complaint, str):
+            return Verdict(False, f"✗ {name}: {complaint}\n  Hint: {hint}")
+    return Verdict(True, f"✓ {name}: {praise}")
+
+
+def calling(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, except that a None result raises `NotAnswered`."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if result is None:
+            raise NotAnswered
+        return result
+
+    return call
+
+
+def _not_answered(name: str, hint: str) -> Verdict:
+    return Verdict(False, f"○ {name}: not answered yet.\n  Hint: {hint}")

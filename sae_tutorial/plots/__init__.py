@@ -1,0 +1,1 @@
+"""Plotly figures, one module per topic. Data in, `Figure` out, nothing else."""

@@ -1,0 +1,22 @@
+"""What holds for every test: the hub is off, sizes are small, and CUDA tests need CUDA."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("SAE_TUTORIAL_SCALE", "smoke")
+
+import pytest
+
+
+def pytest_collection_modifyitems(items):
+    """Skip tests marked `gpu` where there is no CUDA device; torch is imported only if such tests exist."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

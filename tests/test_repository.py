@@ -1,0 +1,113 @@
+"""The repository keeps its own rules: notebooks, the README's map, links, and the files around the package."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import badges
+import nbformat
+import notebook_rules
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("sae_tutorial/assets/**/*.md")])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebook_keeps_the_rules(path):
+    problems = notebook_rules.problems(path)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebook_has_its_exercises_beside_it(path):
+    """notebooks/03_activations.ipynb is judged by sae_tutorial/exercises/activations.py, and the two agree."""
+    topic = re.fullmatch(r"\d\d_(\w+)", path.stem).group(1)
+    module = ROOT / "sae_tutorial" / "exercises" / f"{topic}.py"
+    assert module.exists(), f"{path.name} needs {module.relative_to(ROOT)}"
+    checks = set(re.findall(r"^def (check_\w+)", module.read_text(encoding="utf-8"), flags=re.M))
+    code = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    unused = {name for name in checks if name not in code}
+    assert checks and not unused, f"{module.name} has checks that {path.name} does not use: {sorted(unused)}"
+
+
+def test_readme_maps_every_notebook_in_order():
+    rows = re.findall(r"^\|.*notebooks/(\d\d_\w+\.ipynb)\).*\|$", readme(), flags=re.M)
+    assert [name for name in rows] == [path.name for path in NOTEBOOKS]
+    for name in rows:
+        row = next(line for line in readme().splitlines() if line.startswith("|") and name in line)
+        assert badges.badge(name) in row, f"the README's row of {name} lacks its Colab badge: run `make badges`"
+
+
+def test_badges_and_install_lines_agree_with_pyproject():
+    wrong = [path.name for path in badges.disagreements()]
+    assert not wrong, f"run `make badges`: {', '.join(wrong)}"
+
+
+def test_placeholder_owner_is_explained_once():
+    mentions = len(badges.NOTE.findall(readme()))
+    assert mentions == (1 if badges.owner() == badges.PLACEHOLDER else 0)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) + re.findall(r'src="([^"]+)"', text)
+    missing = [t for t in targets if "://" not in t and not t.startswith("mailto:") and not (page.parent / t).exists()]
+    assert not missing, f"{page.name} points at {missing}"
+    assert not notebook_rules.ABSOLUTE_PATH.search(text)
+
+
+@pytest.mark.parametrize("target", ["lab", "test", "notebooks", "badges", "bench", "lint"])
+def test_makefile_has_and_explains_its_targets(target):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{target}:.*## \S", makefile, flags=re.M)
+
+
+def test_commands_named_in_the_pages_exist():
+    """`make something` in a page is a target of the Makefile."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
+    for page in PAGES:
+        named = set(re.findall(r"(?:`|^)make ([a-z]+)", page.read_text(encoding="utf-8"), flags=re.M))
+        assert named <= targets, f"{page.name} names {sorted(named - targets)}"
+
+
+def test_contributing_lists_every_module():
+    """The description of the house is kept true: each module, or the folder that it stands in, has its row."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `([\w./]+)` \|", page, flags=re.M))
+    assert not [row for row in rows if not (ROOT / row).exists()], "rows for what is not there"
+    package = ROOT / "sae_tutorial"
+    rooms = [p.name for p in package.glob("*.py") if p.name != "__init__.py"]
+    rooms += [f"{p.parent.name}/" for p in package.glob("*/__init__.py")]
+    missing = [room for room in rooms if f"sae_tutorial/{room}" not in rows]
+    assert not missing, f"no row in CONTRIBUTING.md for {sorted(missing)}"
+
+
+def test_constraints_pin_every_dependency_exactly():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", pin) for pin in pins), "name==version and no more"
+    pinned = {normal(pin.split("==")[0]) for pin in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["lab"] + extras["dev"] + extras["hub"]
+    names = {normal(re.match(r"[\w.-]+", requirement).group()) for requirement in wanted}
+    assert names <= pinned, f"missing from constraints.txt: {sorted(names - pinned)}"
+
+
+def test_torch_and_numpy_are_not_pinned_by_the_package():
+    """Hosted notebooks keep the torch and numpy they come with."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for requirement in project["dependencies"]:
+        if re.match(r"(torch|numpy)\b", requirement):
+            assert re.fullmatch(r"\w+>=[\d.]+", requirement)
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
