@@ -1,0 +1,164 @@
+"""Run a language model up to one hook and stop there, at the speed of plain PyTorch.
+
+A `TransformerBridge` computes whatever its hooks might be asked for: every attention pattern, every LayerNorm scale.
+Whoever reads one hook needs none of that. `fused_forward` swaps three steps for PyTorch's fused equivalents while it is
+open, and touches only modules whose inner hooks nobody is listening to:
+
+    attention    softmax(q kᵀ / √d + causal mask) v      ->  torch.nn.functional.scaled_dot_product_attention
+    LayerNorm    centre, measure, divide, step by step   ->  torch.nn.functional.layer_norm
+    GELU         the tanh formula, seven elementwise ops ->  torch.nn.functional.gelu(approximate="tanh")
+
+The oracle is the bridge's own forward pass: the results agree up to the rounding of the model's dtype.
+"""
+
+import types
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+ReadHook = Callable[[Int[Tensor, "batch context"]], Float[Tensor, "batch context *d"]]
+
+
+class _HookReached(Exception):
+    """Raised inside the hook that is read, so that nothing behind it is computed."""
+
+
+@contextmanager
+def read_hook(model: Any, hook_name: str, *, fused: bool = True) -> Iterator[ReadHook]:
+    """A function from token ids (batch, context) to the activations at `hook_name`; the forward pass ends there.
+
+    Runs in eval mode, without gradients and without a KV cache. `fused=False` keeps the bridge's own arithmetic.
+
+    Raises ValueError for a hook that the model does not have (with the closest names), RuntimeError for one that never
+    fires.
+    """
+    check_hook_name(model, hook_name)
+    caught: list[Tensor] = []
+
+    def catch(activations: Tensor, hook: Any) -> None:
+        caught.append(activations)
+        raise _HookReached
+
+    def read(tokens_BS: Tensor) -> Tensor:
+        caught.clear()
+        try:
+            model(tokens_BS, return_type=None, use_cache=False)
+        except _HookReached:
+            return caught.pop()
+        raise RuntimeError(
+            f"hook_name={hook_name!r} exists but did not fire during a forward pass. "
+            "Optional hooks must be switched on first, for example model.set_use_attn_result(True)."
+        )
+
+    was_training = model.training
+    model.eval()
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(model.hooks(fwd_hooks=[(hook_name, catch)]))
+            if fused:
+                stack.enter_context(fused_forward(model))
+            stack.enter_context(torch.inference_mode())
+            yield read
+    finally:
+        model.train(was_training)
+
+
+def check_hook_name(model: Any, hook_name: str) -> None:
+    """Raise ValueError with the closest names if `model` has no hook of that name."""
+    names = list(model.hook_dict)
+    if hook_name not in names:
+        close = get_close_matches(hook_name, names, n=4, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else "See list(model.hook_dict)."
+        raise ValueError(f"hook_name={hook_name!r} is not a hook of this model. {hint}")
+
+
+@contextmanager
+def fused_forward(model: Any) -> Iterator[None]:
+    """While open, `model` computes attention, LayerNorm and GELU with PyTorch's fused functions.
+
+    For inference only. Modules of a kind that is not known here, and modules whose attention scores, pattern, scale or
+    normalised input carry hooks, keep their own arithmetic, so hooks that were added before see what they always see.
+    """
+    patched: list[tuple[nn.Module, str]] = []
+
+    def patch(module: nn.Module, name: str, function: Any) -> None:
+        if name not in vars(module):  # otherwise an enclosing fused_forward has done it
+            object.__setattr__(module, name, function)  # shadows the method of the class, for this module only
+            patched.append((module, name))
+
+    config: Any = model.original_model.config
+    attention_before = config._attn_implementation
+    try:
+        for module in model.modules():
+            kind = type(module).__name__
+            if kind == "JointQKVAttentionBridge" and _attention_is_plain(module):
+                patch(module, "_reconstruct_attention", types.MethodType(_fused_attention, module))
+                config._attn_implementation = "sdpa"  # otherwise a (context, context) mask is built in every call
+            elif kind == "NormalizationBridge" and _norm_is_plain(module):
+                patch(module, "_python_norm_forward", types.MethodType(_fused_layer_norm, module))
+            elif kind == "NewGELUActivation":
+                patch(module, "forward", _fused_gelu)
+        yield
+    finally:
+        for module, name in patched:
+            object.__delattr__(module, name)
+        config._attn_implementation = attention_before
+
+
+def _has_hooks(*hook_points: Any) -> bool:
+    return any(point.has_hooks() for point in hook_points)
+
+
+def _attention_is_plain(attention: Any) -> bool:
+    """Whether nothing but the summed output of the heads is wanted from this attention layer."""
+    return not (
+        _has_hooks(attention.hook_attn_scores, attention.hook_pattern)
+        or getattr(attention.config, "use_attn_result", False)
+        or getattr(attention, "_reorder_and_upcast_attn", False)
+        or not getattr(attention, "is_causal", True)
+    )
+
+
+def _norm_is_plain(norm: Any) -> bool:
+    """Whether this is a LayerNorm (not an RMSNorm) whose inner steps nobody reads."""
+    return isinstance(norm.original_component, nn.LayerNorm) and not (
+        _has_hooks(norm.hook_scale, norm.hook_normalized) or norm.uses_weight_offset
+    )
+
+
+def _fused_attention(self: Any, q: Tensor, k: Tensor, v: Tensor, **kwargs: Any) -> tuple[Tensor, None]:
+    """softmax(q kᵀ · scale + mask) v, then the output projection; stands in for the bridge's step-by-step version."""
+    n_heads = self.config.n_heads
+    n_kv_heads = getattr(self.config, "n_key_value_heads", None) or n_heads
+    q_BHSd, k_BHSd, v_BHSd, batch, context, d_head = self._reshape_qkv_to_heads(q, k, v, n_heads, n_kv_heads)
+    k_BHSd, v_BHSd = self._update_kv_cache(k_BHSd, v_BHSd, **kwargs)
+    scale = d_head**-0.5
+    if getattr(self.config, "scale_attn_by_inverse_layer_idx", False) and self._layer_idx is not None:
+        scale /= self._layer_idx + 1
+    mask = kwargs.get("attention_mask")  # None: nothing but the causal mask
+    z_BHSd = F.scaled_dot_product_attention(
+        q_BHSd,
+        k_BHSd,
+        v_BHSd,
+        attn_mask=mask,
+        is_causal=mask is None and context > 1,
+        scale=scale,
+        enable_gqa=n_kv_heads != n_heads,
+    )
+    z_BSD = self._reshape_attn_output(z_BHSd, batch, context, n_heads, d_head)
+    return self._apply_output_projection(z_BSD), None  # fires hook_z; None: there is no pattern
+
+
+def _fused_layer_norm(self: Any, x: Tensor) -> Tensor:
+    bias = getattr(self.original_component, "bias", None)
+    return F.layer_norm(x, x.shape[-1:], self.weight, bias, eps=getattr(self.config, "eps", 1e-5))
+
+
+def _fused_gelu(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
