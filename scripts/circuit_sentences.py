@@ -38,6 +38,8 @@ ADJECTIVES = {
     "train": "big little red old new small golden heavy pretty broken blue green clean shiny wooden".split(),
     "held_out": "lovely silver round white warm".split(),
 }
+# ruff: noqa: E501  (lists are wide)
+# fmt: off
 # {x} and {y} are the two people in the order in which they are named, {p} a place.
 MENTIONS = {
     "train": [
@@ -62,6 +64,31 @@ MENTIONS = {
         "{x} sat down beside {y} near the {p}", "{x} returned to the {p} together with {y}",
     ],
 }
+# More ways to bring two people together and to act, assembled rather than written out: {x} VERB {y}, {x} and {y} DID.
+MEETINGS = (
+    "admired answered avoided blamed caught chased cheered comforted envied fed feared greeted guided hated hugged invited "
+    "joined judged knew loved married missed nursed obeyed pitied praised pulled pushed rescued scolded served shouted-at "
+    "surprised taught teased trusted understood wanted warned watched welcomed woke laughed-at listened-to argued-with "
+    "sang-to talked-to traded-with travelled-with wrestled-with quarrelled-with sailed-with worked-for"
+).split()
+TOGETHER = (
+    "argued|ate breakfast|climbed a tree|cooked supper|counted the stars|crossed the bridge|cut wood|dug a hole|fell asleep|"
+    "fished all day|fought|got lost|got up early|grew tired|hid|kept house|laughed|learned to swim|lit a fire|looked out|"
+    "lost their way|made a plan|made peace|milked the cows|packed their things|painted the wall|picked berries|planted beans|"
+    "read by the fire|rode out|rowed|sailed|sat up late|set out|slept|stayed at home|stood still|swam|talked for hours|"
+    "told tales|travelled far|turned back|waited|washed the dishes|watched the birds|were afraid|were alone|were cold|"
+    "were hungry|were in trouble|were neighbours|were rich|were twins|wept"
+).split("|")
+TRANSFERS = (
+    "described:to explained:to presented:to delivered:to dragged:to rolled:to flung:to tossed:to granted:to read:to served:to "
+    "dealt:to fed:to posted:to owed:to announced:to taught:to confessed:to pointed:to added:to fetched:for drew:for "
+    "painted:for knitted:for cooked:for built:for wrapped:for saved:for chose:for picked:for mended:for cut:for played:for "
+    "carved:for paid:for borrowed:from hid:from received:from accepted:from won:from begged:from learned:from seized:from "
+    "shared:with traded:with hunted:with searched:with argued-over:with fought-over:with laughed-about:with "
+    "tried-to-explain:to had-to-bring:to began-to-read:to forgot-to-send:to wanted-to-sell:to promised-to-carry:to "
+    "hoped-to-get:from meant-to-take:from agreed-to-share:with ran-off-to-buy:for went-away-to-find:for"
+).split()
+NEAR = "at in near behind beyond under outside inside beside from".split()
 # A joint turns a mention into the beginning of the sentence that follows it. {m} = mention, {M} = with a capital.
 JOINTS = {
     "train": [
@@ -108,11 +135,14 @@ EVENTS = {
 SPANS = {
     "train": [
         "The {e} lasted from {a} to {b}.", "The {e} went on from {a} till {b}.", "From {a} to {b} there was a {e}.",
-        "The {e} of {a} to {b} was long.", "The {e} began in {a} and ended in {b}.", "It was a {e} that ran from {a} to {b}.",
+        "The {e} of {a} to {b} was long.", "The {e} began in {a} and ended in {b}.",
+        "It was a {e} that ran from {a} to {b}.",
         "He saw the {e}, which started in {a} and was over in {b}.", "Between {a} and {b} came the {e}.",
     ],
     "held_out": ["The {e} lasted from the year {a} to the year {b}."],
 }
+
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -144,23 +174,69 @@ def capital(text: str) -> str:
 
 def noun(rng: random.Random, split: str) -> str:
     adjective = rng.choice(ADJECTIVES[split]) + " " if rng.random() < 0.4 else ""
-    article = rng.choice(["a", "the", "a", "the", "that", "his", "her", "another"]) if split == "train" else rng.choice(["a", "the"])
+    article = (
+        rng.choice(["a", "the", "a", "the", "that", "his", "her", "another"])
+        if split == "train"
+        else rng.choice(["a", "the"])
+    )
     word = adjective + rng.choice(OBJECTS[split])
     return ("an " if article == "a" and word[0] in "aeiou" else article + " ") + word
+
+
+def meeting(rng: random.Random, split: str, x: str, y: str) -> str:
+    """A clause that names both people: one of the written ones or, in training, one assembled from parts."""
+    place = rng.choice(PLACES[split])
+    if split == "held_out" or rng.random() < 0.4:
+        return rng.choice(MENTIONS[split]).format(x=x, y=y, p=place)
+    where = f" {rng.choice(NEAR)} the {place}" if rng.random() < 0.5 else ""
+    if rng.random() < 0.5:
+        return f"{x} {rng.choice(MEETINGS).replace('-', ' ')} {y}{where}"
+    return f"{x} and {y} {rng.choice(TOGETHER)}{where}"
+
+
+def giving(rng: random.Random, split: str, s: str) -> str:
+    """The subject acts; the indirect object comes next."""
+    if split == "held_out" or rng.random() < 0.5:
+        return rng.choice(ACTIONS[split]).format(s=s, o=noun(rng, split))
+    verb, preposition = rng.choice(TRANSFERS).replace("-", " ").split(":")
+    return f"{s} {verb} {noun(rng, split)} {preposition}"
+
+
+def free_sentence(rng: random.Random, io: str, s: str, x: str, y: str, fillers: list[str]) -> NamePrompt:
+    """Names in a frame of pieces of real sentences: what stands between the names says nothing about the answer."""
+
+    def piece(most: int) -> str:
+        words = rng.choice(fillers).rstrip(".").split()
+        n = rng.randint(1, most)
+        at = rng.randrange(max(1, len(words) - n))
+        words = words[at : at + n] if at else [words[0][0].lower() + words[0][1:], *words[1:n]]
+        return " ".join(words).strip(",;")
+
+    link = rng.choice([" and", f" {piece(4)}", f" {piece(6)}"])
+    pause = rng.choice([".", ",", ", and", ". Then", ";", ". So"])
+    opening = rng.choice(["", "", capital(piece(4)) + " "])
+    preposition = rng.choice("to to to for with from at after by about".split())
+    prompt = f"{opening}{x}{link} {y} {piece(6)}{pause} {s} {piece(6)} {preposition}"
+    follow = rng.choice(FOLLOW_UPS).format(i=io, s=s)
+    return NamePrompt(prompt, io, s, f"{prompt} {io} {piece(4)}.{follow}")
 
 
 def ioi_sentence(rng: random.Random, split: str = "train", fillers: list[str] | None = None) -> NamePrompt:
     """One indirect-object sentence; `fillers` are real sentences without names, put in front, between or nowhere."""
     io, s = name_pair(rng, split)
     x, y = (io, s) if rng.random() < 0.5 else (s, io)  # ABBA and BABA in every construction
-    mention = rng.choice(MENTIONS[split]).format(x=x, y=y, p=rng.choice(PLACES[split]))
+    if split == "train" and fillers and rng.random() < 0.3:
+        return free_sentence(rng, io, s, x, y, fillers)
+    mention = meeting(rng, split, x, y)
     head = rng.choice(JOINTS[split]).format(m=mention, M=capital(mention))
     if fillers and rng.random() < 0.5:
         filler = rng.choice(fillers)
-        head = rng.choice([filler + " " + head, capital(mention) + ". " + filler + " ", capital(mention) + ". " + filler + " Then "])
+        head = rng.choice(
+            [filler + " " + head, capital(mention) + ". " + filler + " ", capital(mention) + ". " + filler + " Then "]
+        )
     if split == "train" and rng.random() < 0.15:  # the object is met before it is given
         head = capital(noun(rng, split)) + " lay there. " + head
-    action = rng.choice(ACTIONS[split]).format(s=s, o=noun(rng, split))
+    action = giving(rng, split, s)
     prompt = head + action
     ending = "." if rng.random() < 0.8 else ", and that was all."
     if action.split()[-1] in ("sent", "handed", "brought"):  # "Tom handed" -> " Anna the kite."

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (the card is a text with wide tables)
 """Measure the embedded language model and write the numbers into its card.
 
     python scripts/evaluate_language_model.py --run FOLDER [--model FOLDER] [--card FILE]
@@ -14,17 +15,15 @@ import lzma
 import platform
 import random
 import zlib
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import circuit_sentences
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
-
-import circuit_sentences
 
 CONTEXT = 256
 
@@ -180,9 +179,13 @@ def card(results: dict[str, Any], training: dict[str, Any], curve_points: int = 
     """MODEL_CARD.md: what the model is, what it was trained on, what it can do."""
     ioi, gap, years, books, tales = (results[k] for k in ("ioi", "induction", "greater_than", "books", "tales"))
     curve = training["curve"]
-    windows = [curve[i : i + max(1, len(curve) // curve_points)] for i in range(0, len(curve), max(1, len(curve) // curve_points))]
+    windows = [
+        curve[i : i + max(1, len(curve) // curve_points)]
+        for i in range(0, len(curve), max(1, len(curve) // curve_points))
+    ]
     rows = "\n".join(
-        f"| {w[-1][0]:,} | {w[-1][1] / 1e6:.1f}M | {np.mean([p[2] for p in w]):.3f} | {np.mean([p[3] for p in w]):.3f} |" for w in windows
+        f"| {w[-1][0]:,} | {w[-1][1] / 1e6:.1f}M | {np.mean([p[2] for p in w]):.3f} | {np.mean([p[3] for p in w]):.3f} |"
+        for w in windows
     )
     form, settle = training["mixtures"]["form"], training["mixtures"]["settle"]
 

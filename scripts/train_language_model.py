@@ -21,6 +21,7 @@ import random
 import time
 from pathlib import Path
 
+import circuit_sentences
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,14 +30,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-import circuit_sentences
-
 END = "<|endoftext|>"
 CONTEXT, SHORT = 256, 64
-# Words with their space in front, numbers two digits at a time (so that a year is century + year), the rest as GPT-2 does.
+# Words with their space in front, numbers two digits at a time (a year is century + year), the rest as GPT-2 does.
 SPLIT = r"'(?:s|t|re|ve|m|ll|d)| ?[A-Za-z]+| ?[0-9]{1,2}| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+"
 # Rows per batch: story, repeated, short. The first mixture forms the circuits, the second keeps a model of stories.
-MIXTURES = {"form": (10, 2, 32), "settle": (13, 1, 12)}
+MIXTURES = {"form": (8, 4, 32), "settle": (13, 1, 12)}
 
 
 def read_documents(folders: list[Path]) -> list[str]:
@@ -56,7 +55,10 @@ def train_tokenizer(documents: list[str], vocab_size: int, seed: int) -> Tokeniz
     """Byte-level BPE. The first names and all two-digit numbers are made frequent enough to become single tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     rng = random.Random(seed)
@@ -65,7 +67,10 @@ def train_tokenizer(documents: list[str], vocab_size: int, seed: int) -> Tokeniz
     digits = " ".join(f"{a}{b:02d}" for a in range(10, 21) for b in range(100))
     sample += [" " + names] * 3000 + [" " + digits] * 1000
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=True
+        vocab_size=vocab_size,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=True,
     )
     tokenizer.train_from_iterator(sample, trainer)
     return tokenizer
@@ -80,7 +85,10 @@ def prepare(args: argparse.Namespace) -> tuple[Tokenizer, dict[str, np.ndarray],
         tokenizer = train_tokenizer([d for g in groups.values() for d in g], args.vocab_size, args.seed)
         tokenizer.save(str(out / "tokenizer.json"))
         for kind, documents in groups.items():
-            for split, chosen in (("held_out", documents[::50]), ("train", [d for i, d in enumerate(documents) if i % 50])):
+            for split, chosen in (
+                ("held_out", documents[::50]),
+                ("train", [d for i, d in enumerate(documents) if i % 50]),
+            ):
                 np.save(out / f"{kind}_{split}.npy", encode(tokenizer, chosen))
                 if split == "held_out":
                     (out / f"{kind}_held_out.txt").write_text(END.join(chosen))
@@ -108,25 +116,30 @@ class Batches:
         self.starts = {k: np.flatnonzero(np.isin(s[:-CONTEXT], (newline, self.end))) + 1 for k, s in streams.items()}
 
     def story_row(self, rng: random.Random) -> np.ndarray:
-        """`<|endoftext|>`, then 255 tokens from the beginning of a paragraph on (a story's own, in the case of a tale)."""
+        """`<|endoftext|>`, then 255 tokens from the beginning of some paragraph on."""
         kind = "tales_train" if rng.random() < 0.2 and len(self.streams.get("tales_train", ())) else "books_train"
         stream = self.streams[kind]
         at = int(self.starts[kind][rng.randrange(len(self.starts[kind]))])
         return np.concatenate([[self.end], stream[at : at + CONTEXT - 1]])
 
     def repeated_row(self, rng: random.Random) -> np.ndarray:
-        """A sequence repeated: random tokens mostly, else a piece of a story; every length from 8 to half a row."""
+        """A sequence repeated, of random tokens or a piece of a story; every length from 8 to half a row."""
         length = rng.randint(8, CONTEXT // 2)
-        if rng.random() < 0.7:
-            piece = np.array([rng.randrange(1, self.tokenizer.get_vocab_size()) for _ in range(length)])
-        else:
-            piece = self.story_row(rng)[1 : 1 + length]
-        return np.concatenate([[self.end], np.tile(piece, CONTEXT // length + 1)])[:CONTEXT]
+        piece = self.random_tokens(rng, length) if rng.random() < 0.5 else self.story_row(rng)[1 : 1 + length]
+        return np.concatenate([[self.end], self.repeat(piece, CONTEXT - 1)])
+
+    def random_tokens(self, rng: random.Random, length: int) -> np.ndarray:
+        return np.array([rng.randrange(1, self.tokenizer.get_vocab_size()) for _ in range(length)])
+
+    @staticmethod
+    def repeat(piece: np.ndarray, length: int) -> np.ndarray:
+        return np.tile(piece, length // len(piece) + 1)[:length]
 
     def short_rows(self, rng: random.Random, n: int) -> np.ndarray:
-        """Generated sentences (most of them with an indirect object), padded with `<|endoftext|>`."""
+        """Three quarters generated sentences, padded with `<|endoftext|>`; one quarter repeats of random tokens."""
         texts = [
-            circuit_sentences.year_span(rng).text if rng.random() < 0.15
+            circuit_sentences.year_span(rng).text
+            if rng.random() < 0.15
             else circuit_sentences.ioi_sentence(rng, "train", self.fillers).text
             for _ in range(2 * n)
         ]
@@ -135,6 +148,8 @@ class Batches:
         for row, first, second in zip(rows, ids[::2], ids[1::2], strict=True):
             both = (first + second)[:SHORT]  # a second sentence fills what the first leaves
             row[: len(both)] = both
+        for row in rows[: n // 4]:  # short repeats of random tokens, where induction is learned first
+            row[1:] = self.repeat(self.random_tokens(rng, rng.randint(4, SHORT // 2)), SHORT - 1)
         return rows
 
     def __call__(self, step: int, mixture: str) -> tuple[Tensor, Tensor]:
@@ -149,7 +164,10 @@ class Batches:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum made orthogonal by Newton-Schulz (Jordan et al. 2024), in fp32: torch's own runs in bf16, which CPUs emulate."""
+    """Momentum made orthogonal by Newton-Schulz (Jordan et al. 2024).
+
+    In fp32: torch.optim.Muon runs its products in bf16, which most CPUs emulate at a hundredth of the speed.
+    """
 
     def __init__(self, params: list[Tensor], lr: float, momentum: float = 0.95) -> None:
         super().__init__(params, dict(lr=lr, momentum=momentum))
@@ -168,7 +186,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, roughly: five Newton-Schulz steps. (768-wide Q, K, V are treated one by one.)"""
+    """The nearest (semi-)orthogonal matrix, roughly: five Newton-Schulz steps. Fused Q, K, V are treated one by one."""
     if matrix.shape == (matrix.shape[0], 3 * matrix.shape[0]):
         return torch.cat([orthogonal(part) for part in matrix.chunk(3, dim=1)], dim=1)
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
@@ -180,7 +198,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def learning_rate(step: int, steps: int, decay: float) -> float:
-    """Factor on every learning rate: warm-up over 100 steps, constant, linear to zero over the last `decay` of the run."""
+    """Factor on every learning rate: warm-up over 100 steps, constant, linear to zero over the last part `decay`."""
     return min(1.0, (step + 1) / 100, max(0.0, (steps - step) / (decay * steps)))
 
 
@@ -192,7 +210,7 @@ def next_token_loss(model: GPT2LMHeadModel, rows: Tensor, end: int) -> Tensor:
 
 
 def fast_bf16() -> bool:
-    """Whether a bf16 product is faster than fp32 on this machine (AVX512-bf16 and AMX: yes; others emulate it, slowly)."""
+    """Whether a bf16 product is faster than fp32 here (AVX512-bf16 and AMX: it is; other CPUs emulate it)."""
     a = torch.randn(512, 512)
     times = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -207,7 +225,9 @@ def fast_bf16() -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, action="append", required=True, help="folder of books; again for short tales")
+    parser.add_argument(
+        "--data", type=Path, action="append", required=True, help="folder of books; again for short tales"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--decay", type=float, default=0.35, help="part of the run in which the learning rate falls")
@@ -269,10 +289,14 @@ def main() -> None:
         tokens += n_long + n_short
         seconds += time.perf_counter() - began
         if not math.isfinite(loss_long.item()):
-            raise RuntimeError(f"loss is {loss_long.item()} at step {step}: lower --muon-lr or --adam-lr and start again")
+            raise RuntimeError(
+                f"loss is {loss_long.item()} at step {step}: lower --muon-lr or --adam-lr and start again"
+            )
         if step % 10 == 9:
             curve.append([step + 1, tokens, round(loss_long.item(), 4), round(loss_short.item(), 4)])
-            bar.set_postfix(story=f"{loss_long.item():.3f}", short=f"{loss_short.item():.3f}", tokens=f"{tokens / 1e6:.1f}M")
+            bar.set_postfix(
+                story=f"{loss_long.item():.3f}", short=f"{loss_short.item():.3f}", tokens=f"{tokens / 1e6:.1f}M"
+            )
         if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
             saved = {
                 "model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers],
@@ -281,13 +305,21 @@ def main() -> None:
             torch.save(saved, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
             export(model, tokenizer, args.out / "model")
-            settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("data", "out")}
-            log = {"settings": settings, "mixtures": MIXTURES, "tokens": tokens, "seconds": round(seconds), "bf16": use_bf16}
+            settings = {
+                k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("data", "out")
+            }
+            log = {
+                "settings": settings,
+                "mixtures": MIXTURES,
+                "tokens": tokens,
+                "seconds": round(seconds),
+                "bf16": use_bf16,
+            }
             (args.out / "training.json").write_text(json.dumps(log | {"curve": curve}))
 
 
 def export(model: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> None:
-    """A Hugging Face folder with weights in fp16 (half the size; the rounding moves the loss by less than 0.001 nats)."""
+    """A Hugging Face folder with weights in fp16: half the size, and the logits hardly move."""
     folder.mkdir(parents=True, exist_ok=True)
     half = GPT2LMHeadModel(model.config)
     half.load_state_dict(model.state_dict())

@@ -1,0 +1,132 @@
+"""Let the embedded language model write the stories that the course ships.
+
+    python scripts/sample_stories.py [--model FOLDER] [--out FILE] [--tokens 2100000]
+
+Every row is sampled at temperature 1 from `<|endoftext|>` on, to the model's full context; all of them are kept. Batch
+`i` depends on (seed, i) alone and is saved when it is done, so a run that was stopped goes on where it was and ends as
+it would have. Uses a GPU if there is one; on two CPU cores 2.1 million tokens take some ten minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+from transformers import GPT2LMHeadModel
+
+from sae_tutorial.language_model import STORIES
+from sae_tutorial.text import STORIES_TEXT, pack_stories
+
+
+class Writer:
+    """GPT-2, one token per row at a time, with keys and values of all tokens so far kept in place."""
+
+    def __init__(self, model: Any, batch: int) -> None:
+        config, weight = model.config, model.lm_head.weight
+        self.model, self.n_heads, self.d_head = model, config.n_head, config.n_embd // config.n_head
+        shape = (config.n_layer, batch, self.n_heads, config.n_positions, self.d_head)
+        self.keys, self.values = weight.new_zeros(shape), weight.new_zeros(shape)
+
+    def logits(self, tokens_B: Tensor, position: int) -> Tensor:
+        """Next-token logits (batch, vocabulary) for the tokens at `position`, after those before it were passed."""
+        gpt: Any = self.model.transformer
+        x_BD = gpt.wte(tokens_B) + gpt.wpe.weight[position]
+        for layer, block in enumerate(gpt.h):
+            x_BD = x_BD + self.attention(block.attn, block.ln_1(x_BD), layer, position)
+            hidden = F.gelu(block.mlp.c_fc(block.ln_2(x_BD)), approximate="tanh")
+            x_BD = x_BD + block.mlp.c_proj(hidden)
+        return self.model.lm_head(gpt.ln_f(x_BD))
+
+    def attention(self, attn: Any, x_BD: Tensor, layer: int, position: int) -> Tensor:
+        q, k, v = attn.c_attn(x_BD).view(len(x_BD), 3, self.n_heads, self.d_head).unbind(1)
+        self.keys[layer, :, :, position] = k
+        self.values[layer, :, :, position] = v
+        seen = slice(0, position + 1)
+        z = F.scaled_dot_product_attention(q[:, :, None], self.keys[layer, :, :, seen], self.values[layer, :, :, seen])
+        return attn.c_proj(z.reshape(len(x_BD), -1))
+
+
+def draw(logits_BV: Tensor, generator: torch.Generator) -> Tensor:
+    """One token per row with probability softmax(logits): where the cumulative sum passes a uniform random number."""
+    cumulative_BV = logits_BV.softmax(-1).cumsum(-1)
+    u_B1 = torch.rand(len(logits_BV), 1, generator=generator).to(logits_BV.device) * cumulative_BV[:, -1:]
+    return torch.searchsorted(cumulative_BV, u_B1, right=True).squeeze(1).clamp(max=logits_BV.shape[1] - 1)
+
+
+@torch.inference_mode()
+def sample_rows(writer: Writer, seed: int, index: int, bar: tqdm) -> np.ndarray:
+    """Batch `index` of rows: (batch, n_positions - 1) ids, the leading `<|endoftext|>` left out."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
+    _, batch, _, n_positions, _ = writer.keys.shape
+    tokens_B = torch.full((batch,), writer.model.config.bos_token_id, device=writer.keys.device)
+    columns = []
+    for position in range(n_positions - 1):
+        tokens_B = draw(writer.logits(tokens_B, position), generator)
+        columns.append(tokens_B)
+        bar.update(batch)
+    return torch.stack(columns, dim=1).cpu().numpy().astype(np.uint16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=STORIES)
+    parser.add_argument("--out", type=Path, default=STORIES_TEXT)
+    parser.add_argument("--tokens", type=int, default=2_100_000, help="at least this many")
+    parser.add_argument("--batch", type=int, default=256, help="rows written at once")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+
+    model = GPT2LMHeadModel.from_pretrained(args.model, dtype=torch.float32).eval().to(args.device)
+    writer = Writer(model, args.batch)
+    per_batch = args.batch * (model.config.n_positions - 1)
+    n_batches = math.ceil(args.tokens / per_batch)
+    parts = args.out.with_name(args.out.name + ".parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    check_same_run(parts, f"{fingerprint(model)} batch={args.batch} seed={args.seed}\n")
+
+    with tqdm(total=n_batches * per_batch, unit=" tokens", unit_scale=True, mininterval=1) as bar:
+        for index in range(n_batches):
+            part = parts / f"{index:05d}.npy"
+            if part.exists():
+                bar.update(per_batch)
+                continue
+            rows = sample_rows(writer, args.seed, index, bar)
+            np.save(part.with_suffix(".tmp.npy"), rows)
+            part.with_suffix(".tmp.npy").replace(part)
+
+    rows = np.concatenate([np.load(parts / f"{index:05d}.npy") for index in range(n_batches)])
+    pack_stories(rows, args.out)
+    for path in parts.iterdir():
+        path.unlink()
+    parts.rmdir()
+    size = args.out.stat().st_size
+    print(
+        f"{rows.size:,} tokens in {len(rows):,} rows, {size / 1e6:.2f} MB ({8 * size / rows.size:.2f} bits per token)"
+    )
+
+
+def fingerprint(model: GPT2LMHeadModel) -> str:
+    """A few digits that change with the weights."""
+    return f"{sum(p.double().abs().sum().item() for p in model.parameters()):.6f}"
+
+
+def check_same_run(parts: Path, run: str) -> None:
+    """Parts of another model, batch size or seed must not end up in the same file."""
+    label = parts / "run.txt"
+    if label.exists() and label.read_text() != run:
+        raise SystemExit(
+            f"{parts} holds the beginning of another run ({label.read_text().strip()}); remove it to start anew."
+        )
+    label.write_text(run)
+
+
+if __name__ == "__main__":
+    main()

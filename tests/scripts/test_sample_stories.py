@@ -1,0 +1,63 @@
+import sys
+
+import numpy as np
+import pytest
+import sample_stories
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from sae_tutorial.text import shipped_stories
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=12)
+    config = GPT2Config(**sizes, bos_token_id=0, eos_token_id=0, initializer_range=0.3)
+    return GPT2LMHeadModel(config).eval()
+
+
+def test_writer_computes_what_the_model_computes(model):
+    tokens_BS = torch.randint(40, (5, 12))
+    writer = sample_stories.Writer(model, batch=5)
+    with torch.inference_mode():
+        logits = torch.stack([writer.logits(tokens_BS[:, i], i) for i in range(12)], dim=1)
+        torch.testing.assert_close(logits, model(tokens_BS).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_draw_has_the_right_probabilities():
+    logits = torch.tensor([0.0, 1.0, -2.0, 3.0, -30.0])
+    drawn = sample_stories.draw(logits.expand(40_000, 5), torch.Generator().manual_seed(0))
+    frequencies = torch.bincount(drawn, minlength=5) / 40_000
+    torch.testing.assert_close(frequencies, logits.softmax(0), atol=0.01, rtol=0)
+
+
+def run(monkeypatch, model, out, *options):
+    monkeypatch.setattr(sample_stories.GPT2LMHeadModel, "from_pretrained", lambda *args, **kwargs: model)
+    argv = ["sample_stories.py", "--out", str(out), "--tokens", "100", "--batch", "4", "--device", "cpu", *options]
+    monkeypatch.setattr(sys, "argv", argv)
+    sample_stories.main()
+
+
+def test_stopped_run_ends_like_an_unbroken_one(model, monkeypatch, tmp_path):
+    run(monkeypatch, model, tmp_path / "whole")
+    sample_rows = sample_stories.sample_rows
+
+    def stopped(writer, seed, index, bar):
+        if index == 1:
+            raise KeyboardInterrupt
+        return sample_rows(writer, seed, index, bar)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sample_stories, "sample_rows", stopped)
+        run(patch, model, tmp_path / "broken")
+    assert [p.name for p in sorted((tmp_path / "broken.parts").iterdir())] == ["00000.npy", "run.txt"]
+    with pytest.raises(SystemExit, match="another run"):
+        run(monkeypatch, model, tmp_path / "broken", "--seed", "1")
+    run(monkeypatch, model, tmp_path / "broken")
+    assert not (tmp_path / "broken.parts").exists()
+    whole = shipped_stories(tmp_path / "whole")
+    assert whole.shape == (12, 11)  # three batches of four rows, at least 100 tokens
+    assert np.array_equal(shipped_stories(tmp_path / "broken"), whole)
+    run(monkeypatch, model, tmp_path / "other", "--seed", "1")
+    assert not np.array_equal(shipped_stories(tmp_path / "other"), whole)
