@@ -1,0 +1,77 @@
+"""The Hugging Face hub: quick and clear when it cannot be reached, and libraries that stay quiet while they load.
+
+Without a network every single request is retried for half a minute. One question asked beforehand spares that.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def reachable(timeout: float = 5.0) -> bool:
+    """Whether the hub answers at all (any answer will do). False when HF_HUB_OFFLINE=1 forbids to ask."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=timeout)  # knows the user's proxies and certificates
+    except Exception:  # of whatever library the session comes from
+        return False
+    return True
+
+
+@contextmanager
+def offline_unless_reachable() -> Iterator[bool]:
+    """While open, what cannot be asked is not asked: without a hub, only its cache on this machine is used.
+
+    Yields whether the hub answers. Libraries read their offline switch when they are imported, so it is set on them.
+    """
+    from huggingface_hub import constants
+
+    online = reachable()
+    switches: list[Any] = [constants]
+    if "datasets" in sys.modules:
+        switches.append(sys.modules["datasets"].config)
+    before = [module.HF_HUB_OFFLINE for module in switches]
+    try:
+        for module in switches:
+            module.HF_HUB_OFFLINE = not online
+        yield online
+    finally:
+        for module, value in zip(switches, before):
+            module.HF_HUB_OFFLINE = value
+
+
+@contextmanager
+def quiet(*, downloads: bool = False) -> Iterator[None]:
+    """While open: no warnings, no log lines below errors, no progress bars of transformers.
+
+    `downloads=True` keeps the bars of the hub's downloads, which are worth watching.
+    """
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    had_download_bars = not are_progress_bars_disabled()
+    level_before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(max(level_before, logging.WARNING))
+        transformers_logging.disable_progress_bar()  # the hub's as well
+        if downloads and had_download_bars:
+            enable_progress_bars()
+        try:
+            yield
+        finally:
+            logging.disable(level_before)
+            if had_bars:
+                transformers_logging.enable_progress_bar()
+            elif had_download_bars:
+                enable_progress_bars()
