@@ -1,0 +1,201 @@
+"""The four allocation rules, in plain torch: who gets to use which feature.
+
+Think of a batch as a table of affinities, tokens down and features across, and of a limited number of matches to give
+away. If a match is worth more the stronger its affinity (the Monotonic Importance Heuristic), giving them away is
+an optimisation: maximise the sum of the matched affinities under a budget. The budget's shape is the rule:
+
+    token_choice       at most k matches in each row            (TopK)
+    feature_choice     at most m_f matches in column f          (Feature Choice)
+    mutual_choice      at most M matches in the whole table     (Mutual Choice; what BatchTopK selects)
+    threshold_choice   every match above a threshold, no budget (JumpReLU's gate: inference)
+
+Each optimum is found by sorting, so it is exact. The framing, allocation under a sparsity budget with these
+constraints, is Ayonrinde 2024 (arXiv 2411.02124). The details are ours: only positive affinities match; a budget that
+cannot be met is met as far as it can; ties go to the lowest token, then the lowest feature.
+
+This module is the definition, written to be read. `sae_tutorial.allocation.fast` computes the same matches with fewer
+passes over the table, and is tested against this.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sae_tutorial.allocation.codes import SparseCodes
+
+# torch sorts and indexes wrongly, or not at all, past this many elements on some devices.
+MOST_ELEMENTS = 2**31 - 1
+
+
+def token_choice(affinities: Float[Tensor, "tokens features"], k: int) -> SparseCodes:
+    """The `k` strongest positive affinities of each token: TopK.
+
+    Equals a stable descending sort of each row and keeping its first `k` positive entries: ties go to the lowest
+    feature. A token with fewer than `k` positive affinities keeps those it has.
+
+    Raises ValueError that names the first NaN or inf (−inf is a negative number like any other and never matches, so it
+    can mask). Source: Gao et al. 2024, TopK; Ayonrinde 2024 for the reading as allocation.
+    """
+    check_affinities(affinities)
+    k = check_count("k", k)
+    best_BF = _strongest_first(affinities, dim=1)
+    return _matches(affinities, _keep(best_BF[:, : min(k, best_BF.shape[1])], affinities, dim=1))
+
+
+def feature_choice(
+    affinities: Float[Tensor, "tokens features"], capacity: int | Int[Tensor, " features"]
+) -> SparseCodes:
+    """Each feature takes the tokens that call it loudest: feature f its `capacity[f]` strongest positive affinities.
+
+    Equals a stable descending sort of each column and keeping its first `capacity[f]` positive entries: ties go to
+    the lowest token. One number means the same capacity for every feature; see `zipf_capacity` for a better shape.
+
+    Raises ValueError that names the first NaN or inf, and for a capacity that is negative or of another length.
+    Source: Ayonrinde 2024, Feature Choice ("each feature matches at most m tokens").
+    """
+    check_affinities(affinities)
+    capacity_F = check_capacity(capacity, affinities)
+    best_BF = _strongest_first(affinities, dim=0)
+    place_B1 = torch.arange(affinities.shape[0], device=affinities.device)[:, None]
+    within_BF = torch.zeros_like(affinities, dtype=torch.bool).scatter_(0, best_BF, place_B1 < capacity_F)
+    return _matches(affinities, within_BF & (affinities > 0))
+
+
+def mutual_choice(affinities: Float[Tensor, "tokens features"], n_matches: int) -> SparseCodes:
+    """The `n_matches` strongest positive token–feature matches of the whole batch.
+
+    Equals flattening, a stable descending sort, and keeping the first `n_matches` positive entries:
+    ties go to the lowest token, then the lowest feature, so the result is the same on every device.
+
+    Raises ValueError that names the first NaN or inf.
+    Source: Ayonrinde 2024, Mutual Choice; BatchTopK (Bussmann et al. 2024) selects the same.
+    """
+    check_affinities(affinities)
+    n_matches = check_count("n_matches", n_matches)
+    flat = affinities.flatten()
+    best = _strongest_first(flat, dim=0)
+    return _matches(affinities, _keep(best[: min(n_matches, flat.numel())], flat, dim=0).view(affinities.shape))
+
+
+def threshold_choice(
+    affinities: Float[Tensor, "tokens features"], threshold: float | Float[Tensor, " features"]
+) -> SparseCodes:
+    """Every positive affinity that is greater than `threshold`: one number, or one for each feature.
+
+    The rule for reading features: a token's code does not depend on its neighbours in the batch. It equals JumpReLU's
+    gate, z · [z > threshold], for thresholds of zero and above, compared in the affinities' precision; a negative
+    threshold admits what zero admits.
+
+    Raises ValueError that names the first NaN or inf, and for a threshold that is NaN or of another length.
+    Source: Rajamanoharan et al. 2024, JumpReLU; Bussmann et al. 2024, BatchTopK at inference.
+    """
+    check_affinities(affinities)
+    theta = check_threshold(threshold, affinities)
+    return _matches(affinities, affinities > theta.clamp(min=0))
+
+
+def _strongest_first(affinities: Tensor, dim: int) -> Tensor:
+    return affinities.detach().sort(dim=dim, descending=True, stable=True).indices
+
+
+def _keep(chosen: Tensor, affinities: Tensor, dim: int) -> Tensor:
+    """A mask that is True at the chosen places, if their affinity is positive."""
+    return torch.zeros_like(affinities, dtype=torch.bool).scatter_(dim, chosen, True) & (affinities > 0)
+
+
+def _matches(affinities_BF: Tensor, keep_BF: Bool[Tensor, "tokens features"]) -> SparseCodes:
+    tokens, features = keep_BF.nonzero(as_tuple=True)  # row after row: the order that SparseCodes wants
+    n_tokens, n_features = affinities_BF.shape
+    return SparseCodes(affinities_BF[tokens, features], tokens, features, (n_tokens, n_features))
+
+
+# What the rules accept. `fast` asks the same questions, and answers them in the same words.
+
+
+def check_affinities(affinities: Tensor) -> None:
+    """All that a rule demands of its table: (tokens, features), floating point, no NaN or inf, not too large."""
+    check_table(affinities)
+    if affinities.numel() > MOST_ELEMENTS:
+        raise ValueError(
+            f"affinities has {affinities.numel():,} elements, more than the {MOST_ELEMENTS:,} that torch sorts safely; "
+            "use the rules of sae_tutorial.allocation.fast, which go block by block, or split the batch"
+        )
+    refuse_nan_and_inf(affinities)
+
+
+def check_table(affinities: Tensor) -> None:
+    """(tokens, features) and floating point."""
+    if affinities.dim() > 2:
+        raise ValueError(
+            f"affinities must be (tokens, features), got shape {tuple(affinities.shape)}; "
+            f"flatten the positions first: affinities.flatten(0, {affinities.dim() - 2})"
+        )
+    if affinities.dim() < 2:
+        raise ValueError(
+            f"affinities must be (tokens, features), got shape {tuple(affinities.shape)}; "
+            "for a single token: affinities[None]"
+        )
+    if not affinities.is_floating_point():
+        raise TypeError(f"affinities must be floating point, got {affinities.dtype}; convert them: affinities.float()")
+
+
+def refuse_nan_and_inf(affinities: Float[Tensor, "tokens features"]) -> None:
+    """Raise ValueError at the first NaN or +inf."""
+    bad_BF = affinities.isnan() | (affinities == torch.inf)
+    if bad_BF.any():
+        token = int(bad_BF.any(1).nonzero()[0])
+        feature = int(bad_BF[token].nonzero()[0])
+        raise not_a_number(token, feature, float(affinities[token, feature]))
+
+
+def not_a_number(token: int, feature: int, value: float) -> ValueError:
+    """The error to raise for a NaN or an inf."""
+    return ValueError(
+        f"affinities[{token}, {feature}] is {value}: an affinity must be a finite number; "
+        "look for the first one in the activations, then in the encoder's weights"
+    )
+
+
+def check_count(name: str, count: int) -> int:
+    """A whole number of matches, zero or more."""
+    try:
+        count = operator.index(count)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {count!r}") from None
+    if count < 0:
+        raise ValueError(f"{name} must be 0 or more, got {count}")
+    return count
+
+
+def check_capacity(capacity: int | Tensor, affinities: Tensor) -> Int[Tensor, " features"]:
+    """How many tokens each feature may take, as (F,) int64 where the affinities are."""
+    n_features = affinities.shape[1]
+    if not isinstance(capacity, Tensor):
+        count = check_count("capacity", capacity)
+        return torch.full((n_features,), min(count, affinities.shape[0]), device=affinities.device)
+    if capacity.shape != (n_features,):
+        raise ValueError(f"capacity must be one number or have shape ({n_features},), got {tuple(capacity.shape)}")
+    if capacity.is_floating_point() or capacity.dtype == torch.bool:
+        raise TypeError(f"capacity counts tokens, so it must hold whole numbers, got {capacity.dtype}")
+    if (capacity < 0).any():
+        feature = int((capacity < 0).nonzero()[0])
+        raise ValueError(f"capacity must be 0 or more, got {int(capacity[feature])} for feature {feature}")
+    return capacity.to(affinities.device, torch.int64)
+
+
+def check_threshold(threshold: float | Tensor, affinities: Tensor) -> Tensor:
+    """One number or (F,), in the affinities' precision."""
+    theta = torch.as_tensor(threshold).to(affinities)
+    if theta.dim() and theta.shape != (affinities.shape[1],):
+        raise ValueError(
+            f"threshold must be one number or have shape ({affinities.shape[1]},), got {tuple(theta.shape)}"
+        )
+    if theta.isnan().any():
+        raise ValueError(
+            "threshold is NaN" + (f" for feature {int(theta.isnan().nonzero()[0])}" if theta.dim() else "")
+        )
+    return theta
