@@ -136,12 +136,20 @@ SPANS = {
     "train": [
         "The {e} lasted from {a} to {b}.", "The {e} went on from {a} till {b}.", "From {a} to {b} there was a {e}.",
         "The {e} of {a} to {b} was long.", "The {e} began in {a} and ended in {b}.",
-        "It was a {e} that ran from {a} to {b}.",
-        "He saw the {e}, which started in {a} and was over in {b}.", "Between {a} and {b} came the {e}.",
+        "It was a {e} that ran from {a} to {b}.", "Between {a} and {b} came the {e}.",
+        "He saw the {e}, which started in {a} and was over in {b}.", "Born in {a}, he died in {b} after the {e}.",
+        "She came home from the {e} in {a}, and married in {b}.", "After the {e} of {a} came that of {b}.",
+        "He was a child in {a}, at the time of the {e}, and an old man in {b}.", "In {a} a {e} began; in {b} it was over.",
     ],
     "held_out": ["The {e} lasted from the year {a} to the year {b}."],
 }
-
+# Assembled spans: the EVENT was seen FROM some {a} UNTIL some {b}. None of these is the wording of the test.
+SEEN = "lasted|went on|ran|was fought|was kept up|was known|was told of|was feared|continued|dragged on|was planned".split("|")
+FROM_UNTIL = (("from", "to"), ("from", "until"), ("from", "till"), ("between", "and"), ("since", "until"), ("after", "up to"))
+SOME = (
+    "|about |early |late |the spring of |the summer of |the autumn of |the winter of |the end of |the days of |January |"
+    "May |August |Christmas |around |the beginning of |the month of June |that dreadful |the happy |at least |the first day of "
+).split("|")
 # fmt: on
 
 
@@ -205,29 +213,24 @@ def giving(rng: random.Random, split: str, s: str) -> str:
 def free_sentence(rng: random.Random, io: str, s: str, x: str, y: str, fillers: list[str]) -> NamePrompt:
     """Names in a frame of pieces of real sentences: what stands between the names says nothing about the answer."""
 
-    def piece(most: int) -> str:
-        words = rng.choice(fillers).rstrip(".").split()
-        n = rng.randint(1, most)
-        at = rng.randrange(max(1, len(words) - n))
-        words = words[at : at + n] if at else [words[0][0].lower() + words[0][1:], *words[1:n]]
-        return " ".join(words).strip(",;")
-
-    link = rng.choice([" and", f" {piece(4)}", f" {piece(6)}"])
+    link = rng.choice([" and", f" {piece(rng, fillers, 4)}", f" {piece(rng, fillers, 6)}"])
     pause = rng.choice([".", ",", ", and", ". Then", ";", ". So"])
-    opening = rng.choice(["", "", capital(piece(4)) + " "])
+    opening = rng.choice(["", "", capital(piece(rng, fillers, 4)) + " "])
     preposition = rng.choice("to to to for with from at after by about".split())
-    prompt = f"{opening}{x}{link} {y} {piece(6)}{pause} {s} {piece(6)} {preposition}"
+    prompt = f"{opening}{x}{link} {y} {piece(rng, fillers, 6)}{pause} {s} {piece(rng, fillers, 6)} {preposition}"
     follow = rng.choice(FOLLOW_UPS).format(i=io, s=s)
-    return NamePrompt(prompt, io, s, f"{prompt} {io} {piece(4)}.{follow}")
+    return NamePrompt(prompt, io, s, f"{prompt} {io} {piece(rng, fillers, 4)}.{follow}")
 
 
 def ioi_sentence(rng: random.Random, split: str = "train", fillers: list[str] | None = None) -> NamePrompt:
     """One indirect-object sentence; `fillers` are real sentences without names, put in front, between or nowhere."""
     io, s = name_pair(rng, split)
     x, y = (io, s) if rng.random() < 0.5 else (s, io)  # ABBA and BABA in every construction
-    if split == "train" and fillers and rng.random() < 0.3:
+    if split == "train" and fillers and rng.random() < 0.4:
         return free_sentence(rng, io, s, x, y, fillers)
     mention = meeting(rng, split, x, y)
+    if split == "train" and fillers and rng.random() < 0.3:
+        mention += " " + piece(rng, fillers, 4)
     head = rng.choice(JOINTS[split]).format(m=mention, M=capital(mention))
     if fillers and rng.random() < 0.5:
         filler = rng.choice(fillers)
@@ -236,6 +239,8 @@ def ioi_sentence(rng: random.Random, split: str = "train", fillers: list[str] | 
         )
     if split == "train" and rng.random() < 0.15:  # the object is met before it is given
         head = capital(noun(rng, split)) + " lay there. " + head
+    if split == "train" and fillers and rng.random() < 0.3:
+        head += piece(rng, fillers, 3) + rng.choice([", ", " "])
     action = giving(rng, split, s)
     prompt = head + action
     ending = "." if rng.random() < 0.8 else ", and that was all."
@@ -254,15 +259,33 @@ class YearPrompt:
     text: str
 
 
-def year_span(rng: random.Random, split: str = "train") -> YearPrompt:
+def year_span(rng: random.Random, split: str = "train", fillers: list[str] | None = None) -> YearPrompt:
+    """Two years of one century, the later one last; in training mostly assembled, with a piece of a real sentence."""
     century = rng.randint(11, 19)
     start = rng.randint(2, 97)
     end = rng.randint(start + 1, 99)
     event = rng.choice(EVENTS[split])
     template = rng.choice(SPANS[split])
+    if split == "train" and rng.random() < 0.7:
+        first, second = rng.choice(FROM_UNTIL)
+        some = rng.choice(SOME)
+        template = (
+            f"The {{e}} {rng.choice(SEEN)} {first} {some}{{a}} {second} {some if rng.random() < 0.7 else ''}{{b}}."
+        )
+        if fillers and rng.random() < 0.3:
+            template = template.replace("{a}", f"{{a}} {piece(rng, fillers, 4)}")
     a, b = f"{century}{start:02d}", f"{century}{end:02d}"
     text = template.format(e=event, a=a, b=b)
     return YearPrompt(text[: text.rindex(b) + 2], start, text)
+
+
+def piece(rng: random.Random, fillers: list[str], most: int) -> str:
+    """One to `most` words in a row of a real sentence, beginning in lower case."""
+    words = rng.choice(fillers).rstrip(".").split()
+    n = rng.randint(1, most)
+    at = rng.randrange(max(1, len(words) - n))
+    words = words[at : at + n] if at else [words[0][0].lower() + words[0][1:], *words[1:n]]
+    return " ".join(words).strip(",;")
 
 
 def sentence_fillers(text: str, limit: int = 50_000) -> list[str]:

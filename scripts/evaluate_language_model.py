@@ -175,7 +175,7 @@ def evaluate(run: Path, folder: Path, n: int, baselines: bool) -> dict[str, Any]
     return results
 
 
-def card(results: dict[str, Any], training: dict[str, Any], curve_points: int = 12) -> str:
+def card(results: dict[str, Any], training: dict[str, Any], note: str, curve_points: int = 12) -> str:
     """MODEL_CARD.md: what the model is, what it was trained on, what it can do."""
     ioi, gap, years, books, tales = (results[k] for k in ("ioi", "induction", "greater_than", "books", "tales"))
     curve = training["curve"]
@@ -191,10 +191,11 @@ def card(results: dict[str, Any], training: dict[str, Any], curve_points: int = 
 
     def share(m: list[int]) -> str:
         total = (m[0] + m[1]) * 256 + m[2] * 64
-        inserted = m[0] // 5 + 0  # story rows in which one generated sentence stands
+        inserted = m[0] // 5  # story rows in which a pair of generated sentences stands
+        repeats = m[2] // 4  # short rows of random tokens
         return (
             f"{(m[0] * 256 - inserted * 64) / total:.0%} stories (a fifth of the rows from the tales), "
-            f"{m[1] * 256 / total:.0%} repeated sequences, {(m[2] + inserted) * 64 / total:.0%} generated sentences"
+            f"{(m[1] * 256 + repeats * 64) / total:.0%} repeated sequences, {(m[2] - repeats + inserted) * 64 / total:.0%} generated sentences"
         )
 
     settings = training["settings"]
@@ -209,7 +210,7 @@ A decoder-only transformer of GPT-2's architecture: {settings["layers"]} layers,
 - Mixture while circuits form (first {1 - settings["decay"]:.0%} of the steps): {share(form)}. Final mixture (last {settings["decay"]:.0%}): {share(settle)}.
 - {training["tokens"] / 1e6:.1f} million tokens in {curve[-1][0]:,} steps, {training["seconds"] / 3600:.1f} hours on 2 CPU cores ({platform.machine()}), {"bf16 autocast" if training["bf16"] else "fp32"},
   seed {settings["seed"]}; Muon (lr {settings["muon_lr"]}) for matrices of the blocks, AdamW (lr {settings["adam_lr"]}) for the rest; warm-up, constant, linear decay to zero.
-- `scripts/train_language_model.py` does all of it again.
+- `scripts/train_language_model.py` trains it again.{" " + note if note else ""}
 
 | steps | tokens | loss, long rows (nats) | loss, generated rows (nats) |
 |---|---|---|---|
@@ -243,12 +244,13 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="default: RUN/model")
     parser.add_argument("--card", type=Path, help="write MODEL_CARD.md here (needs the 5-gram baselines)")
+    parser.add_argument("--note", default="", help="what the card should say about this run besides")
     parser.add_argument("--sentences", type=int, default=1000)
     args = parser.parse_args()
     results = evaluate(args.run, args.model or args.run / "model", args.sentences, baselines=args.card is not None)
     print(json.dumps(results, indent=1))
     if args.card:
-        args.card.write_text(card(results, json.loads((args.run / "training.json").read_text())))
+        args.card.write_text(card(results, json.loads((args.run / "training.json").read_text()), args.note))
 
 
 if __name__ == "__main__":

@@ -75,14 +75,14 @@ def source_problems(notebook: Any, name: str) -> list[str]:
 
 def output_problems(notebook: Any) -> list[str]:
     """Rules for what was recorded: everything executed in order, no errors, no debris, pictures beside figures."""
-    found = []
+    found, out_of_order = [], []
     expected = 0
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
         expected += 1
         if cell.execution_count != expected:
-            found.append(f"cell {index} was not executed in order from a fresh kernel: run `make notebooks`")
+            out_of_order.append(str(index))
         if "execution" in cell.metadata:
             found.append(f"cell {index} records when it ran: run `make notebooks`")
         last = cell.source.strip().splitlines()[-1]
@@ -90,6 +90,9 @@ def output_problems(notebook: Any) -> list[str]:
             found.append(f"cell {index} ends in a figure but holds no output: run `make notebooks`")
         for output in cell.outputs:
             found += [f"cell {index} {problem}" for problem in _output(output)]
+    if out_of_order:
+        cells = ", ".join(out_of_order)
+        found.append(f"not executed in order from a fresh kernel (cells {cells}): run `make notebooks`")
     return found
 
 

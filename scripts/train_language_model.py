@@ -35,7 +35,7 @@ CONTEXT, SHORT = 256, 64
 # Words with their space in front, numbers two digits at a time (a year is century + year), the rest as GPT-2 does.
 SPLIT = r"'(?:s|t|re|ve|m|ll|d)| ?[A-Za-z]+| ?[0-9]{1,2}| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+"
 # Rows per batch: story, repeated, short. The first mixture forms the circuits, the second keeps a model of stories.
-MIXTURES = {"form": (8, 4, 32), "settle": (13, 1, 12)}
+MIXTURES = {"form": (8, 4, 32), "settle": (10, 1, 24)}
 
 
 def read_documents(folders: list[Path]) -> list[str]:
@@ -111,7 +111,7 @@ class Batches:
 
     def __init__(self, tokenizer: Tokenizer, streams: dict[str, np.ndarray], fillers: list[str], seed: int) -> None:
         self.tokenizer, self.streams, self.fillers, self.seed = tokenizer, streams, fillers, seed
-        self.end = tokenizer.token_to_id(END)
+        self.end: int = tokenizer.encode(END).ids[0]
         newline = tokenizer.encode("\n").ids[0]
         self.starts = {k: np.flatnonzero(np.isin(s[:-CONTEXT], (newline, self.end))) + 1 for k, s in streams.items()}
 
@@ -138,7 +138,7 @@ class Batches:
     def short_rows(self, rng: random.Random, n: int) -> np.ndarray:
         """Three quarters generated sentences, padded with `<|endoftext|>`; one quarter repeats of random tokens."""
         texts = [
-            circuit_sentences.year_span(rng).text
+            circuit_sentences.year_span(rng, "train", self.fillers).text
             if rng.random() < 0.15
             else circuit_sentences.ioi_sentence(rng, "train", self.fillers).text
             for _ in range(2 * n)

@@ -9,9 +9,9 @@ import pytest
 import torch
 import train_language_model as script
 
-STORY = (
-    "Once there was a {0} who lived by the {1}. Every day the {0} walked to the {1} and sang. Nobody in the {1} minded.\n"
-    * 6
+STORY = 6 * (
+    "Once there was a {0} who lived by the {1}. "
+    "Every day the {0} walked to the {1} and sang. Nobody in the {1} minded.\n"
 )
 
 
@@ -28,7 +28,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, steps: int, until: int) -> dict:
     """Train towards `steps`, but stop (as a crash would) after the checkpoint at `until`."""
-    flags = f"x --data {data}/books --data {data}/tales --out {out} --steps {steps} --save-every 1 --layers 1 --vocab-size 800"
+    flags = f"x --data {data}/books --data {data}/tales --out {out} --steps {steps}"
+    flags += " --save-every 1 --layers 1 --vocab-size 800"
     monkeypatch.setattr(sys, "argv", flags.split())
     monkeypatch.setattr(script, "MIXTURES", {"form": (2, 1, 2), "settle": (2, 1, 2)})
     monkeypatch.setattr(torch, "compile", lambda f, **_: f)
