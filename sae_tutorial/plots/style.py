@@ -41,6 +41,7 @@ def template() -> go.layout.Template:
             "xaxis": axis,
             "yaxis": axis,
             "hoverlabel": {"font": {"size": 13}},
+            "modebar": {"bgcolor": "rgba(0, 0, 0, 0)", "color": GRID, "activecolor": TEXT},
             "legend": {"bgcolor": "rgba(0, 0, 0, 0)"},
             "margin": {"l": 60, "r": 20, "t": 60, "b": 50},
             "width": WIDTH,
@@ -63,7 +64,7 @@ def use(static: bool = False) -> None:
     pio.renderers.default = f"{interactive}+png" if static else interactive
     if static:
         png = pio.renderers["png"]
-        png.width, png.height, png.scale = None, None, 1.5  # the figure's own size, sharp enough to read
+        png.width, png.height, png.scale = None, None, 1.1  # the figure's own size, sharp enough to read
 
 
 def finish(fig: go.Figure, title: str, x: str, y: str) -> go.Figure:
