@@ -1,0 +1,103 @@
+"""Evidence for one feature (or one neuron): where in the text does it answer most strongly, and to what?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """One place in a text: the tokens before, the token itself, the tokens after, and how strong the activation was."""
+
+    before: str
+    token: str
+    after: str
+    activation: float
+
+
+def mean_by_token(
+    activations: Float[Tensor, "places features"], tokens: Int[Tensor, "places"], vocab_size: int
+) -> tuple[Float[Tensor, "vocab features"], Int[Tensor, "vocab"]]:
+    """Each feature's mean activation on each token, and how often the token occurs; 0 for a token that never does.
+
+    Raises ValueError if there is not one token per place.
+    """
+    if len(activations) != len(tokens):
+        raise ValueError(f"activations has {len(activations)} places, tokens has {len(tokens)}")
+    counts = torch.bincount(tokens, minlength=vocab_size)
+    sums = activations.new_zeros(vocab_size, activations.shape[1]).index_add_(0, tokens, activations)
+    return sums / counts.clamp(min=1)[:, None], counts
+
+
+def whole_words(
+    decoded: Sequence[str], tokens: Int[Tensor, "sequences positions"], min_count: int
+) -> Int[Tensor, "words"]:
+    """The tokens that are whole words in this text and occur at least `min_count` times.
+
+    Such a token is a space and two or more letters, and nine times in ten something new begins behind it (a space, a
+    punctuation mark); the beginnings of longer words are left out. `decoded` holds the text of every token.
+    """
+    opens_V = tokens.new_tensor([not text[:1].isalpha() for text in decoded])
+    looks_V = tokens.new_tensor([text[:1] == " " and text[1:].isalpha() and len(text) > 2 for text in decoded])
+    before_P, after_P = tokens[:, :-1].flatten(), tokens[:, 1:].flatten()
+    ends_V1, count_V = mean_by_token(opens_V[after_P].float()[:, None], before_P, len(decoded))
+    return torch.where((looks_V > 0) & (count_V >= min_count) & (ends_V1[:, 0] >= 0.9))[0]
+
+
+def contexts(
+    tokenizer: Any,
+    tokens: Int[Tensor, "sequences positions"],
+    activations: Float[Tensor, "sequences positions"],
+    places: Sequence[int],
+    width: int = 8,
+) -> list[Context]:
+    """The text around each flat index in `places` (sequence · length + position), `width` tokens on each side."""
+    length = tokens.shape[1]
+    found = []
+    for place in places:
+        row, at = divmod(int(place), length)
+        ids = tokens[row].tolist()
+        found.append(
+            Context(
+                before=tokenizer.decode(ids[max(0, at - width) : at]),
+                token=tokenizer.decode(ids[at : at + 1]),
+                after=tokenizer.decode(ids[at + 1 : at + 1 + width]),
+                activation=float(activations[row, at]),
+            )
+        )
+    return found
+
+
+def effective_words(
+    tokens: Int[Tensor, "*features words"], embedding: Float[Tensor, "vocab model"]
+) -> Float[Tensor, "*features"]:
+    """How many different words these are, where similar words count as partly the same.
+
+    1 / mean over all pairs of their similarity, max(0, cosine) of the centred embeddings. The same word throughout
+    makes 1, five unrelated words make 5, "boy" and "girl" something between 1 and 2.
+    Source: Leinster & Cobbold 2012 (diversity of order 2 with similarities).
+    """
+    unit = _unit(embedding)[tokens]
+    return 1 / (unit @ unit.mT).clamp(min=0).mean((-2, -1))
+
+
+def unlike_words(
+    tokens: Sequence[int], embedding: Float[Tensor, "vocab model"], most: int = 5, limit: float = 0.3
+) -> list[int]:
+    """The first of `tokens`, skipping each whose cosine with one already taken exceeds `limit`; at most `most`."""
+    unit = _unit(embedding)
+    taken: list[int] = []
+    for token in tokens:
+        if len(taken) < most and all(float(unit[token] @ unit[other]) <= limit for other in taken):
+            taken.append(int(token))
+    return taken
+
+
+def _unit(embedding: Float[Tensor, "vocab model"]) -> Float[Tensor, "vocab model"]:
+    return torch.nn.functional.normalize(embedding - embedding.mean(0), dim=-1)

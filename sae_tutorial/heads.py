@@ -1,0 +1,123 @@
+"""What attention heads do, measured: where they look, and which part of the residual stream they touch.
+
+The measures come from sequences whose structure is known: random tokens, said twice. A token then has one twin, and a
+head that looks back at it, at the token behind it, or simply at the previous token gives itself away by a stripe in its
+attention pattern. Sources: Elhage et al. 2021 (subspaces, composition), Olsson et al. 2022 (induction heads).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """Mean attention paid to three places, for each layer and head; every score lies between 0 and 1.
+
+    Attributes:
+        induction: from a token to the one *after* its earlier twin, which says what comes next.
+        previous: from a token to the one just before it.
+        duplicate: from a token to its earlier twin.
+    """
+
+    induction: Float[Tensor, "layers heads"]
+    previous: Float[Tensor, "layers heads"]
+    duplicate: Float[Tensor, "layers heads"]
+
+
+def repeated_tokens(
+    n_sequences: int, length: int, vocab_size: int, start: int, seed: int = 0
+) -> Int[Tensor, "sequences positions"]:
+    """A start token, then `length` random token ids, then the same `length` ids again.
+
+    Raises ValueError for a length below 2, because one token has no order to repeat.
+    """
+    if length < 2:
+        raise ValueError(f"length={length}: repeat at least 2 tokens")
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.randint(vocab_size, (n_sequences, length), generator=generator)
+    return torch.cat([torch.full((n_sequences, 1), start), half, half], dim=1)
+
+
+def attention_patterns(
+    model: Any, tokens: Int[Tensor, "sequences positions"]
+) -> Float[Tensor, "layers sequences heads positions positions"]:
+    """Every head's attention pattern: entry [..., i, j] is how much position i takes from position j."""
+    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
+    with torch.inference_mode():
+        _, cache = model.run_with_cache(tokens, return_type=None, names_filter=names)
+    return torch.stack([cache[name] for name in names])
+
+
+def stripe(pattern: Float[Tensor, "*heads positions positions"], offset: int, first: int) -> Float[Tensor, "*heads"]:
+    """Mean attention from each position i >= `first` to position i - `offset`: the strength of one diagonal stripe.
+
+    Raises ValueError if the stripe would leave the pattern.
+    """
+    positions = torch.arange(first, pattern.shape[-1])
+    if offset < 0 or first < offset or len(positions) == 0:
+        raise ValueError(f"offset={offset}, first={first}: the stripe must lie inside {pattern.shape[-1]} positions")
+    return pattern[..., positions, positions - offset].mean(-1)
+
+
+def head_scores(model: Any, tokens: Int[Tensor, "sequences positions"]) -> HeadScores:
+    """Score every head on sequences from `repeated_tokens`.
+
+    With a period of `length`, position i has its twin at i - length, and what followed the twin at i - length + 1.
+    """
+    length = (tokens.shape[1] - 1) // 2
+    pattern = attention_patterns(model, tokens).mean(1)  # (layers, heads, positions, positions)
+    second = length + 1  # where the repetition begins
+    return HeadScores(
+        induction=stripe(pattern, length - 1, second),
+        previous=stripe(pattern, 1, second),
+        duplicate=stripe(pattern, length, second),
+    )
+
+
+def next_token_losses(
+    logits: Float[Tensor, "sequences positions vocab"], tokens: Int[Tensor, "sequences positions"]
+) -> Float[Tensor, "sequences positions-1"]:
+    """Loss in nats of every token but the first, given all tokens before it."""
+    return -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+
+
+def losses_without(
+    model: Any, tokens: Int[Tensor, "sequences positions"], heads: Sequence[tuple[int, int]]
+) -> Float[Tensor, "sequences positions-1"]:
+    """`next_token_losses` after silencing `heads`, given as (layer, head): each adds its mean output, not its own.
+
+    The mean is taken over all sequences and positions of `tokens` (mean-ablation).
+    """
+    hooks: list[tuple[str, Callable[..., Tensor]]] = []
+    for layer in sorted({layer for layer, _ in heads}):
+        silenced = [head for other, head in heads if other == layer]
+        hooks.append((f"blocks.{layer}.attn.hook_z", _to_mean(silenced)))
+    with torch.inference_mode():
+        return next_token_losses(model.run_with_hooks(tokens, fwd_hooks=hooks), tokens)
+
+
+def _to_mean(silenced: list[int]) -> Callable[..., Tensor]:
+    def hook(z_NLHD: Tensor, hook: Any) -> Tensor:
+        z_NLHD = z_NLHD.clone()
+        z_NLHD[:, :, silenced] = z_NLHD[:, :, silenced].mean((0, 1))
+        return z_NLHD
+
+    return hook
+
+
+def subspace_overlap(a: Float[Tensor, "*batch d model"], b: Float[Tensor, "*batch d model"]) -> Float[Tensor, "*batch"]:
+    """Mean squared cosine of the principal angles between the spaces that the rows of `a` and of `b` span.
+
+    1 if they are the same space, 0 if they are orthogonal, d/model on average for two random spaces of dimension d in
+    `model` dimensions. Leading dimensions broadcast. Source: Björck & Golub 1973; the sum of the squared cosines is
+    ‖Q_a Q_bᵀ‖² for orthonormal bases Q_a, Q_b.
+    """
+    q_a, q_b = (torch.linalg.qr(x.float().mT).Q for x in (a, b))  # (model, d), orthonormal columns
+    return (q_a.mT @ q_b).square().sum((-2, -1)) / min(a.shape[-2], b.shape[-2])

@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from sae_tutorial import widgets
+
+
+def test_a_pattern_is_drawn_below_the_diagonal_with_its_tokens_escaped():
+    svg = widgets.pattern_svg(torch.eye(3), ["<|end|>", " a", "\n"])
+    assert svg.count("<rect") == 6  # 3 positions see 1, 2 and 3 positions
+    assert "&lt;|end|&gt;" in svg and "<|end|>" not in svg
+    with pytest.raises(ValueError, match="3 tokens"):
+        widgets.pattern_svg(torch.eye(2), ["a", "b", "c"])
+
+
+def test_the_viewer_follows_its_controls():
+    from sae_tutorial import load_language_model
+
+    model = load_language_model("stories")
+    box = widgets.attention_viewer(model, "Tom saw Mary.")
+    sentence, sliders, picture = box.children
+    layer, head = sliders.children
+    drawn = {picture.value}
+    layer.value = model.cfg.n_layers - 1
+    drawn.add(picture.value)
+    head.value = model.cfg.n_heads - 1
+    drawn.add(picture.value)
+    sentence.value = "Mary saw Tom in the garden."
+    drawn.add(picture.value)
+    assert len(drawn) == 4
+    assert "garden" in picture.value
+    sentence.value = "word " * 200  # longer than can be read
+    assert picture.value.count("text-anchor") == widgets.MAX_TOKENS
