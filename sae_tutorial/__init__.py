@@ -13,8 +13,22 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what editors and type checkers see; Python itself goes through __getattr__ below
     from sae_tutorial.activations import ActivationStore
+    from sae_tutorial.allocation import (
+        SparseCodes,
+        feature_choice,
+        fit_zipf,
+        mutual_choice,
+        threshold_choice,
+        token_choice,
+        zipf_capacity,
+    )
+    from sae_tutorial.autoencoder import SparseAutoencoder
+    from sae_tutorial.checkpoints import load_sae, save_sae
+    from sae_tutorial.evaluation import evaluate
     from sae_tutorial.language_model import load_language_model
+    from sae_tutorial.sae_config import SAEConfig
     from sae_tutorial.text import story_tokens, text_tokens
+    from sae_tutorial.training import train
 
 # Public name -> the module that holds it, in the order in which data flows.
 _HOMES = {
@@ -22,14 +36,40 @@ _HOMES = {
     "story_tokens": "text",
     "text_tokens": "text",
     "ActivationStore": "activations",
+    "SparseCodes": "allocation",
+    "token_choice": "allocation",
+    "feature_choice": "allocation",
+    "mutual_choice": "allocation",
+    "threshold_choice": "allocation",
+    "zipf_capacity": "allocation",
+    "fit_zipf": "allocation",
+    "SAEConfig": "sae_config",
+    "SparseAutoencoder": "autoencoder",
+    "train": "training",
+    "evaluate": "evaluation",
+    "save_sae": "checkpoints",
+    "load_sae": "checkpoints",
 }
 
 # Kept literal, and equal to _HOMES (tested): tools that read source do not run it.
 __all__ = [
     "ActivationStore",
+    "SAEConfig",
+    "SparseAutoencoder",
+    "SparseCodes",
+    "evaluate",
+    "feature_choice",
+    "fit_zipf",
     "load_language_model",
+    "load_sae",
+    "mutual_choice",
+    "save_sae",
     "story_tokens",
     "text_tokens",
+    "threshold_choice",
+    "token_choice",
+    "train",
+    "zipf_capacity",
 ]
 
 

@@ -86,8 +86,8 @@ class ActivationStore:
         cache_dir: str | Path | None = None,
         dtype: torch.dtype = torch.float32,
         batch_size: int | None = None,
-        bos_id: int | None | Literal["auto"] = "auto",
-        pad_id: int | None | Literal["auto"] = "auto",
+        bos_id: int | Literal["auto", "any"] | None = "auto",
+        pad_id: int | Literal["auto"] | None = "auto",
         shard_bytes: int = 128 * MIB,
         device: torch.device | str = "cpu",
         progress: bool = True,
@@ -103,7 +103,8 @@ class ActivationStore:
                     interrupted one goes on where it stopped and ends with the same bytes
         dtype       float32, or bfloat16 at half the size (batches are float32 in any case)
         batch_size  rows per forward pass; by default as many as make about 4,096 tokens (32,768 on a GPU)
-        bos_id      dropped at position 0 of a row; "auto" asks the model's tokenizer, None drops nothing
+        bos_id      dropped at position 0 of a row; "auto" asks the model's tokenizer, None drops nothing, "any" drops
+                    position 0 whatever it holds (without BOS, many models make any first token as large)
         pad_id      dropped as a run at the end of a row; "auto" and None as for bos_id
         device      where an in-memory store lives
 
@@ -139,9 +140,9 @@ class ActivationStore:
         """A store around a tensor that is there already (synthetic data, another library's activations); not copied."""
         if acts.ndim != 2 or not acts.is_floating_point() or len(acts) == 0:
             raise ValueError(f"acts must be a floating (positions, d_in) tensor, got {tuple(acts.shape)} {acts.dtype}.")
-        chunks = acts.detach().split(max(1, 16 * MIB // acts.shape[1]))
-        moments = Moments.merged([moments_of_finite(chunk, hook_name or "acts") for chunk in chunks])
-        return cls(moments, acts=acts.detach(), hook_name=hook_name)
+        acts, step = acts.detach(), max(1, 16 * MIB // acts.shape[1])
+        parts = [moments_of_finite(acts[a : a + step], "acts", first=a) for a in range(0, len(acts), step)]
+        return cls(Moments.merged(parts), acts=acts, hook_name=hook_name)
 
     # ------------------------------------------------------------------ reading it
 

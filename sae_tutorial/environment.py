@@ -29,7 +29,7 @@ def environment(load_seconds: float | None = None) -> Table:
         ("scale", notebook.scale(), "SAE_TUTORIAL_SCALE, set before the kernel starts: smoke, laptop or gpu"),
     ]
     if load_seconds is not None:
-        rows.append(("embedded model", f"loaded in {load_seconds:.1f} s", _load(load_seconds)))
+        rows.append(("language model", f"{load_seconds:.1f} s to load, libraries included", _load(load_seconds)))
     return Table(["what", "here", "remark"], rows)
 
 
@@ -63,6 +63,6 @@ def _gpu_remark(available: bool) -> str:
 def _load(seconds: float) -> str:
     return (
         "fine"
-        if seconds < 5
+        if seconds < 10
         else "slow: is the machine busy? The first load after a restart also reads from a cold disk"
     )

@@ -14,7 +14,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -33,14 +33,14 @@ class KeptText:
     """Tokens, and which columns of each row are kept: `start` up to `stop`, one run per row."""
 
     tokens: Int[Tensor, "n context"]
-    bos_id: int | None
+    bos_id: int | Literal["any"] | None
     pad_id: int | None
     start: Int[Tensor, "n"]
     stop: Int[Tensor, "n"]
     first: Int[Tensor, "n+1"]  # the position in the store of the first kept token of each row
 
     @staticmethod
-    def of(tokens: Int[Tensor, "n context"], bos_id: int | None, pad_id: int | None) -> "KeptText":
+    def of(tokens: Int[Tensor, "n context"], bos_id: int | Literal["any"] | None, pad_id: int | None) -> "KeptText":
         n, context = tokens.shape
         start, stop = torch.zeros(n, dtype=torch.int64), torch.full((n,), context)
         if pad_id is not None:
@@ -54,7 +54,7 @@ class KeptText:
                     "like padding on the left. Pad on the right, or pass pad_id=None if these are no padding."
                 )
         if bos_id is not None:
-            start += (tokens[:, 0] == bos_id).long()
+            start += 1 if bos_id == "any" else (tokens[:, 0] == bos_id).long()
         first = torch.cat([torch.zeros(1, dtype=torch.int64), (stop - start).clamp_min(0).cumsum(0)])
         if first[-1] == 0:
             raise ValueError(f"tokens: nothing is left after dropping bos_id={bos_id} and pad_id={pad_id}.")
@@ -223,11 +223,12 @@ def _probe(model: Any, tokens_1S: Tensor, hook_name: str) -> tuple[int, bool]:
     return theirs.shape[-1], agrees
 
 
-def moments_of_finite(acts_BD: Tensor, name: str) -> Moments:
+def moments_of_finite(acts_BD: Tensor, name: str, first: int = 0) -> Moments:
+    """The moments; ValueError that names the place of a NaN or infinity, counting activations from `first`."""
     moments = Moments.of(acts_BD)
     if not np.isfinite(moments.spread):
         bad = (~torch.isfinite(acts_BD)).nonzero()[0].tolist()
-        raise ValueError(f"{name}: activation {bad[0]}, coordinate {bad[1]} is NaN or infinite.")
+        raise ValueError(f"{name}: activation {first + bad[0]}, coordinate {bad[1]} is NaN or infinite.")
     return moments
 
 
@@ -317,11 +318,12 @@ def checked_tokens(tokens: Tensor, model: Any) -> Tensor:
 
 
 def special_ids(
-    model: Any, bos_id: int | None | Literal["auto"], pad_id: int | None | Literal["auto"]
-) -> tuple[int | None, int | None]:
+    model: Any, bos_id: int | Literal["auto", "any"] | None, pad_id: int | Literal["auto"] | None
+) -> tuple[int | Literal["any"] | None, int | None]:
+    """The ids themselves where "auto" asks the model's tokenizer."""
     tokenizer = getattr(model, "tokenizer", None)
     if bos_id == "auto":
-        bos_id = getattr(tokenizer, "bos_token_id", None)
+        bos_id = cast(int | None, getattr(tokenizer, "bos_token_id", None))
     if pad_id == "auto":
-        pad_id = getattr(tokenizer, "pad_token_id", None)
+        pad_id = cast(int | None, getattr(tokenizer, "pad_token_id", None))
     return bos_id, pad_id

@@ -60,8 +60,10 @@ def environment(cache: Path, name: str) -> Path:
     python = cache / name / "bin" / "python"
     if not (cache / name / "ready").exists():
         subprocess.run([sys.executable, "-m", "venv", cache / name], check=True)
-        for package in (TORCH, PACKAGES[name]):
-            run(python, "-m", "pip", "install", "--quiet", package)
+        for packages in ([TORCH], [TORCH, PACKAGES[name]]):  # named again, so that it stays
+            run(python, "-m", "pip", "install", "--quiet", *packages)
+        # Comes along for nothing, and does not load beside a torch without CUDA.
+        run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision")
         (cache / name / "ready").touch()
     return python
 
@@ -106,10 +108,9 @@ def keep_versions(out: Path, *packages: str) -> None:
 
 def write_saelens(out: Path) -> None:
     import sae_lens
-    import torch
 
     sizes: dict[str, Any] = {"d_in": D_IN, "d_sae": D_SAE}
-    plain = {
+    plain: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         "standard": (sae_lens.StandardSAE, sae_lens.StandardSAEConfig, {}),
         "standard_b_dec_not_subtracted": (
             sae_lens.StandardSAE,
@@ -142,7 +143,7 @@ def write_saelens(out: Path) -> None:
         sae.save_model(out / name)
         keep_example(out / name, x=inputs(), codes=sae.encode(inputs()), x_hat=sae(inputs()))
 
-    budgets = {
+    budgets: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         "batchtopk": (sae_lens.BatchTopKTrainingSAE, sae_lens.BatchTopKTrainingSAEConfig, {}),
         "matryoshka": (
             sae_lens.MatryoshkaBatchTopKTrainingSAE,
@@ -158,7 +159,6 @@ def write_saelens(out: Path) -> None:
         sae = sae_lens.SAE.load_from_disk(out / name)
         keep_example(out / name, x=inputs(), codes=sae.encode(inputs()), x_hat=sae(inputs()))
     training.save_model(out / "in_the_middle_of_training")
-    assert torch.is_tensor(training.topk_threshold)
     keep_versions(out, "sae-lens", "torch", "transformer-lens")
 
 
@@ -183,7 +183,9 @@ def write_sparsify(out: Path) -> None:
 
 def write_dictionary_learning(out: Path) -> None:
     """With its own `trainSAE`, a few steps each, so that files and configs are those that users have."""
-    from dictionary_learning import trainers
+    import torch
+    from dictionary_learning.dictionary import AutoEncoderNew
+    from dictionary_learning.trainers import batch_top_k, gdm, jumprelu, matryoshka_batch_top_k, standard, top_k
     from dictionary_learning.training import trainSAE
     from dictionary_learning.utils import load_dictionary
 
@@ -191,22 +193,28 @@ def write_dictionary_learning(out: Path) -> None:
     common: dict[str, Any] = {"activation_dim": D_IN, "dict_size": D_SAE, "layer": 0, "lm_name": "none"}
     common |= {"steps": steps, "warmup_steps": 1, "seed": 0, "device": "cpu", "submodule_name": "resid"}
     budget = {"k": K, "threshold_start_step": 0}
-    variants: dict[str, tuple[str, dict[str, Any]]] = {
-        "standard": ("StandardTrainer", {"sparsity_warmup_steps": 1}),
-        "standard_new": ("StandardTrainerAprilUpdate", {"sparsity_warmup_steps": 1}),
-        "topk": ("TopKTrainer", budget),
-        "batchtopk": ("BatchTopKTrainer", budget),
-        "batchtopk_threshold_unset": ("BatchTopKTrainer", {"k": K}),
-        "matryoshka": ("MatryoshkaBatchTopKTrainer", budget | {"group_fractions": [0.25, 0.75]}),
-        "gated": ("GatedSAETrainer", {"sparsity_warmup_steps": 1, "l1_penalty": 0.01, "lr": 1e-3}),
-        "jumprelu": ("JumpReluTrainer", {"sparsity_warmup_steps": 1, "target_l0": K, "lr": 1e-3}),
+    penalty = {"sparsity_warmup_steps": 1}
+    groups = {"group_fractions": [0.25, 0.75]}
+    variants: dict[str, tuple[Any, dict[str, Any]]] = {
+        "standard": (standard.StandardTrainer, penalty),
+        "standard_april": (standard.StandardTrainerAprilUpdate, penalty),
+        "topk": (top_k.TopKTrainer, budget),
+        "batchtopk": (batch_top_k.BatchTopKTrainer, budget),
+        "batchtopk_threshold_unset": (batch_top_k.BatchTopKTrainer, {"k": K}),
+        "matryoshka": (matryoshka_batch_top_k.MatryoshkaBatchTopKTrainer, budget | groups),
+        "gated": (gdm.GatedSAETrainer, penalty),
+        "jumprelu": (jumprelu.JumpReluTrainer, penalty | {"target_l0": K}),
     }
     for name, (trainer, more) in variants.items():
-        config = {"trainer": getattr(trainers, trainer), **common, **more}
+        config = {"trainer": trainer, **common, **more}
         with tempfile.TemporaryDirectory() as folder:
             data = (inputs(seed) for seed in range(steps + 1))
-            trainSAE(data=data, trainer_configs=[config], steps=steps, save_dir=folder, use_wandb=False)
+            trainSAE(data=data, trainer_configs=[config], steps=steps, save_dir=folder, device="cpu")
             shutil.copytree(Path(folder) / "trainer_0", out / name, ignore=shutil.ignore_patterns("checkpoints"))
+    (out / "new").mkdir()  # no trainer makes it, but its loader knows it
+    torch.save(AutoEncoderNew(D_IN, D_SAE).state_dict(), out / "new" / "ae.pt")
+    (out / "new" / "config.json").write_text(json.dumps({"trainer": {"dict_class": "AutoEncoderNew"}}))
+    for name in [*variants, "new"]:
         shake_state(out / name / "ae.pt")
         dictionary, _ = load_dictionary(str(out / name), device="cpu")
         keep_example(out / name, x=inputs(), codes=dictionary.encode(inputs()), x_hat=dictionary(inputs()))
@@ -238,7 +246,7 @@ def write_ours(folder: Path) -> None:
     from sae_tutorial import SAEConfig, SparseAutoencoder, save_sae
     from sae_tutorial.sae_config import BUDGET_RULES, PENALTY_RULES
 
-    variants = [(rule, rule, {}) for rule in BUDGET_RULES + PENALTY_RULES]
+    variants: list[tuple[str, str, dict[str, Any]]] = [(rule, rule, {}) for rule in BUDGET_RULES + PENALTY_RULES]
     variants += [("relu", "tied", {"tied": True, "b_dec": False}), ("relu", "transcoder", {"d_out": 5})]
     variants += [("mutual_choice", "skip_transcoder", {"d_out": 5, "skip": True})]
     for rule, name, more in variants:
@@ -267,8 +275,8 @@ def check_ours(folder: Path, out: Path) -> None:
         example, sae = load_file(one / "example.safetensors"), sae_lens.SAE.load_from_disk(one)
         results[one.name] = {
             "architecture": sae.cfg.architecture(),
-            "codes": float((sae.encode(example["x"]) - example["codes"]).abs().max()),
-            "reconstruction": float((sae(example["x"]) - example["x_hat"]).abs().max()),
+            "codes": (sae.encode(example["x"]) - example["codes"]).abs().max().item(),
+            "reconstruction": (sae(example["x"]) - example["x_hat"]).abs().max().item(),
         }
     content = {"sae-lens": version("sae-lens"), "largest difference": results}
     (out / "saelens_reads_ours.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -143,6 +143,28 @@ def test_disagreement_of_the_fused_forward_falls_back_with_a_warning(model, toke
     assert_close(store.rows(slice(0, 23)), expected[0, 1:])
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+@pytest.mark.parametrize("hook_name", ["blocks.1.hook_resid_post", "blocks.1.attn.hook_z", "blocks.0.hook_mlp_out"])
+def test_other_families_of_models(tokens, family, hook_name):
+    import transformers
+
+    from sae_tutorial.language_model import load_language_model
+
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64,
+             "vocab_size": VOCAB, "max_position_embeddings": CONTEXT}  # fmt: skip
+    if family == "llama":
+        config = transformers.LlamaConfig(**sizes, num_key_value_heads=2, initializer_range=0.3)
+    else:
+        config = transformers.GPTNeoXConfig(**sizes, initializer_range=0.3)
+    model = load_language_model(transformers.AutoModelForCausalLM.from_config(config).eval())
+    store = harvest(model, tokens[5:9])
+    assert len(store) == 4 * CONTEXT  # there is no tokenizer that could tell what BOS is
+    store = harvest(model, tokens[5:9], hook_name, bos_id=BOS)
+    expected = model.run_with_cache(tokens[5:9])[1][hook_name][:, 1:].flatten(2).flatten(0, 1)
+    assert_close(store.rows(slice(None)), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_training_mode_is_put_back_and_dropout_is_off(model, tokens):
     model.train()
     try:
@@ -156,6 +178,8 @@ def test_training_mode_is_put_back_and_dropout_is_off(model, tokens):
 def test_what_is_dropped_is_a_choice(model, tokens):
     assert len(harvest(model, tokens, bos_id=None, pad_id=None)) == tokens.numel()
     assert len(harvest(model, tokens, pad_id=None)) == tokens.numel() - len(tokens)
+    assert len(harvest(model, tokens[4:9, 1:])) == 5 * (CONTEXT - 1)
+    assert len(harvest(model, tokens[4:9, 1:], bos_id="any")) == 5 * (CONTEXT - 2)
     # A pad id inside a row is text (GPT-2 pads with its end-of-text token); only the run at the end is padding.
     inside = tokens[5:7].clone()
     inside[0, 7] = PAD
@@ -219,9 +243,9 @@ def test_nan_is_named(model, tokens):
     with model.hooks([("blocks.0.hook_resid_post", poison)]):
         with pytest.raises(ValueError, match="rows 0 to 3 of tokens: activation 0, coordinate 0 is NaN"):
             harvest(model, tokens)
-    acts = torch.randn(10, 4)
-    acts[7, 2] = float("inf")
-    with pytest.raises(ValueError, match="activation 7, coordinate 2"):
+    acts = torch.zeros(9_000_000, 2)
+    acts[8_999_999, 1] = float("inf")
+    with pytest.raises(ValueError, match="activation 8999999, coordinate 1"):
         ActivationStore.from_tensor(acts)
 
 
@@ -575,14 +599,13 @@ STREAM = """
     from sae_tutorial.shards import Moments, Shard
 
     folder, n, d, per_shard = Path(sys.argv[1]), int(sys.argv[2]), 256, 131_072
-    shards, parts = [], []
+    block, shards = torch.randn(per_shard, d), []
     for i, a in enumerate(range(0, n, per_shard)):
-        rows = torch.randn(min(per_shard, n - a), d)
+        rows = block[: n - a]
         rows[:, 0] = torch.arange(a, a + len(rows))
         shards.append(Shard(folder / f"{i}.bin", "key", len(rows), d, torch.float32))
-        parts.append(Moments.of(rows))
-        shards[-1].write(rows, parts[-1])
-    store = ActivationStore(Moments.merged(parts), shards=shards)
+        shards[-1].write(rows, Moments(len(rows), rows[0].double(), 1.0))
+    store = ActivationStore(Moments(n, torch.zeros(d, dtype=torch.float64), float(n)), shards=shards)
     visits, began = torch.zeros(n, dtype=torch.int8), time.perf_counter()
     for batch, positions in store.batches(4096, 0, drop_last=False, with_positions=True):
         assert torch.equal(batch[:, 0].long(), positions)

@@ -7,10 +7,10 @@ def remarks(table):
 
 def test_the_report_names_what_matters_and_is_honest_about_time():
     table = environment.environment(load_seconds=0.4)
-    assert {"Python", "torch", "CPU cores", "GPU", "scale", "embedded model"} <= set(remarks(table))
-    assert remarks(table)["embedded model"] == "fine"
-    assert "slow" in remarks(environment.environment(load_seconds=60))["embedded model"]
-    assert "embedded model" not in remarks(environment.environment())
+    assert {"Python", "torch", "CPU cores", "GPU", "scale", "language model"} <= set(remarks(table))
+    assert remarks(table)["language model"] == "fine"
+    assert "slow" in remarks(environment.environment(load_seconds=60))["language model"]
+    assert "language model" not in remarks(environment.environment())
 
 
 def test_remarks_name_the_problem():

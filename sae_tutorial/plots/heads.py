@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from sae_tutorial.plots.style import PALETTE, SEQUENTIAL, TEXT, finish, wrap
-from sae_tutorial.plots.text import floats, label
+from sae_tutorial.plots.text import floats, label, packed
 
 
 def attention_grid(patterns: Float[Tensor, "layers heads positions positions"], title: str) -> go.Figure:
@@ -29,7 +29,7 @@ def attention_grid(patterns: Float[Tensor, "layers heads positions positions"], 
     for layer in range(n_layers):
         for head in range(n_heads):
             fig.add_heatmap(
-                z=floats(patterns[layer, head], 3),
+                z=packed(patterns[layer, head]),
                 coloraxis="coloraxis",
                 row=layer + 1,
                 col=head + 1,
@@ -64,31 +64,29 @@ def attention_picker(
     def heading(layer: int, head: int) -> str:
         return f"Layer {layer} head {head}: {habit(patterns[layer, head], tokens)}"
 
-    layer, head = first
-    heat = go.Heatmap(
-        z=floats(patterns[layer, head], 3),
-        colorscale=SEQUENTIAL,
-        zmin=0,
-        zmax=1,
-        colorbar={"title": "attention", "tickformat": ".0%"},
-        hovertemplate="%{customdata}: %{z:.1%}<extra></extra>",
-        customdata=[[f"{to} takes from {source}" for source in names] for to in names],
-    )
-    buttons = [
-        {
-            "label": f"layer {la} head {he}",
-            "method": "update",
-            "args": [{"z": [floats(patterns[la, he], 3)]}, {"title.text": wrap(heading(la, he), 62)}],
-        }
-        for la in range(n_layers)
-        for he in range(n_heads)
-    ]
-    fig = finish(go.Figure(heat), heading(layer, head), "is taken from this token", "this token takes")
+    chosen = first[0] * n_heads + first[1]
+    fig = go.Figure()
+    buttons = []
+    for number in range(n_layers * n_heads):
+        layer, head = divmod(number, n_heads)
+        fig.add_heatmap(
+            z=packed(patterns[layer, head]),
+            colorscale=SEQUENTIAL,
+            zmin=0,
+            zmax=1,
+            visible=number == chosen,
+            colorbar={"title": "attention", "tickformat": ".0%"},
+            hovertemplate="%{y} takes %{z:.1%} from %{x}<extra></extra>",
+        )
+        shown = [other == number for other in range(n_layers * n_heads)]
+        change = [{"visible": shown}, {"title.text": wrap(heading(layer, head), 62)}]
+        buttons.append({"label": f"layer {layer} head {head}", "method": "update", "args": change})
+    finish(fig, heading(*first), "is taken from this token", "this token takes")
     fig.update_xaxes(**ticks, tickangle=-60)
     fig.update_yaxes(**ticks, autorange="reversed")
     menu = {
         "buttons": buttons,
-        "active": layer * n_heads + head,
+        "active": chosen,
         "x": 1.0,
         "xanchor": "right",
         "y": 1.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
 
@@ -13,6 +14,11 @@ def label(token: str) -> str:
 def floats(values: Tensor, digits: int = 4) -> list:
     """Rounded plain numbers: a stored figure need not carry sixteen digits."""
     return (values.detach().cpu().double() * 10**digits).round().div(10**digits).tolist()
+
+
+def packed(values: Tensor) -> np.ndarray:
+    """A numpy array, which plotly stores as bytes: for maps, where plain numbers would fill a notebook."""
+    return values.detach().cpu().float().numpy()
 
 
 def on(colour: str) -> str:

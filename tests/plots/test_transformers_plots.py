@@ -45,7 +45,9 @@ def test_the_picker_offers_every_head_and_starts_with_the_one_asked_for():
     menu = figure.layout.updatemenus[0]
     assert len(menu.buttons) == 6 and menu.active == 5
     assert "Layer 1 head 2" in figure.layout.title.text
-    assert torch.allclose(torch.tensor(figure.data[0].z), PATTERNS[1, 2], atol=1e-3)
+    (shown,) = [trace for trace in figure.data if trace.visible]
+    assert torch.allclose(torch.tensor(shown.z), PATTERNS[1, 2])
+    assert [sum(button.args[0]["visible"]) for button in menu.buttons] == [1] * 6
 
 
 def test_shares_sum_to_one_and_contributions_to_their_sum():
