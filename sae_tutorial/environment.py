@@ -61,8 +61,4 @@ def _gpu_remark(available: bool) -> str:
 
 
 def _load(seconds: float) -> str:
-    return (
-        "fine"
-        if seconds < 10
-        else "slow: is the machine busy? The first load after a restart also reads from a cold disk"
-    )
+    return "fine" if seconds < 10 else "slow: the machine is busy, or read from a cold disk; a second run is faster"

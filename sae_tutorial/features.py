@@ -36,9 +36,9 @@ def mean_by_token(
 
 
 def whole_words(
-    decoded: Sequence[str], tokens: Int[Tensor, "sequences positions"], min_count: int
+    decoded: Sequence[str], tokens: Int[Tensor, "sequences positions"], min_sequences: int
 ) -> Int[Tensor, "words"]:
-    """The tokens that are whole words in this text and occur at least `min_count` times.
+    """The tokens that are whole words in this text and occur in at least `min_sequences` different sequences.
 
     Such a token is a space and two or more letters, and nine times in ten something new begins behind it (a space, a
     punctuation mark); the beginnings of longer words are left out. `decoded` holds the text of every token.
@@ -46,8 +46,19 @@ def whole_words(
     opens_V = tokens.new_tensor([not text[:1].isalpha() for text in decoded])
     looks_V = tokens.new_tensor([text[:1] == " " and text[1:].isalpha() and len(text) > 2 for text in decoded])
     before_P, after_P = tokens[:, :-1].flatten(), tokens[:, 1:].flatten()
-    ends_V1, count_V = mean_by_token(opens_V[after_P].float()[:, None], before_P, len(decoded))
-    return torch.where((looks_V > 0) & (count_V >= min_count) & (ends_V1[:, 0] >= 0.9))[0]
+    ends_V1, _ = mean_by_token(opens_V[after_P].float()[:, None], before_P, len(decoded))
+    occurs_V = torch.bincount(torch.cat([row.unique() for row in tokens]), minlength=len(decoded))
+    return torch.where((looks_V > 0) & (occurs_V >= min_sequences) & (ends_V1[:, 0] >= 0.9))[0]
+
+
+def examples(tokens: Int[Tensor, "sequences positions"], token: int, n: int, seed: int = 0) -> list[int]:
+    """Flat indices of up to `n` places where `token` stands, drawn at random, each from another sequence."""
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.where(tokens.flatten().cpu() == token)[0]
+    by_row: dict[int, int] = {}
+    for place in places[torch.randperm(len(places), generator=generator)].tolist():
+        by_row.setdefault(place // tokens.shape[1], place)
+    return list(by_row.values())[:n]
 
 
 def contexts(

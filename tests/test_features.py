@@ -25,8 +25,18 @@ def test_mean_by_token_equals_the_mean_over_its_places():
 def test_whole_words_are_those_that_end_where_something_new_begins():
     decoded = [" the", " gar", "den", ".", " a", " Mary"]
     tokens = torch.tensor([[0, 1, 2, 3, 0, 5, 4, 5, 3]])
-    assert features.whole_words(decoded, tokens, min_count=1).tolist() == [0, 5]  # " gar" goes on, " a" is one letter
-    assert features.whole_words(decoded, tokens.repeat(3, 1), min_count=7).tolist() == []
+    assert features.whole_words(decoded, tokens, min_sequences=1).tolist() == [0, 5]  # " gar" goes on, " a" is short
+    assert features.whole_words(decoded, tokens.repeat(3, 1), min_sequences=3).tolist() == [0, 5]
+    assert features.whole_words(decoded, tokens.repeat(3, 1), min_sequences=4).tolist() == []
+
+
+def test_examples_come_from_different_sequences():
+    tokens = torch.tensor([[1, 7, 7], [7, 2, 3], [4, 5, 6]])
+    found = features.examples(tokens, token=7, n=5)
+    assert sorted(place // 3 for place in found) == [0, 1]
+    assert all(tokens.flatten()[place] == 7 for place in found)
+    assert len(features.examples(tokens, token=7, n=1)) == 1
+    assert features.examples(tokens, token=99, n=3) == []
 
 
 def test_contexts_stay_inside_their_row():

@@ -34,6 +34,8 @@ def test_draw_has_the_right_probabilities():
 
 def run(monkeypatch, model, out, *options):
     monkeypatch.setattr(sample_stories.GPT2LMHeadModel, "from_pretrained", lambda *args, **kwargs: model)
+    openings = torch.tensor([[3, -1], [4, 5]])
+    monkeypatch.setattr(sample_stories, "encoded_openings", lambda folder: openings)
     argv = ["sample_stories.py", "--out", str(out), "--tokens", "100", "--batch", "4", "--device", "cpu", *options]
     monkeypatch.setattr(sys, "argv", argv)
     sample_stories.main()
@@ -43,10 +45,10 @@ def test_stopped_run_ends_like_an_unbroken_one(model, monkeypatch, tmp_path):
     run(monkeypatch, model, tmp_path / "whole")
     sample_rows = sample_stories.sample_rows
 
-    def stopped(writer, seed, index, bar):
+    def stopped(writer, openings, seed, index, bar):
         if index == 1:
             raise KeyboardInterrupt
-        return sample_rows(writer, seed, index, bar)
+        return sample_rows(writer, openings, seed, index, bar)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(sample_stories, "sample_rows", stopped)
@@ -58,6 +60,7 @@ def test_stopped_run_ends_like_an_unbroken_one(model, monkeypatch, tmp_path):
     assert not (tmp_path / "broken.parts").exists()
     whole = shipped_stories(tmp_path / "whole")
     assert whole.shape == (12, 11)  # three batches of four rows, at least 100 tokens
+    assert set(whole[:, 0].tolist()) <= {3, 4} and (whole[whole[:, 0] == 4, 1] == 5).all()  # each row has its opening
     assert np.array_equal(shipped_stories(tmp_path / "broken"), whole)
     run(monkeypatch, model, tmp_path / "other", "--seed", "1")
     assert not np.array_equal(shipped_stories(tmp_path / "other"), whole)
