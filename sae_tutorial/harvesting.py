@@ -320,10 +320,16 @@ def checked_tokens(tokens: Tensor, model: Any) -> Tensor:
 def special_ids(
     model: Any, bos_id: int | Literal["auto", "any"] | None, pad_id: int | Literal["auto"] | None
 ) -> tuple[int | Literal["any"] | None, int | None]:
-    """The ids themselves where "auto" asks the model's tokenizer."""
+    """The ids themselves where "auto" asks the model's tokenizer.
+
+    A tokenizer that has no padding of its own often names its end mark instead. That mark is text: a story may end at
+    any place. So "auto" takes only an id that stands for nothing but padding.
+    """
     tokenizer = getattr(model, "tokenizer", None)
     if bos_id == "auto":
         bos_id = cast(int | None, getattr(tokenizer, "bos_token_id", None))
     if pad_id == "auto":
         pad_id = cast(int | None, getattr(tokenizer, "pad_token_id", None))
+        if pad_id in (getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "eos_token_id", None)):
+            pad_id = None
     return bos_id, pad_id

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 
 from sae_tutorial.activations import ActivationStore, fold_normalisation
 from sae_tutorial.forward import fused_forward, read_hook
+from sae_tutorial.harvesting import special_ids
 from sae_tutorial.shards import Moments
 
 BOS, PAD = 0, 1
@@ -630,3 +632,12 @@ def test_ten_million_activations_stream_in_under_two_gigabytes(tmp_path):
     """Needs 10 GB of disk. float32 counts positions exactly up to 16.7 million."""
     peak, rows_per_second = stream(tmp_path, 10_000_000)
     assert peak < 2, f"peak resident memory {peak:.2f} GiB at {rows_per_second:,.0f} rows/s"
+
+
+def test_an_end_mark_that_also_pads_is_text():
+    """GPT-2's tokenizers name the end mark as padding; a piece of a story may well begin with it."""
+    tokenizer = SimpleNamespace(bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    assert special_ids(SimpleNamespace(tokenizer=tokenizer), "auto", "auto") == (0, None)
+    assert special_ids(SimpleNamespace(tokenizer=tokenizer), "auto", 0) == (0, 0)
+    tokenizer.pad_token_id = 1
+    assert special_ids(SimpleNamespace(tokenizer=tokenizer), "auto", "auto") == (0, 1)
