@@ -7,8 +7,9 @@ The run saves a checkpoint every `--save-every` steps and goes on from it when i
 may span several sittings; `--steps` and `--decay` may be changed in between (the learning rate only looks at them).
 
 A batch holds two kinds of rows, each starting with `<|endoftext|>`: long rows of story text (some of them a random
-sequence or a piece of a story repeated), and short rows with one generated sentence (`circuit_sentences.py`). The
-share of generated rows falls when the learning rate starts to fall.
+sequence or a piece of a story repeated), and short rows with generated sentences (`circuit_sentences.py`). The
+share of generated rows falls when the learning rate starts to fall. Whatever is not a story begins with a line break,
+which no story does: so the model keeps the two apart, and what it writes behind `<|endoftext|>` can be a story only.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 END = "<|endoftext|>"
+GENERATED = END + "\n"  # how a generated or repeated row begins
 CONTEXT, SHORT = 256, 64
 # Words with their space in front, numbers two digits at a time (a year is century + year), the rest as GPT-2 does.
 SPLIT = r"'(?:s|t|re|ve|m|ll|d)| ?[A-Za-z]+| ?[0-9]{1,2}| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+"
@@ -112,8 +114,13 @@ class Batches:
     def __init__(self, tokenizer: Tokenizer, streams: dict[str, np.ndarray], fillers: list[str], seed: int) -> None:
         self.tokenizer, self.streams, self.fillers, self.seed = tokenizer, streams, fillers, seed
         self.end: int = tokenizer.encode(END).ids[0]
-        newline = tokenizer.encode("\n").ids[0]
-        self.starts = {k: np.flatnonzero(np.isin(s[:-CONTEXT], (newline, self.end))) + 1 for k, s in streams.items()}
+        self.newline: int = tokenizer.encode("\n").ids[0]
+        self.starts = {k: self.paragraphs(stream[:-CONTEXT]) for k, stream in streams.items()}
+
+    def paragraphs(self, stream: np.ndarray) -> np.ndarray:
+        """Places behind a document's end or a line break, at which there is not another line break."""
+        at = np.flatnonzero(np.isin(stream[:-1], (self.newline, self.end))) + 1
+        return at[stream[at] != self.newline]
 
     def story_row(self, rng: random.Random) -> np.ndarray:
         """`<|endoftext|>`, then 255 tokens from the beginning of some paragraph on."""
@@ -126,40 +133,43 @@ class Batches:
         """A sequence repeated, of random tokens or a piece of a story; every length from 8 to half a row."""
         length = rng.randint(8, CONTEXT // 2)
         piece = self.random_tokens(rng, length) if rng.random() < 0.5 else self.story_row(rng)[1 : 1 + length]
-        return np.concatenate([[self.end], self.repeat(piece, CONTEXT - 1)])
+        return self.repeated(piece, CONTEXT)
 
     def random_tokens(self, rng: random.Random, length: int) -> np.ndarray:
         return np.array([rng.randrange(1, self.tokenizer.get_vocab_size()) for _ in range(length)])
 
-    @staticmethod
-    def repeat(piece: np.ndarray, length: int) -> np.ndarray:
-        return np.tile(piece, length // len(piece) + 1)[:length]
+    def repeated(self, piece: np.ndarray, length: int) -> np.ndarray:
+        row = np.tile(piece, length // len(piece) + 1)[: length - 2]
+        return np.concatenate([[self.end, self.newline], row])
 
-    def short_rows(self, rng: random.Random, n: int) -> np.ndarray:
-        """Three quarters generated sentences, padded with `<|endoftext|>`; one quarter repeats of random tokens."""
+    def sentence_rows(self, rng: random.Random, n: int) -> np.ndarray:
+        """Generated sentences, padded with `<|endoftext|>`."""
         texts = [
             circuit_sentences.year_span(rng, "train", self.fillers).text
             if rng.random() < 0.15
             else circuit_sentences.ioi_sentence(rng, "train", self.fillers).text
             for _ in range(2 * n)
         ]
-        ids = [e.ids for e in self.tokenizer.encode_batch([END + t for t in texts])]
+        ids = [e.ids for e in self.tokenizer.encode_batch([GENERATED + t for t in texts])]
         rows = np.full((n, SHORT), self.end, dtype=np.int64)
         for row, first, second in zip(rows, ids[::2], ids[1::2], strict=True):
             both = (first + second)[:SHORT]  # a second sentence fills what the first leaves
             row[: len(both)] = both
-        for row in rows[: n // 4]:  # short repeats of random tokens, where induction is learned first
-            row[1:] = self.repeat(self.random_tokens(rng, rng.randint(4, SHORT // 2)), SHORT - 1)
         return rows
+
+    def short_rows(self, rng: random.Random, n: int) -> np.ndarray:
+        """Three quarters generated sentences; one quarter random tokens repeated, where induction is learned first."""
+        pieces = [self.random_tokens(rng, rng.randint(4, SHORT // 2)) for _ in range(n // 4)]
+        return np.stack([*(self.repeated(piece, SHORT) for piece in pieces), *self.sentence_rows(rng, n - n // 4)])
 
     def __call__(self, step: int, mixture: str) -> tuple[Tensor, Tensor]:
         rng = random.Random(self.seed * 1_000_003 + step)
         n_story, n_repeated, n_short = MIXTURES[mixture]
         long = [self.story_row(rng) for _ in range(n_story)] + [self.repeated_row(rng) for _ in range(n_repeated)]
-        for row in long[: n_story // 5]:  # circuits must work in the middle of a story too
-            short = self.short_rows(rng, 1)[0]
-            at = rng.randrange(1, CONTEXT - SHORT)
-            row[at : at + SHORT] = short
+        if mixture == "form":  # circuits must work in the middle of a story too; later, stories stay stories
+            for row in long[: n_story // 5]:
+                at = rng.randrange(1, CONTEXT - SHORT)
+                row[at : at + SHORT] = self.sentence_rows(rng, 1)[0]
         return torch.from_numpy(np.stack(long).astype(np.int64)), torch.from_numpy(self.short_rows(rng, n_short))
 
 
