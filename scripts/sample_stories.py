@@ -2,9 +2,9 @@
 
     python scripts/sample_stories.py [--model FOLDER] [--out FILE] [--tokens 2100000]
 
-Every row begins with `<|endoftext|>` and one of a few opening words, drawn at random, and is sampled from there at
-temperature 1 to the model's full context; all rows are kept. (Without an opening the model, which met as many
-generated sentences as stories behind that mark, would mostly write generated sentences.) Batch
+Every row begins with `<|endoftext|>` and is sampled from there at temperature 1 to the model's full context; all rows
+are kept. One thing is ruled out: a line break behind `<|endoftext|>`, since this is how the generated sentences of the
+training mixture begin (`train_language_model.py`), and stories are what we want. Batch
 `i` depends on (seed, i) alone and is saved when it is done, so a run that was stopped goes on where it was and ends as
 it would have. Uses a GPU if there is one; on two CPU cores 2.1 million tokens take some ten minutes.
 """
@@ -25,13 +25,6 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from sae_tutorial.language_model import STORIES
 from sae_tutorial.text import STORIES_TEXT, pack_stories
-
-# How the rows begin: words that open stories and paragraphs, none of which opens a generated sentence.
-OPENINGS = (
-    "Once upon a time|There was once a|It was a|It was the|The old|The little|The king|The boy|The girl|He was|She was|"
-    "I was|We had|They were|But the|But when|Now the|And so|At that|For a|On the|All the|No one|So he|So she|My father|"
-    'Her mother|His mother|By and by|Soon the|That night|No|"Oh|"What|"Well|"I|"Come|"You'
-).split("|")
 
 
 class Writer:
@@ -69,28 +62,18 @@ def draw(logits_BV: Tensor, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(cumulative_BV, u_B1, right=True).squeeze(1).clamp(max=logits_BV.shape[1] - 1)
 
 
-def encoded_openings(folder: Path) -> Tensor:
-    """(n, length) ids of the openings, -1 behind the end of a shorter one."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = [torch.tensor(tokenizer(opening).input_ids) for opening in OPENINGS]
-    return torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=-1)
-
-
 @torch.inference_mode()
-def sample_rows(writer: Writer, openings: Tensor, seed: int, index: int, bar: tqdm) -> np.ndarray:
-    """Batch `index` of rows: (batch, n_positions - 1) ids, the leading `<|endoftext|>` left out.
-
-    `openings` is what `encoded_openings` makes.
-    """
+def sample_rows(writer: Writer, newline: int, seed: int, index: int, bar: tqdm) -> np.ndarray:
+    """Batch `index` of rows: (batch, n_positions - 1) ids, the leading `<|endoftext|>` left out."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
     _, batch, _, n_positions, _ = writer.keys.shape
-    opening_BL = openings[torch.randint(len(openings), (batch,), generator=generator)].to(writer.keys.device)
-    tokens_B = torch.full((batch,), writer.model.config.bos_token_id, device=writer.keys.device)
+    end = writer.model.config.bos_token_id
+    tokens_B = torch.full((batch,), end, device=writer.keys.device)
     columns = []
     for position in range(n_positions - 1):
-        tokens_B = draw(writer.logits(tokens_B, position), generator)
-        if position < opening_BL.shape[1]:
-            tokens_B = torch.where(opening_BL[:, position] >= 0, opening_BL[:, position], tokens_B)
+        logits_BV = writer.logits(tokens_B, position)
+        logits_BV[tokens_B == end, newline] = -torch.inf
+        tokens_B = draw(logits_BV, generator)
         columns.append(tokens_B)
         bar.update(batch)
     return torch.stack(columns, dim=1).cpu().numpy().astype(np.uint16)
@@ -108,7 +91,7 @@ def main() -> None:
 
     model = GPT2LMHeadModel.from_pretrained(args.model, dtype=torch.float32).eval().to(args.device)
     writer = Writer(model, args.batch)
-    openings = encoded_openings(args.model)
+    newline = AutoTokenizer.from_pretrained(args.model)("\n").input_ids[0]
     per_batch = args.batch * (model.config.n_positions - 1)
     n_batches = math.ceil(args.tokens / per_batch)
     parts = args.out.with_name(args.out.name + ".parts")
@@ -121,7 +104,7 @@ def main() -> None:
             if part.exists():
                 bar.update(per_batch)
                 continue
-            rows = sample_rows(writer, openings, args.seed, index, bar)
+            rows = sample_rows(writer, newline, args.seed, index, bar)
             np.save(part.with_suffix(".tmp.npy"), rows)
             part.with_suffix(".tmp.npy").replace(part)
 

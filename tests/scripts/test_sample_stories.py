@@ -1,4 +1,5 @@
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from sae_tutorial.text import shipped_stories
+
+NEWLINE = 7
 
 
 @pytest.fixture
@@ -34,8 +37,8 @@ def test_draw_has_the_right_probabilities():
 
 def run(monkeypatch, model, out, *options):
     monkeypatch.setattr(sample_stories.GPT2LMHeadModel, "from_pretrained", lambda *args, **kwargs: model)
-    openings = torch.tensor([[3, -1], [4, 5]])
-    monkeypatch.setattr(sample_stories, "encoded_openings", lambda folder: openings)
+    tokenizer = SimpleNamespace(from_pretrained=lambda folder: lambda text: SimpleNamespace(input_ids=[NEWLINE]))
+    monkeypatch.setattr(sample_stories, "AutoTokenizer", tokenizer)
     argv = ["sample_stories.py", "--out", str(out), "--tokens", "100", "--batch", "4", "--device", "cpu", *options]
     monkeypatch.setattr(sys, "argv", argv)
     sample_stories.main()
@@ -45,10 +48,10 @@ def test_stopped_run_ends_like_an_unbroken_one(model, monkeypatch, tmp_path):
     run(monkeypatch, model, tmp_path / "whole")
     sample_rows = sample_stories.sample_rows
 
-    def stopped(writer, openings, seed, index, bar):
+    def stopped(writer, newline, seed, index, bar):
         if index == 1:
             raise KeyboardInterrupt
-        return sample_rows(writer, openings, seed, index, bar)
+        return sample_rows(writer, newline, seed, index, bar)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(sample_stories, "sample_rows", stopped)
@@ -60,7 +63,16 @@ def test_stopped_run_ends_like_an_unbroken_one(model, monkeypatch, tmp_path):
     assert not (tmp_path / "broken.parts").exists()
     whole = shipped_stories(tmp_path / "whole")
     assert whole.shape == (12, 11)  # three batches of four rows, at least 100 tokens
-    assert set(whole[:, 0].tolist()) <= {3, 4} and (whole[whole[:, 0] == 4, 1] == 5).all()  # each row has its opening
     assert np.array_equal(shipped_stories(tmp_path / "broken"), whole)
     run(monkeypatch, model, tmp_path / "other", "--seed", "1")
     assert not np.array_equal(shipped_stories(tmp_path / "other"), whole)
+
+
+def test_no_story_begins_with_a_line_break(model):
+    model.lm_head.weight.data[NEWLINE] += 1.0  # so that one would
+    model.lm_head.weight.data[0] += 1.0
+    with sample_stories.tqdm(disable=True) as bar:
+        rows = sample_stories.sample_rows(sample_stories.Writer(model, batch=500), NEWLINE, 0, 0, bar)
+    assert (rows == NEWLINE).any() and (rows[:, 0] != NEWLINE).all()
+    behind_end = rows[:, 1:][rows[:, :-1] == 0]
+    assert len(behind_end) and (behind_end != NEWLINE).all()

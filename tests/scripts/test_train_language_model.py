@@ -68,7 +68,9 @@ def test_rows_start_with_the_end_mark_and_repeat_what_they_should(
     assert torch.equal(long, again)
     other, _ = batches(8, "form")
     assert not torch.equal(long, other)
-    repeated = long[-1, 1:]
+    generated = torch.cat([long[-1:, 1], short[:, 1]])
+    assert (generated == batches.newline).all() and (long[:-1, 1] != batches.newline).all()
+    repeated = long[-1, 2:]
     assert any(torch.equal(repeated[:-n], repeated[n:]) for n in range(8, 129))
     assert all(len(tokenizer.encode(" " + name).ids) == 1 for name in script.circuit_sentences.NAMES)
 
