@@ -191,7 +191,7 @@ def card(results: dict[str, Any], training: dict[str, Any], note: str, curve_poi
 
     def share(m: list[int]) -> str:
         total = (m[0] + m[1]) * 256 + m[2] * 64
-        inserted = m[0] // 5  # story rows in which a pair of generated sentences stands
+        inserted = m[0] / 5 / 2  # one story row in five holds a generated sentence, of about half a short row
         repeats = m[2] // 4  # short rows of random tokens
         return (
             f"{(m[0] * 256 - inserted * 64) / total:.0%} stories (a fifth of the rows from the tales), "
@@ -207,7 +207,7 @@ A decoder-only transformer of GPT-2's architecture: {settings["layers"]} layers,
 ## Training
 - Data: 741 English story books in the public domain (57 million tokens) and 3,700 TinyStories (CDLA-Sharing-1.0), one document in fifty held out;
   generated sentences for the circuits of the course (indirect objects, repeated sequences, year spans) from `scripts/circuit_sentences.py`.
-- Mixture while circuits form (first {1 - settings["decay"]:.0%} of the steps): {share(form)}. Final mixture (last {settings["decay"]:.0%}): {share(settle)}.
+- Mixture while circuits form: {share(form)}. Mixture while the learning rate falls: {share(settle)}.
 - {training["tokens"] / 1e6:.1f} million tokens in {curve[-1][0]:,} steps, {training["seconds"] / 3600:.1f} hours on 2 CPU cores ({platform.machine()}), {"bf16 autocast" if training["bf16"] else "fp32"},
   seed {settings["seed"]}; Muon (lr {settings["muon_lr"]}) for matrices of the blocks, AdamW (lr {settings["adam_lr"]}) for the rest; warm-up, constant, linear decay to zero.
 - `scripts/train_language_model.py` trains it again.{" " + note if note else ""}

@@ -5,11 +5,14 @@
 FOLDER holds text files (.txt or .txt.xz), documents separated by `<|endoftext|>`; `--data` may be given several times.
 The run saves a checkpoint every `--save-every` steps and goes on from it when it is started again, so a long CPU run
 may span several sittings; `--steps` and `--decay` may be changed in between (the learning rate only looks at them).
+The end of every sitting is kept as `end-STEP.pt`, and `--average 3` exports the mean of the weights of the last three:
+each annealing leans to its own mixture's end, their mean generalises better (Izmailov et al. 2018, Wortsman et al. 2022).
 
 A batch holds two kinds of rows, each starting with `<|endoftext|>`: long rows of story text (some of them a random
 sequence or a piece of a story repeated), and short rows with generated sentences (`circuit_sentences.py`). The
-share of generated rows falls when the learning rate starts to fall. Whatever is not a story begins with a line break,
-which no story does: so the model keeps the two apart, and what it writes behind `<|endoftext|>` can be a story only.
+share of generated rows falls when the learning rate starts to fall. Generated and repeated rows begin with a line
+break, which no story does: so the model keeps the two apart, and what it writes behind `<|endoftext|>` can be a story.
+One story in five has a generated sentence somewhere inside.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import json
 import lzma
 import math
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -142,15 +146,13 @@ class Batches:
         row = np.tile(piece, length // len(piece) + 1)[: length - 2]
         return np.concatenate([[self.end, self.newline], row])
 
+    def sentence(self, rng: random.Random) -> str:
+        kind = circuit_sentences.year_span if rng.random() < 0.15 else circuit_sentences.ioi_sentence
+        return kind(rng, "train", self.fillers).text
+
     def sentence_rows(self, rng: random.Random, n: int) -> np.ndarray:
         """Generated sentences, padded with `<|endoftext|>`."""
-        texts = [
-            circuit_sentences.year_span(rng, "train", self.fillers).text
-            if rng.random() < 0.15
-            else circuit_sentences.ioi_sentence(rng, "train", self.fillers).text
-            for _ in range(2 * n)
-        ]
-        ids = [e.ids for e in self.tokenizer.encode_batch([GENERATED + t for t in texts])]
+        ids = [e.ids for e in self.tokenizer.encode_batch([GENERATED + self.sentence(rng) for _ in range(2 * n)])]
         rows = np.full((n, SHORT), self.end, dtype=np.int64)
         for row, first, second in zip(rows, ids[::2], ids[1::2], strict=True):
             both = (first + second)[:SHORT]  # a second sentence fills what the first leaves
@@ -166,10 +168,10 @@ class Batches:
         rng = random.Random(self.seed * 1_000_003 + step)
         n_story, n_repeated, n_short = MIXTURES[mixture]
         long = [self.story_row(rng) for _ in range(n_story)] + [self.repeated_row(rng) for _ in range(n_repeated)]
-        if mixture == "form":  # circuits must work in the middle of a story too; later, stories stay stories
-            for row in long[: n_story // 5]:
-                at = rng.randrange(1, CONTEXT - SHORT)
-                row[at : at + SHORT] = self.sentence_rows(rng, 1)[0]
+        for row in long[: n_story // 5]:  # circuits must work in the middle of a story too
+            sentence = self.tokenizer.encode(" " + self.sentence(rng)).ids[:SHORT]
+            at = rng.randrange(1, CONTEXT - SHORT)
+            row[at : at + len(sentence)] = sentence
         return torch.from_numpy(np.stack(long).astype(np.int64)), torch.from_numpy(self.short_rows(rng, n_short))
 
 
@@ -246,6 +248,7 @@ def main() -> None:
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=0.002)
     parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--average", type=int, default=1, help="export the mean of the ends of so many sittings")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -314,6 +317,8 @@ def main() -> None:
             }  # fmt: skip
             torch.save(saved, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
+            if step + 1 == args.steps:
+                shutil.copy(checkpoint, args.out / f"end-{step + 1:06d}.pt")
             export(model, tokenizer, args.out / "model")
             settings = {
                 k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("data", "out")
@@ -326,6 +331,15 @@ def main() -> None:
                 "bf16": use_bf16,
             }
             (args.out / "training.json").write_text(json.dumps(log | {"curve": curve}))
+    if args.average > 1:
+        model.load_state_dict(mean_weights(sorted(args.out.glob("end-*.pt"))[-args.average :]))
+        export(model, tokenizer, args.out / "model")
+
+
+def mean_weights(checkpoints: list[Path]) -> dict[str, Tensor]:
+    """The mean of each weight over these checkpoints."""
+    weights = [torch.load(path, map_location="cpu", weights_only=False)["model"] for path in checkpoints]
+    return {name: torch.stack([w[name] for w in weights]).mean(0) for name in weights[0]}
 
 
 def export(model: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> None:

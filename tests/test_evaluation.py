@@ -79,6 +79,7 @@ def the_long_way(sae, model, tokens, in_hook, out_hook, everywhere=False):
     return {
         "n_tokens": int(text.sum()),
         "l0": (dense != 0).sum(-1)[text].float().mean().item(),
+        "l0_std": (dense != 0).sum(-1)[text].float().std(correction=0).item(),
         "fvu": ((y - y_hat)[text].square().sum() / (y[text] - mean).square().sum()).item(),
         "cosine": torch.cosine_similarity(y, y_hat, dim=-1)[text].mean().item(),
         "norm_ratio": (y_hat.norm(dim=-1) / y.norm(dim=-1))[text].mean().item(),

@@ -87,3 +87,10 @@ def test_orthogonal_has_singular_values_near_one(shape: tuple[int, int]) -> None
     parts = matrix.chunk(3, dim=1) if shape == (16, 48) else [matrix]
     for part in parts:
         assert ((torch.linalg.svdvals(part) > 0.4) & (torch.linalg.svdvals(part) < 1.4)).all()
+
+
+def test_mean_weights_is_the_mean(tmp_path: Path) -> None:
+    for name, value in (("end-000001.pt", 1.0), ("end-000002.pt", 4.0)):
+        torch.save({"model": {"w": torch.full((2,), value)}}, tmp_path / name)
+    mean = script.mean_weights(sorted(tmp_path.iterdir()))
+    assert torch.equal(mean["w"], torch.full((2,), 2.5))
