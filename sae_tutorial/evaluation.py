@@ -61,6 +61,7 @@ class Evaluation:
 
     n_tokens    tokens that were looked at: neither BOS nor padding
     l0          features per token
+    l0_std      its standard deviation over tokens: 0 where every token gets the same number
     fvu         fraction of variance unexplained, about the mean: 0 is perfect, 1 is as good as the mean
     cosine      mean cosine of x and x̂
     norm_ratio  mean |x̂| / |x|; below 1, the SAE shrinks
@@ -78,6 +79,7 @@ class Evaluation:
 
     n_tokens: int
     l0: float
+    l0_std: float
     fvu: float
     cosine: float
     norm_ratio: float
@@ -191,6 +193,7 @@ def _sums(
         "tokens": len(y),
         "predictions": int(rows.has_next.sum()),
         "uses": codes.features[matched].bincount(minlength=sae.config.d_sae).cpu(),
+        "l0_squared": _total(codes.l0()[kept].square()),
         "error": _total((y - y_hat).square().sum(1)),
         "cosine": _total(torch.cosine_similarity(y, y_hat)),
         "norm_ratio": _total(y_hat.norm(dim=1) / y.norm(dim=1).clamp(min=1e-30)),
@@ -217,7 +220,8 @@ def _evaluation(sae: SparseAutoencoder, sums: dict[str, Any], moments: Moments, 
     threshold = sae.threshold.detach().cpu().clone()
     return Evaluation(
         n_tokens=int(n),
-        l0=float(sums["uses"].sum()) / n,
+        l0=(l0 := float(sums["uses"].sum()) / n),
+        l0_std=max(sums["l0_squared"] / n - l0**2, 0.0) ** 0.5,
         fvu=_ratio(sums["error"], moments.spread),
         cosine=sums["cosine"] / n,
         norm_ratio=sums["norm_ratio"] / n,
