@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from sae_tutorial import allocation
 from sae_tutorial.activations import fold_normalisation
-from sae_tutorial.allocation import SparseCodes, encode_matches
+from sae_tutorial.allocation import SparseCodes, encode_matches, stack_tokens
 from sae_tutorial.sae_config import BUDGET_RULES, SAEConfig
 
 # `encode` makes affinities for so many (token, feature) pairs at a time: 256 MB of float32.
@@ -297,18 +297,3 @@ def _wider(budget, slack: float):
     if not slack:
         return budget
     return budget + 4 + ((budget * slack).long() if isinstance(budget, Tensor) else int(budget * slack))
-
-
-def stack_tokens(parts: list[SparseCodes]) -> SparseCodes:
-    """Codes of consecutive pieces of a batch as the codes of the whole."""
-    if len(parts) == 1:
-        return parts[0]
-    starts = [0]
-    for part in parts:
-        starts.append(starts[-1] + part.shape[0])
-    return SparseCodes(
-        torch.cat([part.values for part in parts]),
-        torch.cat([part.tokens + start for part, start in zip(parts, starts)]),
-        torch.cat([part.features for part in parts]),
-        (starts[-1], parts[0].shape[1]),
-    )

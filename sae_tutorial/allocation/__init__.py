@@ -1,10 +1,11 @@
 """Sparse allocation: affinities (tokens × features) in, SparseCodes (the matches) out.
 
-`rules` defines the four choices in plain torch, `fast` computes the same with fewer passes, `zipf` says how many
-tokens each feature may have, `codes` holds the matches and multiplies them.
+`rules` defines the four choices in plain torch, `fast` computes the same with fewer passes, `blockwise` the same from
+one block of features after the other, `zipf` says how many tokens each feature may have, `codes` holds the matches
+and multiplies them.
 """
 
-from sae_tutorial.allocation.codes import SparseCodes, decode, encode_matches
+from sae_tutorial.allocation.codes import SparseCodes, decode, encode_matches, stack_features, stack_tokens
 from sae_tutorial.allocation.fast import feature_choice, mutual_choice, threshold_choice, token_choice
 from sae_tutorial.allocation.zipf import ZipfFit, fit_zipf, zipf_capacity
 
@@ -16,6 +17,8 @@ __all__ = [
     "feature_choice",
     "fit_zipf",
     "mutual_choice",
+    "stack_features",
+    "stack_tokens",
     "threshold_choice",
     "token_choice",
     "zipf_capacity",

@@ -5,11 +5,13 @@ Letters of shapes: B tokens, D inputs, F features, N matches.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_tutorial.allocation.products import Decode, EncodeMatches, MatchPattern
@@ -79,6 +81,10 @@ class SparseCodes:
         codes.__dict__["_pattern"] = self._pattern  # already walked once: no need to sort again
         return codes
 
+    def where(self, keep: Bool[Tensor, " matches"]) -> SparseCodes:
+        """The matches for which `keep` is True."""
+        return SparseCodes(self.values[keep], self.tokens[keep], self.features[keep], self.shape)
+
     def detach(self) -> SparseCodes:
         """The same matches, cut from the graph."""
         return self.with_values(self.values.detach())
@@ -101,6 +107,31 @@ class SparseCodes:
     @cached_property
     def _pattern(self) -> MatchPattern:
         return MatchPattern(self.tokens, self.features, self.shape)
+
+
+def stack_tokens(parts: Sequence[SparseCodes]) -> SparseCodes:
+    """Codes of consecutive tokens, one part after the other, as the codes of all."""
+    if len(parts) == 1:
+        return parts[0]
+    *starts, n_tokens = accumulate((part.shape[0] for part in parts), initial=0)
+    return SparseCodes(
+        torch.cat([part.values for part in parts]),
+        torch.cat([part.tokens + start for start, part in zip(starts, parts)]),
+        torch.cat([part.features for part in parts]),
+        (n_tokens, parts[0].shape[1]),
+    )
+
+
+def stack_features(parts: Sequence[SparseCodes]) -> SparseCodes:
+    """Codes of the same tokens by consecutive features, one part beside the other, as the codes of all."""
+    if len(parts) == 1:
+        return parts[0]
+    *starts, n_features = accumulate((part.shape[1] for part in parts), initial=0)
+    tokens_N = torch.cat([part.tokens for part in parts])
+    order = tokens_N.int().argsort(stable=True)  # within a token, parts stay in the order of their features
+    values_N = torch.cat([part.values for part in parts])[order]
+    features_N = torch.cat([part.features + start for start, part in zip(starts, parts)])[order]
+    return SparseCodes(values_N, tokens_N[order], features_N, (parts[0].shape[0], n_features))
 
 
 def decode(codes: SparseCodes, W_dec: Float[Tensor, "features d_out"]) -> Float[Tensor, "tokens d_out"]:

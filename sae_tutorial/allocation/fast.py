@@ -37,7 +37,7 @@ def token_choice(affinities: Float[Tensor, "tokens features"], k: int) -> Sparse
     k_B = torch.full((z_BF.shape[0],), min(k, z_BF.shape[1]), device=z_BF.device)
     floor_B = _bisect_floors(_group_maxima(z_BF, max(64, 4 * k), dim=1).T, k_B)
     listed = _compact(z_BF, floor_B[:, None])
-    return _codes(affinities, listed, _strongest_in_each(listed.values, listed.tokens, k_B))
+    return _codes(affinities, strongest(listed, "token", k_B))
 
 
 def feature_choice(
@@ -46,7 +46,7 @@ def feature_choice(
     z_BF = _table(affinities)
     capacity_F = rules.check_capacity(capacity, z_BF)
     listed = _compact(z_BF, _column_floors(z_BF, capacity_F)[None, :])
-    return _codes(affinities, listed, _strongest_in_each(listed.values, listed.features, capacity_F))
+    return _codes(affinities, strongest(listed, "feature", capacity_F))
 
 
 def mutual_choice(affinities: Float[Tensor, "tokens features"], n_matches: int) -> SparseCodes:
@@ -56,7 +56,7 @@ def mutual_choice(affinities: Float[Tensor, "tokens features"], n_matches: int) 
         floor = _sampled_floor(z_BF, n_matches, slack)
         listed = _compact(z_BF, floor.view(1, 1))
         if len(listed) >= n_matches or floor <= _least_positive(z_BF):
-            return _codes(affinities, listed, _strongest(listed.values, n_matches))
+            return _codes(affinities, strongest(listed, "batch", n_matches))
         slack *= 8  # the sample misled us: ask for less
 
 
@@ -66,7 +66,7 @@ def threshold_choice(
     z_BF = _table(affinities)
     theta_1F = rules.check_threshold(threshold, z_BF).clamp(min=0).expand(z_BF.shape[1])[None, :]
     listed = _compact(z_BF, theta_1F.clamp(min=_least_positive(z_BF)))
-    return _codes(affinities, listed, listed.values > theta_1F[0, listed.features])
+    return _codes(affinities, listed.where(listed.values > theta_1F[0, listed.features]))
 
 
 for _rule in (token_choice, feature_choice, mutual_choice, threshold_choice):  # the same promise, in the same words
@@ -178,7 +178,20 @@ def _not_below(z_BF: Tensor, floor: Tensor) -> Int[Tensor, " n"]:
     return torch.from_numpy(np.flatnonzero(np.logical_not(below, out=below)))
 
 
-# Choose: the exact rule on the short list, as a mask.
+# Choose: the exact rule on the short list.
+
+
+def strongest(listed: SparseCodes, owner: str, budget: int | Int[Tensor, " owners"]) -> SparseCodes:
+    """Of listed matches, the `budget` strongest positive ones of the whole "batch", of each "token" or of each
+    "feature": one number, or one for each. Ties go to the lowest token, then the lowest feature."""
+    positive_N = listed.values > 0
+    if not positive_N.all():
+        listed = listed.where(positive_N)
+    values_N = listed.values.detach()
+    if owner == "batch":
+        return listed.where(_strongest(values_N, int(budget)))
+    owner_N, n_owners = (listed.tokens, listed.shape[0]) if owner == "token" else (listed.features, listed.shape[1])
+    return listed.where(_strongest_in_each(values_N, owner_N, n_owners, budget))
 
 
 def _strongest(values_N: Tensor, n: int) -> Bool[Tensor, " listed"]:
@@ -190,14 +203,17 @@ def _strongest(values_N: Tensor, n: int) -> Bool[Tensor, " listed"]:
     return above | (equal & (equal.cumsum(0) <= n - above.sum()))
 
 
-def _strongest_in_each(values_N: Tensor, owner_N: Tensor, capacity: Tensor) -> Bool[Tensor, " listed"]:
-    """For each owner (a feature, or a token) its `capacity[owner]` largest; ties go to the first in the list."""
+def _strongest_in_each(
+    values_N: Tensor, owner_N: Tensor, n_owners: int, budget: int | Int[Tensor, " owners"]
+) -> Bool[Tensor, " listed"]:
+    """For each owner (a feature, or a token) its `budget` largest; ties go to the first in the list."""
     order = _weakness(values_N).argsort(stable=True)
     order = order[owner_N[order].int().argsort(stable=True)]  # owner after owner, strongest first
     owner_N = owner_N[order]
-    starts = torch.searchsorted(owner_N, torch.arange(capacity.numel(), device=owner_N.device))
+    starts = torch.searchsorted(owner_N, torch.arange(n_owners, device=owner_N.device))
     place_N = torch.arange(owner_N.numel(), device=owner_N.device) - starts[owner_N]
-    return torch.empty_like(order, dtype=torch.bool).scatter_(0, order, place_N < capacity[owner_N])
+    within_N = place_N < (budget[owner_N] if isinstance(budget, Tensor) else budget)
+    return torch.empty_like(order, dtype=torch.bool).scatter_(0, order, within_N)
 
 
 def _weakness(values_N: Tensor) -> Int[Tensor, " listed"]:
@@ -212,9 +228,8 @@ def _table(affinities: Tensor) -> Tensor:
     return affinities.detach()
 
 
-def _codes(affinities: Tensor, listed: SparseCodes, keep_N: Bool[Tensor, " listed"]) -> SparseCodes:
-    keep_N = keep_N & (listed.values > 0)
-    values, tokens, features = listed.values[keep_N], listed.tokens[keep_N], listed.features[keep_N]
-    if affinities.requires_grad:
-        values = affinities[tokens, features]
-    return SparseCodes(values, tokens, features, listed.shape)
+def _codes(affinities: Tensor, codes: SparseCodes) -> SparseCodes:
+    """Values that gradients flow through, where somebody wants them."""
+    if not affinities.requires_grad:
+        return codes
+    return SparseCodes(affinities[codes.tokens, codes.features], codes.tokens, codes.features, codes.shape)

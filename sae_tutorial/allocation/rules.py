@@ -143,13 +143,13 @@ def check_table(affinities: Tensor) -> None:
         raise TypeError(f"affinities must be floating point, got {affinities.dtype}; convert them: affinities.float()")
 
 
-def refuse_nan_and_inf(affinities: Float[Tensor, "tokens features"]) -> None:
-    """Raise ValueError at the first NaN or +inf."""
+def refuse_nan_and_inf(affinities: Float[Tensor, "tokens features"], first_feature: int = 0) -> None:
+    """Raise ValueError at the first NaN or +inf. `first_feature` is the number of the first column."""
     bad_BF = affinities.isnan() | (affinities == torch.inf)
     if bad_BF.any():
         token = int(bad_BF.any(1).nonzero()[0])
         feature = int(bad_BF[token].nonzero()[0])
-        raise not_a_number(token, feature, float(affinities[token, feature]))
+        raise not_a_number(token, first_feature + feature, float(affinities[token, feature]))
 
 
 def not_a_number(token: int, feature: int, value: float) -> ValueError:

@@ -1,0 +1,107 @@
+"""The four rules, streamed over blocks of features: the same matches, while affinities exist one block at a time.
+
+A rule here takes blocks where `rules` takes a table: an iterable of affinities (B, W), for features 0 to W − 1, then
+the next W, and so on, as wide as each likes. A block is looked at once, when its turn comes; nothing of it is kept
+but its matches, so all blocks may live in the same memory. What a block decides depends on what the rule compares:
+
+    feature_choice, threshold_choice   one feature with itself: a block's matches are final
+    token_choice                       the features of a token: each block nominates k candidates per token, and the
+                                       k strongest so far stay
+    mutual_choice                      everything: each block nominates as many candidates as the whole budget, and
+                                       the strongest so far stay
+
+A candidate that is not among the strongest of its own block, or of all blocks so far, is not among them in the end.
+
+Letters of shapes: B tokens, W features of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae_tutorial.allocation import fast, rules
+from sae_tutorial.allocation.codes import SparseCodes, stack_features
+
+Blocks = Iterable[Float[Tensor, "tokens some"]]
+
+
+def token_choice(blocks: Blocks, k: int) -> SparseCodes:
+    """`rules.token_choice` of all blocks side by side."""
+    k = rules.check_count("k", k)
+    return _strongest_so_far(_each(blocks, lambda affinities_BW, _: fast.token_choice(affinities_BW, k)), "token", k)
+
+
+def mutual_choice(blocks: Blocks, n_matches: int) -> SparseCodes:
+    """`rules.mutual_choice` of all blocks side by side."""
+    n = rules.check_count("n_matches", n_matches)
+    return _strongest_so_far(_each(blocks, lambda affinities_BW, _: fast.mutual_choice(affinities_BW, n)), "batch", n)
+
+
+def feature_choice(blocks: Blocks, capacity: int | Int[Tensor, " features"]) -> SparseCodes:
+    """`rules.feature_choice` of all blocks side by side."""
+    if not isinstance(capacity, Tensor):
+        return stack_features(
+            list(_each(blocks, lambda affinities_BW, _: fast.feature_choice(affinities_BW, capacity)))
+        )
+    capacity_F = rules.check_capacity(capacity, capacity[None])
+    return _with_own_limits(blocks, fast.feature_choice, "capacity", capacity_F)
+
+
+def threshold_choice(blocks: Blocks, threshold: float | Float[Tensor, " features"]) -> SparseCodes:
+    """`rules.threshold_choice` of all blocks side by side."""
+    if not isinstance(threshold, Tensor) or threshold.dim() == 0:
+        return stack_features(list(_each(blocks, lambda z_BW, _: fast.threshold_choice(z_BW, threshold))))
+    theta_F = rules.check_threshold(threshold, threshold[None])
+    return _with_own_limits(blocks, fast.threshold_choice, "threshold", theta_F)
+
+
+def _strongest_so_far(nominated: Iterator[SparseCodes], owner: str, budget: int) -> SparseCodes:
+    so_far = next(nominated)
+    for candidates in nominated:
+        so_far = fast.strongest(stack_features([so_far, candidates]), owner, budget)
+    return so_far
+
+
+def _with_own_limits(
+    blocks: Blocks, choice: Callable[[Tensor, Tensor], SparseCodes], name: str, limit_F: Tensor
+) -> SparseCodes:
+    def own(affinities_BW: Tensor, features: slice) -> SparseCodes:
+        if features.stop > len(limit_F):
+            raise ValueError(f"{name} has shape ({len(limit_F)},), but there are {features.stop} features or more")
+        return choice(affinities_BW, limit_F[features])
+
+    codes = stack_features(list(_each(blocks, own)))
+    if codes.shape[1] != len(limit_F):
+        raise ValueError(f"{name} must be one number or have shape ({codes.shape[1]},), got ({len(limit_F)},)")
+    return codes
+
+
+def _each(blocks: Blocks, choice: Callable[[Tensor, slice], SparseCodes]) -> Iterator[SparseCodes]:
+    """The choice of each block, which also hears which features these are."""
+    first, n_tokens = 0, None
+    for affinities_BW in blocks:
+        rules.check_table(affinities_BW)
+        if n_tokens not in (None, affinities_BW.shape[0]):
+            raise ValueError(f"every block must have the same tokens, got {affinities_BW.shape[0]} after {n_tokens}")
+        n_tokens, width = affinities_BW.shape
+        try:
+            codes = choice(affinities_BW, slice(first, first + width))
+        except ValueError as error:
+            raise _of_the_whole(error, affinities_BW, first) from None
+        del affinities_BW  # the next block may need the memory
+        yield codes
+        first += width
+    if n_tokens is None:
+        raise ValueError("blocks is empty, but affinities say how many tokens and features there are; give one or more")
+
+
+def _of_the_whole(error: ValueError, affinities_BW: Tensor, first: int) -> ValueError:
+    """The same error, naming the feature by its number among all features."""
+    try:
+        rules.refuse_nan_and_inf(affinities_BW, first)
+    except ValueError as better:
+        return better
+    return error
