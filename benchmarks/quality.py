@@ -1,0 +1,185 @@
+"""What each way to allocate is worth: the same activations, budget, batches and steps, one table of results.
+
+    python benchmarks/quality.py                     the whole grid on the embedded model; goes on where it stopped
+    python benchmarks/quality.py --only wide         one part of it: main, wide, or one of the sweeps
+    python benchmarks/quality.py --list              what is done and what is left
+
+A run is one SAE: a method, a size, a budget k, a seed (of weights and of the order of tokens). Runs that share size and
+seed are trained side by side on the same batches. Each finished run adds one line to `runs.jsonl` and its densities to
+`densities.npz` in `sae_tutorial/assets/quality`, which the notebooks read. Nothing is trained twice.
+
+Trained on the shipped stories but for the last rows, on which everything is measured, with the thresholds of inference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, evaluate, load_language_model, story_tokens
+from sae_tutorial.train_settings import TrainSettings
+from sae_tutorial.training import TrainingRun, train_many
+
+OUT = Path(__file__).parent.parent / "sae_tutorial" / "assets" / "quality"
+HELD_OUT_ROWS = 256  # about 65,000 tokens
+SEEDS, BUDGETS = (0, 1, 2), (16, 32, 64)
+
+# Each method: what the SAE is, and how it is trained where that is not the default. "relu" has no budget: its
+# coefficients were chosen so that it lands near the budgets of the others.
+L1 = {16: 0.03, 32: 0.015, 64: 0.007}
+METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "relu": ({"rule": "relu"}, {}),
+    "token_choice": ({"rule": "token_choice"}, {}),
+    "mutual_choice": ({"rule": "mutual_choice"}, {}),
+    "mutual_choice_aux_zipf": ({"rule": "mutual_choice"}, {"aux_k": 0.0, "aux_zipf": 1 / 32}),
+    "feature_choice_uniform": ({"rule": "feature_choice", "capacity": "uniform"}, {}),
+    "feature_choice_zipf": ({"rule": "feature_choice", "capacity": "zipf"}, {}),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One SAE to train: what is written into its line beside the results."""
+
+    part: str
+    method: str
+    d_sae: int
+    k: int
+    seed: int
+    steps: int
+    batch_size: int
+    sae: tuple[tuple[str, Any], ...] = ()  # changes to the method's SAEConfig
+    settings: tuple[tuple[str, Any], ...] = ()  # and to its TrainSettings
+
+    @property
+    def key(self) -> str:
+        changes = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+                   for name, value in (*self.sae, *self.settings)]  # fmt: skip
+        return ".".join([self.method, f"F{self.d_sae}", f"k{self.k}", f"seed{self.seed}", f"{self.steps}x{self.batch_size}", *changes])  # fmt: skip  # noqa: E501
+
+    def config(self, d_in: int) -> SAEConfig:
+        fields = METHODS[self.method][0] | dict(self.sae)
+        return SAEConfig(d_in=d_in, d_sae=self.d_sae, k=None if fields["rule"] == "relu" else self.k, **fields)
+
+    def train_settings(self) -> TrainSettings:
+        fields = METHODS[self.method][1] | ({"l1": L1[self.k]} if self.method == "relu" else {}) | dict(self.settings)
+        return TrainSettings(steps=self.steps, batch_size=self.batch_size, seed=self.seed, **fields)
+
+
+def grid(steps: int, batch_size: int, d_in: int) -> Iterator[Run]:
+    """Everything that is to be trained, the most wanted first."""
+    for seed in SEEDS:
+        for k in sorted(BUDGETS, key=lambda k: k != 32):
+            for method in METHODS:
+                yield Run("main", method, 16 * d_in, k, seed, steps, batch_size)
+    for seed in SEEDS:
+        for method in METHODS:
+            yield Run("wide", method, 64 * d_in, 32, seed, steps, batch_size)
+
+
+class Results:
+    """`runs.jsonl` and `densities.npz`: what is done."""
+
+    def __init__(self, folder: Path):
+        self.lines, self.arrays = folder / "runs.jsonl", folder / "densities.npz"
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def keys(self) -> set[str]:
+        return {json.loads(line)["key"] for line in self.lines.read_text().splitlines()} if self.lines.exists() else set()
+
+    def add(self, line: dict[str, Any], density: np.ndarray) -> None:
+        """Arrays first: a line is the promise that its array is there."""
+        arrays = dict(np.load(self.arrays)) if self.arrays.exists() else {}
+        arrays[line["key"]] = np.sort(density)[::-1].astype(np.float32)
+        partial = self.arrays.with_name("densities.partial.npz")
+        np.savez_compressed(partial, **arrays)
+        partial.replace(self.arrays)
+        with self.lines.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def together(runs: list[Run]) -> Iterator[list[Run]]:
+    """Runs that can share their batches, at most six at a time: the activations are read once."""
+    left = list(runs)
+    while left:
+        first = left[0]
+        group = [r for r in left if (r.part, r.d_sae, r.k, r.seed, r.steps, r.batch_size)
+                 == (first.part, first.d_sae, first.k, first.seed, first.steps, first.batch_size)][:6]  # fmt: skip
+        yield group
+        left = [r for r in left if r not in group]
+
+
+def train_together(runs: list[Run], store: ActivationStore, checkpoint: Path, device: str) -> list[TrainingRun]:
+    saes = [SparseAutoencoder(run.config(store.d_in), seed=run.seed).to(device) for run in runs]
+    settings = [run.train_settings() for run in runs]
+    return train_many(saes, store, settings, checkpoint=checkpoint, checkpoint_every=500, resume=True)
+
+
+def line(run: Run, trained: TrainingRun, found: Any, model: str, hook: str) -> dict[str, Any]:
+    """What `runs.jsonl` keeps of a run."""
+    numbers = {f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name not in ("density", "threshold")}
+    return {
+        "key": run.key,
+        **{name: getattr(run, name) for name in ("part", "method", "d_sae", "k", "seed", "steps", "batch_size")},
+        "changes": dict(run.sae) | dict(run.settings),
+        "model": model,
+        "hook": hook,
+        "recovered": found.recovered,
+        "recovered_mean": found.recovered_mean,
+        **numbers,
+        "train_fvu": float(trained.metrics["fvu"][-50:].mean()),
+        "train_l0": float(trained.metrics["l0"][-50:].mean()),
+        "seconds": round(trained.seconds, 1),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="stories")
+    parser.add_argument("--hook", default="blocks.1.hook_resid_post", help="the middle of the embedded model")
+    parser.add_argument("--tokens", type=int, default=2_000_000)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch-size", type=int, default=2048)
+    parser.add_argument("--only", help="one part of the grid")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "sae_tutorial" / "quality")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+
+    results = Results(args.out)
+    model = load_language_model(args.model)
+    runs = [r for r in grid(args.steps, args.batch_size, model.cfg.d_model) if args.only in (None, r.part)]
+    done = results.keys()
+    left = [r for r in runs if r.key not in done]
+    if args.list:
+        print("\n".join(("done  " if r.key in done else "left  ") + r.key for r in runs))
+        return
+    tokens = story_tokens(args.tokens, 256)
+    store = ActivationStore.harvest(model, tokens[:-HELD_OUT_ROWS], args.hook, cache_dir=args.cache)
+    args.cache.mkdir(parents=True, exist_ok=True)
+    for group in tqdm(list(together(left)), desc="groups"):
+        checkpoint = args.cache / f"{group[0].key}.pt"
+        for run, trained in zip(group, train_together(group, store, checkpoint, args.device)):
+            found = evaluate(trained.sae, model, tokens[-HELD_OUT_ROWS:], args.hook, progress=False)
+            results.add(line(run, trained, found, args.model, args.hook), found.density.numpy())
+            print(f"{run.key}: {found}", flush=True)
+        checkpoint.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
