@@ -98,14 +98,14 @@ def _sampled_floor(z_BF: Tensor, n_matches: int, slack: float) -> Float[Tensor, 
 def _row_floors(z_BF: Tensor, k_B: Int[Tensor, " tokens"], groups: int) -> Float[Tensor, " tokens"]:
     """`_bisect_floors` for each row, from the maxima of its groups."""
     if kernels.serve(z_BF):
-        return kernels.selection.floors(z_BF, k_B, dim=1)
+        return kernels.floors.line_floors(z_BF, k_B, dim=1)
     return _bisect_floors(_group_maxima(z_BF, groups, dim=1).T, k_B)
 
 
 def _column_floors(z_BF: Tensor, capacity_F: Int[Tensor, " features"]) -> Float[Tensor, " features"]:
     """`_bisect_floors` for each column, from few group maxima where few may match, from the whole column where many."""
     if kernels.serve(z_BF):
-        return kernels.selection.floors(z_BF, capacity_F, dim=0)
+        return kernels.floors.line_floors(z_BF, capacity_F, dim=0)
     floor_F = torch.empty(z_BF.shape[1], dtype=z_BF.dtype, device=z_BF.device)
     maxima_GF = _group_maxima(z_BF, GROUPS[0], dim=0)
     smaller = -1.0

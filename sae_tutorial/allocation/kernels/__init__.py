@@ -1,8 +1,8 @@
 """Triton twins of the slow steps of allocation, for CUDA; and the one switch that turns them off.
 
-`selection` finds floors, compacts and chooses, for `fast`. `products` sums rows and takes dots, for
-`allocation.products`. Every function there states the plain-torch expression that it equals. Where `serve` says no (on
-other devices, in other precisions, without Triton, or with the switch off) plain torch does that step.
+`floors` and `selection` are the steps of `fast`, `products` those of `allocation.products`. Every function there states
+the plain-torch expression that it equals. Where `serve` says no (on other devices, in other precisions, without
+Triton, or with the switch off) plain torch does the step.
 
 The switch is this module's only state. It starts on; the environment variable SAE_TUTORIAL_TRITON=0 starts it off, and
 
@@ -46,7 +46,7 @@ def serve(*tensors: Tensor) -> bool:
 
 
 def __getattr__(name: str):
-    """`kernels.selection` and `kernels.products`, loaded when first asked for: they import Triton."""
-    if name in ("selection", "products"):
+    """`kernels.floors`, `kernels.selection` and `kernels.products`, loaded when first asked for: they import Triton."""
+    if name in ("floors", "selection", "products"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,14 +1,9 @@
-"""Selection on CUDA: floors, the short list of what is not below them, and the strongest of a list.
+"""Selection on CUDA: the short list of what is not below a floor, and the strongest of a list.
 
-These are the steps of `sae_tutorial.allocation.fast`. Floats are read as whole numbers: the bits of positive floats
-order as the floats do, so a threshold is found digit by digit, exactly, by counting. With everything not positive read
-as 0 and NaN as the largest number, there is one order for all (`_key`).
-
-    floors        one read of the table, neighbours side by side, maxima in registers
     compact       one read of the table, which leaves one bit for each entry; then only the bits are read
     strongest     three histograms of the short list, for 11, 10 and 10 bits
 
-Letters of shapes: B tokens, F features, N listed entries; L lines (columns or rows) of the same length.
+How floats become whole numbers is told in `floors`. Letters of shapes: B tokens, F features, N listed entries.
 """
 
 from __future__ import annotations
@@ -22,141 +17,12 @@ from torch import Tensor
 from sae_tutorial.allocation import rules
 from sae_tutorial.allocation.codes import SparseCodes
 from sae_tutorial.allocation.kernels.device import on_device_of
+from sae_tutorial.allocation.kernels.floors import FORMATS, _key, kth_of_lines
 
-# Whole numbers of the same width, the bits of +inf, and the largest number; bits that count, most significant first.
-FORMATS = {
-    torch.float32: (torch.int32, 0x7F800000, 0x7FFFFFFF, (11, 10, 10)),
-    torch.bfloat16: (torch.int16, 0x7F80, 0x7FFF, (11, 4)),
-    torch.float16: (torch.int16, 0x7C00, 0x7FFF, (11, 4)),
-}
 BLOCK = 4096  # entries that one program of compact or of a histogram reads
 WORDS = 512  # of 32 bits, one for each entry, that one program of compact's second half reads
-GROUPS = (
-    512  # entries of a line are read in so many groups; a capacity up to a quarter of that is served by their maxima
-)
 OWNERS = 1  # that one program of strongest_in_each serves: some have thousands of entries, most have few
 COPIES = 16  # of a histogram, so that programs seldom wait for each other
-
-
-# Floors.
-
-
-def floors(
-    z_BF: Float[Tensor, "tokens features"], capacity: Int[Tensor, " lines"], dim: int
-) -> Float[Tensor, " lines"]:
-    """For each line along `dim` (0: columns, 1: rows) a positive bound that its `capacity` strongest positive entries
-    reach: at most
-
-        z.sort(dim, descending=True).values.select(dim, capacity - 1).clamp(min=least positive number)
-
-    and near it; inf for a capacity of 0. A NaN counts as large, and nothing is raised.
-    """
-    integer, inf, top, _ = FORMATS[z_BF.dtype]
-    bits_iL = (z_BF if dim == 0 else z_BF.T).view(integer)
-    length, n_lines = bits_iL.shape
-    floor_L = torch.full_like(capacity, inf, dtype=integer)
-    if bits_iL.numel() == 0:
-        return floor_L.view(z_BF.dtype)
-    lines = 16 if bits_iL.stride(1) == 1 else 4  # columns lie side by side, rows do not
-    with on_device_of(z_BF):
-        _group_floors[(triton.cdiv(n_lines, lines),)](
-            *(bits_iL, capacity, floor_L, length, n_lines, *bits_iL.stride()),
-            **dict(INF=inf, TOP=top, GROUPS=GROUPS, LINES=lines, num_warps=8),
-        )
-    if length > GROUPS:  # otherwise each entry was a group of its own, and the floors are exact
-        large = (capacity > GROUPS // 4).nonzero()[:, 0]
-        kth, _ = _kth_of_lines(
-            *(bits_iL, large * bits_iL.stride(1), torch.full_like(large, length), capacity[large]),
-            **dict(stride=bits_iL.stride(0), formats=FORMATS[z_BF.dtype], rows=64, lines=16),
-        )
-        floor_L[large] = kth.clamp(1, inf).to(integer)
-    return floor_L.view(z_BF.dtype)
-
-
-@triton.jit
-def _key(bits, INF: tl.constexpr, TOP: tl.constexpr):
-    """A number that orders as the float does: 0 if it is not positive, TOP if it is NaN."""
-    bits = bits.to(tl.int32)
-    return tl.where((bits & TOP) > INF, TOP, tl.maximum(bits, 0))
-
-
-@triton.jit
-def _group_floors(
-    bits, capacity, floor, length, n_lines, stride_i, stride_l,
-    INF: tl.constexpr, TOP: tl.constexpr, GROUPS: tl.constexpr, LINES: tl.constexpr,
-):  # fmt: skip
-    """LINES lines. Group g holds the entries g, g + GROUPS, …: if m groups have a maximum of at least t, then at least m
-    entries are at least t. The largest such t, in its 16 leading bits."""
-    line = tl.program_id(0) * LINES + tl.arange(0, LINES)
-    here = line < n_lines
-    column = bits + line.to(tl.int64)[None, :] * stride_l
-    maxima = tl.zeros([GROUPS, LINES], tl.int32)
-    for start in range(0, length, GROUPS):
-        i = start + tl.arange(0, GROUPS)
-        inside = (i < length)[:, None] & here[None, :]
-        entries = tl.load(column + i.to(tl.int64)[:, None] * stride_i, mask=inside, other=0)
-        maxima = tl.maximum(maxima, _key(entries, INF, TOP))
-    wanted = tl.load(capacity + line, mask=here, other=1)
-    bound = tl.zeros([LINES], tl.int32)
-    bit = TOP // 2 + 1
-    for _ in range(16 if TOP > 0x7FFF else 15):
-        higher = bound | bit
-        enough = tl.sum((maxima >= higher[None, :]).to(tl.int32), axis=0) >= wanted
-        bound = tl.where(enough, higher, bound)
-        bit = bit >> 1
-    bound = tl.where(wanted == 0, INF, tl.minimum(tl.maximum(bound, 1), INF))
-    tl.store(floor + line, bound.to(floor.dtype.element_ty), mask=here)
-
-
-def _kth_of_lines(
-    bits: Tensor, base_L: Tensor, length_L: Tensor, capacity_L: Tensor, *, stride: int, formats, rows: int, lines: int
-) -> tuple[Int[Tensor, " lines"], Int[Tensor, " lines"]]:
-    """For lines of any length, bits[base + i · stride]: the key of the `capacity`-th largest entry (0 if there are not
-    so many), and how many entries are larger. Equals, for each line,
-
-        kth = line.sort(descending=True).values[capacity - 1];  larger = (line > kth).sum()
-    """
-    n_lines = base_L.numel()
-    kth_L, larger_L = torch.zeros_like(base_L, dtype=torch.int32), torch.zeros_like(base_L, dtype=torch.int32)
-    if n_lines:
-        with on_device_of(bits):
-            _lines_kth[(triton.cdiv(n_lines, lines),)](
-                *(bits, base_L, length_L, capacity_L, kth_L, larger_L, stride, n_lines),
-                **dict(INF=formats[1], TOP=formats[2], ROWS=rows, LINES=lines),
-            )
-    return kth_L, larger_L
-
-
-@triton.jit
-def _lines_kth(
-    bits, base, length, capacity, kth, larger, stride, n_lines,
-    INF: tl.constexpr, TOP: tl.constexpr, ROWS: tl.constexpr, LINES: tl.constexpr,
-):  # fmt: skip
-    """LINES lines, four bits of their thresholds at a time: 16 candidates, one walk along the lines to count."""
-    line = tl.program_id(0) * LINES + tl.arange(0, LINES)
-    here = line < n_lines
-    start = tl.load(base + line, mask=here, other=0)
-    size = tl.load(length + line, mask=here, other=0)
-    wanted = tl.load(capacity + line, mask=here, other=0)
-    longest = tl.max(size)
-    bound, above = tl.zeros([LINES], tl.int32), tl.zeros([LINES], tl.int32)
-    for step in range(8 if TOP > 0x7FFF else 4):
-        shift = (28 if TOP > 0x7FFF else 12) - 4 * step
-        higher = bound[None, :] | (tl.arange(0, 16)[:, None] << shift)  # (16, LINES)
-        count = tl.zeros([16, LINES], tl.int32)
-        for first in range(0, longest, ROWS):
-            i = first + tl.arange(0, ROWS)
-            inside = i[:, None] < size[None, :]
-            entries = tl.load(bits + start[None, :] + i.to(tl.int64)[:, None] * stride, mask=inside, other=0)
-            reached = _key(entries, INF, TOP)[:, None, :] >= higher[None, :, :]
-            count += tl.sum((reached & inside[:, None, :]).to(tl.int32), axis=0)
-        possible = higher >= 0  # the first digit has only three bits: the fourth is the sign
-        enough = possible & (count >= wanted[None, :])
-        digit = tl.maximum(tl.sum(enough.to(tl.int32), axis=0) - 1, 0)
-        above = tl.maximum(above, tl.max(tl.where(possible & (count < wanted[None, :]), count, 0), axis=0))
-        bound = bound | (digit << shift)
-    tl.store(kth + line, bound, mask=here)
-    tl.store(larger + line, above, mask=here)
 
 
 # Compact.
@@ -167,18 +33,15 @@ def compact(z_BF: Float[Tensor, "tokens features"], floor: Float[Tensor, "tokens
 
         tokens, features = (~(z < floor)).nonzero(as_tuple=True);  values = z[tokens, features]
 
-    The table is read once. What is kept of that are bits, 1/32 of a float32 table's size, and counts, which say where in
-    the list the entries go. Raises ValueError that names the first NaN or inf.
+    The table is read once. What is kept of that are bits, 1/32 of a float32 table's size, and counts, which say where
+    in the list the entries go. Raises ValueError that names the first NaN or inf.
     """
     (B, F), (integer, inf, top, _) = z_BF.shape, FORMATS[z_BF.dtype]
     if z_BF.numel() == 0:
         index = torch.empty(0, dtype=torch.int64, device=z_BF.device)
         return SparseCodes(z_BF.new_empty(0), index, index, (B, F))
     block = min(BLOCK, max(32, triton.next_power_of_2(F)))
-    pieces, words_per_tile = (
-        triton.cdiv(F, block),
-        block // 32,
-    )  # a row is so many tiles, a tile so many words of 32 bits
+    pieces, words_per_tile = triton.cdiv(F, block), block // 32  # a row is so many tiles, a tile so many words
     n_words = B * pieces * words_per_tile
     words, counts = z_BF.new_empty(n_words, dtype=torch.int32), z_BF.new_empty(B * pieces, dtype=torch.int32)
     bad = z_BF.new_zeros(1, dtype=torch.int64)
@@ -280,13 +143,12 @@ def kth_largest(values_N: Float[Tensor, " listed"], n: int) -> tuple[Int[Tensor,
 
         kth = values.sort(descending=True).values[n - 1];  quota = n - (values > kth).sum()
 
-    A histogram of the leading 11 bits says in which bin the n-th is; the next bits are counted in that bin only. Nothing
-    waits for the device.
+    A histogram of the leading 11 bits says in which bin the n-th is; the next bits are counted in that bin only.
+    Nothing waits for the device.
     """
     integer, inf, top, digits = FORMATS[values_N.dtype]
-    state = torch.tensor(
-        [0, n], device=values_N.device
-    )  # the bits known so far, and the rank among those that share them
+    # The bits known so far, and the rank among those that share them.
+    state = torch.tensor([0, n], device=values_N.device)
     shift, N, bits_N = sum(digits), values_N.numel(), values_N.view(integer)
     with on_device_of(values_N):
         for width in digits:
@@ -302,7 +164,8 @@ def kth_largest(values_N: Float[Tensor, " listed"], n: int) -> tuple[Int[Tensor,
 @triton.jit
 def _histogram(
     bits, counts, state, N,
-    INF: tl.constexpr, TOP: tl.constexpr, SHIFT: tl.constexpr, WIDTH: tl.constexpr, COPIES: tl.constexpr, BLOCK: tl.constexpr,
+    INF: tl.constexpr, TOP: tl.constexpr, SHIFT: tl.constexpr, WIDTH: tl.constexpr,
+    COPIES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """counts[copy, d] += the entries whose known bits are those of the n-th, and whose next WIDTH bits are d."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -327,18 +190,22 @@ def _narrow(counts, state, WIDTH: tl.constexpr, COPIES: tl.constexpr):
 
 
 def strongest_in_each(
-    values_N: Float[Tensor, " listed"], owner_N: Int[Tensor, " listed"], capacity: Int[Tensor, " owners"]
+    values_N: Float[Tensor, " listed"],
+    owner_N: Int[Tensor, " listed"],
+    n_owners: int,
+    budget: int | Int[Tensor, " owners"],
 ) -> Bool[Tensor, " listed"]:
-    """For each owner the `capacity[owner]` largest of its positive numbers, as a mask; ties go to the first in the list.
-    Equals, for every owner o, `mask[owner == o] = strongest(values[owner == o], capacity[o])`.
+    """For each owner its `budget` largest (one number, or one for each) of a list of positive numbers, as a mask; ties
+    go to the first in the list. Equals, for every owner o,
+
+        mask[owner == o] = strongest(values[owner == o], budget[o])
     """
+    capacity = torch.as_tensor(budget, device=owner_N.device).expand(n_owners).contiguous()
     order = owner_N.int().argsort(stable=True)  # owner after owner
     owner_N, bits_N = owner_N[order].long(), values_N[order].view(FORMATS[values_N.dtype][0])
-    starts = torch.searchsorted(owner_N, torch.arange(capacity.numel() + 1, device=owner_N.device))
-    kth, larger = _kth_of_lines(
-        *(bits_N, starts[:-1], starts.diff(), capacity),
-        **dict(stride=1, formats=FORMATS[values_N.dtype], rows=512, lines=OWNERS),
-    )
+    starts = torch.searchsorted(owner_N, torch.arange(n_owners + 1, device=owner_N.device))
+    form = FORMATS[values_N.dtype]
+    kth, larger = kth_of_lines(bits_N, starts[:-1], starts.diff(), capacity, 1, form, rows=512, lines=OWNERS)
     equal = bits_N == kth[owner_N]
     seen = torch.nn.functional.pad(equal.cumsum(0), (1, 0))  # ties before each entry, in all owners
     tie = seen[1:] - seen[starts[owner_N]]  # this one's number among its owner's
