@@ -1,11 +1,15 @@
 """What holds for every test: the hub is off, sizes are small, and CUDA tests need CUDA."""
 
+import ctypes.util
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("SAE_TUTORIAL_SCALE", "smoke")
+
+# Without a CUDA driver, Triton's kernels run in its interpreter, on the CPU. Triton asks once, when it is imported.
+os.environ.setdefault("TRITON_INTERPRET", "0" if ctypes.util.find_library("cuda") else "1")
 
 import pytest
 

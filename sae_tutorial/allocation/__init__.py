@@ -2,7 +2,7 @@
 
 `rules` defines the four choices in plain torch, `fast` computes the same with fewer passes, `blockwise` the same from
 one block of features after the other, `zipf` says how many tokens each feature may have, `codes` holds the matches
-and multiplies them.
+and multiplies them, `kernels` are Triton twins for CUDA.
 """
 
 from sae_tutorial.allocation.codes import SparseCodes, decode, encode_matches, stack_features, stack_tokens

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_tutorial.allocation import rules
+from sae_tutorial.allocation import kernels, rules
 from sae_tutorial.allocation.codes import SparseCodes
 
 # Elements per block: on a CPU its mask stays in the cache; elsewhere it stays below what index kernels can count.
@@ -35,7 +35,7 @@ GROUPS = (64, 512)
 def token_choice(affinities: Float[Tensor, "tokens features"], k: int) -> SparseCodes:
     z_BF, k = _table(affinities), rules.check_count("k", k)
     k_B = torch.full((z_BF.shape[0],), min(k, z_BF.shape[1]), device=z_BF.device)
-    floor_B = _bisect_floors(_group_maxima(z_BF, max(64, 4 * k), dim=1).T, k_B)
+    floor_B = _row_floors(z_BF, k_B, max(64, 4 * k))
     listed = _compact(z_BF, floor_B[:, None])
     return _codes(affinities, strongest(listed, "token", k_B))
 
@@ -95,8 +95,17 @@ def _sampled_floor(z_BF: Tensor, n_matches: int, slack: float) -> Float[Tensor, 
     return sample.topk(place).values[-1].clamp(min=least)
 
 
+def _row_floors(z_BF: Tensor, k_B: Int[Tensor, " tokens"], groups: int) -> Float[Tensor, " tokens"]:
+    """`_bisect_floors` for each row, from the maxima of its groups."""
+    if kernels.serve(z_BF):
+        return kernels.floors.line_floors(z_BF, k_B, dim=1)
+    return _bisect_floors(_group_maxima(z_BF, groups, dim=1).T, k_B)
+
+
 def _column_floors(z_BF: Tensor, capacity_F: Int[Tensor, " features"]) -> Float[Tensor, " features"]:
     """`_bisect_floors` for each column, from few group maxima where few may match, from the whole column where many."""
+    if kernels.serve(z_BF):
+        return kernels.floors.line_floors(z_BF, capacity_F, dim=0)
     floor_F = torch.empty(z_BF.shape[1], dtype=z_BF.dtype, device=z_BF.device)
     maxima_GF = _group_maxima(z_BF, GROUPS[0], dim=0)
     smaller = -1.0
@@ -150,6 +159,8 @@ def _least_positive(z: Tensor) -> float:
 
 def _compact(z_BF: Tensor, floor: Float[Tensor, "tokens|1 features|1"]) -> SparseCodes:
     """The entries that are not below their floor, row after row. Raises ValueError if one of them is NaN or inf."""
+    if kernels.serve(z_BF):
+        return kernels.selection.compact(z_BF, floor)
     B, F = z_BF.shape
     rows = max(1, BLOCK.get(z_BF.device.type, BLOCK["other"]) // max(F, 1))
     places = []
@@ -196,6 +207,8 @@ def strongest(listed: SparseCodes, owner: str, budget: int | Int[Tensor, " owner
 
 def _strongest(values_N: Tensor, n: int) -> Bool[Tensor, " listed"]:
     """The n largest; ties go to the first in the list, which is the lowest token and then the lowest feature."""
+    if kernels.serve(values_N):
+        return kernels.selection.strongest(values_N, n)
     if values_N.numel() <= n or n == 0:
         return torch.full_like(values_N, n > 0, dtype=torch.bool)
     weakest = values_N.kthvalue(values_N.numel() - n + 1).values
@@ -207,6 +220,8 @@ def _strongest_in_each(
     values_N: Tensor, owner_N: Tensor, n_owners: int, budget: int | Int[Tensor, " owners"]
 ) -> Bool[Tensor, " listed"]:
     """For each owner (a feature, or a token) its `budget` largest; ties go to the first in the list."""
+    if kernels.serve(values_N):
+        return kernels.selection.strongest_in_each(values_N, owner_N, n_owners, budget)
     order = _weakness(values_N).argsort(stable=True)
     order = order[owner_N[order].int().argsort(stable=True)]  # owner after owner, strongest first
     owner_N = owner_N[order]

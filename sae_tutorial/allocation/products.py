@@ -21,6 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sae_tutorial.allocation import kernels
+
 
 class MatchPattern:
     """Where the matches sit: token and feature of each, and (made when first needed, then kept) how to walk them.
@@ -105,6 +107,8 @@ class EncodeMatches(torch.autograd.Function):
 
 def _sum_rows(weights_N: Tensor, columns_N: Tensor, offsets: Tensor, table: Tensor) -> Tensor:
     """`Z @ table` for the sparse Z with `weights_N` in `columns_N`, its row i in offsets[i]:offsets[i+1]."""
+    if kernels.serve(weights_N, table):
+        return kernels.products.sum_rows(weights_N, columns_N, offsets, table)
     return nnf.embedding_bag(
         columns_N, table.contiguous(), offsets, mode="sum", per_sample_weights=weights_N, include_last_offset=True
     )
@@ -117,6 +121,8 @@ def _transposed_product(weights_N: Tensor, pattern: MatchPattern, table_BD: Tens
 
 def _dots(A_BD: Tensor, W_FD: Tensor, pattern: MatchPattern) -> Float[Tensor, " matches"]:
     """`(A_BD @ W_FD.T)[tokens, features]`."""
+    if kernels.serve(A_BD, W_FD):
+        return kernels.products.dots(A_BD, W_FD, pattern.tokens, pattern.features)
     if A_BD.dtype in (torch.float32, torch.float64) and A_BD.device.type in ("cpu", "cuda"):
         _hush_csr_warning()
         zeros = A_BD.new_zeros(pattern.features.numel())
