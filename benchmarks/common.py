@@ -34,14 +34,14 @@ def parser(doc: str, rounds: int = 7) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: cuda where there is one")
-    made.add_argument("--rounds", type=int, default=rounds, help="how often everything is measured (default %(default)s)")
+    made.add_argument("--rounds", type=int, default=rounds, help="how often all is measured (default %(default)s)")
     made.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; writes nothing")
     made.add_argument("--out", type=Path, help="where to write (default: benchmarks/results)")
     return made
 
 
 def device_of(args: argparse.Namespace) -> str:
-    """"cpu" or "cuda"."""
+    """The name of the device: cpu or cuda."""
     if args.device != "auto":
         return args.device
     return "cuda" if torch.cuda.is_available() else "cpu"

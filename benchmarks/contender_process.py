@@ -7,7 +7,8 @@
     drop     name               forget it
 
 `task` is a file with the batches and the weights that everybody starts from, and what the contender must know.
-A contender is made by `contenders.make(name, task)`; it has `step(x)`, `check(x)` and `least`, the fewest steps of a turn.
+A contender is made by `contenders.make(name, task)`; it has `step(x)` and `check(x)`, and may have `least`, the fewest
+steps of a turn, and `warm_up`, the steps before its first.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     python benchmarks/training_step.py --peers                only ours and its limit
     python benchmarks/training_step.py --environments FOLDER  where the peers' environments are, or will be made
 
-A step is the library's own: forward, loss, backward, clipping, optimiser, its counts. All start from the same weights and
-see the same batches; FVU and L0 of the first batch are compared before anything is timed, and must agree. The limit
+A step is the library's own: forward, loss, backward, clipping, optimiser, its counts. All start from the same weights
+and see the same batches; FVU and L0 of the first batch are compared before anything is timed, and must agree. The limit
 is what no step can do without, measured in the same rounds: the encoder's product in the precision that is used, and
 fused Adam over all parameters. On a GPU everybody uses bfloat16 in their own way, one after the other.
 """
@@ -78,7 +78,8 @@ def start_workers(
     args: argparse.Namespace, device: str, stack: ExitStack
 ) -> tuple[dict[str, Worker], dict[str, Any], dict[str, str]]:
     """A process for each library, what it says about itself, and the reasons of those that are missing."""
-    settings = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
+    settings = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
+    settings |= {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     packages = {name: [package, "torch"] for name, package in peer_environments.PACKAGES.items()}
     workers, said, missing = {}, {}, {}
     for name in ["ours", *args.peers]:

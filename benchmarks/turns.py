@@ -2,8 +2,8 @@
 
 Two libraries whose pins exclude each other cannot be timed in one process, and times from two runs cannot be compared.
 So each environment has one process, started once. It waits at a pipe (a process that waits costs nothing), is told
-"take a turn", does so alone, and answers the times. A line of JSON goes in, a line of JSON comes out; contender_process.py
-is the other end.
+"take a turn", does so alone, and answers the times. A line of JSON goes in, a line of JSON comes out;
+contender_process.py is the other end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class WorkerError(RuntimeError):
 class Worker:
     """A process that answers. `settings` are added to its environment variables.
 
-        worker.ask("turn", name="topk", at_least_s=0.25)     -> what the process returned
+    worker.ask("turn", name="topk", at_least_s=0.25)     -> what the process returned
     """
 
     def __init__(self, command: Sequence[str | Path], settings: dict[str, str] | None = None):
