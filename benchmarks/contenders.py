@@ -153,7 +153,7 @@ class DictionaryLearning:
 
     def step(self, x: Tensor) -> None:
         with torch.autocast("cuda", dtype=torch.bfloat16) if self.cuda else nullcontext():
-            self.trainer.update(self.count, x)
+            self.trainer.update(self.count, x.to(torch.bfloat16) if self.cuda else x)
         self.count += 1
 
     @torch.no_grad()

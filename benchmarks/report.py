@@ -69,7 +69,7 @@ def tables(found: dict[str, dict[str, Any]]) -> str:
     """Every table, under the script that it comes from."""
     parts = []
     for name, content in found.items():
-        parts.append(f"### `{content['command']}`\n\n{content['question'].capitalize()}.")
+        parts.append(f"### `{content['command']}`\n\n{content['question'][0].upper()}{content['question'][1:]}.")
         parts.append(f"Machine: {machine_text(content['machine'])}. Raw numbers: [{name}.json](results/{name}.json).")
         for one in content["tables"]:
             parts.append(f"**{one['title']}**\n\n{markdown(one['columns'], one['rows'])}")

@@ -93,8 +93,8 @@ def start_workers(
         except (WorkerError, OSError, peer_environments.subprocess.CalledProcessError) as error:
             if name == "ours":
                 raise
-            missing[name] = f"no environment ({str(error).splitlines()[0][:120]})"
-            print(f"  {name}: {missing[name]}")
+            missing[name] = "its environment could not be made, or does not start"
+            print(f"  {name}: {missing[name]}: {error}")
     return workers, said, missing
 
 
