@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ class Worker:
 
     def close(self) -> None:
         """Let it go; it ends when its input does."""
-        if self.process.stdin is not None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it has gone already, and left a question unread
             self.process.stdin.close()
         try:
             self.process.wait(timeout=30)

@@ -30,17 +30,10 @@ def test_timed_answers_milliseconds():
     assert 10 <= common.timed(lambda: time.sleep(0.01), "cpu")() < 1000
 
 
-@pytest.mark.parametrize(
-    ("bar", "met"),
-    [
-        ({"at_least": 2.0}, True),
-        ({"at_least": 2.1}, False),
-        ({"at_most": 2.0}, True),
-        ({"at_most": 1.9}, False),
-        ({}, None),
-    ],
-    ids=str,
-)
+BARS = [("at_least", 2.0, True), ("at_least", 2.1, False), ("at_most", 2.0, True), ("at_most", 1.9, False)]
+
+
+@pytest.mark.parametrize(("bar", "met"), [({name: value}, met) for name, value, met in BARS] + [({}, None)], ids=str)
 def test_the_median_decides_about_a_target(bar, met):
     assert common.target("a", "b", {"median": 2.0, "low": 1.0, "high": 3.0}, **bar)["met"] is met
 
