@@ -55,8 +55,8 @@ notebooks: $(STAMP)  ## execute the notebooks in place at laptop scale (ONLY=not
 badges: $(STAMP)  ## rewrite Colab badges and install lines from pyproject.toml (OWNER=name sets the owner first)
 	$(BIN)/python scripts/badges.py $(if $(OWNER),--owner $(OWNER))
 
-bench: $(STAMP)  ## run every benchmark; results go to benchmarks/results
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(OFFLINE) $(BIN)/python "$$script"; done
+bench: $(STAMP)  ## run every benchmark, 20 minutes; results and tables go to benchmarks/ (BENCH_FLAGS="--only memory")
+	$(OFFLINE) $(BIN)/python benchmarks/run_all.py $(BENCH_FLAGS)
 
 browser: $(STAMP)  ## drive JupyterLab in Chromium
 	$(OFFLINE) SAE_TUTORIAL_SCALE=smoke $(BIN)/python -m pytest -m browser $(PYTEST_FLAGS) tests/browser

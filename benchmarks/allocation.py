@@ -1,35 +1,27 @@
 """How fast are the allocation rules and the sparse products, beside what one would write without them?
 
-    python benchmarks/allocation.py                  both shapes, results/allocation.json
-    python benchmarks/allocation.py --rounds 3       a quick look
-    python benchmarks/allocation.py --device cuda    the same on a GPU, results/allocation_cuda.json
-    python benchmarks/allocation.py --shape 768 65536 16384 64 --dtype bfloat16      d_in, features, tokens, mean L0
+    python benchmarks/allocation.py                  both shapes, results/allocation.json (1 minute)
+    python benchmarks/allocation.py --device cuda    the same on a GPU, affinities in bfloat16
 
-On a GPU our rules and products run with their Triton kernels and without, beside a single read of the table of
-affinities: no rule can be faster than that. Contenders take turns within one run, so a busy machine slows them alike:
-trust the ratios, not the milliseconds. Every contender's matches are compared before anything is timed.
+Contenders take turns within one run, so a busy machine slows them alike: trust the ratios, not the milliseconds. Every
+rule's matches are compared with its contender's before anything is timed. `one read` is the largest entry of the table,
+found in one pass over it: what no selection can be faster than. On a GPU ours runs with its Triton kernels and without.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
+import common
 import torch
 
-from sae_tutorial import allocation
+from sae_tutorial import SAEConfig, allocation
 from sae_tutorial.allocation import kernels
 
-SHAPES = [(256, 8192, 2048, 32), (768, 24576, 2048, 32)]  # d_in, features, tokens, mean L0
-LARGE = (768, 65536, 16384, 64)  # for a GPU
-ONE_READ = "one read of the table"
 Contenders = dict[str, Callable[[], object]]
+# Question -> how many times as fast ours is to be.
+BARS = {"mutual choice": 8, "feature choice": 3}
 
 
 def scatter(affinities, best, flat=False):
@@ -48,17 +40,35 @@ def by_column_topk(affinities, capacity):
     return torch.zeros_like(affinities).scatter_(0, best.indices, best.values * within)
 
 
-def questions(d_in: int, n_features: int, n_tokens: int, k: int, device: str, dtype: torch.dtype):
-    """For each question its contenders: first the usual way, then ours; on a GPU also ours without kernels, and what
-    it takes to read the table once."""
-    here = dict(generator=torch.Generator(device).manual_seed(0), device=device, dtype=dtype)
-    z = torch.randn(n_tokens, n_features, **here).relu()
-    W_dec = torch.randn(n_features, d_in, **here)
-    W_enc = torch.randn(n_features, d_in, **here).T  # a feature's weights side by side
-    x, b_enc = torch.randn(n_tokens, d_in, **here), torch.zeros(n_features, device=device, dtype=dtype)
-    capacity = allocation.zipf_capacity(n_features, k * n_tokens, n_tokens, exponent=1.0, offset=2.0)
-    capacity = capacity[torch.randperm(n_features, generator=torch.Generator().manual_seed(0))].to(device)
+def flat_topk(affinities, n_matches):
+    """Mutual Choice without an allocator, as BatchTopK does it everywhere."""
+    return scatter(affinities, affinities.flatten().topk(n_matches, sorted=False), flat=True)
+
+
+def a_table(n_tokens: int, n_features: int, device: str) -> torch.Tensor:
+    """Affinities; in bfloat16 on a GPU, where training makes them in it."""
+    generator = torch.Generator(device).manual_seed(0)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    return torch.randn(n_tokens, n_features, generator=generator, device=device, dtype=dtype).relu_()
+
+
+def a_capacity(n_features: int, n_tokens: int, k: int, device: str) -> torch.Tensor:
+    """The Zipf budget that training starts with, ranks in random order."""
+    law = SAEConfig(1, n_features, "feature_choice", k)
+    capacity = allocation.zipf_capacity(n_features, k * n_tokens, n_tokens, law.zipf_exponent, law.zipf_offset)
+    return capacity[torch.randperm(n_features, generator=torch.Generator().manual_seed(0))].to(device)
+
+
+def questions(d_in: int, n_features: int, n_tokens: int, k: int, device: str) -> dict[str, Contenders]:
+    """For each question its contenders; the first is the usual way, the second is ours."""
+    generator = torch.Generator(device).manual_seed(1)
+    z = a_table(n_tokens, n_features, device)
+    W_dec = torch.randn(n_features, d_in, generator=generator, device=device)
+    W_enc = torch.randn(n_features, d_in, generator=generator, device=device).T  # a feature's weights side by side
+    x, b_enc = torch.randn(n_tokens, d_in, generator=generator, device=device), torch.zeros(n_features, device=device)
+    capacity = a_capacity(n_features, n_tokens, k, device)
     codes = allocation.mutual_choice(z, k * n_tokens)
+    codes = codes.with_values(codes.values.float())
     dense = codes.to_dense()
 
     def gradients(run, *leaves):
@@ -67,16 +77,19 @@ def questions(d_in: int, n_features: int, n_tokens: int, k: int, device: str, dt
 
     asked: dict[str, Contenders] = {
         "mutual choice": {
-            "flat topk + scatter": lambda: scatter(z, z.flatten().topk(k * n_tokens, sorted=False), flat=True),
+            "flat topk + scatter": lambda: flat_topk(z, k * n_tokens),
             "mutual_choice": lambda: allocation.mutual_choice(z, k * n_tokens),
+            "one read": lambda: z.amax(),
         },
         "token choice": {
             "topk + scatter": lambda: scatter(z, z.topk(k, dim=1, sorted=False)),
             "token_choice": lambda: allocation.token_choice(z, k),
+            "one read": lambda: z.amax(),
         },
         "feature choice": {
             "topk(max capacity, dim=0) + mask": lambda: by_column_topk(z, capacity),
             "feature_choice": lambda: allocation.feature_choice(z, capacity),
+            "one read": lambda: z.amax(),
         },
         "decoder, forward and backward": {
             "dense product": lambda: gradients(lambda c, W: c @ W, dense, W_dec),
@@ -90,92 +103,72 @@ def questions(d_in: int, n_features: int, n_tokens: int, k: int, device: str, dt
         },
     }
     if device == "cuda":
-        for question, contenders in asked.items():
+        for contenders in asked.values():
             ours = list(contenders)[1]
             contenders[f"{ours}, kernels off"] = without_kernels(contenders[ours])
-            if question.endswith("choice"):
-                contenders[ONE_READ] = z.amax
     return asked
 
 
 def without_kernels(run: Callable[[], object]) -> Callable[[], object]:
-    def plain():
+    def plain() -> object:
         with kernels.use(False):
             return run()
 
     return plain
 
 
-def check(name: str, contenders: Contenders) -> None:
-    """The rules must find equally strong matches; which of two equal ones they take, topk does not promise."""
-    usual, ours, *others = (run() for run in contenders.values())
-    if isinstance(ours, allocation.SparseCodes):
-        if not torch.equal(usual[usual > 0].sort().values, ours.values.sort().values):
-            raise AssertionError(f"{name}: the two contenders differ")
-        for other in others:
-            if isinstance(other, allocation.SparseCodes) and not torch.equal(other.features, ours.features):
-                raise AssertionError(f"{name}: with kernels and without, the matches differ")
+def check(question: str, contenders: Contenders) -> str:
+    """Run each once, which also warms up. The rules must find equally strong matches; which of two equal ones they
+    take, topk does not promise. Answers why the usual way cannot be measured, if it cannot (on large tables)."""
+    usual, ours, *others = contenders.values()
+    found = ours()
+    for other in (run() for run in others):
+        if isinstance(other, allocation.SparseCodes) and not torch.equal(other.features, found.features):
+            raise AssertionError(f"{question}: with kernels and without, the matches differ")
+    try:
+        expected = usual()
+        if isinstance(found, allocation.SparseCodes):
+            strongest = expected[expected > 0].sort().values
+            if not torch.equal(strongest, found.values.to(strongest.dtype).sort().values):
+                raise AssertionError(f"{question}: the two contenders differ")
+    except RuntimeError as error:
+        return str(error).splitlines()[0][:120]
+    return ""
 
 
-def milliseconds(run: Callable[[], object], device: str) -> float:
-    start = time.perf_counter()
-    run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return 1e3 * (time.perf_counter() - start)
-
-
-def measure(shape: tuple[int, int, int, int], rounds: int, device: str, dtype: torch.dtype) -> list[dict]:
-    rows = []
-    for question, contenders in questions(*shape, device, dtype).items():
-        check(question, contenders)  # also the warm-up
-        times: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(rounds):
-            for name, run in contenders.items():
-                times[name].append(milliseconds(run, device))
-        usual, ours, *_ = times.values()
-        ratio = statistics.median(u / o for u, o in zip(usual, ours))
-        rows.append({"shape": shape, "question": question, "milliseconds": times, "ratio": ratio})
-        if ONE_READ in times:
-            share = statistics.median(r / o for r, o in zip(times[ONE_READ], ours))
-            rows[-1]["one read over ours"] = share
-            rows[-1]["bytes of one read"] = shape[1] * shape[2] * dtype.itemsize
-        print(f"\n{question} at (d, F, B, k) = {shape}: {ratio:.1f}× faster")
-        if ONE_READ in times:
-            print(f"  reading the table once takes {share:.0%} of our time")
-        for name, values in times.items():
-            low, middle, high = min(values), statistics.median(values), max(values)
-            print(f"  {name:36s} {middle:9.1f} ms   (from {low:.1f} to {high:.1f})")
-    return rows
-
-
-def machine(device: str) -> dict:
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    return {
-        "device": name,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "system": platform.system(),
-    }
+def measure(shape: tuple[int, int, int, int], rounds: int, device: str) -> tuple[list[dict], list[dict], list[list]]:
+    raw, targets, rows = [], [], []
+    where, n_bytes = common.at(shape), shape[1] * shape[2] * (2 if device == "cuda" else 4)
+    for question, contenders in questions(*shape, device).items():
+        names = list(contenders)
+        failed = check(question, contenders)
+        if failed:
+            contenders.pop(names[0])
+        taken = common.take_turns({n: common.timed(run, device) for n, run in contenders.items()}, rounds, question)
+        ratio = None if failed else common.ratio(taken[names[0]], taken[names[1]])
+        bar: dict[str, Any] = {"at_least": BARS[question]} if question in BARS and device == "cpu" else {}
+        targets.append(common.target(f"{names[1]}, faster than {names[0]}", where, ratio, note=failed, **bar))
+        for name, times in taken.items():
+            of = common.spread(times)
+            speed = f"{n_bytes / of['median'] / 1e6:.1f}" if "one read" in names and name != names[0] else ""
+            rows.append([question, name, f"{of['median']:.1f}", f"{of['low']:.1f} to {of['high']:.1f}", speed])
+        raw.append({"at": where, "question": question, "milliseconds": taken, "failed": failed})
+    return raw, targets, rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shape", type=int, nargs=4, metavar=("D", "F", "B", "K"))
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    shapes = [tuple(args.shape)] if args.shape else [*SHAPES, LARGE] if args.device == "cuda" else SHAPES
-    dtype = getattr(torch, args.dtype)
-    rows = [row for shape in shapes for row in measure(shape, args.rounds, args.device, dtype)]
-    suffix = "" if args.device == "cpu" else f"_{args.device}"
-    out = args.out or Path(__file__).parent / "results" / f"allocation{suffix}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    record = {"machine": machine(args.device), "dtype": args.dtype, "rows": rows}
-    out.write_text(json.dumps(record, indent=1) + "\n")
+    args = common.parser(__doc__).parse_args()
+    device = common.device_of(args)
+    described = common.machine(device)
+    raw, targets, tables = [], [], []
+    for shape in common.shapes_of(args):
+        some_raw, some_targets, rows = measure(shape, min(args.rounds, 2) if args.quick else args.rounds, device)
+        raw, targets = raw + some_raw, targets + some_targets
+        columns = ["question", "contender", "ms, median", "ms, all rounds", "GB of the table per second"]
+        tables.append(common.table(f"Allocation and sparse products at {common.at(shape)}", columns, rows))
+    question = "milliseconds of selection and of the sparse products, beside the usual way"
+    settings = {"rounds": args.rounds}
+    common.finish(args, "allocation", question, described, raw=raw, settings=settings, tables=tables, targets=targets)
 
 
 if __name__ == "__main__":

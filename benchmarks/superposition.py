@@ -3,20 +3,16 @@
 The usual recipe for the geometry sweep: 10,000 AdamW steps of 1,024 samples at a constant 1e-3, autograd.
 Ours: 2,500 Adam steps of 256 samples, a cosine from 1e-2 to zero, gradients by hand, biases that start at the mean.
 Both are trained on three of the sweep's 20 sparsities (n = 200 features, m = 20) and measured on the same
-held-out samples. Prints a table and writes benchmarks/results/superposition.json with the machine it came from.
+held-out samples. Both run on the CPU: the models are tiny.
 
-    python benchmarks/superposition.py            # about two minutes on two cores
+    python benchmarks/superposition.py            results/superposition.json (2 minutes)
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import time
-from pathlib import Path
 
+import common
 import torch
 from torch import Tensor
 
@@ -59,31 +55,34 @@ def timed(function) -> tuple[ToyModels, float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a hundredth of the steps; writes nothing")
-    quick = parser.parse_args().quick
+    args = common.parser(__doc__, rounds=1).parse_args()
+    described = common.machine("cpu")
     p_I = 20 ** -torch.linspace(0, 1, N_SPARSITIES)[::9]
     p_IN = p_I[:, None].expand(-1, N_FEATURES).contiguous()
-    shrink = 100 if quick else 1
-    theirs, their_wall, their_cpu = timed(lambda: reference(p_IN, N_HIDDEN, 10_000 // shrink, 1024))
+    shrink = 500 if args.quick else 1
     equal = torch.ones(1, N_FEATURES)
-    ours, our_wall, our_cpu = timed(lambda: train_toy_models(p_IN, equal, N_HIDDEN, steps=2500 // shrink))
-    result = {
-        "question": "loss and cost of our schedule against 10,000 AdamW steps of 1,024 samples at a constant 1e-3",
-        "feature_probability": [round(p, 4) for p in p_I.tolist()],
-        "reference_loss": [round(v, 6) for v in held_out_loss(theirs, p_IN).tolist()],
-        "our_loss": [round(v, 6) for v in held_out_loss(ours, p_IN).tolist()],
-        "reference_seconds": {"wall": round(their_wall, 1), "cpu": round(their_cpu, 1)},
-        "our_seconds": {"wall": round(our_wall, 1), "cpu": round(our_cpu, 1)},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-        "threads": torch.get_num_threads(),
-        "load_average_at_the_end": os.getloadavg()[0],
+    ways = {
+        "10,000 AdamW steps of 1,024, constant 1e-3": lambda: reference(p_IN, N_HIDDEN, 10_000 // shrink, 1024),
+        "ours: 2,500 steps of 256, cosine": lambda: train_toy_models(p_IN, equal, N_HIDDEN, steps=2500 // shrink),
     }
-    print(json.dumps(result, indent=1))
-    if not quick:
-        path = Path(__file__).parent / "results" / "superposition.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+    rows, raw = [], {"feature_probability": [round(p, 4) for p in p_I.tolist()]}
+    for name, way in ways.items():
+        models, wall, cpu = timed(way)
+        losses = held_out_loss(models, p_IN).tolist()
+        raw[name] = {"loss": losses, "seconds": {"wall": wall, "cpu": cpu}}
+        rows.append([name, *(f"{loss:.5f}" for loss in losses), f"{wall:.1f}", f"{cpu:.1f}"])
+    theirs, ours = (raw[name] for name in ways)
+    worst = common.spread([a / b for a, b in zip(ours["loss"], theirs["loss"])])
+    cost = common.spread([theirs["seconds"]["cpu"] / ours["seconds"]["cpu"]])
+    where = f"{len(p_I)} × (n={N_FEATURES}, m={N_HIDDEN})"
+    targets = [
+        common.target("toy models: held-out loss, of the long schedule's", where, worst, unit=""),
+        common.target("toy models: less processor time than the long schedule", where, cost),
+    ]
+    columns = ["schedule", *(f"loss, p = {p:.2f}" for p in p_I.tolist()), "seconds", "processor seconds"]
+    tables = [common.table(f"Toy models of superposition, {where}", columns, rows)]
+    question = "loss and cost of our schedule against 10,000 AdamW steps of 1,024 samples at a constant 1e-3"
+    common.finish(args, "superposition", question, described, raw=raw, tables=tables, targets=targets)
 
 
 if __name__ == "__main__":

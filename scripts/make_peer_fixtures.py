@@ -7,25 +7,22 @@ beside our transformer-lens). It writes small SAEs in its own format, with input
 them in `example.safetensors`. Then SAELens opens folders that `save_sae` wrote, and how far its reconstructions are
 from ours goes into `saelens_reads_ours.json`.
 
-The script runs itself inside these environments (`--inside`), so only the standard library is imported at the top.
+The script runs itself inside these environments (`--inside`), so nothing that must be installed is imported at the top.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# The torch that the others are built around: named first, so that pip does not pick one with CUDA on its own.
-TORCH = "torch==2.13.0"
-PACKAGES = {"saelens": "sae-lens", "sparsify": "eai-sparsify", "dictionary_learning": "dictionary-learning"}
+from peer_environments import PACKAGES, environment, run
+
 D_IN, D_SAE, K, TOKENS = 8, 16, 4, 24
 
 
@@ -53,25 +50,6 @@ def main() -> None:
                 write_ours(Path(folder))
                 python = environment(args.cache.resolve(), "saelens")
                 run(python, __file__, "--inside", "check", "--ours", folder, "--out", args.out.resolve())
-
-
-def environment(cache: Path, name: str) -> Path:
-    """The Python of the environment that holds this library; made if it is not there yet."""
-    python = cache / name / "bin" / "python"
-    if not (cache / name / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", cache / name], check=True)
-        for packages in ([TORCH], [TORCH, PACKAGES[name]]):  # named again, so that it stays
-            run(python, "-m", "pip", "install", "--quiet", *packages)
-        # Comes along for nothing, and does not load beside a torch without CUDA.
-        run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision")
-        (cache / name / "ready").touch()
-    return python
-
-
-def run(*command: Any) -> None:
-    settings = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "CUDA_VISIBLE_DEVICES": ""}
-    with tempfile.TemporaryDirectory() as elsewhere:  # so that nothing of this repository is imported by accident
-        subprocess.run([str(part) for part in command], check=True, cwd=elsewhere, env=os.environ | settings)
 
 
 # ---------------------------------------------------------------------- inside an environment

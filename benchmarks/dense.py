@@ -1,0 +1,85 @@
+"""Training the dense way: the rules by sorting, masks instead of lists, plain autograd, plain Adam.
+
+`DenseTrainee` stands in for `Trainee` and does the same steps as one would write them down: the oracle of the sparse
+way. The two share nothing but the SAE itself, the reconstruction's formula and the counts of who fires.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sae_tutorial import objectives
+from sae_tutorial.allocation import SparseCodes, rules
+from sae_tutorial.autoencoder import SparseAutoencoder
+from sae_tutorial.feature_use import rerank_
+from sae_tutorial.train_settings import TrainSettings
+from sae_tutorial.training_step import DEMAND_EVERY, Losses, Trainee
+
+
+class DenseTrainee(Trainee):
+    """One SAE in training, with every step made of whole tables (tokens × features). For the rules with a budget, and
+    AuxK; in float32."""
+
+    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float):
+        super().__init__(sae, settings, variance)
+        self.descent = PlainDescent(sae, settings)  # type: ignore[assignment]
+
+    def budget_losses(self, u: Tensor, target: Tensor) -> Losses:
+        sae, k_aux = self.sae, self.settings.aux_latents or self.sae.config.d_in // 2
+        z_BF = ((u - sae.b_dec) @ sae.W_enc + sae.b_enc).relu()
+        mask_BF = self.mask(z_BF.detach())
+        x_hat_BD = (z_BF * mask_BF) @ sae.W_dec + sae.b_dec
+        loss = fvu = objectives.reconstruction(x_hat_BD, target, self.variance)
+        losses = Losses(loss, fvu, mask_BF.float().mean(0))
+        dead_F = self.use.dead(self.settings.dead_after)
+        if self.settings.aux_k and dead_F.any():
+            z_dead_BL = z_BF[:, dead_F]
+            kept_BL = rules.token_choice(z_dead_BL.detach(), k_aux).to_dense() > 0
+            e_BD = (target - x_hat_BD).detach()
+            e_hat_BD = (z_dead_BL * kept_BL) @ sae.W_dec[dead_F]
+            aux = ((e_hat_BD - e_BD).square().sum(1) / e_BD.square().sum(1)).mean()
+            losses.loss, losses.aux = loss + self.settings.aux_k * aux, aux.detach()
+        return losses
+
+    @torch.no_grad()
+    def mask(self, z_BF: Tensor) -> Tensor:
+        """Who matches, by the definition of the rule."""
+        sae, n_tokens = self.sae, len(z_BF)
+        n_matches = sae.config.n_matches(n_tokens)
+        if sae.config.rule == "token_choice":
+            return matched(rules.token_choice(z_BF, sae.config.n_matches(1)))
+        if sae.config.rule == "mutual_choice":
+            return matched(rules.mutual_choice(z_BF, n_matches))
+        assert sae.config.rule == "feature_choice", "matryoshka selects as mutual_choice does"
+        if self.step < DEMAND_EVERY or self.step % DEMAND_EVERY == 0:
+            self.use._average("demand", matched(rules.mutual_choice(z_BF, n_matches)).float().mean(0))
+        if self.settings.reranks_at(self.step):
+            rerank_(sae, self.use.demand)
+        return matched(rules.feature_choice(z_BF, sae.capacity(n_tokens, self.step)))
+
+
+def matched(codes: SparseCodes) -> Tensor:
+    return codes.to_dense() > 0
+
+
+class PlainDescent:
+    """Project, clip, Adam, renormalise: each over the whole, one after the other."""
+
+    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings):
+        self.sae, self.clip = sae, settings.clip
+        self.parameters = [p for p in sae.parameters() if p.requires_grad]
+        self.adam = torch.optim.Adam(self.parameters, betas=settings.betas, eps=settings.eps, foreach=False)
+
+    def step(self, loss: Tensor, lr: float) -> Tensor:
+        self.adam.zero_grad()
+        with torch.enable_grad():
+            loss.backward()
+        W_FD, grad_FD = self.sae.W_dec.data, self.sae.W_dec.grad
+        assert grad_FD is not None
+        grad_FD -= (grad_FD * W_FD).sum(1, keepdim=True) * W_FD
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.adam.param_groups[0]["lr"] = lr
+        self.adam.step()
+        W_FD /= W_FD.norm(dim=1, keepdim=True)
+        return norm

@@ -1,0 +1,67 @@
+"""Ratios, slopes, turns, targets, and the file that a result goes to."""
+
+import json
+import time
+
+import common
+import pytest
+
+
+def test_a_ratio_is_taken_round_by_round():
+    """The machine was three times slower in the second round: the ratio does not care."""
+    assert common.ratio([10, 30, 10], [5, 15, 4]) == {"median": 2.0, "low": 2.0, "high": 2.5}
+
+
+def test_slope_is_the_exponent():
+    x = [1.0, 2.0, 4.0, 16.0]
+    assert common.slope(x, [3 * value**1.5 for value in x]) == pytest.approx(1.5)
+
+
+def test_everybody_has_one_turn_in_each_round_in_changing_order():
+    order = []
+    names = "abcd"
+    taken = common.take_turns({n: (lambda n=n: (order.append(n), float(len(order)))[1]) for n in names}, rounds=5)
+    rounds = ["".join(order[i : i + 4]) for i in range(0, 20, 4)]
+    assert all(sorted(one) == list(names) for one in rounds) and len(set(rounds)) > 1
+    assert all(len(times) == 5 for times in taken.values())
+
+
+def test_timed_answers_milliseconds():
+    assert 10 <= common.timed(lambda: time.sleep(0.01), "cpu")() < 1000
+
+
+BARS = [("at_least", 2.0, True), ("at_least", 2.1, False), ("at_most", 2.0, True), ("at_most", 1.9, False)]
+
+
+@pytest.mark.parametrize(("bar", "met"), [({name: value}, met) for name, value, met in BARS] + [({}, None)], ids=str)
+def test_the_median_decides_about_a_target(bar, met):
+    assert common.target("a", "b", {"median": 2.0, "low": 1.0, "high": 3.0}, **bar)["met"] is met
+
+
+def test_what_was_not_measured_says_why():
+    one = common.target("a", "b", None, at_least=2, note="no such hardware")
+    assert one["met"] is None
+    assert common.measured_text(one) == "not measured: no such hardware"
+    assert common.bar_text(one) == "≥ 2×"
+
+
+def test_machine_names_the_processor_and_the_load():
+    described = common.machine("cpu")
+    assert described["cpu"] and described["cores"] >= described["threads"] >= 1
+    assert {"load_at_start", "torch", "python", "system", "date"} <= described.keys() and "gpu" not in described
+
+
+def test_finish_writes_what_a_report_needs(tmp_path, capsys):
+    args = common.parser("doc").parse_args(["--out", str(tmp_path / "a" / "result.json")])
+    targets = [common.target("speed", "here", {"median": 3.0, "low": 2.0, "high": 4.0}, at_least=2)]
+    tables = [common.table("A table", ["x", "y"], [[1, "two"]])]
+    common.finish(args, "name", "a question", {"cpu": "some"}, raw=[1.5] * 40, tables=tables, targets=targets)
+    written = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert written["targets"] == targets and written["tables"] == tables and written["raw"] == [1.5] * 40
+    assert "3× (2 to 4)" in capsys.readouterr().out
+
+
+def test_a_quick_run_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    common.finish(common.parser("doc").parse_args(["--quick"]), "name", "?", {"cpu": "some"}, raw=[])
+    assert not list(tmp_path.iterdir())
