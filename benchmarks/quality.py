@@ -16,9 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import platform
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +65,8 @@ class Run:
     def key(self) -> str:
         changes = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
                    for name, value in (*self.sae, *self.settings)]  # fmt: skip
-        return ".".join([self.method, f"F{self.d_sae}", f"k{self.k}", f"seed{self.seed}", f"{self.steps}x{self.batch_size}", *changes])  # fmt: skip  # noqa: E501
+        size = [f"F{self.d_sae}", f"k{self.k}", f"seed{self.seed}", f"{self.steps}x{self.batch_size}"]
+        return "-".join([self.method, *size, *changes])
 
     def config(self, d_in: int) -> SAEConfig:
         fields = METHODS[self.method][0] | dict(self.sae)
@@ -97,7 +96,8 @@ class Results:
         folder.mkdir(parents=True, exist_ok=True)
 
     def keys(self) -> set[str]:
-        return {json.loads(line)["key"] for line in self.lines.read_text().splitlines()} if self.lines.exists() else set()
+        lines = self.lines.read_text().splitlines() if self.lines.exists() else []
+        return {json.loads(line)["key"] for line in lines}
 
     def add(self, line: dict[str, Any], density: np.ndarray) -> None:
         """Arrays first: a line is the promise that its array is there."""
@@ -129,7 +129,8 @@ def train_together(runs: list[Run], store: ActivationStore, checkpoint: Path, de
 
 def line(run: Run, trained: TrainingRun, found: Any, model: str, hook: str) -> dict[str, Any]:
     """What `runs.jsonl` keeps of a run."""
-    numbers = {f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name not in ("density", "threshold")}
+    names = {field.name for field in dataclasses.fields(found)} - {"density", "threshold"}
+    numbers = {name: getattr(found, name) for name in sorted(names)}
     return {
         "key": run.key,
         **{name: getattr(run, name) for name in ("part", "method", "d_sae", "k", "seed", "steps", "batch_size")},

@@ -1,4 +1,4 @@
-"""The sparse autoencoders that come with the package: one for each way to allocate, at the middle of the embedded model.
+"""The sparse autoencoders that come with the package: one for each way to allocate, in the middle of the model.
 
 Trained and measured by `scripts/train_reference_saes.py`; a card lies beside each. On disk their weights are fp16 in
 safetensors, compressed by xz.

@@ -6,7 +6,7 @@ FOLDER holds text files (.txt or .txt.xz), documents separated by `<|endoftext|>
 The run saves a checkpoint every `--save-every` steps and goes on from it when it is started again, so a long CPU run
 may span several sittings; `--steps` and `--decay` may be changed in between (the learning rate only looks at them).
 The end of every sitting is kept as `end-STEP.pt`, and `--average 3` exports the mean of the weights of the last three:
-each annealing leans to its own mixture's end, their mean generalises better (Izmailov et al. 2018, Wortsman et al. 2022).
+each annealing leans its own way, and their mean generalises better (Izmailov et al. 2018, Wortsman et al. 2022).
 
 A batch holds two kinds of rows, each starting with `<|endoftext|>`: long rows of story text (some of them a random
 sequence or a piece of a story repeated), and short rows with generated sentences (`circuit_sentences.py`). The

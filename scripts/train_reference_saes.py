@@ -24,7 +24,7 @@ D_SAE, K, HELD_OUT_ROWS = 4096, 32, 256
 MEANING = {
     "token_choice": "each token takes its 32 strongest features (TopK)",
     "mutual_choice": "the 32·B strongest matches of a batch of B tokens; one threshold at inference",
-    "feature_choice": "each feature takes as many tokens as its Zipf-shaped capacity; a threshold per feature at inference",
+    "feature_choice": "each feature takes as many tokens as its Zipf-shaped capacity; one threshold each at inference",
 }
 
 
