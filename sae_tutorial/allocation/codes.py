@@ -83,7 +83,8 @@ class SparseCodes:
 
     def where(self, keep: Bool[Tensor, " matches"]) -> SparseCodes:
         """The matches for which `keep` is True."""
-        return SparseCodes(self.values[keep], self.tokens[keep], self.features[keep], self.shape)
+        kept = keep.nonzero()[:, 0]
+        return SparseCodes(self.values[kept], self.tokens[kept], self.features[kept], self.shape)
 
     def detach(self) -> SparseCodes:
         """The same matches, cut from the graph."""

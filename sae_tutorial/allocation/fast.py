@@ -15,6 +15,7 @@ Letters of shapes: B tokens, F features, N listed entries.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -33,11 +34,8 @@ GROUPS = (64, 512)
 
 
 def token_choice(affinities: Float[Tensor, "tokens features"], k: int) -> SparseCodes:
-    z_BF, k = _table(affinities), rules.check_count("k", k)
-    k_B = torch.full((z_BF.shape[0],), min(k, z_BF.shape[1]), device=z_BF.device)
-    floor_B = _row_floors(z_BF, k_B, max(64, 4 * k))
-    listed = _compact(z_BF, floor_B[:, None])
-    return _codes(affinities, strongest(listed, "token", k_B))
+    z_BF, k = _table(affinities), min(rules.check_count("k", k), affinities.shape[1])
+    return _codes(affinities, strongest(_compact(z_BF, _row_floors(z_BF, k)[:, None]), "token", k))
 
 
 def feature_choice(
@@ -53,7 +51,7 @@ def mutual_choice(affinities: Float[Tensor, "tokens features"], n_matches: int) 
     z_BF, n_matches = _table(affinities), rules.check_count("n_matches", n_matches)
     slack = 4.0  # standard deviations
     while True:
-        floor = _sampled_floor(z_BF, n_matches, slack)
+        floor = _sampled_floor(z_BF.T if by_feature(z_BF) else z_BF, n_matches, slack)
         listed = _compact(z_BF, floor.view(1, 1))
         if len(listed) >= n_matches or floor <= _least_positive(z_BF):
             return _codes(affinities, strongest(listed, "batch", n_matches))
@@ -76,77 +74,85 @@ for _rule in (token_choice, feature_choice, mutual_choice, threshold_choice):  #
 # Floors: cheap lower bounds.
 
 
-def _sampled_floor(z_BF: Tensor, n_matches: int, slack: float) -> Float[Tensor, ""]:
-    """A guess, from a sample, below the `n_matches`-th largest entry. Mostly right, by `slack` standard deviations."""
-    (B, F), least = z_BF.shape, _least_positive(z_BF)
+def _sampled_floor(z_RC: Tensor, n_matches: int, slack: float) -> Float[Tensor, ""]:
+    """A guess, from a sample, below the `n_matches`-th largest entry. Mostly right, by `slack` standard deviations.
+    Rows of the table are neighbours in memory."""
+    (R, C), least = z_RC.shape, _least_positive(z_RC)
     if n_matches == 0:
-        return z_BF.new_tensor(math.inf)
-    if z_BF.numel() <= 4 * SAMPLE or F < RUN:
-        return z_BF.new_tensor(least)
-    runs_per_row, n_runs = F // RUN, SAMPLE // RUN
-    total = B * runs_per_row
-    i = torch.arange(n_runs, device=z_BF.device) * int(0.6180339887 * total) % total  # spread evenly, no randomness
-    columns = (i % runs_per_row)[:, None] * RUN + torch.arange(RUN, device=z_BF.device)
-    sample = z_BF[(i // runs_per_row)[:, None], columns].flatten().nan_to_num(nan=0.0)
-    expected = SAMPLE * n_matches / z_BF.numel()
+        return z_RC.new_tensor(math.inf)
+    if z_RC.numel() <= 4 * SAMPLE or C < RUN:
+        return z_RC.new_tensor(least)
+    runs_per_row, n_runs = C // RUN, SAMPLE // RUN
+    total = R * runs_per_row
+    i = torch.arange(n_runs, device=z_RC.device) * int(0.6180339887 * total) % total  # spread evenly, no randomness
+    columns = (i % runs_per_row)[:, None] * RUN + torch.arange(RUN, device=z_RC.device)
+    sample = z_RC[(i // runs_per_row)[:, None], columns].flatten().nan_to_num(nan=0.0)
+    expected = SAMPLE * n_matches / z_RC.numel()
     place = math.ceil(expected + slack * math.sqrt(expected) + slack)
     if place >= SAMPLE:
-        return z_BF.new_tensor(least)
+        return z_RC.new_tensor(least)
     return sample.topk(place).values[-1].clamp(min=least)
 
 
-def _row_floors(z_BF: Tensor, k_B: Int[Tensor, " tokens"], groups: int) -> Float[Tensor, " tokens"]:
-    """`_bisect_floors` for each row, from the maxima of its groups."""
+def _row_floors(z_BF: Tensor, k: int) -> Float[Tensor, " tokens"]:
+    """`_floors` for each row, from the maxima of its groups."""
     if kernels.serve(z_BF):
-        return kernels.floors.line_floors(z_BF, k_B, dim=1)
-    return _bisect_floors(_group_maxima(z_BF, groups, dim=1).T, k_B)
+        return kernels.floors.line_floors(z_BF, torch.full((z_BF.shape[0],), k, device=z_BF.device), dim=1)
+    return _floors(_group_maxima(z_BF, max(64, 4 * k)), k)
 
 
 def _column_floors(z_BF: Tensor, capacity_F: Int[Tensor, " features"]) -> Float[Tensor, " features"]:
-    """`_bisect_floors` for each column, from few group maxima where few may match, from the whole column where many."""
+    """`_floors` for each column, from few group maxima where few may match, from the whole column where many."""
     if kernels.serve(z_BF):
         return kernels.floors.line_floors(z_BF, capacity_F, dim=0)
     floor_F = torch.empty(z_BF.shape[1], dtype=z_BF.dtype, device=z_BF.device)
-    maxima_GF = _group_maxima(z_BF, GROUPS[0], dim=0)
+    maxima_FG = _group_maxima(z_BF.T, GROUPS[0])
     smaller = -1.0
     for groups in (*GROUPS, None):
         largest = groups / 4 if groups else math.inf
         these = ((capacity_F > smaller) & (capacity_F <= largest)).nonzero()[:, 0]
         if these.numel():
-            part = (maxima_GF if groups == GROUPS[0] else z_BF).index_select(1, these)
-            part = _group_maxima(part, groups, dim=0) if groups else part
-            floor_F[these] = _bisect_floors(part, capacity_F[these])
+            part = (maxima_FG if groups == GROUPS[0] else z_BF.T).index_select(0, these)
+            floor_F[these] = _floors(_group_maxima(part, groups) if groups else part, capacity_F[these])
         smaller = largest
     return floor_F
 
 
-def _group_maxima(z_BF: Tensor, groups: int, dim: int) -> Tensor:
-    """The maxima along `dim` of the entries i, i + groups, i + 2 groups, …: strided, as neighbours are often alike."""
-    size = z_BF.shape[dim]
+def _group_maxima(z_RC: Tensor, groups: int) -> Float[Tensor, "rows groups"]:
+    """Of each row, the maxima of the entries i, i + groups, i + 2 groups, …: strided, as neighbours are often alike."""
+    size = z_RC.shape[1]
     if size < 2 * groups:
-        return z_BF
+        return z_RC
     whole = size - size % groups
-    maxima = z_BF.narrow(dim, 0, whole).unflatten(dim, (-1, groups)).amax(dim)
-    start = maxima.narrow(dim, 0, size - whole)
-    torch.maximum(start, z_BF.narrow(dim, whole, size - whole), out=start)
+    if z_RC.stride(1) == 1:
+        maxima = z_RC[:, :whole].unflatten(1, (-1, groups)).amax(1)
+    else:  # the same, as it lies in memory
+        maxima = z_RC.T[:whole].unflatten(0, (-1, groups)).amax(0).T
+    start = maxima[:, : size - whole]
+    torch.maximum(start, z_RC[:, whole:], out=start)
     return maxima
 
 
-def _bisect_floors(z_GC: Tensor, capacity_C: Tensor) -> Float[Tensor, " columns"]:
-    """For each column, a bound that at least `capacity` of its positive entries reach, if it has that many.
+def _floors(z_RG: Tensor, n: int | Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """For each row, a bound that at least `n` of its positive entries reach, if it has that many: the n-th largest.
 
-    G rows may be maxima of G groups of entries: if m groups have a maximum of at least t, then at least m entries are
-    at least t. So 64 numbers stand for a column of thousands, and six halvings come close enough.
+    The row may hold maxima of G groups of entries: if m groups have a maximum of at least t, then at least m entries
+    are at least t. So 64 numbers stand for a column of thousands.
     """
-    low_C = torch.full_like(capacity_C, _least_positive(z_GC), dtype=z_GC.dtype)
-    if z_GC.shape[0] == 0:
-        return low_C
-    high_C = z_GC.amax(0)
-    for _ in range(6):
-        middle_C = low_C / 2 + high_C / 2
-        enough_C = (z_GC >= middle_C).sum(0, dtype=torch.int32) >= capacity_C
-        low_C, high_C = torch.where(enough_C, middle_C, low_C), torch.where(enough_C, high_C, middle_C)
-    return torch.where(capacity_C == 0, math.inf, low_C.clamp(min=_least_positive(z_GC)))
+    R, G = z_RG.shape
+    least, n_R1 = _least_positive(z_RG), torch.as_tensor(n, device=z_RG.device).expand(R)[:, None]
+    if G == 0:
+        return torch.full((R,), least, dtype=z_RG.dtype, device=z_RG.device)
+    floor_R = _ascending(z_RG).gather(1, (G - n_R1).clamp(0, G - 1))[:, 0]
+    return torch.where(n_R1[:, 0] == 0, math.inf, floor_R.clamp(min=least))
+
+
+def _ascending(z_RG: Tensor) -> Tensor:
+    """Each row in ascending order, NaN last; on a CPU numpy sorts many times faster than torch."""
+    if z_RG.device.type != "cpu":
+        return z_RG.sort(dim=1).values
+    known = z_RG.float() if z_RG.element_size() < 4 else z_RG  # numpy has no bfloat16
+    return torch.from_numpy(np.sort(known.numpy(), axis=1)).to(z_RG.dtype)
 
 
 def _least_positive(z: Tensor) -> float:
@@ -162,30 +168,53 @@ def _compact(z_BF: Tensor, floor: Float[Tensor, "tokens|1 features|1"]) -> Spars
     if kernels.serve(z_BF):
         return kernels.selection.compact(z_BF, floor)
     B, F = z_BF.shape
-    rows = max(1, BLOCK.get(z_BF.device.type, BLOCK["other"]) // max(F, 1))
-    places = []
-    for start in range(0, B, rows):
-        part = z_BF[start : start + rows]
-        part_floor = floor if floor.shape[0] == 1 else floor[start : start + rows]
-        places.append(_not_below(part, part_floor) + start * F)
-    places_N = torch.cat(places) if places else torch.empty(0, dtype=torch.int64, device=z_BF.device)
-    tokens, features = places_N // max(F, 1), places_N % max(F, 1)
-    values = z_BF[tokens, features]
-    bad = ~values.isfinite()
-    if bad.any():
-        i = int(bad.nonzero()[0])
+    if by_feature(z_BF):  # read it as it lies in memory
+        features, tokens, values = _compact_rows(z_BF.T, floor.T)
+        order = tokens.int().argsort(stable=True)
+        tokens, features, values = tokens[order], features[order], values[order]
+    else:
+        tokens, features, values = _compact_rows(z_BF, floor)
+    if values.numel() and not math.isfinite(values.max()):  # NaN if there is one
+        i = int((~values.isfinite()).nonzero()[0])
         raise rules.not_a_number(int(tokens[i]), int(features[i]), float(values[i]))
     return SparseCodes(values, tokens, features, (B, F))
 
 
-def _not_below(z_BF: Tensor, floor: Tensor) -> Int[Tensor, " n"]:
-    """`(~(z_BF < floor)).flatten().nonzero()[:, 0]`; on a CPU numpy does each part several times faster than torch."""
-    if z_BF.device.type != "cpu":
-        return (z_BF < floor).logical_not_().flatten().nonzero()[:, 0]
-    if z_BF.dtype == torch.bfloat16:  # numpy has none
-        below = (z_BF < floor).numpy()
+def by_feature(z_BF: Tensor) -> bool:
+    """Whether the table lies in memory feature after feature."""
+    return z_BF.T.is_contiguous() and not z_BF.is_contiguous()
+
+
+def _compact_rows(z_RC: Tensor, floor: Float[Tensor, "rows|1 columns|1"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Row, column and value of each entry that is not below its floor."""
+    R, C = z_RC.shape
+    rows = max(1, BLOCK.get(z_RC.device.type, BLOCK["other"]) // max(C, 1))
+
+    def block(start: int) -> tuple[Tensor, Tensor]:
+        part = z_RC[start : start + rows]
+        places = _not_below(part, floor if floor.shape[0] == 1 else floor[start : start + rows])
+        return places + start * C, part.reshape(-1).index_select(0, places)
+
+    # numpy lets go of the interpreter while it computes, and computes with one thread: so there is room for others.
+    n_threads = torch.get_num_threads() if z_RC.device.type == "cpu" and R > rows else 1
+    if n_threads > 1:
+        with ThreadPoolExecutor(n_threads) as pool:
+            blocks = list(pool.map(block, range(0, R, rows)))
     else:
-        below = np.less(z_BF.numpy(), floor.numpy())
+        blocks = [block(start) for start in range(0, max(R, 1), rows)]
+    places_N, values_N = (torch.cat(parts) for parts in zip(*blocks))
+    rows_N = places_N // max(C, 1)
+    return rows_N, places_N - rows_N * C, values_N
+
+
+def _not_below(z_RC: Tensor, floor: Tensor) -> Int[Tensor, " n"]:
+    """`(~(z_RC < floor)).flatten().nonzero()[:, 0]`; on a CPU numpy does each part several times faster than torch."""
+    if z_RC.device.type != "cpu":
+        return (z_RC < floor).logical_not_().flatten().nonzero()[:, 0]
+    if z_RC.dtype == torch.bfloat16:  # numpy has none
+        below = (z_RC < floor).numpy()
+    else:
+        below = np.less(z_RC.numpy(), floor.numpy())
     return torch.from_numpy(np.flatnonzero(np.logical_not(below, out=below)))
 
 
@@ -211,7 +240,7 @@ def _strongest(values_N: Tensor, n: int) -> Bool[Tensor, " listed"]:
         return kernels.selection.strongest(values_N, n)
     if values_N.numel() <= n or n == 0:
         return torch.full_like(values_N, n > 0, dtype=torch.bool)
-    weakest = values_N.kthvalue(values_N.numel() - n + 1).values
+    weakest = _ascending(values_N[None])[0, -n]
     above, equal = values_N > weakest, values_N == weakest
     return above | (equal & (equal.cumsum(0) <= n - above.sum()))
 
@@ -222,13 +251,24 @@ def _strongest_in_each(
     """For each owner (a feature, or a token) its `budget` largest; ties go to the first in the list."""
     if kernels.serve(values_N):
         return kernels.selection.strongest_in_each(values_N, owner_N, n_owners, budget)
-    order = _weakness(values_N).argsort(stable=True)
-    order = order[owner_N[order].int().argsort(stable=True)]  # owner after owner, strongest first
+    order = _owner_after_owner(values_N, owner_N, n_owners)
     owner_N = owner_N[order]
     starts = torch.searchsorted(owner_N, torch.arange(n_owners, device=owner_N.device))
     place_N = torch.arange(owner_N.numel(), device=owner_N.device) - starts[owner_N]
-    within_N = place_N < (budget[owner_N] if isinstance(budget, Tensor) else budget)
+    within_N = place_N < (budget[owner_N] if isinstance(budget, Tensor) else min(budget, len(order)))
     return torch.empty_like(order, dtype=torch.bool).scatter_(0, order, within_N)
+
+
+def _owner_after_owner(values_N: Tensor, owner_N: Tensor, n_owners: int) -> Int[Tensor, " listed"]:
+    """The order in which each owner's values fall, owner after owner; equal values keep theirs."""
+    weakness_N, N = _weakness(values_N), values_N.numel()
+    weakness_bits, place_bits = 8 * values_N.element_size() - 1, N.bit_length()
+    if (n_owners - 1).bit_length() + weakness_bits + place_bits > 63:
+        order = weakness_N.argsort(stable=True)
+        return order[owner_N[order].int().argsort(stable=True)]
+    # All three fit into one whole number: sorting these is one sort instead of two, and needs not be stable.
+    key_N = ((owner_N << weakness_bits) + weakness_N << place_bits) + torch.arange(N, device=owner_N.device)
+    return _ascending(key_N[None])[0] & ((1 << place_bits) - 1)
 
 
 def _weakness(values_N: Tensor) -> Int[Tensor, " listed"]:
