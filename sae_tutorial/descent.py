@@ -36,10 +36,12 @@ class Descent:
 
         Raises FloatingPointError, and leaves the weights alone, if that norm is not a number.
         """
-        for p in self.parameters:
-            p.grad = None
+        for p in self.parameters:  # the next gradient may have the memory of the last
+            p.spare, p.grad = p.grad if p.device.type == "cpu" else None, None  # type: ignore[attr-defined]
         with torch.enable_grad():
             loss.backward()
+        for p in self.parameters:
+            p.spare = None  # type: ignore[attr-defined]
         self._project()
         norm = torch.stack(torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])).norm()
         if not math.isfinite(norm):

@@ -1,6 +1,7 @@
 """Adam with clipped, projected gradients: against the same written with plain tensors."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -60,3 +61,27 @@ def test_resumed_descents_continue_exactly():
     for trainee, one in ((descent, sae), (resumed, other)):
         trainee.step(loss_of(one, u), lr=0.01)
     assert all(torch.equal(p, q) for p, q in zip(sae.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("rule, more", [("feature_choice", {}), ("token_choice", {"tied": True})], ids=str)
+def test_gradients_take_the_memory_of_the_last_ones(rule, more, monkeypatch):
+    monkeypatch.setattr("sae_tutorial.allocation.products.INTO_MEMORY", 8 * 5)  # several blocks, the last one smaller
+    sae, u = make(rule, **more).unit_decoder_(), torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+    descent, other = Descent(sae, TrainSettings(clip=math.inf)), copy.deepcopy(sae)
+    matrices = [sae.W_dec] if sae.config.tied else [sae.W_enc, sae.W_dec]
+
+    def loss(one):
+        return (one.encode_normalised(u, batch_rule=True) @ one.W_dec + one.b_dec - u).square().sum()
+
+    descent.step(loss(sae), lr=0.01)
+    places = [p.grad.data_ptr() for p in matrices]
+    for _ in range(2):
+        other.load_state_dict(sae.state_dict())
+        other.zero_grad()
+        loss(other).backward()
+        descent._project = lambda: None  # leaves the gradient as it came
+        descent.step(loss(sae), lr=0.01)
+        for p, q in zip(sae.parameters(), other.parameters()):
+            assert torch.equal(p.grad, q.grad) and p.spare is None
+    if not sae.config.tied:  # where two gradients are added up, the sum may be elsewhere
+        assert places == [p.grad.data_ptr() for p in matrices]
