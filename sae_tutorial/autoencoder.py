@@ -178,15 +178,23 @@ class SparseAutoencoder(nn.Module):
             return "feature", _wider(self.capacity(n_tokens, step), slack)
         return "batch", _wider(self.config.n_matches(n_tokens), slack)
 
-    def allocate(self, affinities: Float[Tensor, "tokens features"], step: int = 0, slack: float = 0.0) -> SparseCodes:
-        """The matches of a batch by the rule of training (penalty rules have the same rule at all times)."""
+    def allocate(
+        self,
+        affinities: Float[Tensor, "tokens features"],
+        step: int = 0,
+        slack: float = 0.0,
+        guess: float | None = None,
+    ) -> SparseCodes:
+        """The matches of a batch by the rule of training (penalty rules have the same rule at all times). `guess` is
+        for `mutual_choice`."""
         if self.config.rule not in BUDGET_RULES:
             return self.allocate_by_threshold(affinities)
         owner, budget = self.budget(affinities.shape[0], step, slack)
         if owner == "feature":
             return allocation.feature_choice(affinities, budget)
-        rule = allocation.token_choice if owner == "token" else allocation.mutual_choice
-        return rule(affinities, int(budget))
+        if owner == "token":
+            return allocation.token_choice(affinities, int(budget))
+        return allocation.mutual_choice(affinities, int(budget), guess=guess)
 
     def allocate_by_threshold(self, affinities: Float[Tensor, "tokens features"]) -> SparseCodes:
         """The matches of each token by itself: token_choice keeps its rule, all others compare with `threshold`."""

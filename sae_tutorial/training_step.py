@@ -59,6 +59,7 @@ class Trainee:
         self.norm = math.sqrt(variance * config.width_out)  # penalties are counted as if it were 1
         self.dtype = encoder_dtype_here(settings.encoder_dtype, device)
         self.memory: Tensor | None = None  # for affinities: pages that the system need not clear at every step
+        self.weakest: float | None = None  # match of the last batch: mutual_choice begins to look there
         self.law: ZipfFit | None = None  # aux_zipf's
         self.p, self.p_weight = 1.0, 1.0  # p-annealing's exponent, and what keeps its penalty continuous
 
@@ -112,7 +113,11 @@ class Trainee:
                 self.use.count_demand(table, sae.config.n_matches(len(some)))
             if self.settings.reranks_at(self.step):
                 rerank_(sae, self.use.demand)
-        return affinities_BF, choosing.choose(sae, u, self.step, affinities=affinities_BF, dtype=self.dtype)
+        codes = choosing.choose(sae, u, self.step, affinities=affinities_BF, dtype=self.dtype, guess=self.weakest)
+        if sae.config.rule in ("mutual_choice", "matryoshka"):
+            budget_was_spent = len(codes) == sae.config.n_matches(len(u)) > 0
+            self.weakest = float(codes.values.min()) if budget_was_spent else None
+        return affinities_BF, codes
 
     def dead_latents(self) -> Tensor | None:
         """aux_k's weights: 1 for the dead."""

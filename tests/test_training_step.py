@@ -110,3 +110,19 @@ def test_aux_terms_enter_the_loss():
     residual = u - (sae.encode_normalised(u) @ sae.W_dec + sae.b_dec).detach()
     aux = objectives.aux_zipf(sae, u, residual, sae.preactivations(u).detach(), dead, k=4)
     torch.testing.assert_close(losses.aux, aux.detach())
+
+
+@pytest.mark.parametrize("rule", ["mutual_choice", "matryoshka"])
+def test_the_weakest_match_is_remembered_and_changes_nothing(rule):
+    sae, u = make(rule), randn(40, 8)
+    trainee = Trainee(sae, TrainSettings(encoder_dtype="float32"), variance=1.0)
+    expected = sae.allocate(sae.preactivations(u).detach())
+    for guess in (None, 0.01, 3.0, 1e9):
+        trainee.weakest = guess
+        _, codes = trainee.choose(u)
+        assert torch.equal(codes.to_dense(), expected.to_dense())
+        assert trainee.weakest == float(expected.values.min())
+    with torch.no_grad():
+        sae.b_enc -= 100
+    _, codes = trainee.choose(u)
+    assert len(codes) == 0 and trainee.weakest is None

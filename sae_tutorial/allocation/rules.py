@@ -65,11 +65,15 @@ def feature_choice(
     return _matches(affinities, within_BF & (affinities > 0))
 
 
-def mutual_choice(affinities: Float[Tensor, "tokens features"], n_matches: int) -> SparseCodes:
+def mutual_choice(
+    affinities: Float[Tensor, "tokens features"], n_matches: int, *, guess: float | None = None
+) -> SparseCodes:
     """The `n_matches` strongest positive token–feature matches of the whole batch.
 
     Equals flattening, a stable descending sort, and keeping the first `n_matches` positive entries:
     ties go to the lowest token, then the lowest feature, so the result is the same on every device.
+    `guess` says roughly where the weakest match may lie, at that of the last batch for example. It may save
+    time, and never changes the result.
 
     Raises ValueError that names the first NaN or inf.
     Source: Ayonrinde 2024, Mutual Choice; BatchTopK (Bussmann et al. 2024) selects the same.

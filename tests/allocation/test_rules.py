@@ -311,6 +311,25 @@ def test_a_misleading_sample_costs_time_and_nothing_else():
         assert len(calls) == 2
 
 
+@both
+@quick
+@given(table=tables(40, 40), n_matches=st.integers(0, 300), guess=st.floats() | st.sampled_from([0.5, 1.0, 1.04, 2.5]))
+def test_a_guess_changes_nothing(module, table, n_matches, guess):
+    assert same(module.mutual_choice(table, n_matches, guess=guess), rules.mutual_choice(table, n_matches))
+
+
+def test_a_good_guess_saves_a_sample_and_a_bad_one_a_pass(monkeypatch):
+    table = torch.rand(1000, 600)
+    weakest = float(rules.mutual_choice(table, 5000).values.min())
+    looks = []
+    real = fast._compact
+    monkeypatch.setattr(fast, "_compact", lambda z, floor: looks.append(float(floor)) or real(z, floor))
+    for guess, n_looks in [(weakest, 1), (weakest * 1.01, 1), (weakest * 1.05, 2), (None, 1)]:
+        looks.clear()
+        assert same(fast.mutual_choice(table, 5000, guess=guess), rules.mutual_choice(table, 5000))
+        assert len(looks) == n_looks
+
+
 @every_choice
 def test_fast_keeps_the_docstrings(choice):
     assert getattr(fast, choice).__doc__ == getattr(rules, choice).__doc__
