@@ -12,16 +12,13 @@ Letters of shapes: B tokens, D = d_in, F = d_sae, O = d_out, N matches.
 
 from __future__ import annotations
 
-import copy
 import math
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sae_tutorial import allocation
-from sae_tutorial.activations import fold_normalisation
 from sae_tutorial.allocation import SparseCodes, encode_matches, stack_tokens
 from sae_tutorial.sae_config import BUDGET_RULES, SAEConfig
 
@@ -244,57 +241,6 @@ class SparseAutoencoder(nn.Module):
         """`decode` in the units inside, with the skip path, where there is one, from `u`."""
         x_hat_BO = codes @ self.W_dec + self.b_dec
         return x_hat_BO + u @ self.W_skip.T if self.config.skip and u is not None else x_hat_BO
-
-    # ------------------------------------------------------------------ the same function, with other weights
-
-    @torch.no_grad()
-    def unit_decoder_(self) -> SparseAutoencoder:
-        """Scale decoder rows to unit norm, and encoder, thresholds with them, so that the function stays: in place.
-
-        A feature whose row is zero keeps it. Two cases change the function: tied weights have one norm for two
-        matrices, and a single threshold cannot follow rows of different norms.
-        """
-        norm_F = self.W_dec.norm(dim=1)
-        norm_F = torch.where(norm_F > 0, norm_F, 1.0)
-        self.W_dec.div_(norm_F[:, None])
-        if self.config.tied:
-            return self
-        self.W_enc.mul_(norm_F)
-        self.b_enc.mul_(norm_F)
-        if self.config.rule == "gated":
-            self.b_mag.mul_(norm_F)
-        self.threshold.mul_(norm_F if self.threshold.dim() else norm_F.mean())
-        return self
-
-    @torch.no_grad()
-    def folded(self) -> SparseAutoencoder:
-        """A copy with mean 0 and scale 1 that does the same to raw activations: codes and thresholds are equal, the
-        normalisation is inside the weights. Decoder rows then have the norm `scale`. Tied weights come out untied."""
-        config = self.config
-        if config.tied or not config.b_dec:  # folding needs both: two matrices, and a bias to hold the mean
-            config = replace(config, tied=False, b_dec=True)
-        other = SparseAutoencoder(config).to(self.W_dec.device)
-        missing = other.load_state_dict(copy.deepcopy(self.state_dict()), strict=False).missing_keys
-        if "W_enc" in missing:
-            other.W_enc.copy_(self.W_enc)
-        weights = {name: getattr(self, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
-        out = {"out_mean": self.out_mean, "out_scale": float(self.out_scale)} if config.is_transcoder else {}
-        new = fold_normalisation(weights, self.mean, float(self.scale), subtracts_b_dec=not config.is_transcoder, **out)
-        other.W_enc.copy_(new["W_enc"])
-        other.b_enc.copy_(new["b_enc"])
-        if config.rule == "gated":  # the magnitude sees the same shift as the gate, in its own measure
-            other.b_mag.add_((new["b_enc"] - self.b_enc) * self.r_mag.exp())
-        other.W_dec.copy_(new["W_dec"])
-        other.b_dec.copy_(new["b_dec"])
-        if config.skip:
-            other.W_skip.copy_(self.W_skip * (self.out_scale / self.scale))
-            other.b_dec.sub_(other.W_skip @ self.mean)
-        other.mean.zero_()
-        other.scale.fill_(1)
-        if config.is_transcoder:
-            other.out_mean.zero_()
-            other.out_scale.fill_(1)
-        return other
 
     def extra_repr(self) -> str:
         c = self.config

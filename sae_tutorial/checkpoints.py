@@ -31,6 +31,7 @@ from sae_tutorial.formats import (
     read_sparsify,
     read_tensors,
 )
+from sae_tutorial.rescaling import folded
 from sae_tutorial.sae_config import BUDGET_RULES, SAEConfig
 
 FORMAT = "sae_tutorial SAE, version 1"
@@ -68,8 +69,8 @@ def save_sae(
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    folded = sae.folded()
-    kept, theirs = sae if exact else folded, _for_saelens(folded, sae.W_dec.dtype)
+    raw = folded(sae)
+    kept, theirs = sae if exact else raw, _for_saelens(raw, sae.W_dec.dtype)
     extra = {name: t for name, t in kept.state_dict().items() if not (name in theirs and _same(theirs[name], t))}
     (folder / OURS).unlink(missing_ok=True)  # while it is missing, the folder is a plain SAELens folder or none
     _write_tensors(folder / WEIGHTS, {_name_there(name, rule): tensor for name, tensor in theirs.items()})
@@ -157,11 +158,11 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
 
 
-def _for_saelens(folded: SparseAutoencoder, dtype: torch.dtype) -> dict[str, Tensor]:
+def _for_saelens(raw: SparseAutoencoder, dtype: torch.dtype) -> dict[str, Tensor]:
     """The weights, under our names, with a threshold for each feature where the rule has any."""
-    weights = {name: parameter.detach() for name, parameter in folded.named_parameters()}
-    if folded.config.rule not in ARCHITECTURES:
-        weights["threshold"] = folded.threshold.detach().expand(folded.config.d_sae)
+    weights = {name: parameter.detach() for name, parameter in raw.named_parameters()}
+    if raw.config.rule not in ARCHITECTURES:
+        weights["threshold"] = raw.threshold.detach().expand(raw.config.d_sae)
     return {name: tensor.to(dtype) for name, tensor in weights.items()}
 
 

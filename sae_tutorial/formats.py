@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_tutorial.autoencoder import SparseAutoencoder
+from sae_tutorial.rescaling import unit_decoder_
 from sae_tutorial.sae_config import BUDGET_RULES, SAEConfig
 
 # SAELens's architectures: our rule, and whether they are transcoders (with a skip path).
@@ -79,7 +80,7 @@ def read_saelens(folder: Path) -> SparseAutoencoder:
     if "b_gate" in weights:
         weights["b_enc"] = weights.pop("b_gate")
     sae = assemble(config, weights, file, subtracts_b_dec=cfg.get("apply_b_dec_to_input", not is_transcoder))
-    return sae.unit_decoder_() if cfg.get("rescale_acts_by_decoder_norm") else sae
+    return unit_decoder_(sae) if cfg.get("rescale_acts_by_decoder_norm") else sae
 
 
 def read_sparsify(folder: Path) -> SparseAutoencoder:
@@ -144,7 +145,7 @@ def read_dictionary_learning(folder: Path) -> SparseAutoencoder:
             "encode, measure_thresholds(sae, batches), or ask for encode(x, batch_rule=True).",
             stacklevel=3,
         )
-    return sae.unit_decoder_() if kind in ("AutoEncoder", "GatedAutoEncoder", "JumpReluAutoEncoder") else sae
+    return unit_decoder_(sae) if kind in ("AutoEncoder", "GatedAutoEncoder", "JumpReluAutoEncoder") else sae
 
 
 def assemble(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from sae_tutorial.activations import ActivationStore
 from sae_tutorial.autoencoder import SparseAutoencoder
 from sae_tutorial.choosing import tokens_at_once
 from sae_tutorial.initialisation import start_
+from sae_tutorial.rescaling import unit_decoder_
+from sae_tutorial.resuming import restore, save
 from sae_tutorial.thresholds import measure_thresholds
 from sae_tutorial.train_settings import TrainSettings
 from sae_tutorial.training_step import METRICS, Trainee
@@ -139,7 +140,7 @@ def train_many(
     trainees = [_enrol(sae, one, store, target_store) for sae, one in zip(saes, each)]
     path, seconds = None if checkpoint is None else Path(checkpoint), 0.0
     if resume and path is not None and path.exists():
-        seconds = _restore(trainees, path)
+        seconds = restore(trainees, path)
     began, first = time.perf_counter() - seconds, trainees[0].step
     with tqdm(total=steps, initial=first, disable=not progress, unit="step") as bar:
         for done, (x_BD, y_BO) in zip(range(first + 1, steps + 1), batches(first)):
@@ -162,7 +163,7 @@ def train_many(
                     start = max(0, done - trainee.settings.threshold_batches)
                     measure_thresholds(trainee.sae, (x for x, _ in islice(batches(start), done - start)), start)
             if save_now and path is not None:
-                _save(trainees, path, time.perf_counter() - began)
+                save(trainees, path, time.perf_counter() - began)
     return [_run(trainee, time.perf_counter() - began) for trainee in trainees]
 
 
@@ -183,7 +184,7 @@ def _enrol(
         device = sae.W_dec.device
         start_(sae, store.rows(rows).to(device), None if target_store is None else target_store.rows(rows).to(device))
     else:
-        sae.unit_decoder_()
+        unit_decoder_(sae)
     predicted, scale = (store, sae.scale) if target_store is None else (target_store, sae.out_scale)
     return Trainee(sae, settings, variance=(predicted.scale / float(scale)) ** 2)
 
@@ -201,40 +202,6 @@ def _one_line(latest: list[dict[str, float]]) -> str:
         return format(low, form) + (f"–{high:{form}}" if len(latest) > 1 else "")
 
     return f"FVU {span('fvu', '.4f')}, L0 {span('l0', '.1f')}, dead {span('dead', '.1%')}"
-
-
-# ---------------------------------------------------------------------- checkpoints
-
-
-def _save(trainees: list[Trainee], path: Path, seconds: float) -> None:
-    """All or nothing: the old file stays until the new one is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"about": _about(trainees), "trainees": [t.state() for t in trainees], "seconds": seconds}
-    partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
-
-
-def _restore(trainees: list[Trainee], path: Path) -> float:
-    """Put the trainees where the checkpoint was; returns the seconds spent until then."""
-    content = torch.load(path, weights_only=True, map_location=trainees[0].sae.W_dec.device)
-    before, now = content["about"], _about(trainees)
-    if len(before) != len(now):
-        raise ValueError(f"{path} holds {len(before)} SAEs, but {len(now)} are to be trained; use another checkpoint")
-    for old, new in zip(before, now):
-        changed = [f"{name} was {old.get(name)!r} and is {new[name]!r}" for name in new if old.get(name) != new[name]]
-        if changed:
-            raise ValueError(
-                f"{path} belongs to another run: {'; '.join(changed)}. Use another checkpoint, or undo this"
-            )
-    for trainee, state in zip(trainees, content["trainees"]):
-        trainee.restore(state)
-    return content["seconds"]
-
-
-def _about(trainees: list[Trainee]) -> list[dict[str, Any]]:
-    """Config and settings of each, as plain values."""
-    return [dataclasses.asdict(t.sae.config) | dataclasses.asdict(t.settings) for t in trainees]
 
 
 # ---------------------------------------------------------------------- what is refused

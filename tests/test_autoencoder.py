@@ -7,6 +7,7 @@ import torch
 from synthetic import make
 
 from sae_tutorial import SAEConfig, SparseAutoencoder
+from sae_tutorial.rescaling import folded, unit_decoder_
 from sae_tutorial.sae_config import BUDGET_RULES, PENALTY_RULES
 
 RULES = BUDGET_RULES + PENALTY_RULES
@@ -114,13 +115,13 @@ def test_gradients_of_encode_equal_dense_autograd(rule):
 @pytest.mark.parametrize("more", VARIANTS, ids=str)
 def test_folded_and_rescaled_weights_are_the_same_function(rule, more):
     sae, x = make(rule, **more), tokens()
-    folded = sae.folded()
-    assert folded.scale == 1 and not folded.mean.any()
-    torch.testing.assert_close(folded.encode(x).to_dense(), sae.encode(x).to_dense(), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(folded(x), sae(x), atol=1e-4, rtol=1e-4)
-    folded.unit_decoder_()
-    torch.testing.assert_close(folded.W_dec.norm(dim=1), torch.ones(64))
-    torch.testing.assert_close(folded(x), sae(x), atol=1e-4, rtol=1e-4)
+    raw = folded(sae)
+    assert raw.scale == 1 and not raw.mean.any()
+    torch.testing.assert_close(raw.encode(x).to_dense(), sae.encode(x).to_dense(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(raw(x), sae(x), atol=1e-4, rtol=1e-4)
+    unit_decoder_(raw)
+    torch.testing.assert_close(raw.W_dec.norm(dim=1), torch.ones(64))
+    torch.testing.assert_close(raw(x), sae(x), atol=1e-4, rtol=1e-4)
 
 
 def test_capacities_follow_ranks():

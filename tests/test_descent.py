@@ -8,6 +8,7 @@ import torch
 from synthetic import make
 
 from sae_tutorial.descent import Descent
+from sae_tutorial.rescaling import unit_decoder_
 from sae_tutorial.train_settings import TrainSettings
 
 SETTINGS = TrainSettings(clip=0.01)
@@ -20,7 +21,7 @@ def loss_of(sae, u):
 @pytest.mark.parametrize("more", [{}, {"tied": True}], ids=str)
 def test_steps_equal_plain_adam_on_the_clipped_projected_gradient(more, monkeypatch):
     monkeypatch.setattr("sae_tutorial.descent.BLOCK", 24)  # several blocks, the last one smaller
-    sae = make("relu", **more).unit_decoder_()
+    sae = unit_decoder_(make("relu", **more))
     plain, u = copy.deepcopy(sae), torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
     descent = Descent(sae, SETTINGS)
     parameters = [p for p in plain.parameters() if p.requires_grad]
@@ -66,7 +67,7 @@ def test_resumed_descents_continue_exactly():
 @pytest.mark.parametrize("rule, more", [("feature_choice", {}), ("token_choice", {"tied": True})], ids=str)
 def test_gradients_take_the_memory_of_the_last_ones(rule, more, monkeypatch):
     monkeypatch.setattr("sae_tutorial.allocation.products.INTO_MEMORY", 8 * 5)  # several blocks, the last one smaller
-    sae, u = make(rule, **more).unit_decoder_(), torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+    sae, u = unit_decoder_(make(rule, **more)), torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
     descent, other = Descent(sae, TrainSettings(clip=math.inf)), copy.deepcopy(sae)
     matrices = [sae.W_dec] if sae.config.tied else [sae.W_enc, sae.W_dec]
 

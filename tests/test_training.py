@@ -8,6 +8,7 @@ import torch
 from synthetic import recovered, store_and_held_out, superposed
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, train
+from sae_tutorial.rescaling import folded
 from sae_tutorial.sae_config import BUDGET_RULES, PENALTY_RULES
 from sae_tutorial.train_settings import TrainSettings
 from sae_tutorial.training import train_many
@@ -163,11 +164,11 @@ def test_training_goes_on_with_what_it_has():
     store, held_out, _ = store_and_held_out(n_tokens=2000)
     sae = fresh()
     train(sae, store, **SHORT)
-    folded = sae.folded()
+    other_units = folded(sae)
     mean = sae.mean.clone()
     train(sae, ActivationStore.from_tensor(held_out), **SHORT)
     assert torch.equal(sae.mean, mean) and sae.tokens_seen == 2 * 12 * 128
-    run = train(folded, ActivationStore.from_tensor(held_out), **SHORT)  # other units, the same function
+    run = train(other_units, ActivationStore.from_tensor(held_out), **SHORT)  # other units, the same function
     assert run.metrics["fvu"][0] < 0.9 * 1.0
 
 
