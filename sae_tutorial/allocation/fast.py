@@ -15,8 +15,9 @@ Letters of shapes: B tokens, F features, N listed entries.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ SAMPLE, RUN = 2**16, 16
 # What is taken off a guess of it, the last batch's: in training it hardly moves by 1 % from one batch to the next.
 MARGIN = 0.04
 # A capacity of up to a quarter of the groups finds its floor from the maxima of so many groups.
-GROUPS = (64, 512)
+GROUPS = (64, 128, 256, 512)
 
 
 def token_choice(affinities: Float[Tensor, "tokens features"], k: int) -> SparseCodes:
@@ -168,8 +169,10 @@ def _ascending(z_RG: Tensor) -> Tensor:
     """Each row in ascending order, NaN last; on a CPU numpy sorts many times faster than torch."""
     if z_RG.device.type != "cpu":
         return z_RG.sort(dim=1).values
-    known = z_RG.float() if z_RG.element_size() < 4 else z_RG  # numpy has no bfloat16
-    return torch.from_numpy(np.sort(known.numpy(), axis=1)).to(z_RG.dtype)
+    known = z_RG.float() if z_RG.element_size() < 4 else z_RG
+    rows = max(1, 2**16 // max(z_RG.shape[1], 1))
+    parts = _in_threads(lambda part: torch.from_numpy(np.sort(part.numpy(), axis=1)), known.split(rows))
+    return torch.cat(parts).to(z_RG.dtype)
 
 
 def _least_positive(z: Tensor) -> float:
@@ -212,26 +215,32 @@ def _compact_rows(z_RC: Tensor, floor: Float[Tensor, "rows|1 columns|1"]) -> tup
         places = _not_below(part, floor if floor.shape[0] == 1 else floor[start : start + rows])
         return places + start * C, part.reshape(-1).index_select(0, places)
 
-    # numpy lets go of the interpreter while it computes, and computes with one thread: so there is room for others.
-    n_threads = torch.get_num_threads() if z_RC.device.type == "cpu" and R > rows else 1
-    if n_threads > 1:
-        with ThreadPoolExecutor(n_threads) as pool:
-            blocks = list(pool.map(block, range(0, R, rows)))
-    else:
-        blocks = [block(start) for start in range(0, max(R, 1), rows)]
+    starts = range(0, max(R, 1), rows)
+    blocks = _in_threads(block, starts) if _numpy_knows(z_RC) else [block(start) for start in starts]
     places_N, values_N = (torch.cat(parts) for parts in zip(*blocks))
     rows_N = places_N // max(C, 1)
     return rows_N, places_N - rows_N * C, values_N
+
+
+def _numpy_knows(z: Tensor) -> bool:
+    return z.device.type == "cpu" and z.dtype != torch.bfloat16
+
+
+def _in_threads(compute: Callable[[Any], Any], pieces: Sequence) -> list:
+    """`compute` for each piece. It should be numpy's: that computes with one thread, and lets go of the interpreter
+    meanwhile, so there is room for others. Torch has threads of its own."""
+    n_threads = min(torch.get_num_threads(), len(pieces))
+    if n_threads < 2:
+        return [compute(piece) for piece in pieces]
+    with ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(compute, pieces))
 
 
 def _not_below(z_RC: Tensor, floor: Tensor) -> Int[Tensor, " n"]:
     """`(~(z_RC < floor)).flatten().nonzero()[:, 0]`; on a CPU numpy does each part several times faster than torch."""
     if z_RC.device.type != "cpu":
         return (z_RC < floor).logical_not_().flatten().nonzero()[:, 0]
-    if z_RC.dtype == torch.bfloat16:  # numpy has none
-        below = (z_RC < floor).numpy()
-    else:
-        below = np.less(z_RC.numpy(), floor.numpy())
+    below = np.less(z_RC.numpy(), floor.numpy()) if _numpy_knows(z_RC) else (z_RC < floor).numpy()
     return torch.from_numpy(np.flatnonzero(np.logical_not(below, out=below)))
 
 
