@@ -1,6 +1,6 @@
 """Train the sparse autoencoders that the course ships: one for each way to allocate, at the middle of the model.
 
-    python scripts/train_reference_saes.py [--steps 4000]
+    python scripts/train_reference_saes.py [--steps 3000]
 
 Token, Mutual and Feature Choice with the same size, budget, batches and steps, trained side by side on the shipped
 stories, measured on rows that none of them saw, and written in fp16 to `sae_tutorial/assets/saes/RULE`, each with a
@@ -21,6 +21,7 @@ from sae_tutorial.reference import FOLDER, HOOK, RULES, pack, unpack
 from sae_tutorial.training import TrainingRun, train_many
 
 D_SAE, K, HELD_OUT_ROWS = 4096, 32, 256
+LR = 2e-3
 MEANING = {
     "token_choice": "each token takes its 32 strongest features (TopK)",
     "mutual_choice": "the 32·B strongest matches of a batch of B tokens; one threshold at inference",
@@ -36,7 +37,7 @@ def card(rule: str, run: TrainingRun, found: Evaluation) -> str:
 {MEANING[rule].capitalize()}. It reads `{HOOK}` of the embedded language model: {config.d_in} → {config.d_sae} features, k = {K}.
 
 - Trained by `scripts/train_reference_saes.py` on the shipped stories, all but the last {HELD_OUT_ROWS} rows: {settings.steps:,} steps of
-  {settings.batch_size:,} tokens, seed {settings.seed}, {run.seconds / 60:.0f} minutes on {platform.machine()}{"" if torch.cuda.is_available() else " CPU"} (with the others beside it), PyTorch {torch.__version__}.
+  {settings.batch_size:,} tokens, peak learning rate {settings.lr:g}, seed {settings.seed}, {run.seconds / 60:.0f} minutes on {platform.machine()}{"" if torch.cuda.is_available() else " CPU"} (with the others beside it), PyTorch {torch.__version__}.
 - Weights in fp16, compressed; mean and scale of the activations are folded in, so it takes raw activations.
 
 Measured on the held-out rows ({found.n_tokens:,} tokens), each token by itself, as shipped:
@@ -55,7 +56,7 @@ Measured on the held-out rows ({found.n_tokens:,} tokens), each token by itself,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=FOLDER)
@@ -67,7 +68,7 @@ def main() -> None:
     saes = [SparseAutoencoder(SAEConfig(store.d_in, D_SAE, rule, k=K), seed=args.seed) for rule in RULES]
     args.cache.mkdir(parents=True, exist_ok=True)
     runs = train_many(
-        saes, store, steps=args.steps, batch_size=args.batch_size, seed=args.seed,
+        saes, store, steps=args.steps, batch_size=args.batch_size, seed=args.seed, lr=LR,
         checkpoint=args.cache / f"training-{args.steps}.pt", checkpoint_every=250, resume=True,
     )  # fmt: skip
     for rule, run in zip(RULES, runs):
