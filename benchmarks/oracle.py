@@ -42,7 +42,7 @@ WAYS = ("sparse", "dense")
 HOOK = "blocks.2.hook_resid_post"
 SIZES = {  # features, tokens in a batch, k, steps, rows of text to train on, rows held out
     "quick": (64, 32, 4, 4, 2, 2),
-    "cpu": (2048, 256, 32, 1000, 256, 32),
+    "cpu": (1024, 256, 32, 1000, 256, 32),
     "cuda": (16384, 4096, 32, 1000, 2048, 64),
 }
 
