@@ -1,7 +1,7 @@
 """What each way to allocate is worth: the same activations, budget, batches and steps, one table of results.
 
     python benchmarks/quality.py                     the whole grid on the embedded model; goes on where it stopped
-    python benchmarks/quality.py --only wide         one part of it: main, wide, or one of the sweeps
+    python benchmarks/quality.py --only wide         one part of it: main, laws, rates or wide
     python benchmarks/quality.py --list              what is done and what is left
 
 A run is one SAE: a method, a size, a budget k, a seed (of weights and of the order of tokens). Runs that share size and
@@ -33,10 +33,13 @@ from sae_tutorial.training import TrainingRun, train_many
 OUT = Path(__file__).parent.parent / "sae_tutorial" / "assets" / "quality"
 HELD_OUT_ROWS = 256  # about 65,000 tokens
 SEEDS, BUDGETS = (0, 1, 2), (16, 32, 64)
+# Sweeps: exponent and offset of Feature Choice's capacity (1 and 10 are the main part's), and learning rates.
+LAWS = ((0.5, 10.0), (0.75, 10.0), (1.25, 10.0), (1.5, 10.0), (1.0, 1.0), (1.0, 100.0))
+RATES = (7e-4, 1.4e-3, 5.6e-3)
 
 # Each method: what the SAE is, and how it is trained where that is not the default. "relu" has no budget: its
 # coefficients were chosen so that it lands near the budgets of the others.
-L1 = {16: 0.03, 32: 0.015, 64: 0.007}
+L1 = {16: 0.12, 32: 0.06, 64: 0.03}
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "relu": ({"rule": "relu"}, {}),
     "token_choice": ({"rule": "token_choice"}, {}),
@@ -79,13 +82,20 @@ class Run:
 
 def grid(steps: int, batch_size: int, d_in: int) -> Iterator[Run]:
     """Everything that is to be trained, the most wanted first."""
-    for seed in SEEDS:
-        for k in sorted(BUDGETS, key=lambda k: k != 32):
+    base = dict(steps=steps, batch_size=batch_size)
+    for k in sorted(BUDGETS, key=lambda k: k != 32):
+        for seed in SEEDS:
             for method in METHODS:
-                yield Run("main", method, 16 * d_in, k, seed, steps, batch_size)
+                yield Run("main", method, 16 * d_in, k, seed, **base)
+    for exponent, offset in LAWS:
+        law = (("zipf_exponent", exponent), ("zipf_offset", offset))
+        yield Run("laws", "feature_choice_zipf", 16 * d_in, 32, 0, **base, sae=law)
+    for method in METHODS:
+        for lr in RATES:
+            yield Run("rates", method, 16 * d_in, 32, 0, **base, settings=(("lr", lr),))
     for seed in SEEDS:
         for method in METHODS:
-            yield Run("wide", method, 64 * d_in, 32, seed, steps, batch_size)
+            yield Run("wide", method, 64 * d_in, 32, seed, **base)
 
 
 class Results:

@@ -16,7 +16,7 @@ class TrainSettings:
 
     steps, batch_size  how many steps, and tokens in each
     seed               order of the activations
-    lr                 peak learning rate; None: 1e-3 · sqrt(2048 / d_sae), at most 2e-3
+    lr                 peak learning rate; None: 4e-3 · sqrt(2048 / d_sae), at most 3e-3
     warmup, decay      parts of the run, at its beginning and end, in which the rate rises from and falls to 0, linearly
     betas, eps         Adam's; this eps is that of Gao et al. 2024
     clip               largest norm of the gradient of all parameters together
@@ -88,7 +88,7 @@ class TrainSettings:
 
     def lr_at(self, step: int, d_sae: int) -> float:
         """The learning rate of this step, the first being 0: up, level, down to almost nothing."""
-        peak = self.lr if self.lr is not None else min(2e-3, 1e-3 * math.sqrt(2048 / d_sae))
+        peak = self.lr if self.lr is not None else min(3e-3, 4e-3 * math.sqrt(2048 / d_sae))
         rising = (step + 1) / max(1, round(self.warmup * self.steps))
         falling = (self.steps - step) / max(1, round(self.decay * self.steps))
         return peak * min(1.0, rising, falling)

@@ -210,7 +210,7 @@ def test_learning_rate_rises_stays_and_falls():
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert set(rates[10:80]) == {1.0}
     assert rates[80:] == pytest.approx([(20 - i) / 20 for i in range(20)])
-    assert TrainSettings().lr_at(500, 8192) == pytest.approx(5e-4)
+    assert TrainSettings().lr_at(500, 8192) == pytest.approx(2e-3)
     reranks = [step for step in range(100) if TrainSettings(steps=100, rerank_every=30).reranks_at(step)]
     assert reranks == [1, 2, 4, 8, 16, 30, 60]
 
