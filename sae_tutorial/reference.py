@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 
 from sae_tutorial.autoencoder import SparseAutoencoder
 from sae_tutorial.formats import assemble, read_json
+from sae_tutorial.rescaling import folded
 from sae_tutorial.sae_config import SAEConfig
 
 FOLDER = Path(__file__).parent / "assets" / "saes"
@@ -39,12 +40,12 @@ def reference_sae(rule: str = "feature_choice", *, device: torch.device | str | 
 
 def pack(sae: SparseAutoencoder, folder: Path) -> None:
     """Write `sae` in fp16 (thresholds, ranks and counts as they are), mean and scale folded into the weights."""
-    folded = sae.folded()
-    weights = {name: t.detach().contiguous() for name, t in folded.state_dict().items()}
-    weights |= {name: p.detach().half().contiguous() for name, p in folded.named_parameters()}
+    raw = folded(sae)
+    weights = {name: t.detach().contiguous() for name, t in raw.state_dict().items()}
+    weights |= {name: p.detach().half().contiguous() for name, p in raw.named_parameters()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).write_bytes(lzma.compress(save(weights), format=lzma.FORMAT_XZ, filters=XZ))
-    (folder / CONFIG).write_text(json.dumps(asdict(folded.config), indent=2) + "\n")
+    (folder / CONFIG).write_text(json.dumps(asdict(raw.config), indent=2) + "\n")
 
 
 def unpack(folder: Path) -> SparseAutoencoder:
