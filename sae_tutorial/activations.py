@@ -109,11 +109,18 @@ class ActivationStore:
         device      where an in-memory store lives
 
         Raises ValueError for an unknown hook (with the closest names), a hook that is not one vector per token, tokens
-        of the wrong shape, dtype or range, left padding, and shards that are corrupted or of another harvest.
+        of the wrong shape, dtype or range, left padding, a batch_size or shard_bytes below 1, and shards that are
+        corrupted or of another harvest.
         """
         check_hook_name(model, hook_name)
         dtype_name = dtype_name_of(dtype)
         text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
+        for name, number, advice in (
+            ("batch_size", batch_size, "rows per forward pass, or None for about 4,096 tokens"),
+            ("shard_bytes", shard_bytes, "bytes of activations in one file, such as 128 * 2**20"),
+        ):
+            if number is not None and number < 1:
+                raise ValueError(f"{name}={number} must be at least 1: {advice}.")
         if batch_size is None:
             batch_size = max(1, (4096 if str(model.cfg.device) == "cpu" else 32768) // text.context)
         if cache_dir is None:
@@ -227,25 +234,37 @@ class ActivationStore:
         return gather_rows(self._shards, ascending_N, buffer[: len(positions_N)]), rank_N
 
     def rows(self, positions: Int[Tensor, "n"] | slice) -> Float[Tensor, "n d_in"]:
-        """The activations at these positions, in this order, as stored (not normalised), float32."""
+        """The activations at these positions, in this order, as stored (not normalised), float32.
+
+        Raises ValueError for a position that the store does not have; negative ones do not count from the end.
+        """
         if isinstance(positions, slice):
             positions = torch.arange(*positions.indices(len(self)))
-        if positions.numel() and not (0 <= int(positions.min()) and int(positions.max()) < len(self)):
-            raise ValueError(
-                f"positions must lie in 0..{len(self) - 1}, got {int(positions.min())}..{int(positions.max())}."
-            )
-        source, rank_N = self._source(positions.cpu())
+        source, rank_N = self._source(self._checked_positions(positions))
         return source.index_select(0, rank_N).float()
+
+    def _checked_positions(self, positions: Any) -> Int[Tensor, "n"]:
+        """`positions`, which may be a list or a single number, as an int64 vector on the CPU."""
+        given = torch.as_tensor(positions)
+        if given.numel() and (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool):
+            raise ValueError(f"positions must be integers from 0 to {len(self) - 1}, got {given.dtype}.")
+        given = given.long().cpu().reshape(-1)
+        if given.numel() and not (0 <= int(given.min()) and int(given.max()) < len(self)):
+            raise ValueError(f"positions must lie in 0..{len(self) - 1}, got {int(given.min())}..{int(given.max())}.")
+        return given
 
     @property
     def tokens(self) -> Int[Tensor, "n context"] | None:
         return None if self._text is None else self._text.tokens
 
     def locate(self, positions: Int[Tensor, "n"]) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
-        """(row, column) in `store.tokens` of each position: where in the text an activation comes from."""
+        """(row, column) in `store.tokens` of each position: where in the text an activation comes from.
+
+        Raises ValueError for a position that the store does not have, and for a store without a text.
+        """
         if self._text is None:
             raise ValueError("This store was made from a tensor, so it knows no text. Harvest it to trace positions.")
-        return self._text.locate(positions)
+        return self._text.locate(self._checked_positions(positions))
 
     def normalise(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """(x - mean) / scale, whose expected squared norm over the store is d_in."""

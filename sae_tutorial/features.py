@@ -26,10 +26,13 @@ def mean_by_token(
 ) -> tuple[Float[Tensor, "vocab features"], Int[Tensor, "vocab"]]:
     """Each feature's mean activation on each token, and how often the token occurs; 0 for a token that never does.
 
+    Both lie where `activations` do.
+
     Raises ValueError if there is not one token per place.
     """
     if len(activations) != len(tokens):
         raise ValueError(f"activations has {len(activations)} places, tokens has {len(tokens)}")
+    tokens = tokens.to(activations.device)
     counts = torch.bincount(tokens, minlength=vocab_size)
     sums = activations.new_zeros(vocab_size, activations.shape[1]).index_add_(0, tokens, activations)
     return sums / counts.clamp(min=1)[:, None], counts
@@ -94,7 +97,7 @@ def effective_words(
     makes 1, five unrelated words make 5, "boy" and "girl" something between 1 and 2.
     Source: Leinster & Cobbold 2012 (diversity of order 2 with similarities).
     """
-    unit = _unit(embedding)[tokens]
+    unit = _unit(embedding)[tokens.to(embedding.device)]
     return 1 / (unit @ unit.mT).clamp(min=0).mean((-2, -1))
 
 

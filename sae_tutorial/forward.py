@@ -33,7 +33,8 @@ class _HookReached(Exception):
 def read_hook(model: Any, hook_name: str, *, fused: bool = True) -> Iterator[ReadHook]:
     """A function from token ids (batch, context) to the activations at `hook_name`; the forward pass ends there.
 
-    Runs in eval mode, without gradients and without a KV cache. `fused=False` keeps the bridge's own arithmetic.
+    Runs in eval mode, without gradients and without a KV cache. Tokens may lie anywhere; they are moved to the model,
+    and the activations stay where it is. `fused=False` keeps the bridge's own arithmetic.
 
     Raises ValueError for a hook that the model does not have (with the closest names), RuntimeError for one that never
     fires.
@@ -48,7 +49,7 @@ def read_hook(model: Any, hook_name: str, *, fused: bool = True) -> Iterator[Rea
     def read(tokens_BS: Tensor) -> Tensor:
         caught.clear()
         try:
-            model(tokens_BS, return_type=None, use_cache=False)
+            model(tokens_BS.to(model.cfg.device), return_type=None, use_cache=False)
         except _HookReached:
             return caught.pop()
         raise RuntimeError(

@@ -10,6 +10,7 @@ On disk, a harvest is a folder `<hook>-<key>`, where the key is a hash of all th
 """
 
 import hashlib
+import io
 import json
 import warnings
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_tutorial.forward import ReadHook, read_hook
-from sae_tutorial.shards import Moments, Shard, write_atomically
+from sae_tutorial.shards import Moments, Shard, write_atomically, write_once
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -73,7 +74,6 @@ class KeptText:
         return (column >= self.start[a:b, None]) & (column < self.stop[a:b, None])
 
     def locate(self, positions: Int[Tensor, "n"]) -> tuple[Tensor, Tensor]:
-        positions = torch.as_tensor(positions).cpu()
         row = torch.searchsorted(self.first, positions, right=True) - 1
         return row, self.start[row] + positions - self.first[row]
 
@@ -124,16 +124,16 @@ def harvest_to_disk(
         "pad_id": text.pad_id,
     }
     folder = cache_dir / f"{hook_name}-{_key(spec)[:16]}"
-    if (folder / "harvest.json").exists():  # it stays cut as it was, so that it ends with the same bytes
-        plan = _read_manifest(folder)["plan"]
-    else:
+    if not (folder / "harvest.json").exists():
         d_in, fused = _probe(model, text.tokens[:1], hook_name)
         per_shard = shard_bytes // (d_in * DTYPES[dtype_name].itemsize * text.context)
         per_shard = max(1, per_shard // batch_size) * batch_size  # a shard is made of whole forward passes
         plan = {"d_in": d_in, "fused": fused, "batch_size": batch_size, "rows_per_shard": per_shard}
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "tokens.npy", text.tokens.numpy())
-        write_atomically(folder / "harvest.json", json.dumps({"spec": spec, "plan": plan}, indent=2).encode())
+        write_atomically(folder / "tokens.npy", _npy(text.tokens))
+        write_once(folder / "harvest.json", json.dumps({"spec": spec, "plan": plan}, indent=2).encode())
+    # It stays cut as it was when somebody first began it, so that it ends with the same bytes.
+    plan = _read_manifest(folder)["plan"]
 
     missing = []
     for shard, rows in _shards(folder, spec, plan, text):
@@ -285,6 +285,12 @@ def _model_hash(model: Any) -> str:
 
 
 # ---------------------------------------------------------------------- arguments
+
+
+def _npy(tensor: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, tensor.numpy())
+    return buffer.getvalue()
 
 
 def _brief(tensor: Tensor) -> str:

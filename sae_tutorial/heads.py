@@ -51,7 +51,7 @@ def attention_patterns(
     """Every head's attention pattern: entry [..., i, j] is how much position i takes from position j."""
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
     with torch.inference_mode():
-        _, cache = model.run_with_cache(tokens, return_type=None, names_filter=names)
+        _, cache = model.run_with_cache(tokens.to(model.cfg.device), return_type=None, names_filter=names)
     return torch.stack([cache[name] for name in names])
 
 
@@ -85,7 +85,8 @@ def next_token_losses(
     logits: Float[Tensor, "sequences positions vocab"], tokens: Int[Tensor, "sequences positions"]
 ) -> Float[Tensor, "sequences positions-1"]:
     """Loss in nats of every token but the first, given all tokens before it."""
-    return -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    next_NL = tokens[:, 1:].to(logits.device)
+    return -logits[:, :-1].log_softmax(-1).gather(-1, next_NL[..., None])[..., 0]
 
 
 def losses_without(
@@ -100,7 +101,7 @@ def losses_without(
         silenced = [head for other, head in heads if other == layer]
         hooks.append((f"blocks.{layer}.attn.hook_z", _to_mean(silenced)))
     with torch.inference_mode():
-        return next_token_losses(model.run_with_hooks(tokens, fwd_hooks=hooks), tokens)
+        return next_token_losses(model.run_with_hooks(tokens.to(model.cfg.device), fwd_hooks=hooks), tokens)
 
 
 def _to_mean(silenced: list[int]) -> Callable[..., Tensor]:
@@ -121,3 +122,10 @@ def subspace_overlap(a: Float[Tensor, "*batch d model"], b: Float[Tensor, "*batc
     """
     q_a, q_b = (torch.linalg.qr(x.float().mT).Q for x in (a, b))  # (model, d), orthonormal columns
     return (q_a.mT @ q_b).square().sum((-2, -1)) / min(a.shape[-2], b.shape[-2])
+
+
+def all_overlaps(a: Float[Tensor, "m d model"], b: Float[Tensor, "n d model"]) -> Float[Tensor, "m n"]:
+    """`subspace_overlap` of every space in `a` with every space in `b`, each basis computed once."""
+    q_a, q_b = (torch.linalg.qr(x.float().mT).Q for x in (a, b))
+    sums_MN = torch.stack([(q.mT @ q_b).square().sum((-2, -1)) for q in q_a])
+    return sums_MN / min(a.shape[-2], b.shape[-2])

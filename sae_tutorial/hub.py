@@ -55,7 +55,7 @@ def quiet(*, downloads: bool = False) -> Iterator[None]:
 
     `downloads=True` keeps the bars of the hub's downloads, which are worth watching.
     """
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     had_bars = transformers_logging.is_progress_bar_enabled()
@@ -72,6 +72,8 @@ def quiet(*, downloads: bool = False) -> Iterator[None]:
         finally:
             logging.disable(level_before)
             if had_bars:
-                transformers_logging.enable_progress_bar()
-            elif had_download_bars:
+                transformers_logging.enable_progress_bar()  # the hub's as well
+            if had_download_bars:
                 enable_progress_bars()
+            else:
+                disable_progress_bars()

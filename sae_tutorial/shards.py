@@ -61,6 +61,21 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     os.replace(unfinished, path)
 
 
+def write_once(path: Path, content: bytes) -> None:
+    """Like `write_atomically`, but of several processes that write the same path only the first one does."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.first")
+    write_atomically(unfinished, content)
+    try:
+        os.link(unfinished, path)  # unlike os.replace, this fails if somebody was first
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class Shard:
     """One file of `rows` activations of width `d_in`, belonging to the harvest `key`."""

@@ -136,7 +136,8 @@ def train_toy_models(
     bias that starts at the features' mean, so that no output starts dead. benchmarks/superposition.py holds the loss
     that they reach against 10,000 steps of 1,024 samples at a constant 1e-3.
 
-    Raises ValueError that names the argument for shapes that do not fit and values out of range.
+    Raises ValueError that names the argument for shapes that do not fit, values out of range, and a learning rate at
+    which every copy of some row diverges; a copy that diverges alone is never kept.
     """
     probability, importance = _checked(probability, importance, n_hidden, steps, batch_size, restarts)
     p_IN = probability.repeat_interleave(restarts, dim=0)
@@ -169,8 +170,14 @@ def train_toy_models(
 
     models = ToyModels(encoder, decoder, bias, p_IN.new_zeros(n_instances), relu_hidden)
     loss = _held_out_loss(models, p_IN, weight_I1N, sampler, target, seed)
-    best = loss.view(-1, restarts).argmin(dim=1)
+    best = loss.nan_to_num(nan=torch.inf).view(-1, restarts).argmin(dim=1)
     best += restarts * torch.arange(len(best), device=best.device)
+    diverged = (~loss[best].isfinite()).nonzero().flatten().tolist()
+    if diverged:
+        raise ValueError(
+            f"learning_rate={learning_rate}: training diverged, for rows {diverged} of probability from every starting "
+            "point. Take a smaller learning_rate, such as 1e-2."
+        )
     return ToyModels(encoder[best].detach(), decoder[best].detach(), bias[best].detach(), loss[best], relu_hidden)
 
 

@@ -9,6 +9,7 @@ import functools
 import gzip
 import json
 import lzma
+import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import chain
@@ -32,7 +33,11 @@ PIECE = 1 << 18  # characters that are tokenised at once
 def story_tokens(n_tokens: int, context: int = 256, seed: int = 0) -> Int[Tensor, "rows context"]:
     """Stories written by the embedded model itself: text that it finds natural, without a network.
 
-    Sampled at temperature 1, row by row from `<|endoftext|>` on, nothing cherry-picked (scripts/sample_stories.py).
+    Rows are sampled at temperature 1 behind `<|endoftext|>`, and all are kept (scripts/sample_stories.py). One thing is
+    ruled out: a line break right behind `<|endoftext|>`, since that is how the generated rows of the training mixture
+    begin. Even so about one row in sixteen holds a stretch of random tokens, and some hold generated sentences, as the
+    mixture did.
+
     Each row is `<|endoftext|>` and context - 1 story tokens. Below 256, a sample is cut into as many rows as it yields,
     so some rows begin in the middle of a sentence; no row spans two samples.
 
@@ -102,10 +107,10 @@ def text_tokens(
         limit: at most this many tokens, beginning-of-text ones included. Default: the whole file; a data set needs one.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file or folder, no such data set.
         ConnectionError: the hub is needed and cannot be reached.
         ImportError: `datasets` is needed and not installed.
-        ValueError: a context or limit that cannot be met, a text too short for one row, or not text at all.
+        ValueError: a context or limit that cannot be met, a text too short for one row, a damaged file, or not text.
     """
     tokenizer, n_ctx = getattr(model, "tokenizer", None), model.cfg.n_ctx
     if tokenizer is None:
@@ -119,10 +124,15 @@ def text_tokens(
     path = Path(path_or_dataset).expanduser()
     if path.is_file():
         ids = _ids(_file_pieces(path), tokenizer, max_rows, context)
-    elif _looks_like_a_file(str(path_or_dataset)) and not path.exists():
-        raise FileNotFoundError(f"path_or_dataset={str(path_or_dataset)!r}: there is no such file.")
+    elif not path.exists() and (isinstance(path_or_dataset, Path) or _looks_like_a_path(path_or_dataset)):
+        raise FileNotFoundError(
+            f"path_or_dataset={str(path_or_dataset)!r}: there is no such file or folder, seen from {str(Path.cwd())!r}."
+        )
     elif max_rows is None:
-        raise ValueError(f"limit=None: say how many tokens to read of the data set {str(path_or_dataset)!r}.")
+        kind = "folder" if path.exists() else "data set (there is no such local file or folder)"
+        raise ValueError(
+            f"limit=None: say how many tokens to read of path_or_dataset={str(path_or_dataset)!r}, a {kind}."
+        )
     else:
         ids = _dataset_ids(str(path_or_dataset), path.is_dir(), tokenizer, max_rows, context)
     n_rows = len(ids) // (context - 1)
@@ -141,8 +151,10 @@ def _with_bos(pieces_RC: np.ndarray, bos: int) -> Tensor:
     return rows
 
 
-def _looks_like_a_file(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or "\\" in name or name.endswith((".txt", ".jsonl", ".xz", ".gz"))
+def _looks_like_a_path(name: str) -> bool:
+    """Whether this cannot be the name of a data set on the hub, "somebody/something"."""
+    named_so = name.startswith(("/", ".", "~")) or name.endswith((".txt", ".jsonl", ".xz", ".gz"))
+    return named_so or "\\" in name or name.count("/") > 1
 
 
 def _ids(pieces: Iterator[tuple[str, bool]], tokenizer: Any, max_rows: int | None, context: int) -> np.ndarray:
@@ -171,6 +183,11 @@ def _file_pieces(path: Path) -> Iterator[tuple[str, bool]]:
             yield from _json_documents(file, path) if kind.endswith(".jsonl") else _text_pieces(file)
     except UnicodeDecodeError as error:
         raise ValueError(f"path_or_dataset={str(path)!r} is not UTF-8 text ({error.reason}).") from error
+    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise ValueError(
+            f"path_or_dataset={str(path)!r} is no complete {path.suffix} file ({error}). Fetch or compress it again, "
+            "or take the suffix away if it is plain text."
+        ) from error
 
 
 def _text_pieces(file: IO[str]) -> Iterator[tuple[str, bool]]:
@@ -199,8 +216,16 @@ def _json_documents(file: IO[str], path: Path) -> Iterator[tuple[str, bool]]:
             try:
                 text = json.loads(line)["text"]
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f'{path.name}, line {number}: expected a JSON object with a "text" field.') from error
-            yield text, True
+                raise ValueError(
+                    f'path_or_dataset={str(path)!r}, line {number}: expected a JSON object with a "text" field.'
+                ) from error
+            yield _checked(text, f"path_or_dataset={str(path)!r}, line {number}"), True
+
+
+def _checked(text: Any, where: str) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f'{where}: "text" is {json.dumps(text, default=repr)}. It must be a string; leave others out.')
+    return text
 
 
 def _dataset_ids(name: str, is_folder: bool, tokenizer: Any, max_rows: int, context: int) -> np.ndarray:
@@ -215,15 +240,26 @@ def _dataset_ids(name: str, is_folder: bool, tokenizer: Any, max_rows: int, cont
                 documents = iter(datasets.load_dataset(name, split="train", streaming=online))
                 first = next(documents, None)
         except OSError as error:
+            if is_folder and isinstance(error, FileNotFoundError):
+                raise FileNotFoundError(
+                    f"path_or_dataset={name!r} is a folder without data that `datasets` can read. "
+                    "Put .jsonl, .txt or .parquet files into it, or name one file."
+                ) from error
+            if isinstance(error, FileNotFoundError) and online:
+                raise FileNotFoundError(
+                    f"path_or_dataset={name!r}: there is no such local file or folder, and no data set of that name on "
+                    "the Hugging Face hub that you may see. Check the spelling."
+                ) from error
             if online:
                 raise
             raise ConnectionError(
                 f"path_or_dataset={name!r} is a data set on the Hugging Face hub, which cannot be reached from here "
-                "(or HF_HUB_OFFLINE is set). Two ways work without a network: story_tokens(...), which the package "
-                "ships, and text_tokens with the path of a local text file."
+                "(or HF_HUB_OFFLINE is set), and there is no such local folder. Two ways work without a network: "
+                "story_tokens(...), which the package ships, and text_tokens with the path of a local text file."
             ) from error
         if first is None or "text" not in first:
             found = "nothing" if first is None else f"the columns {', '.join(map(repr, first))}"
             raise ValueError(f'path_or_dataset={name!r}: expected a column "text", found {found}.')
-        pieces = ((document["text"], True) for document in chain([first], documents))
+        rows = enumerate(chain([first], documents))
+        pieces = ((_checked(row["text"], f"path_or_dataset={name!r}, row {i}"), True) for i, row in rows)
         return _ids(pieces, tokenizer, max_rows, context)

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from sae_tutorial import harvesting
 from sae_tutorial.activations import ActivationStore, fold_normalisation
 from sae_tutorial.forward import fused_forward, read_hook
 from sae_tutorial.harvesting import special_ids
-from sae_tutorial.shards import Moments
+from sae_tutorial.shards import Moments, write_once
 
 BOS, PAD = 0, 1
 N_LAYERS, D_MODEL, N_HEADS, VOCAB, CONTEXT = 3, 32, 4, 60, 24
@@ -100,6 +101,25 @@ def test_heads_are_concatenated_in_order(model, tokens):
     d_head = D_MODEL // N_HEADS
     assert store.d_in == D_MODEL
     assert_close(store.rows(slice(0, 1))[0, 2 * d_head : 3 * d_head], z_BSHd[0, 1, 2], rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_are_read_wherever_they_lie(model, tokens):
+    """Tokens come from the CPU, whatever the model runs on: `.to` is asked of them, with the model's device."""
+    asked = SimpleNamespace(to=lambda device: tokens[:2] if device == model.cfg.device else None)
+    with read_hook(model, "hook_embed") as read:
+        assert torch.equal(read(asked), read(tokens[:2]))
+
+
+@pytest.mark.gpu
+def test_a_hook_is_read_on_the_gpu_from_tokens_on_the_cpu():
+    from sae_tutorial import load_language_model, story_tokens
+
+    model, tokens = load_language_model("stories", device="cuda"), story_tokens(4 * 32, 32)
+    store = ActivationStore.harvest(model, tokens, "blocks.1.hook_resid_post", progress=False)
+    with read_hook(model, "blocks.1.hook_resid_post") as read:
+        acts_BSD = read(tokens)
+    assert acts_BSD.is_cuda
+    assert_close(acts_BSD[:, 1:].flatten(0, 1).cpu(), store.rows(slice(None)), rtol=1e-3, atol=1e-3)
 
 
 def test_nothing_behind_the_hook_is_computed(model, tokens):
@@ -238,6 +258,15 @@ def test_a_hook_that_never_fires_and_other_refusals(model, tokens, tmp_path):
             harvest(model, tokens, cache_dir=tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name, value", [("batch_size", 0), ("batch_size", -1), ("shard_bytes", 0), ("shard_bytes", -9)]
+)
+def test_sizes_below_one_are_named_before_anything_is_written(model, tokens, tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"{name}={value} must be at least 1: "):
+        harvest(model, tokens, cache_dir=tmp_path / "cache", **{name: value})
+    assert not list(tmp_path.iterdir())
+
+
 def test_nan_is_named(model, tokens):
     def poison(x, hook):
         return x.index_fill(2, torch.tensor([5]), float("nan"))
@@ -315,6 +344,34 @@ def test_an_interrupted_harvest_resumes_and_ends_with_the_same_bytes(model, toke
     resumed = harvest(model, tokens, cache_dir=tmp_path / "parts", batch_size=16)  # the first cut is kept
     assert passes["n"] == 10 - 4 - 1  # ten in all, four done before; the row that is alone in the last is not counted
     assert files(resumed.folder) == files(whole.folder)
+
+
+def test_two_that_begin_together_agree_on_one_cut(model, tokens, tmp_path, monkeypatch):
+    """Between our look for a manifest and our own, another process wrote one with another batch size."""
+    whole = harvest(model, tokens, cache_dir=tmp_path / "whole", batch_size=4, **SMALL)
+    ours = tmp_path / "ours" / whole.folder.name
+    real = harvesting.write_once
+
+    def too_late(path, content):
+        if path == ours / "harvest.json" and not path.exists():
+            path.write_bytes((whole.folder / "harvest.json").read_bytes())
+        real(path, content)
+
+    monkeypatch.setattr(harvesting, "write_once", too_late)
+    assert harvest(model, tokens, cache_dir=tmp_path / "ours", batch_size=16, **SMALL).folder == ours
+    assert files(ours) == files(whole.folder)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_only_the_first_writes(links, tmp_path, monkeypatch):
+    def no_links(*paths):
+        raise PermissionError("no hard links on this file system")
+
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    for content in (b"first", b"second"):
+        write_once(tmp_path / "file", content)
+    assert files(tmp_path) == {"file": b"first"}
 
 
 def test_the_key_depends_on_what_was_harvested(model, tokens, tmp_path):
@@ -496,8 +553,21 @@ def test_positions_come_along(numbered_store):
         break
     with pytest.raises(ValueError, match="made from a tensor"):
         numbered_store.locate(positions)
-    with pytest.raises(ValueError, match=r"0..999"):
-        numbered_store.rows(torch.tensor([1000]))
+    for wrong in (torch.tensor([1000]), [3, -1], -1):
+        with pytest.raises(ValueError, match=r"positions must lie in 0..999"):
+            numbered_store.rows(wrong)
+    with pytest.raises(ValueError, match=r"positions must be integers from 0 to 999, got torch.float32"):
+        numbered_store.rows([0.5])
+    assert torch.equal(numbered_store.rows([7, 3]), numbered_store.rows(torch.tensor([7, 3])))
+    assert numbered_store.rows([]).shape == (0, 3) and numbered_store.rows(5).tolist() == [[5, 5, 5]]
+
+
+def test_positions_outside_the_store_are_not_located(model, tokens):
+    store = harvest(model, tokens)
+    assert [place.tolist() for place in store.locate([0, 23])] == [[0, 1], [1, 1]]
+    for wrong in (-1, [0, len(store)]):
+        with pytest.raises(ValueError, match=rf"positions must lie in 0..{len(store) - 1}, got"):
+            store.locate(wrong)
 
 
 def test_wrong_numbers_are_named(numbered_store):

@@ -22,6 +22,15 @@ def test_mean_by_token_equals_the_mean_over_its_places():
         features.mean_by_token(activations, tokens[:49], vocab_size=6)
 
 
+@pytest.mark.gpu
+def test_activations_on_the_gpu_are_summed_by_tokens_on_the_cpu():
+    activations, tokens = torch.randn(50, 3), torch.randint(4, (50,))
+    on_gpu, counts = features.mean_by_token(activations.cuda(), tokens, vocab_size=6)
+    assert on_gpu.is_cuda and counts.is_cuda
+    assert torch.allclose(on_gpu.cpu(), features.mean_by_token(activations, tokens, vocab_size=6)[0], atol=1e-5)
+    assert features.effective_words(tokens[:10], torch.randn(6, 4).cuda()).is_cuda
+
+
 def test_whole_words_are_those_that_end_where_something_new_begins():
     decoded = [" the", " gar", "den", ".", " a", " Mary"]
     tokens = torch.tensor([[0, 1, 2, 3, 0, 5, 4, 5, 3]])

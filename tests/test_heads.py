@@ -7,7 +7,7 @@ from sae_tutorial import heads
 
 
 class Config:
-    n_layers = 1
+    n_layers, device = 1, "cpu"
 
 
 class Looking:
@@ -20,6 +20,41 @@ class Looking:
 
     def run_with_cache(self, tokens, **kwargs):
         return None, {name: self.patterns.expand(len(tokens), -1, -1, -1) for name in kwargs["names_filter"]}
+
+
+class Elsewhere:
+    """Stands in for a model on another device: what it reads must have been moved there."""
+
+    class cfg:
+        n_layers, device = 1, "meta"
+
+    def run_with_cache(self, tokens, **kwargs):
+        assert tokens.device.type == "meta"
+        return None, {name: torch.empty(len(tokens), 2, *tokens.shape[1:] * 2) for name in kwargs["names_filter"]}
+
+    def run_with_hooks(self, tokens, **kwargs):
+        assert tokens.device.type == "meta"
+        return torch.empty(*tokens.shape, 100, device="meta")
+
+
+def test_tokens_are_moved_to_the_model():
+    """On the meta device tensors have shapes and no numbers; a tensor of the CPU among them is an error."""
+    tokens = heads.repeated_tokens(2, 6, 100, start=0)
+    assert heads.attention_patterns(Elsewhere(), tokens).shape == (1, 2, 2, 13, 13)
+    assert heads.losses_without(Elsewhere(), tokens, [(0, 1)]).device.type == "meta"
+    assert heads.next_token_losses(torch.empty(2, 13, 100, device="meta"), tokens).shape == (2, 12)
+
+
+@pytest.mark.gpu
+def test_heads_are_measured_on_the_gpu_with_tokens_on_the_cpu(model):
+    from sae_tutorial import load_language_model
+
+    tokens = heads.repeated_tokens(2, 8, model.cfg.d_vocab, start=0)
+    on_gpu = load_language_model("stories", device="cuda")
+    ours, theirs = heads.head_scores(on_gpu, tokens).induction, heads.head_scores(model, tokens).induction
+    assert ours.is_cuda and torch.allclose(ours.cpu(), theirs, atol=1e-3)
+    ours, theirs = (heads.losses_without(m, tokens, [(0, 0)]) for m in (on_gpu, model))
+    assert torch.allclose(ours.cpu(), theirs, atol=1e-2)
 
 
 def looking_back(size, offset):
@@ -78,6 +113,12 @@ def test_overlap_sees_the_space_and_not_the_basis(d, model, seed):
     assert torch.isclose(heads.subspace_overlap(mix @ a, b), overlap, atol=1e-4)
     assert torch.isclose(heads.subspace_overlap(b, a), overlap, atol=1e-5)
     assert torch.isclose(heads.subspace_overlap(a, a), torch.tensor(1.0), atol=1e-4)
+
+
+def test_all_overlaps_are_those_of_the_pairs():
+    a, b = torch.randn(3, 4, 16), torch.randn(5, 2, 16)
+    pairs = heads.subspace_overlap(a[:, None].expand(-1, 5, -1, -1), b[None].expand(3, -1, -1, -1))
+    assert torch.allclose(heads.all_overlaps(a, b), pairs, atol=1e-5)
 
 
 def test_overlap_of_known_and_of_random_spaces():

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import are_progress_bars_disabled
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 from sae_tutorial import hub
@@ -59,9 +59,27 @@ def test_offline_switch_is_set_and_put_back(allowed_to_ask, online):
     assert not constants.HF_HUB_OFFLINE and not datasets.config.HF_HUB_OFFLINE
 
 
+@pytest.fixture(params=[True, False], ids=["bars", "no bars"])
+def bars(request):
+    """Whether transformers shows progress bars; put back afterwards, like the hub's."""
+    before = transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    show(request.param, hubs=True)
+    yield request.param
+    show(before[0], hubs=not before[1])
+
+
+def show(transformers, hubs):
+    """Each switch of transformers turns the hub's as well, so the hub's comes second."""
+    (transformers_logging.enable_progress_bar if transformers else transformers_logging.disable_progress_bar)()
+    (enable_progress_bars if hubs else disable_progress_bars)()
+
+
+@pytest.mark.parametrize("of_the_hub", [True, False], ids=["hub's bars", "no bars of the hub"])
 @pytest.mark.parametrize("downloads", [True, False])
-def test_quiet_silences_and_puts_everything_back(downloads, caplog, recwarn):
+def test_quiet_silences_and_puts_everything_back(downloads, of_the_hub, bars, caplog, recwarn):
+    show(bars, of_the_hub)
     bars = transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    assert bars[1] is not of_the_hub
     level = logging.root.manager.disable
     with pytest.raises(KeyError), hub.quiet(downloads=downloads):
         assert not transformers_logging.is_progress_bar_enabled()

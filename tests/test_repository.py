@@ -40,6 +40,14 @@ def test_readme_maps_every_notebook_in_order():
         assert badges.badge(name) in row, f"the README's row of {name} lacks its Colab badge: run `make badges`"
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_readme_and_notebook_agree_on_the_run_time(path):
+    opening = nbformat.read(path, as_version=4).cells[0].source
+    run_time = re.search(r"\*\*Run time\*\* (.+?) on a laptop CPU with 2 cores", opening).group(1)
+    row = next(line for line in readme().splitlines() if line.startswith("|") and path.name in line)
+    assert f"| {run_time} |" in row, f"{path.name} says {run_time!r}"
+
+
 def test_badges_and_install_lines_agree_with_pyproject():
     wrong = [path.name for path in badges.disagreements()]
     assert not wrong, f"run `make badges`: {', '.join(wrong)}"

@@ -99,6 +99,28 @@ def test_restarts_keep_the_best():
     assert many.loss.max() <= one.loss.max() + 1e-3
 
 
+def test_a_diverged_restart_is_never_kept(monkeypatch):
+    """NaN is no number to be smallest; if nothing else is there, the learning rate is to blame."""
+    real = sp._held_out_loss
+
+    def with_nan(which):
+        def loss(*arguments):
+            found = real(*arguments)
+            found[which] = torch.nan
+            return found
+
+        return loss
+
+    rows = torch.full((2, 3), 0.2), torch.ones(1, 3), 2
+    intact = sp.train_toy_models(*rows, steps=20, restarts=3)
+    monkeypatch.setattr(sp, "_held_out_loss", with_nan([0, 4]))  # one restart of each row
+    models = sp.train_toy_models(*rows, steps=20, restarts=3)
+    assert models.loss.isfinite().all() and (models.loss >= intact.loss).all()
+    monkeypatch.setattr(sp, "_held_out_loss", with_nan([3, 4, 5]))
+    with pytest.raises(ValueError, match=r"learning_rate=0.01: .*rows \[1\]"):
+        sp.train_toy_models(*rows, steps=20, restarts=3)
+
+
 def test_samplers():
     p = torch.tensor([[0.3, 0.3, 0.1, 0.1], [1.0, 1.0, 0.5, 0.5]])
     generator = torch.Generator().manual_seed(0)

@@ -54,6 +54,18 @@ def test_shipped_stories_are_text(model):
     assert common > 20 * 4, "English has more of these"
 
 
+def test_shipped_stories_are_as_honest_as_their_docstring(model):
+    """One row in sixteen with a stretch of random tokens: 16 tokens whose mean surprise is near that of any token."""
+    samples = text.shipped_stories(text.STORIES_TEXT)
+    surprise_V = -np.log((np.bincount(samples.ravel(), minlength=5000) + 1) / samples.size)
+    summed = np.pad(surprise_V[samples], ((0, 0), (1, 0))).cumsum(1)
+    strangest = (summed[:, 16:] - summed[:, :-16]).max(1) / 16
+    assert 1 / 17.5 < (strangest > 0.95 * surprise_V.mean()).mean() < 1 / 14.5
+    newline = model.tokenizer("\n")["input_ids"][0]
+    assert not (samples[:, 0] == newline).any(), "ruled out behind the start mark"
+    assert not ((samples[:, :-1] == text.STORIES_BOS) & (samples[:, 1:] == newline)).any()
+
+
 def test_unpacked_once_and_read_only(shipped):
     samples = text.shipped_stories(text.STORIES_TEXT)
     assert samples is text.shipped_stories(text.STORIES_TEXT)
@@ -176,8 +188,12 @@ def test_reading_stops_at_the_limit(model, tmp_path):
 def test_file_errors(model, tmp_path):
     path = written(tmp_path / "a.txt", TALES[:1])
     for missing in (tmp_path / "b.txt", "b.txt", "./b", "folder/b.jsonl.gz"):
-        with pytest.raises(FileNotFoundError, match="there is no such file"):
+        with pytest.raises(FileNotFoundError, match="path_or_dataset=.*there is no such file"):
             text_tokens(missing, model, 16)
+    with pytest.raises(FileNotFoundError, match="there is no such file"):  # a Path is no name on the hub
+        text_tokens(tmp_path.relative_to(tmp_path.parent) / "stories", model, 16, limit=64)
+    with pytest.raises(FileNotFoundError, match="my/own/stories"):  # nor can this be one
+        text_tokens("my/own/stories", model, 16, limit=64)
     with pytest.raises(ValueError, match="limit=15.*context=16"):
         text_tokens(path, model, 16, limit=15)
     for context in (1, 257):
@@ -200,6 +216,27 @@ def test_bad_json_lines_are_named(line, model, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n' + line + "\n")
     with pytest.raises(ValueError, match='line 2.*"text"'):
         text_tokens(tmp_path / "a.jsonl", model, 16)
+
+
+@pytest.mark.parametrize("value", ["null", "5", '["a"]'])
+def test_text_that_is_no_string_is_named(value, model, tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": ' + value + "}\n")
+    with pytest.raises(ValueError, match=r'a.jsonl.*line 2: "text" is .*must be a string'):
+        text_tokens(tmp_path / "a.jsonl", model, 16)
+    fake_datasets(monkeypatch, lambda name, **options: [{"text": "fine"}, {"text": json.loads(value)}])
+    with pytest.raises(ValueError, match=r"path_or_dataset='some/thing', row 1: \"text\" is "):
+        text_tokens("some/thing", model, 32, limit=96)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_damaged_archives_are_named_with_the_fix(suffix, model, tmp_path):
+    whole = written(tmp_path / f"a.txt{suffix}", TALES).read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    for content in (b"plain text", whole[: len(whole) // 2], bytes(flipped)):
+        (tmp_path / f"b.txt{suffix}").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"b.txt{suffix}' is no complete {suffix} file .*again"):
+            text_tokens(tmp_path / f"b.txt{suffix}", model, 16)
 
 
 def test_nothing_is_warned_or_left_on_the_screen(model, tmp_path, recwarn, caplog):
@@ -241,8 +278,19 @@ def test_data_set_without_text(rows, found, model, monkeypatch):
 
 
 def test_data_set_needs_a_limit(model):
-    with pytest.raises(ValueError, match="limit=None.*roneneldan/TinyStories"):
+    with pytest.raises(ValueError, match="limit=None.*roneneldan/TinyStories.*no such local file or folder"):
         text_tokens("roneneldan/TinyStories", model, 32)
+
+
+def test_a_name_that_nobody_knows_and_an_empty_folder(model, monkeypatch, tmp_path):
+    def load_dataset(name, **options):
+        raise FileNotFoundError("Dataset doesn't exist")
+
+    fake_datasets(monkeypatch, load_dataset)
+    with pytest.raises(FileNotFoundError, match="'data/stories': there is no such local file .* no data set"):
+        text_tokens("data/stories", model, 32, limit=96)
+    with pytest.raises(FileNotFoundError, match=r"is a folder without data.*\.jsonl"):
+        text_tokens(tmp_path, model, 32, limit=96)
 
 
 def test_local_folder_is_read_with_datasets(model, tmp_path, monkeypatch):
@@ -258,7 +306,8 @@ def test_local_folder_is_read_with_datasets(model, tmp_path, monkeypatch):
 def test_hub_name_offline_says_what_works_instead(model, monkeypatch):
     pytest.importorskip("datasets")
     monkeypatch.setattr(hub, "reachable", lambda: False)
-    with pytest.raises(ConnectionError, match="TinyStories.*hub.*cannot be reached.*story_tokens.*local text file"):
+    says = "TinyStories.*hub.*cannot be reached.*no such local folder.*story_tokens.*local text file"
+    with pytest.raises(ConnectionError, match=says):
         text_tokens("roneneldan/TinyStories", model, 32, limit=1000)
 
 

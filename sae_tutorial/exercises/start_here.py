@@ -98,10 +98,20 @@ def check_effective_number(answer: Callable[[Tensor], Any] | None) -> Verdict:
             else f"Opposite vectors are unrelated, similarity 0, and make 2 words; yours says {got:.3g}."
         )
 
+    def alike(effective_number: Callable[[Tensor], Any]) -> str | None:
+        got = float(effective_number(torch.tensor([[1.0, 0.0], [0.5, 0.75**0.5]])))
+        if abs(got - 8 / 5) < 1e-3:
+            return "Take the mean of the cosines themselves, not of their squares."
+        return (
+            None
+            if abs(got - 4 / 3) < 1e-3
+            else f"Two words at 60 degrees, cosine 1/2, are half the same and make 4/3; yours says {got:.3g}."
+        )
+
     return judge(
         "Exercise 3",
         answer,
-        [same, five, opposite],
+        [same, five, opposite, alike],
         hint="x @ x.T holds all cosines of unit vectors; .clamp(min=0) cuts the negative ones.",
         praise="It counts words, and similar words count as partly the same.",
     )

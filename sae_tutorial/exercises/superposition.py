@@ -39,10 +39,35 @@ def check_superposed(answer: Any) -> Verdict:
         for name in ("digon", "triangle", "pentagon", "tetrahedron"):
             W = shape(name)
             if not bool(answer(W)):
-                return f"the {name} puts {W.shape[1]} features in {W.shape[0]} dimensions, but you see no superposition"
+                return (
+                    f"the {name} puts {W.shape[1]} features in {W.shape[0]} dimensions, but you see no superposition. "
+                    "If you ask whether KᵀK is singular: use the rank, a determinant is never exactly 0"
+                )
         return None
 
-    tests = [shapes_are_superposed, forgetting_is_not_sharing, faint_features_do_not_count]
+    def pair_with_room_beside(answer: Callable) -> str | None:
+        if not bool(answer(torch.tensor([[1.0, -1.0], [0.0, 0.0]]))):
+            return (
+                "two opposite features share one dimension, and it does not help them that the model has a second one: "
+                "KᵀK is singular. Do not count rows; use the rank, a determinant is never exactly 0"
+            )
+        return None
+
+    def slanted_is_not_superposed(answer: Callable) -> str | None:
+        if bool(answer(torch.tensor([[1.0, 0.5], [0.0, 0.75**0.5]]))):
+            return (
+                "two features at 60° in a plane are not orthogonal, but they fit: KᵀK can be inverted. By this "
+                "definition they are not in superposition"
+            )
+        return None
+
+    tests = [
+        shapes_are_superposed,
+        forgetting_is_not_sharing,
+        faint_features_do_not_count,
+        pair_with_room_beside,
+        slanted_is_not_superposed,
+    ]
     hint = "keep the columns whose norm is above 0.5, call them K, and ask whether KᵀK can be inverted (its rank)."
     praise = "Among the features that are kept, WᵀW decides. That is the definition."
     return judge("Exercise 1", answer, tests, hint, praise)
@@ -168,9 +193,10 @@ def check_absolute_value(answer: Any) -> Verdict:
         x = torch.linspace(-1, 1, 21)[:, None] * torch.tensor([[1.0, -0.5, 0.3]])
         y = ((x @ W_in.T).relu() @ W_out.T).relu()
         worst = (y - x.abs()).abs().max(dim=0).values
-        if worst.max() > 1e-4:
+        if not worst.max() <= 1e-4:  # a NaN is not right either
             feature = int(worst.argmax())
-            side = "negative" if (y - x.abs()).abs()[x[:, feature] < 0, feature].max() > 1e-4 else "positive"
+            wrong_below = not (y - x.abs()).abs()[x[:, feature] < 0, feature].max() <= 1e-4
+            side = "negative" if wrong_below else "positive"
             return f"feature {feature} is off by up to {worst[feature]:.2f}, on {side} inputs"
         return None
 

@@ -28,11 +28,12 @@ def check_count_parameters(answer: Callable[[int, int, int, int], int | None] | 
             got = count_parameters(*sizes)
             if got == want:
                 return None
-            blocks, width, vocabulary, _ = sizes
+            blocks, width, vocabulary, context = sizes
             reasons = {
                 vocabulary * width: "the unembedding shares its matrix with the embedding: count it once",
                 2 * width: "the LayerNorm after the last block has a gain and a bias too",
                 blocks * 4 * width: "each block has two LayerNorms, each with a gain and a bias",
+                context * width: "the positions have a table of their own",
                 blocks * 9 * width: "the biases: 4 widths in attention, 4 + 1 in the MLP, per block",
                 blocks * 13 * width: "biases and LayerNorms in the blocks",
             }
@@ -45,7 +46,8 @@ def check_count_parameters(answer: Callable[[int, int, int, int], int | None] | 
         "Exercise 1",
         answer,
         [test(name) for name in GPT2_SIZES],
-        hint="A block holds 4 M² + 4 M (attention), 8 M² + 5 M (MLP, Z = 4 M) and 4 M (two LayerNorms).",
+        hint="W_Q, W_K, W_V and W_O have M × M entries each, all heads together; every matrix has a bias as long as "
+        "its output; a LayerNorm has two vectors.",
         praise="Small, medium and XL, to the last bias.",
     )
 
@@ -122,10 +124,16 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
             None if abs(got - 0.5) < 1e-3 else f"Two planes that share one line overlap by 1/2; yours says {got:.3f}."
         )
 
+    def slanted(overlap: Callable) -> str | None:
+        got = value(overlap, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]]).sqrt())
+        if abs(got - 0.5**0.5) < 1e-3:
+            return "Square the cosines: you take the mean of the cosines themselves."
+        return None if abs(got - 0.5) < 1e-3 else f"Two lines at 45 degrees overlap by 1/2; yours says {got:.3f}."
+
     return judge(
         "Exercise 3",
         answer,
-        [itself, basis, orthogonal, half],
+        [itself, orthogonal, slanted, half, basis],
         hint="torch.linalg.qr(a.T).Q has orthonormal columns; sum the squared entries of Q_aᵀ Q_b.",
         praise="It sees the space and not the basis.",
     )

@@ -99,12 +99,15 @@ def attention_picker(
 
 
 def habit(pattern: Float[Tensor, "positions positions"], tokens: Sequence[str]) -> str:
-    """Where this head mostly looks, as half a sentence: the place that is strongest for most of the tokens."""
+    """Where this head mostly looks, as half a sentence: the place that is strongest for most of the tokens.
+
+    Copying is only spoken of where at least a third of the tokens are repeated ones: one word said twice proves little.
+    """
     strongest = pattern.argmax(-1).tolist()
     rows = range(1, len(tokens))
     follows = {i: tokens.index(tokens[i]) + 1 for i in rows if tokens[i] in tokens[:i]}  # after the first copy
     copied = [strongest[i] == after for i, after in follows.items()]
-    if copied and sum(copied) > len(copied) / 2:
+    if len(copied) >= len(tokens) // 3 and sum(copied) > len(copied) / 2:
         return f"{sum(copied) / len(copied):.0%} of the repeated tokens look most at what followed their first copy"
     shares = {
         "the one before": sum(strongest[i] == i - 1 for i in rows) / len(rows),

@@ -16,23 +16,27 @@ from sae_tutorial.plots.text import label, on
 def neuron_contexts(contexts: Sequence[Context], title: str) -> go.Figure:
     """One bar per place in the text: how strongly the neuron answers, coloured by token.
 
-    The text before, and the token in bold, stand left of the bar; the text goes on inside it.
+    The text before, and the token in bold, stand left of the bar; the text goes on inside it, or behind it where
+    the bar is shorter than a tenth of the longest.
     """
     fig = go.Figure()
     tokens = list(dict.fromkeys(context.token for context in contexts))
-    room = 78 / max(
-        context.activation for context in contexts
-    )  # characters that fit into a bar, per unit of activation
+    longest = max(context.activation for context in contexts)
+    room = 78 / longest  # characters that fit into a bar, per unit of activation
     for index, token in enumerate(tokens):
         colour = PALETTE[index % len(PALETTE)]
         mine = [row for row, context in enumerate(contexts) if context.token == token]
+        inside = [contexts[row].activation >= 0.1 * longest for row in mine]
         fig.add_bar(
             x=[round(contexts[row].activation, 3) for row in mine],
             y=mine,
             orientation="h",
             marker_color=colour,
-            text=[after(contexts[row], int(room * contexts[row].activation)) for row in mine],
-            textposition="inside",
+            text=[
+                after(contexts[row], int(room * contexts[row].activation) if fits else 40)
+                for row, fits in zip(mine, inside)
+            ],
+            textposition=["inside" if fits else "outside" for fits in inside],
             insidetextanchor="start",
             textangle=0,
             insidetextfont={"color": on(colour), "size": 12},

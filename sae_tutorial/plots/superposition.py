@@ -129,7 +129,7 @@ def dimensions_per_feature(
             hovertemplate="1/(1−S) = %{x:.2f}<br>D* = %{y:.3f}<extra></extra>",
         )
     )
-    for level, name in ((1.0, "1: a dimension each"), (0.5, "1/2: two share one")):
+    for level, name in ((1.0, "1: as many as dimensions"), (0.5, "1/2: two share one")):
         fig.add_hline(y=level, line={"dash": "dot", "color": TEXT, "width": 1.5}, annotation_text=name)
     fig.update_xaxes(type="log", tickvals=[1, 2, 3, 5, 10, 20])
     fig.update_yaxes(range=[0, 1.12])

@@ -16,8 +16,11 @@ def test_neuron_count():
     assert unanswered(exercises.check_neuron_count(None, CONFIG))
     assert exercises.check_neuron_count(exercises.solution_neuron_count(CONFIG), CONFIG)
     assert "one layer" in exercises.check_neuron_count(1024, CONFIG).message
-    assert "residual stream" in exercises.check_neuron_count(4 * 256, CONFIG).message or CONFIG.d_mlp == 4 * 256
     assert not exercises.check_neuron_count(7, CONFIG)
+    small = SimpleNamespace(n_layers=12, d_mlp=3072, d_model=768)  # where layers times width is not one layer's neurons
+    assert exercises.check_neuron_count(36_864, small)
+    assert "one layer" in exercises.check_neuron_count(3072, small).message
+    assert "width of the residual stream" in exercises.check_neuron_count(12 * 768, small).message
 
 
 def test_top_places():
@@ -38,6 +41,8 @@ def test_top_places():
         (lambda x: (x @ x.T).clamp(min=0).mean(), "one divided by it"),
         (lambda x: 1 / (x @ x.T).mean(), "Opposite vectors"),
         (lambda x: 3.0, "one word"),
+        (lambda x: 1 / ((x @ x.T).clamp(min=0) ** 2).mean(), "not of their squares"),
+        (lambda x: 1 / ((x @ x.T) > 0.1).float().mean(), "60 degrees"),
     ],
 )
 def test_effective_number_mistakes(mistake, says):

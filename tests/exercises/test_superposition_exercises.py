@@ -5,6 +5,11 @@ import torch
 
 from sae_tutorial.exercises import superposition as ex
 
+
+def kept(W):
+    return W[:, W.norm(dim=0) > 0.5]
+
+
 SOLUTIONS = {
     ex.check_superposed: ex.solution_superposed,
     ex.check_dimensionality: ex.solution_dimensionality,
@@ -28,6 +33,9 @@ def test_solution_passes_and_stub_is_not_an_error(check):
         (ex.check_superposed, lambda W: W.shape[1] > torch.linalg.matrix_rank(W), "three are dropped"),
         (ex.check_superposed, lambda W: torch.linalg.matrix_rank(W) < (W.norm(dim=0) > 0).sum(), "norm 0.04"),
         (ex.check_superposed, lambda W: False, "the digon puts 2 features in 1 dimensions"),
+        (ex.check_superposed, lambda W: torch.linalg.det(kept(W).T @ kept(W)) == 0, "use the rank"),
+        (ex.check_superposed, lambda W: kept(W).shape[1] > W.shape[0], "Do not count rows"),
+        (ex.check_superposed, lambda W: ((kept(W).T @ kept(W)).triu(1).abs() > 0.1).any(), "at 60°"),
         (ex.check_dimensionality, lambda W: ex.solution_dimensionality(W).sum(), "shape ()"),
         (ex.check_dimensionality, lambda W: 1 / ((W / W.norm(dim=0)).T @ W).square().sum(1), "numerator"),
         (ex.check_dimensionality, lambda W: W.norm(dim=0) ** 2, "the digon"),
@@ -43,6 +51,7 @@ def test_solution_passes_and_stub_is_not_an_error(check):
             (torch.cat([torch.eye(3)] * 2), torch.cat([torch.eye(3) / 2] * 2, dim=1)),
             "negative inputs",
         ),
+        (ex.check_absolute_value, (torch.full((6, 3), torch.nan), torch.zeros(3, 6)), "off by up to nan"),
     ],
 )
 def test_mistakes_are_named(check, wrong, says):

@@ -19,10 +19,10 @@ def test_stub_and_solution(check, solution, stub):
     assert check(solution), check(solution).message
 
 
-def count(blocks, width, vocabulary, context, *, tied=True, last=True, biases=True, norms=True):
+def count(blocks, width, vocabulary, context, *, tied=True, last=True, biases=True, norms=True, positions=True):
     block = 12 * width**2 + (9 * width if biases else 0) + (4 * width if norms else 0)
     return (
-        (vocabulary + context) * width
+        (vocabulary + (context if positions else 0)) * width
         + blocks * block
         + (2 * width if last else 0)
         + (0 if tied else vocabulary * width)
@@ -36,11 +36,16 @@ def count(blocks, width, vocabulary, context, *, tied=True, last=True, biases=Tr
         ("last", "LayerNorm after the last block"),
         ("biases", "the biases"),
         ("norms", "two LayerNorms"),
+        ("positions", "a table of their own"),
     ],
 )
 def test_count_parameters_names_what_is_missing(missing, says):
     verdict = exercises.check_count_parameters(lambda *sizes: count(*sizes, **{missing: False}))
     assert not verdict and says in verdict.message
+
+
+def test_the_hint_does_not_give_the_count_away():
+    assert "12" not in (hint := exercises.check_count_parameters(None).message) and "8 M²" not in hint
 
 
 @pytest.mark.parametrize(
@@ -70,13 +75,34 @@ def with_mean_of_cosines(a, b):
     return torch.linalg.svdvals(bases(a, b)[0].T @ bases(a, b)[1]).mean() ** 2
 
 
+def without_squares(a, b):
+    q, r = bases(a, b)
+    return (q.T @ r).abs().sum() / len(a)
+
+
+def with_cosines(a, b):
+    return torch.linalg.svdvals(bases(a, b)[0].T @ bases(a, b)[1]).mean()
+
+
+def of_one_basis(a, b):
+    return (a @ b.T).square().sum() / (a @ a.T).square().sum().sqrt() / (b @ b.T).square().sum().sqrt()
+
+
 def without_bases(a, b):
     unit = torch.nn.functional.normalize
     return (unit(a, dim=-1) @ unit(b, dim=-1).T).square().sum() / len(a)
 
 
 @pytest.mark.parametrize(
-    ("mistake", "says"), [(with_sum, "divide by D"), (with_mean_of_cosines, "Square the cosines"), (without_bases, "")]
+    ("mistake", "says"),
+    [
+        (with_sum, "divide by D"),
+        (with_mean_of_cosines, "before the mean"),
+        (without_squares, "the cosines themselves"),
+        (with_cosines, "the cosines themselves"),
+        (of_one_basis, "make the rows orthonormal first"),
+        (without_bases, "overlaps with itself by 1"),
+    ],
 )
 def test_overlap_mistakes(mistake, says):
     verdict = exercises.check_overlap(mistake)

@@ -30,6 +30,14 @@ def test_one_bar_per_place_coloured_by_token():
     figure.to_json()
 
 
+def test_text_stands_beside_a_bar_that_is_too_short_for_it():
+    short = Context(before="", token=" Mary", after=" in the garden of her aunt", activation=0.2)
+    silent = Context(before="", token=" Mary", after=" at home", activation=-0.1)
+    (bars,) = plots.neuron_contexts([CONTEXT, short, silent], "t").data
+    assert list(bars.textposition) == ["inside", "outside", "outside"]
+    assert list(bars.text[1:]) == [" in the garden of her aunt", " at home"]
+
+
 def test_the_histogram_marks_chance_and_the_neuron():
     figure = plots.words_per_neuron(torch.rand(50) * 5 + 1, chance=5.0, shown=6.0, title="t")
     notes = {annotation.text: annotation.x for annotation in figure.layout.annotations}

@@ -77,3 +77,11 @@ def test_a_habit_is_named():
     assert "themselves" in heads.habit(torch.eye(size), words)
     assert "start mark" in heads.habit(start, words)
     assert heads.habit(copying, words).startswith("100% of the repeated tokens")
+
+
+def test_one_word_said_twice_makes_no_habit_of_copying():
+    words = ["<s>", "Lily", "saw", "a", "dog", "and", "Lily", "ran", "home"]
+    pattern = torch.zeros(len(words), len(words))
+    pattern[:, 0] = 1
+    pattern[6] = torch.eye(len(words))[2]  # behind the first "Lily"
+    assert heads.habit(pattern, words).endswith("look most at the start mark")
