@@ -121,14 +121,14 @@ class Results:
 
 
 def together(runs: list[Run]) -> Iterator[list[Run]]:
-    """Runs that can share their batches, at most six at a time: the activations are read once."""
-    left = list(runs)
-    while left:
-        first = left[0]
-        group = [r for r in left if (r.part, r.d_sae, r.k, r.seed, r.steps, r.batch_size)
-                 == (first.part, first.d_sae, first.k, first.seed, first.steps, first.batch_size)][:6]  # fmt: skip
-        yield group
-        left = [r for r in left if r not in group]
+    """Runs that share their batches, in the order of `runs`: the activations are read once. "relu", whose dense steps
+    take several times as long, goes by itself at the end, so that the others need not wait for it."""
+    groups: dict[tuple, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.method == "relu"):
+        shared = (run.method == "relu", run.part, run.d_sae, run.k, run.seed, run.steps, run.batch_size)
+        groups.setdefault(shared, []).append(run)
+    for group in groups.values():
+        yield from (group[i : i + 6] for i in range(0, len(group), 6))
 
 
 def train_together(runs: list[Run], store: ActivationStore, checkpoint: Path, device: str) -> list[TrainingRun]:
