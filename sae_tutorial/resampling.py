@@ -13,7 +13,7 @@ from torch import Tensor
 from sae_tutorial.autoencoder import SparseAutoencoder
 from sae_tutorial.descent import Descent
 
-QUIET = 0.2  # the new encoder vector's norm, as a part of the mean over the living
+QUIET = 0.2  # the norm of a new encoder vector, as a part of the mean over the living
 
 
 @torch.no_grad()
@@ -33,8 +33,9 @@ def resample_(
     The decoder row becomes the token's direction as the encoder sees it, (u − b_dec) / |u − b_dec|, the encoder vector
     the same at 0.2 of the mean norm of the living, and b_enc 0.
     Source: Bricken et al. 2023, Towards Monosemanticity. Ours: the draw is without replacement as long as there are
-    enough tokens; tied weights cannot be quiet, so their b_enc is the mean of the living ones'; and Adam's count of
-    steps goes on, for it is shared by all latents.
+    enough tokens; tied weights cannot be scaled, so their b_enc leaves a latent 0.2 of its strength on its own token
+    (else many new rows of full strength would speak at once); and Adam's count of steps goes on, for all latents share
+    it.
 
     Raises ValueError for a rule with more weights per latent than these (gated, jumprelu), for a transcoder, and if
     every latent is dead.
@@ -51,9 +52,10 @@ def resample_(
     tokens = draw_by_squared_loss(squared_errors(sae, u), n_dead, seed)
     seen_ND = u[tokens] if sae.centre is None else u[tokens] - sae.centre
     direction_ND = torch.nn.functional.normalize(seen_ND, dim=1)
+    strength_N = (seen_ND * direction_ND).sum(1)
     sae.W_dec[dead] = direction_ND
     if config.tied:
-        sae.b_enc[dead] = sae.b_enc[~dead].mean()
+        sae.b_enc[dead] = (QUIET - 1) * strength_N
     else:
         sae.W_enc[:, dead] = QUIET * sae.W_enc[:, ~dead].norm(dim=0).mean() * direction_ND.T
         sae.b_enc[dead] = 0
