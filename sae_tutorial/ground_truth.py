@@ -15,8 +15,8 @@ from torch import Tensor
 def random_directions(n: int, d: int, seed: int = 0) -> Float[Tensor, "n d"]:
     """`n` unit vectors in `d` dimensions, each drawn evenly from the sphere.
 
-    A SparseAutoencoder draws its first dictionary in the same way. The numbers here are others, whatever its seed: else it
-    would start at the truth that it is meant to find.
+    A SparseAutoencoder draws its first dictionary in the same way. The numbers here are others, whatever its seed:
+    else it would start at the truth that it is meant to find.
     """
     generator = torch.Generator().manual_seed(seed + 1_000_003)
     return torch.nn.functional.normalize(torch.randn(n, d, generator=generator), dim=1)

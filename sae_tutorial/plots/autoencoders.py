@@ -63,7 +63,7 @@ def learning_plane(
 def feature_contexts(groups: Mapping[str, Sequence[Context]], title: str) -> go.Figure:
     """The strongest places of some features: a bar for each place, coloured by feature, the text beside and inside."""
     fig = go.Figure()
-    room = 70 / max(context.activation for places in groups.values() for context in places)  # characters in a bar
+    room = 58 / max(context.activation for places in groups.values() for context in places)  # characters in a bar
     labels: list[str] = []
     for index, (name, places) in enumerate(groups.items()):
         colour = PALETTE[index % len(PALETTE)]
@@ -85,9 +85,10 @@ def feature_contexts(groups: Mapping[str, Sequence[Context]], title: str) -> go.
     finish(fig, title, "strength of the feature (units in which E|x|² = 1)", "")
     fig.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels, autorange="reversed", showgrid=False)
     fig.update_yaxes(tickfont={"size": 12})
-    legend = {"orientation": "h", "x": 0, "xref": "container", "y": 1.0, "yanchor": "bottom"}
-    fig.update_layout(width=860, height=170 + 24 * len(labels), legend=legend, margin={"t": 100})
-    return fig.update_layout(title={"x": 0.02, "xref": "container", "y": 0.97, "yanchor": "top"}, bargap=0.15)
+    legend = {"orientation": "h", "title_text": "feature", "x": 0.01, "xref": "container", "yref": "container"}
+    legend |= {"y": 0.01, "yanchor": "bottom"}
+    fig.update_layout(width=860, height=190 + 24 * len(labels), legend=legend, margin={"b": 100}, bargap=0.15)
+    return fig.update_layout(title={"x": 0.02, "xref": "container"})
 
 
 def shares_above(
