@@ -11,7 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sae_tutorial.autoencoder import SparseAutoencoder
+from sae_tutorial.choosing import choose
 from sae_tutorial.descent import Descent
+from sae_tutorial.sae_config import BUDGET_RULES
 
 QUIET = 0.2  # the norm of a new encoder vector, as a part of the mean over the living
 
@@ -66,7 +68,7 @@ def resample_(
 
 def squared_errors(sae: SparseAutoencoder, u: Float[Tensor, "tokens d_in"]) -> Float[Tensor, " tokens"]:
     """|u − û|² of each token, by the rule of training."""
-    codes = sae.allocate(sae.preactivations(u))
+    codes = choose(sae, u) if sae.config.rule in BUDGET_RULES else sae.encode_normalised(u)
     return (sae.decode_normalised(codes, u) - u).square().sum(1)
 
 

@@ -24,9 +24,11 @@ U = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
 DEAD = torch.arange(12) % 4 == 0
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_only_the_dead_change(tied):
-    sae, before = small(tied), small(tied)
+@pytest.mark.parametrize(
+    "kind", [{}, {"tied": True}, {"rule": "mutual_choice", "k": 2}, {"rule": "token_choice", "k": 2}]
+)
+def test_only_the_dead_change(kind):
+    sae, before, tied = small(**kind), small(**kind), "tied" in kind
     assert resample_(sae, U, DEAD) == 3
     for name in ("W_dec", "b_enc") + (() if tied else ("W_enc",)):
         new, old = getattr(sae, name), getattr(before, name)

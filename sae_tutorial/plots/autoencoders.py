@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -141,8 +142,12 @@ def curves(
     *,
     x: str = "training step",
     ticks: Mapping[str, str] | None = None,
+    tops: Mapping[str, float] | None = None,
 ) -> go.Figure:
-    """Panels side by side, each with the same runs as lines over training steps. `ticks`: number formats of a panel."""
+    """Panels side by side, each with the same runs as lines over training steps.
+
+    `ticks` holds number formats of a panel's axis, `tops` where it ends: a first step may be out of all proportion.
+    """
     fig = make_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=0.09)
     for place, (panel, lines) in enumerate(panels.items(), start=1):
         for index, (name, values) in enumerate(lines.items()):
@@ -153,9 +158,10 @@ def curves(
             trace = go.Scatter(x=keep, y=y, mode="lines", line=style, name=name, legendgroup=name, hovertemplate=hover)
             fig.add_trace(trace.update(showlegend=place == 1), 1, place)
         fig.update_xaxes(title_text=x, row=1, col=place)
+        top = (tops or {}).get(panel)
         fig.update_yaxes(rangemode="tozero", tickformat=(ticks or {}).get(panel), row=1, col=place)
-    first = fig.layout.yaxis.title.text or ""
-    finish(fig, title, x, first)
+        fig.update_yaxes(range=None if top is None else [0, top], row=1, col=place)
+    finish(fig, title, x, "")  # the headings of the panels name the other axis
     fig.update_annotations(font_size=13)
     fig.update_layout(legend={"orientation": "h", "x": 0, "y": -0.24, "yanchor": "top"})
     return fig.update_layout(template=NAME, width=790, height=400, margin={"t": 100})
@@ -185,8 +191,11 @@ def pareto(
             )
             fig.add_trace(trace, 1, column)
     ticks = [1, 2, 5, 10, 20, 50, 100, 200]
+    l0 = [point[1] for points in runs.values() for point in points]
+    span = [math.log10(min(l0) / 1.15), math.log10(max(l0) * 1.5)]  # labels stand to the right of their points
+    axis = {"type": "log", "tickvals": ticks, "range": span, "title_text": "L0, features per token (log scale)"}
     for column in (1, 2):
-        fig.update_xaxes(type="log", tickvals=ticks, title_text="L0, features per token (log scale)", row=1, col=column)
+        fig.update_xaxes(**axis, row=1, col=column)
     finish(fig, title, "L0, features per token (log scale)", "FVU, share of variance")
     fig.update_yaxes(title_text=f"{recovered}, share", row=1, col=2)
     fig.update_yaxes(rangemode="tozero", row=1, col=1)
