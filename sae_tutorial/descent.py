@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sae_tutorial.autoencoder import SparseAutoencoder
@@ -77,6 +77,17 @@ class Descent:
         """The same rows of each matrix, a few at a time; all at once on a GPU."""
         rows = max(1, BLOCK // matrices[0].shape[1]) if matrices[0].device.type == "cpu" else matrices[0].shape[0]
         return zip(*(matrix.split(rows) for matrix in matrices))
+
+    @torch.no_grad()
+    def forget(self, latents: Bool[Tensor, " features"]) -> None:
+        """Adam's running moments of these latents start from zero: their weights are not those of before."""
+        by_latent = ("W_dec", "W_enc", "b_enc")
+        mine = {id(p) for name, p in self.sae.named_parameters() if name in by_latent}
+        for p, view in zip(self.parameters, self.views):
+            if id(p) in mine:
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    if moment in self.adam.state[view]:
+                        self.adam.state[view][moment][latents] = 0
 
     def state(self) -> dict:
         return self.adam.state_dict()

@@ -31,6 +31,8 @@ class TrainSettings:
     aux_latents        how many of them a token may use; None: half of d_in
     dead_after         tokens without a match after which a latent counts as dead; Gao et al. 2024 wait for 10 million,
                        in runs of billions
+    resample_at        parts of the run, for example (0.25, 0.5): after each, dead latents start again, on tokens
+                       of that batch (`resampling.resample_`)
     underused_below    aux_zipf: a latent is underused below this part of its target density
     density_window     batches over which running densities are averaged
     rerank_every       feature_choice: steps between two decisions about which feature has which rank. Decisions are
@@ -58,6 +60,7 @@ class TrainSettings:
     aux_zipf: float = 0.0
     aux_latents: int | None = None
     dead_after: int = 200_000
+    resample_at: tuple[float, ...] = ()
     underused_below: float = 0.5
     density_window: int = 100
     rerank_every: int = 100
@@ -79,6 +82,9 @@ class TrainSettings:
                 raise ValueError(f"{name} is a part of the run, 0 to 1, got {getattr(self, name)!r}")
         if self.warmup + self.decay > 1:
             raise ValueError(f"warmup={self.warmup} and decay={self.decay} are more than the whole run; lower one")
+        object.__setattr__(self, "resample_at", tuple(self.resample_at))  # a list is welcome
+        if not all(0 < part < 1 for part in self.resample_at):
+            raise ValueError(f"resample_at are parts of the run between 0 and 1, got {self.resample_at}")
         if self.p_end is not None and not 0 <= self.p_end < 1:
             raise ValueError(f"p_end must be at least 0 and less than 1 (None for plain L1), got {self.p_end!r}")
         if not 0 < self.underused_below <= 1:
@@ -96,6 +102,10 @@ class TrainSettings:
     def penalty_at(self, step: int) -> float:
         """The part of a penalty's coefficient that holds at this step."""
         return min(1.0, (step + 1) / max(1, round(self.penalty_warmup * self.steps)))
+
+    def resamples_after(self, step: int) -> bool:
+        """Whether dead latents start again after this step, the first being 0."""
+        return step + 1 in [round(part * self.steps) for part in self.resample_at]
 
     def reranks_at(self, step: int) -> bool:
         """Whether ranks are decided anew before this step."""

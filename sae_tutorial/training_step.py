@@ -23,6 +23,7 @@ from sae_tutorial.allocation import SparseCodes, ZipfFit, decode, encode_matches
 from sae_tutorial.autoencoder import SparseAutoencoder, table_memory
 from sae_tutorial.descent import Descent
 from sae_tutorial.feature_use import FeatureUse, middle_law, rerank_
+from sae_tutorial.resampling import resample_
 from sae_tutorial.sae_config import BUDGET_RULES
 from sae_tutorial.train_settings import TrainSettings, encoder_dtype_here
 
@@ -72,9 +73,17 @@ class Trainee:
         self.use.count(losses.density, len(u))
         dead = self.use.dead(settings.dead_after).float().mean()
         row = (losses.loss, losses.fvu, losses.density.sum(), dead, losses.aux, losses.penalty, grad_norm, lr)
+        if settings.resamples_after(self.step):
+            self.resample(u)
         self.metrics[:, self.step] = torch.stack([torch.as_tensor(v, device=self.metrics.device).detach() for v in row])
         self.step += 1
         sae.tokens_seen += len(u)
+
+    def resample(self, u: Float[Tensor, "tokens d_in"]) -> None:
+        """Dead latents start again, and count as alive until they have been silent for as long once more."""
+        dead_F = self.use.dead(self.settings.dead_after)
+        resample_(self.sae, u, dead_F, self.descent, seed=self.settings.seed + self.step)
+        self.use.silent[dead_F] = 0
 
     # ------------------------------------------------------------------ rules with a budget
 

@@ -1,0 +1,75 @@
+"""Data whose features are known, and how well a dictionary finds them again: judges that a language model cannot give.
+
+Letters of shapes: B tokens, N true directions, F rows of a dictionary, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def random_directions(n: int, d: int, seed: int = 0) -> Float[Tensor, "n d"]:
+    """`n` unit vectors in `d` dimensions, each drawn evenly from the sphere.
+
+    A SparseAutoencoder draws its first dictionary in the same way. The numbers here are others, whatever its seed:
+    else it would start at the truth that it is meant to find.
+    """
+    generator = torch.Generator().manual_seed(seed + 1_000_003)
+    return torch.nn.functional.normalize(torch.randn(n, d, generator=generator), dim=1)
+
+
+def sparse_strengths(
+    n_tokens: int, frequency: float | Float[Tensor, " n"], n: int | None = None, seed: int = 0
+) -> Float[Tensor, "tokens n"]:
+    """How strong each feature is in each token: on with its `frequency`, and then uniform in [0.5, 1.5], else 0.
+
+    `frequency` is one number for each feature, or one for all `n` of them. Features are independent of each other.
+    A feature that is on is never faint, so that "on or off?" has an answer: our choice.
+    Raises ValueError for a frequency outside (0, 1], and where the number of features is not said, or said twice.
+    """
+    if isinstance(frequency, Tensor) != (n is None):
+        raise ValueError("give n with one frequency for all features, and leave it away with a frequency for each")
+    p_N = frequency if isinstance(frequency, Tensor) else torch.full((n or 0,), float(frequency))
+    if not ((p_N > 0) & (p_N <= 1)).all():
+        raise ValueError(f"frequency spans [{p_N.min():.3g}, {p_N.max():.3g}]; it must lie in (0, 1]")
+    generator = torch.Generator().manual_seed(seed)
+    on_BN = torch.rand(n_tokens, len(p_N), generator=generator) < p_N
+    return on_BN * (0.5 + torch.rand(n_tokens, len(p_N), generator=generator))
+
+
+def best_cosines(directions: Float[Tensor, "n d"], dictionary: Float[Tensor, "features d"]) -> Float[Tensor, " n"]:
+    """For each direction, the largest cosine with a row of the dictionary: 1 if the dictionary has it.
+
+    Signs count: a row that points the other way has not found the direction. Norms do not.
+    """
+    rows, targets = (torch.nn.functional.normalize(m.detach(), dim=1) for m in (dictionary, directions))
+    best = [(part @ rows.T).amax(1) for part in targets.split(4096)]
+    return torch.cat(best)
+
+
+def mean_max_cosine(directions: Float[Tensor, "n d"], dictionary: Float[Tensor, "features d"]) -> float:
+    """MMCS: the mean over directions of the best cosine in the dictionary. Not symmetric: what is asked is whether the
+    dictionary has the directions, not whether it has others besides.
+
+    Random dictionaries have an MMCS well above 0 that grows with their size: compare with `random_directions`.
+    Source: Sharkey, Braun & Millidge 2022.
+    """
+    return float(best_cosines(directions, dictionary).mean())
+
+
+def share_with_twin(dictionaries: Sequence[Float[Tensor, "features d"]], cosine: float = 0.9) -> list[float]:
+    """For each dictionary, the share of its rows that have a twin (best cosine above `cosine`) in every other one.
+
+    Raises ValueError for fewer than two dictionaries.
+    """
+    if len(dictionaries) < 2:
+        raise ValueError(f"dictionaries has {len(dictionaries)}; a twin needs at least 2")
+    shares = []
+    for i, mine in enumerate(dictionaries):
+        others = [best_cosines(mine, other) > cosine for j, other in enumerate(dictionaries) if j != i]
+        shares.append(float(torch.stack(others).all(0).float().mean()))
+    return shares
