@@ -1,7 +1,7 @@
 """Arithmetic with embeddings: is a relation between words one and the same vector?
 
-A relation is a list of pairs (from, to) of token ids, such as ("he", "she"), ("father", "mother"). If "to minus from" is
-the same vector for every pair, then a2 = a1 − b1 + b2 for any two of its pairs: the parallelogram of king and queen.
+A relation is a list of pairs (from, to) of token ids, such as ("he", "she") and ("father", "mother"). If "to minus
+from" is the same vector for every pair, then a2 = a1 − b1 + b2 for any two of its pairs.
 
 Letters of shapes: V vocabulary, M embedding dimension, P pairs of one relation.
 Source: Mikolov, Yih & Zweig 2013. The comparison with plain neighbours follows Linzen 2016 (arXiv 1606.07736).
@@ -15,14 +15,31 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+# Pairs whose words are single tokens of the embedded model; which pairs is our choice.
+RELATIONS = {
+    "he → she": "he she, him her, his her, himself herself, boy girl, father mother, brother sister, man woman, "
+    "son daughter, uncle aunt, husband wife, Mr Mrs, King Queen, Prince Princess, boys girls, men women, lord lady",
+    "go → going": "go going, come coming, look looking, walk walking, take taking, make making, say saying, "
+    "run running, think thinking, stand standing, sit sitting, try trying, talk talking, play playing",
+    "is → was": "is was, are were, has had, go went, come came, take took, give gave, see saw, say said, "
+    "look looked, walk walked, know knew, find found, make made, think thought, tell told, run ran, get got, "
+    "ask asked, want wanted, turn turned, seem seemed, begin began, stand stood, sit sat, hear heard, feel felt",
+    "one → many": "man men, woman women, boy boys, girl girls, child children, bird birds, tree trees, day days, "
+    "hand hands, eye eyes, friend friends, word words, thing things, horse horses, house houses, year years, "
+    "flower flowers, foot feet, book books, animal animals, hour hours, door doors, arm arms, head heads",
+    "n → n + 1": "one two, two three, three four, four five, five six, six seven, seven eight, eight nine, nine ten",
+    "opposites": "good bad, big small, long short, old young, hot cold, light dark, high low, rich poor, white black, "
+    "first last, up down, in out, before after",
+}
+
 
 @dataclass(frozen=True)
 class Hits:
     """Share of the questions "b1 is to a1 as b2 is to ?" of one relation that end at the right word.
 
     `arithmetic` asks for the token nearest to a1 − b1 + b2, the three words of the question left out, as is usual.
-    `inputs_allowed` does not leave them out. `neighbour` forgets the arithmetic: the token nearest to b2, the three left
-    out as well, so it shows what that exclusion alone achieves.
+    `inputs_allowed` does not leave them out. `neighbour` forgets the arithmetic: the token nearest to b2, the three
+    left out as well, so it shows what that exclusion alone achieves.
     """
 
     arithmetic: float
@@ -64,11 +81,9 @@ def hits(unit_VM: Float[Tensor, "vocab model"], pairs_P2: Int[Tensor, "pairs 2"]
     return Hits(share(query_QM, True), share(unit_VM[b2], True), share(query_QM, False), len(a2))
 
 
-def offset_cosine(unit_VM: Float[Tensor, "vocab model"], pairs_P2: Int[Tensor, "pairs 2"]) -> float:
-    """Mean cosine between the offsets (to − from) of different pairs: 1 if the relation is one vector, 0 if it is none."""
-    offsets_PM = torch.nn.functional.normalize(unit_VM[pairs_P2[:, 1]] - unit_VM[pairs_P2[:, 0]], dim=-1)
-    n = len(offsets_PM)
-    return float(((offsets_PM @ offsets_PM.T).sum() - n) / (n * (n - 1)))
+def offsets(unit_VM: Float[Tensor, "vocab model"], pairs_P2: Int[Tensor, "pairs 2"]) -> Float[Tensor, "pairs model"]:
+    """What must be added to "from" to get "to", for every pair."""
+    return unit_VM[pairs_P2[:, 1]] - unit_VM[pairs_P2[:, 0]]
 
 
 def mismatched(pairs_P2: Int[Tensor, "pairs 2"]) -> Int[Tensor, "pairs 2"]:
@@ -77,9 +92,14 @@ def mismatched(pairs_P2: Int[Tensor, "pairs 2"]) -> Int[Tensor, "pairs 2"]:
 
 
 def ridge_held_out(
-    x_PM: Float[Tensor, "points model"], y_P: Float[Tensor, "points"], *, folds: int = 10, ridge: float = 0.1, seed: int = 0
+    x_PM: Float[Tensor, "points model"],
+    y_P: Float[Tensor, "points"],
+    *,
+    folds: int = 10,
+    ridge: float = 0.1,
+    seed: int = 0,
 ) -> Float[Tensor, "points"]:
-    """For each point, what a linear map fitted without its fold predicts for y (least squares with `ridge`·‖w‖² added)."""
+    """For each point, what a linear map fitted without its fold says about y (least squares + `ridge`·‖w‖²)."""
     order = torch.randperm(len(y_P), generator=torch.Generator().manual_seed(seed))
     predicted_P = torch.empty_like(y_P)
     for fold in range(folds):

@@ -1,7 +1,8 @@
 """Directions to read activations by: found without labels, and judged by how few of them a token needs.
 
-Four ways to choose a dictionary of unit directions (principal components, independent components, cluster centres, random
-ones), and one way to use any of them: matching pursuit, which takes for each token the directions that serve it best.
+Four ways to choose a dictionary of unit directions (principal components, independent components, cluster centres,
+random ones), and one way to use any of them: matching pursuit, which takes for each token the directions that
+serve it best.
 
 Letters of shapes: B tokens, D dimensions, F directions of a dictionary. A dictionary is (F, D), rows of length 1.
 """
@@ -30,7 +31,9 @@ def excess_kurtosis(x_BD: Float[Tensor, "tokens dims"]) -> Float[Tensor, "dims"]
     return z_BD.pow(4).mean(0) / z_BD.square().mean(0).square() - 3
 
 
-def random_rotation(dims: int, *, seed: int = 0, keep: Float[Tensor, "dims"] | None = None) -> Float[Tensor, "dims dims"]:
+def random_rotation(
+    dims: int, *, seed: int = 0, keep: Float[Tensor, "dims"] | None = None
+) -> Float[Tensor, "dims dims"]:
     """A rotation (or reflection) drawn uniformly; with `keep`, one that leaves that vector where it is."""
     generator = torch.Generator().manual_seed(seed)
     first = torch.zeros(dims, 0) if keep is None else keep.reshape(dims, 1).float()
@@ -136,7 +139,11 @@ def pursuit(
 
 
 def pursuit_curve(
-    x_BD: Float[Tensor, "tokens dims"], mean_D: Float[Tensor, "dims"], dictionary_FD: Dictionary, k: int, chunk: int = 512
+    x_BD: Float[Tensor, "tokens dims"],
+    mean_D: Float[Tensor, "dims"],
+    dictionary_FD: Dictionary,
+    k: int,
+    chunk: int = 512,
 ) -> Float[Tensor, "steps"]:
     """Share of the variance of x that 0, 1, …, k directions per token explain, the directions chosen by `pursuit`.
 
@@ -156,8 +163,10 @@ def projection_curve(
     return start + torch.cat([torch.zeros(1), (taken_F / total).cumsum(0)])
 
 
-def in_turned_axes(function: Callable[[Tensor], Tensor], rotation: Float[Tensor, "dims dims"]) -> Callable[[Tensor], Tensor]:
-    """`function`, worked out on rotated axes: x -> Qᵀ function(Q x). The same as `function` if it has no favourite axes."""
+def in_turned_axes(
+    function: Callable[[Tensor], Tensor], rotation: Float[Tensor, "dims dims"]
+) -> Callable[[Tensor], Tensor]:
+    """`function`, worked out on rotated axes: x -> Qᵀ function(Q x). No different if it has no favourite axes."""
     return lambda x: function(x @ rotation.T) @ rotation
 
 

@@ -9,8 +9,8 @@ space and X_i = T_iᵀ ∇g the gradients seen from inside (d × p), look for
 The second term is one length per function, over all points together, so a function is used everywhere or not at all.
 
 Letters of shapes: N points, D ambient dimensions, K = d tangent dimensions, P functions.
-Sources: Koelle, Zhang, Meila & Chen (arXiv 1811.11891); Zhang, Koelle & Meila (arXiv 2302.00263). Our choices: neighbours
-and their weights, the solver, and the length of the path.
+Sources: Koelle et al. (arXiv 1811.11891); Zhang, Koelle & Meila, Dictionary-based Manifold Learning (arXiv 2302.00263).
+Our choices: neighbours and their weights, the solver, and what counts as used.
 """
 
 from __future__ import annotations
@@ -25,14 +25,20 @@ from torch import Tensor
 Function = Callable[[Float[Tensor, "dims"]], Float[Tensor, ""]]
 
 
-def torus(
-    n: int, *, big: float = 3.0, small: float = 1.0, seed: int = 0
-) -> tuple[Float[Tensor, "points 2"], Float[Tensor, "points 3"]]:
-    """`n` random points of a torus around the z axis: their two angles (around the axis, around the tube), and where they are."""
-    angles_N2 = (2 * torch.rand(n, 2, generator=torch.Generator().manual_seed(seed)) - 1) * math.pi
-    around, tube = angles_N2.T
-    ring = big + small * tube.cos()
-    return angles_N2, torch.stack([ring * around.cos(), ring * around.sin(), small * tube.sin()], dim=1)
+def two_wheels(
+    n: int, *, sensors: int = 10, noise: float = 0.02, seed: int = 0
+) -> tuple[Float[Tensor, "points 2"], Float[Tensor, "points sensors"], Float[Tensor, "sensors 4"]]:
+    """Two wheels that turn on their own, watched by sensors that see mixtures of both: a torus in many dimensions.
+
+    Returns the two angles of each of `n` random states, in (−π, π); the sensors' readings
+    A (cos u, sin u, cos v, sin v) + noise; and A, which has orthonormal columns. Only noise depends on `seed`, with the
+    states; the sensors stay the same.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    angles_N2 = (2 * torch.rand(n, 2, generator=generator) - 1) * math.pi
+    rims_N4 = torch.stack([angles_N2.cos(), angles_N2.sin()], dim=2).flatten(1)
+    A_D4 = torch.linalg.qr(torch.randn(sensors, 4, generator=torch.Generator().manual_seed(0))).Q
+    return angles_N2, rims_N4 @ A_D4.T + noise * torch.randn(n, sensors, generator=generator), A_D4
 
 
 def tangent_frames(
@@ -60,8 +66,8 @@ def tangent_gradients(
 ) -> Float[Tensor, "points tangent functions"]:
     """X_i: every function's gradient at every point, in the coordinates of the tangent frame.
 
-    Each function is scaled so that its gradient in the ambient space has a root mean square length of 1 over the points;
-    so units do not matter, and what a function does off the surface counts against it.
+    Each function is scaled so that its gradient in the ambient space has a root mean square length of 1 over the
+    points; so units do not matter, and what a function does off the surface counts against it.
     """
     slopes = [torch.func.vmap(torch.func.grad(function))(points_ND) for function in functions]
     slopes_NDP = torch.stack([s / s.square().sum(1).mean().sqrt().clamp(min=1e-12) for s in slopes], dim=2)
@@ -76,7 +82,7 @@ def largest_penalty(X_NKP: Float[Tensor, "points tangent functions"]) -> float:
 def shrink_groups(
     B_NPK: Float[Tensor, "points functions tangent"], threshold: float
 ) -> Float[Tensor, "points functions tangent"]:
-    """The proximal step of Σ_j ‖B_·j·‖: every function's block is shortened by `threshold`, or set to zero if too short."""
+    """The proximal step of Σ_j ‖B_·j·‖: a block is shortened by `threshold`, or zero if it is shorter."""
     lengths_P = group_lengths(B_NPK)
     return B_NPK * (1 - threshold / lengths_P.clamp(min=1e-12)).clamp(min=0)[:, None]
 
@@ -94,7 +100,7 @@ def group_lasso(
     steps: int = 2000,
     tolerance: float = 1e-6,
 ) -> Float[Tensor, "points functions tangent"]:
-    """Minimise Σ_i ‖I − X_i B_i‖² + penalty · Σ_j ‖B_·j·‖ by accelerated proximal gradient descent (FISTA, with restarts).
+    """Minimise Σ_i ‖I − X_i B_i‖² + penalty · Σ_j ‖B_·j·‖ by proximal gradient steps (FISTA, with restarts).
 
     Stops when a step moves B by less than `tolerance` of its length, at the latest after `steps`.
     Source: Beck & Teboulle 2009; restart when the momentum points uphill, O'Donoghue & Candès 2015.
@@ -129,12 +135,6 @@ def group_lasso_path(
     return torch.stack(path)
 
 
-def support(path_LP: Float[Tensor, "penalties functions"], d: int) -> list[int] | None:
-    """The `d` functions that are left at the smallest penalty where exactly `d` are; None if that never happens.
-
-    Going down a path that ends at a small penalty, that is the last agreement on d coordinates.
-    """
-    for used_P in path_LP.flip(0) > 0:
-        if int(used_P.sum()) == d:
-            return torch.where(used_P)[0].tolist()
-    return None
+def used(lengths_P: Float[Tensor, "functions"], share: float = 0.1) -> list[int]:
+    """The functions whose block has at least `share` of the longest block's length."""
+    return torch.where(lengths_P >= share * lengths_P.max())[0].tolist()
