@@ -42,7 +42,7 @@ def check_analogy(answer: Any) -> Verdict:
                 return f"for a, b, c = {a}, {b}, {c} it is token {right}; you say {got}"
         return None
 
-    tests = [one_token, finds_the_corner, leaves_the_question_out]
+    tests = [one_token, leaves_the_question_out, finds_the_corner]
     hint = "one matrix product gives all similarities; set three of them to −inf before the argmax."
     return judge("Exercise 1", answer, tests, hint, "That is the parallelogram. Try words of your own.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -128,8 +129,9 @@ def kurtosis_boxes(kurtosis: Mapping[str, Float[Tensor, "coordinates"]], title: 
             line_width=1.5,
             hoverinfo="x",
         )
-    line = {"color": TEXT, "dash": "dash"}
-    fig.add_vline(x=3, line=line, annotation_text="Gaussian: 3", annotation_position="top")
+    fig.add_vline(x=3, line={"color": TEXT, "dash": "dash"})
+    place = {"x": math.log10(3), "y": 1, "yref": "y domain", "yanchor": "bottom", "showarrow": False}  # on a log axis
+    fig.add_annotation(text="Gaussian: 3", **place)
     finish(fig, title, "kurtosis E[z⁴] of one coordinate (log scale)", "")
     fig.update_xaxes(type="log", tickvals=[2, 3, 5, 10, 30, 100, 300])
     fig.update_yaxes(autorange="reversed")
