@@ -60,15 +60,16 @@ def independent_directions(
 ) -> tuple[Dictionary, Dictionary]:
     """FastICA with g = tanh on the first `n` principal components: what to read, and what is written.
 
-    Returns two dictionaries (n, D): `readers` are the rows of the unmixing matrix, so that (x − mean) @ readers.T gives
-    the independent components up to scale; `writers` are the columns of the mixing matrix, the directions that those
-    components add to x. For orthonormal dictionaries the two are the same; here they are not. A component and its
+    Returns two dictionaries (n, D), of fewer than n if x fills fewer dimensions. `readers` are the rows of the unmixing
+    matrix, so that (x − mean) @ readers.T gives the independent components up to scale. `writers` are the columns of the
+    mixing matrix, the directions that those components add to x. For orthonormal dictionaries the two are the same; here they are not. A component and its
     negative are one and the same; each is turned so that its rare loud side is positive.
 
     Source: Hyvärinen & Oja 2000, symmetric decorrelation.
     """
     centred_BD = x_BD - x_BD.mean(0)
     values_D, vectors_DD = torch.linalg.eigh(centred_BD.T @ centred_BD / len(x_BD))
+    n = min(n, int((values_D > 1e-6 * values_D[-1]).sum()))  # an empty dimension cannot be brought to variance 1
     values_N, vectors_DN = values_D[-n:], vectors_DD[:, -n:]
     white_BN = centred_BD @ (vectors_DN / values_N.sqrt())  # covariance = identity
     W_NN = _haar(n, torch.Generator().manual_seed(seed))

@@ -66,6 +66,12 @@ def test_ica_finds_planted_sources_and_their_readers():
     assert ((x - x.mean(0)) @ readers.T).pow(3).mean(0).min() > 0  # the loud side is positive
 
 
+def test_ica_leaves_empty_dimensions_out():
+    x, _ = sparse_sources(n=2_000)
+    readers, writers = directions.independent_directions(torch.cat([x, -x.sum(1, keepdim=True)], dim=1), 7, steps=5)
+    assert readers.shape == writers.shape == (6, 7) and readers.isfinite().all()
+
+
 def test_cluster_centres_find_separate_clusters():
     where = torch.tensor([[10.0, 0], [0, 10.0], [-10.0, -10.0]])
     x = where.repeat(100, 1) + 0.1 * gaussian(300, 2)

@@ -22,7 +22,7 @@ TWILIGHT = "Twilight"  # cyclic: an angle of −π and one of π are the same pl
 def contexts_by_group(groups: Mapping[str, Sequence[Context]], title: str, x: str) -> go.Figure:
     """One bar per place in the text, coloured by group: as `start_here.neuron_contexts`, but for several sources.
 
-    The text before, and the token in bold, stand left of the bar; the text goes on inside it.
+    The text before, and the token in bold, stand left of the bar; the text goes on inside it, or behind a short one.
     """
     fig = go.Figure()
     longest = max(context.activation for contexts in groups.values() for context in contexts)
@@ -37,11 +37,12 @@ def contexts_by_group(groups: Mapping[str, Sequence[Context]], title: str, x: st
             orientation="h",
             name=name,
             marker_color=colour,
-            text=[after(context, int(66 * context.activation / longest)) for context in contexts],
-            textposition="inside",
+            text=[after(context, 34) for context in contexts],
+            textposition=["inside" if context.activation > 0.5 * longest else "outside" for context in contexts],
             insidetextanchor="start",
             textangle=0,
             insidetextfont={"color": on(colour), "size": 12},
+            outsidetextfont={"color": TEXT, "size": 12},
             hovertemplate="%{text}<br>%{x:.2f}<extra></extra>",
         )
     finish(fig, title, x, "")
@@ -153,7 +154,7 @@ def explained_curves(
             hovertemplate=name + "<br>%{x} per token: %{y:.1%}<extra></extra>",
         )
     fig.add_hline(y=level, line={"color": TEXT, "dash": "dot"})
-    note = {"x": 1, "xref": "x domain", "xanchor": "right", "y": level, "yanchor": "bottom", "showarrow": False}
+    note = {"x": math.log10(4), "y": level, "yanchor": "bottom", "showarrow": False}  # a log axis wants log10
     fig.add_annotation(text=level_name, font_size=12, **note)
     finish(fig, title, "directions used per token (log scale)", "variance explained, held-out tokens")
     fig.update_xaxes(type="log", tickvals=[1, 2, 4, 8, 16, 32, 64])
