@@ -23,7 +23,7 @@ def token_kinds(
 
     punctuation      no letter and no digit
     word ending      no space before it, and right behind a letter or an apostrophe: the rest of a word
-    sentence start   the first word behind . ! ? a line break or an end mark, or in its row
+    sentence start   the first word behind . ! ? a line break, an end mark or an opening quotation mark, or in its row
     name             a capital letter where no sentence starts, at least three letters
     common word      one of the 50 most frequent tokens by `counts` (how often each occurs, in this or another text)
     rare word        beyond the 1,000 most frequent
@@ -40,7 +40,7 @@ def token_kinds(
             text = decoded[token]
             kind = _kind(text, before, opens, ranks[token])
             kinds.append(KINDS.index(kind))
-            if _ends_sentence(text):
+            if _ends_sentence(text) or _opens_quotation(text, before):
                 opens = True
             elif kind != "punctuation":
                 opens = False
@@ -63,6 +63,11 @@ def _kind(text: str, before: str, opens: bool, rank: int) -> str:
 
 def _ends_sentence(text: str) -> bool:
     return text == "<|endoftext|>" or "\n" in text or any(mark in text for mark in ".!?")
+
+
+def _opens_quotation(text: str, before: str) -> bool:
+    """A quotation mark with space before it, in this token or at the end of the last."""
+    return text.strip() in ('"', "“", "'", "‘") and (text[0].isspace() or before[-1:].isspace())
 
 
 def mean_by_kind(

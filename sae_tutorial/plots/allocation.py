@@ -174,6 +174,32 @@ def _sums(codes: Tensor) -> tuple[list[int], list[int]]:
     return (codes > 0).sum(1).tolist(), (codes > 0).sum(0).tolist()
 
 
+# ---------------------------------------------------------------------- prices
+
+
+def prices(each: Mapping[str, Float[Tensor, " buyers"]], everybody: float, title: str, bins: int = 40) -> go.Figure:
+    """A histogram of prices per panel (one price for each token, or each feature), with the price for all as a line."""
+    fig = make_subplots(1, len(each), subplot_titles=[f"price {name}" for name in each], horizontal_spacing=0.1)
+    colours = (look("Token Choice")[0], look("Feature Choice")[0])
+    for place, (name, values) in enumerate(each.items(), start=1):
+        end = max(float(values.quantile(0.995)), 1.3 * everybody)
+        counts, edges = np.histogram(values.clamp(max=end).numpy(), bins=bins, range=(0, end))
+        middle = [round(float(v), 3) for v in (edges[1:] + edges[:-1]) / 2]
+        hover = "price %{x:.2f}: %{y}<extra></extra>"
+        bars = go.Bar(
+            x=middle, y=counts.tolist(), marker_color=colours[(place - 1) % 2], name=name, hovertemplate=hover
+        )
+        fig.add_trace(bars, 1, place)
+        line = {"color": look("Mutual Choice")[0], "dash": "dash", "width": 2}
+        note = {"annotation_text": "Mutual Choice", "annotation_font_color": look("Mutual Choice")[0]}
+        fig.add_vline(x=everybody, line=line, row=1, col=place, **(note if place == 1 else {}))
+        fig.update_xaxes(title_text="price: the weakest affinity that gets in", row=1, col=place)
+    finish(fig, title, "price: the weakest affinity that gets in", "tokens")
+    fig.update_yaxes(title_text="features", row=1, col=2)
+    fig.update_layout(bargap=0.05, showlegend=False, width=860, margin={"t": 100})
+    return fig
+
+
 # ---------------------------------------------------------------------- who gets the budget
 
 
