@@ -22,6 +22,7 @@ VOCABULARY = [
     '"',
     "Yes",
     " I",
+    ' "',
 ]
 COUNTS = torch.tensor([5] * len(VOCABULARY))
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from sae_tutorial.plots.style import PALETTE, SEQUENTIAL, TEXT, finish
+from sae_tutorial.plots.style import PALETTE, TEXT, finish
 from sae_tutorial.plots.text import floats, label
 
 # One colour and one marker for each rule or method, the same in every figure of the notebook.
@@ -42,16 +42,17 @@ def tables(
     tokens: Sequence[str],
     title: str,
 ) -> go.Figure:
-    """One table per rule: grey where a token and a feature have an affinity, in colour where they were matched.
+    """One table per rule: grey where a token and a feature have an affinity, in colour where they were matched, deeper
+    the stronger it is.
 
     Behind each row and below each column stands how many matches it got. `chosen` holds dense codes.
     """
     n_tokens, n_features = affinities.shape
     fig = make_subplots(1, len(chosen), subplot_titles=list(chosen), shared_yaxes=True, horizontal_spacing=0.055)
     top = float(affinities.max())
-    for place, codes in enumerate(chosen.values(), start=1):
-        fig.add_trace(_heat(affinities, "Greys", top, opacity=0.35, named=tokens), 1, place)
-        fig.add_trace(_heat(codes.where(codes > 0, math.nan), SEQUENTIAL, top, named=tokens, bar=place == 1), 1, place)
+    for place, (name, codes) in enumerate(chosen.items(), start=1):
+        fig.add_trace(_heat(affinities, tokens, top), 1, place)
+        fig.add_trace(_heat(codes, tokens, top, look(name)[0]), 1, place)
         rows, columns = (codes > 0).sum(1).tolist(), (codes > 0).sum(0).tolist()
         fig.add_trace(_counts([n_features + 0.1] * n_tokens, list(range(n_tokens)), rows), 1, place)
         fig.add_trace(_counts(list(range(n_features)), [n_tokens] * n_features, columns), 1, place)
@@ -59,7 +60,7 @@ def tables(
     fig.update_yaxes(range=[n_tokens + 0.5, -0.6], showgrid=False, zeroline=False, ticks="")
     finish(fig, title, "feature", "")
     names = {"tickvals": list(range(n_tokens)), "ticktext": [label(token) for token in tokens]}
-    fig.update_layout(yaxis=names, width=900, height=150 + 21 * n_tokens, margin={"t": 90, "r": 90})
+    fig.update_layout(yaxis=names, width=900, height=150 + 21 * n_tokens, margin={"t": 90})
     return fig.update_annotations(font_size=14)
 
 
@@ -80,10 +81,10 @@ def budget_explorer(
     grid = {"rows": 2, "cols": 2, "row_heights": [0.22, 0.78], "column_widths": [0.78, 0.22]}
     fig = make_subplots(**grid, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.03)
     top, names, first = float(affinities.max()), list(chosen), list(budgets).index(start)
-    fig.add_trace(_heat(affinities, "Greys", top, opacity=0.35, named=tokens), 2, 1)
+    fig.add_trace(_heat(affinities, tokens, top), 2, 1)
     for name in names:
         codes, shown = chosen[name][first], name == names[-1]
-        heat = _heat(codes.where(codes > 0, math.nan), SEQUENTIAL, top, named=tokens)
+        heat = _heat(codes, tokens, top, look(name)[0])
         per_token, per_feature = _sums(codes)
         bar = {"marker_color": look(name)[0], "visible": shown, "showlegend": False}
         fig.add_trace(heat.update(visible=shown), 2, 1)
@@ -100,7 +101,7 @@ def budget_explorer(
         for name in names:
             codes = chosen[name][i]
             per_token, per_feature = _sums(codes)
-            new["z"] += [_cells(codes.where(codes > 0, math.nan)), None, None]
+            new["z"] += [_cells(codes), None, None]
             new["x"] += [list(range(n_features)), per_token, list(range(n_features))]
             new["y"] += [list(range(n_tokens)), list(range(n_tokens)), per_feature]
         where = list(range(1, 1 + 3 * len(names)))
@@ -114,7 +115,9 @@ def budget_explorer(
         for name in names
     ]
     finish(fig, title, "", "tokens")
-    most = max(int((codes > 0).sum(dim).max()) for each in chosen.values() for codes in each for dim in (1,))
+    most = max(max(_sums(codes)[0]) for each in chosen.values() for codes in each)
+    fig.update_xaxes(ticks="", zeroline=False, row=1, col=1)
+    fig.update_yaxes(ticks="", zeroline=False, row=2, col=2)
     fig.update_xaxes(showgrid=False, zeroline=False, tickvals=[], title_text="feature", row=2, col=1)
     fig.update_xaxes(range=[0, most + 0.5], title_text="features", row=2, col=2)
     fig.update_yaxes(range=[0, n_tokens + 0.5], title_text="tokens", row=1, col=1)
@@ -130,38 +133,37 @@ def budget_explorer(
     place = {
         "x": 0,
         "xanchor": "left",
-        "y": 1.04,
+        "y": 1.03,
         "yanchor": "bottom",
         "font": {"color": TEXT},
         "bgcolor": "rgba(0,0,0,0)",
     }
-    fig.update_layout(sliders=[slider], updatemenus=[menu | place], width=800, height=620, margin={"t": 110})
+    fig.update_layout(
+        sliders=[slider], updatemenus=[menu | place], width=800, height=640, margin={"t": 120}, title_y=0.97
+    )
     return fig
 
 
-def _heat(
-    z: Tensor, colours: str, top: float, *, named: Sequence[str], opacity: float = 1.0, bar: bool = False
-) -> go.Heatmap:
-    places = [[label(token)] * z.shape[1] for token in named]
-    colorbar = {"title": {"text": "affinity", "side": "right"}, "thickness": 12, "outlinewidth": 0, "x": 1.04}
+def _heat(z: Tensor, named: Sequence[str], top: float, colour: str | None = None) -> go.Heatmap:
+    """Matches in a colour that deepens with the affinity; without a colour, all affinities in one faint grey."""
+    red, green, blue = (int((colour or "#808080")[i : i + 2], 16) for i in (1, 3, 5))
+    faint, deep = (0.2, 0.2) if colour is None else (0.4, 1.0)
     return go.Heatmap(
         z=_cells(z),
         zmin=0,
         zmax=top,
-        colorscale=colours,
-        opacity=opacity,
-        showscale=bar,
-        colorbar=colorbar,
+        colorscale=[[0, f"rgba({red}, {green}, {blue}, {faint})"], [1, f"rgba({red}, {green}, {blue}, {deep})"]],
+        showscale=False,
         xgap=1,
         ygap=1,
-        customdata=places,
+        customdata=[[label(token)] * z.shape[1] for token in named],
         hovertemplate="%{customdata}, feature %{x}: %{z:.2f}<extra></extra>",
     )
 
 
 def _cells(z: Tensor) -> list[list[float | None]]:
-    """Plain numbers; a gap for nothing, and for an affinity of zero."""
-    return [[None if math.isnan(v) or v <= 0 else v for v in row] for row in floats(z, 2)]
+    """Plain numbers; a gap where there is no affinity."""
+    return [[v if v > 0 else None for v in row] for row in floats(z, 2)]
 
 
 def _counts(x: list, y: list, counts: Sequence[int]) -> go.Scatter:
@@ -194,9 +196,10 @@ def prices(each: Mapping[str, Float[Tensor, " buyers"]], everybody: float, title
         note = {"annotation_text": "Mutual Choice", "annotation_font_color": look("Mutual Choice")[0]}
         fig.add_vline(x=everybody, line=line, row=1, col=place, **(note if place == 1 else {}))
         fig.update_xaxes(title_text="price: the weakest affinity that gets in", row=1, col=place)
+        fig.update_yaxes(range=[0, 1.18 * int(counts.max())], row=1, col=place)  # room for the note
     finish(fig, title, "price: the weakest affinity that gets in", "tokens")
     fig.update_yaxes(title_text="features", row=1, col=2)
-    fig.update_layout(bargap=0.05, showlegend=False, width=860, margin={"t": 100})
+    fig.update_layout(bargap=0.05, showlegend=False, width=860, margin={"t": 110})
     return fig
 
 
@@ -275,18 +278,18 @@ def trade(
     return fig.update_layout(width=800, height=460, legend=below(), margin={"b": 110})
 
 
-def company(counts: Sequence[int], alone: int, title: str, bins: int = 1) -> go.Figure:
+def company(counts: Sequence[int], alone: int, title: str) -> go.Figure:
     """How many features one and the same token gets in different batches, and how many the threshold gives it."""
-    hover = "%{x} features: %{y} batches<extra></extra>"
-    fig = go.Figure(go.Histogram(x=list(counts), xbins={"size": bins}, marker_color=PALETTE[1], hovertemplate=hover))
-    fig.add_vline(
-        x=alone,
-        line={"color": PALETTE[0], "width": 3},
-        annotation_text="by the threshold, always",
-        annotation_font_color=PALETTE[0],
-    )
+    values, batches = np.unique(list(counts), return_counts=True)
+    hover = "%{x} features in %{y} batches<extra></extra>"
+    fig = go.Figure(go.Bar(x=values, y=batches, marker_color=look("Mutual Choice")[0], hovertemplate=hover))
+    colour = look("Token Choice")[0]
+    note = {"annotation_text": "by the threshold, in any batch", "annotation_font_color": colour}
+    fig.add_vline(x=alone, line={"color": colour, "width": 3}, **note)
     finish(fig, title, "features of the token", "batches")
-    return fig.update_layout(bargap=0.08, margin={"t": 90})
+    fig.update_xaxes(dtick=max(1, int(np.ptp(values)) // 12))
+    fig.update_yaxes(range=[0, 1.15 * int(batches.max())])
+    return fig.update_layout(bargap=0.08)
 
 
 # ---------------------------------------------------------------------- features that starve
@@ -304,10 +307,9 @@ def rank_density(densities: Mapping[str, Float[Tensor, " features"]], floor: flo
         hover = f"{name}<br>rank %{{x}}: %{{y:.2%}} of the tokens<extra></extra>"
         line = {"color": colour, "width": 2.5}
         fig.add_scatter(x=rank, y=values, mode="lines", line=line, name=f"{name}: {dead:.1%} dead", hovertemplate=hover)
-    note = "never fired"
-    fig.add_hline(
-        y=floor, line={"dash": "dash", "color": TEXT, "width": 1}, annotation_text=note, annotation_font_color=TEXT
-    )
+    fig.add_hline(y=floor, line={"dash": "dash", "color": TEXT, "width": 1})
+    place = {"x": 0, "xref": "x domain", "xanchor": "left", "y": math.log10(floor), "yanchor": "bottom"}
+    fig.add_annotation(text="never fired", showarrow=False, font={"color": TEXT, "size": 12}, **place)
     finish(
         fig, title, "rank of the feature, the most frequent first (log scale)", "density, share of tokens (log scale)"
     )
