@@ -20,6 +20,7 @@ LOOKS = {
     "Token Choice": (PALETTE[0], "circle"),
     "Mutual Choice": (PALETTE[1], "square"),
     "Mutual Choice, no help": (PALETTE[7], "square-open"),
+    "Mutual Choice, aux_k": (PALETTE[1], "square"),
     "Mutual Choice, aux_zipf": (PALETTE[3], "diamond"),
     "Feature Choice": (PALETTE[2], "triangle-up"),
     "Feature Choice, Zipf": (PALETTE[2], "triangle-up"),
