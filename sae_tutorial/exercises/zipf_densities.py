@@ -83,7 +83,7 @@ def check_tokens_needed(answer: Any) -> Verdict:
         for density, error in ((0.01, 0.1), (1e-5, 0.1), (1e-5, 0.5)):
             got, right = float(answer(density, error)), solution_tokens_needed(density, error)
             if abs(got * error - right * error**2) < 1e-6 * right:
-                return f"for density {density:g} and error {error:g} you have 1 / (density · error): noise falls with the root of the count"
+                return "you have 1 / (density · error), but noise falls with the root of the count only"
             if abs(got - right) > 0.02 * right:
                 return f"for density {density:g} and error {error:g} it takes {right:,.0f} tokens, you say {got:,.0f}"
         return None
@@ -102,7 +102,7 @@ def solution_tokens_needed(density: float, error: float) -> float:
 
 
 def check_clipped_head(answer: Any) -> Verdict:
-    """`answer(n_features, n_matches, n_tokens, exponent, offset)`: features that the law gives more than a batch has."""
+    """`answer(n_features, n_matches, n_tokens, exponent, offset)`: who would get more than the batch."""
     cases = ((1024, 32 * 1000, 1000, 1.0, 0.0), (1024, 32 * 1000, 1000, 1.0, 10.0), (4096, 32 * 2048, 2048, 1.5, 5.0))
 
     def right_numbers(answer: Callable) -> str | None:
@@ -139,7 +139,7 @@ def check_simon(answer: Any) -> Verdict:
     def adds_up(answer: Callable) -> str | None:
         counts = counts_of(answer, 0.1)
         if counts.ndim != 1 or counts.sum() != 20_000:
-            return f"every match belongs to one feature, so the counts of n = 20,000 matches sum to n; yours sum to {counts.sum():,.0f}"
+            return f"20,000 matches have 20,000 owners, but your counts sum to {counts.sum():,.0f}"
         if not 1800 < len(counts) < 2200:
             return f"with new = 0.1 about 2,000 features are born in 20,000 matches; you have {len(counts):,}"
         return None
@@ -150,8 +150,8 @@ def check_simon(answer: Any) -> Verdict:
             share, right = float(counts[: len(counts) // 100].sum()) / 20_000, {0.1: (0.42, 0.85), 0.3: (0.2, 0.5)}[new]
             if share < right[0]:
                 return (
-                    f"the densest 1% of features have only {share:.0%} of the matches (new = {new}); a match should copy the "
-                    "feature of an earlier *match* drawn at random, not an earlier *feature*"
+                    f"the densest 1% of features have only {share:.0%} of the matches (new = {new}); a match should "
+                    "copy the feature of an earlier *match* drawn at random, not an earlier *feature*"
                 )
             if share > right[1]:
                 return f"the densest 1% have {share:.0%} of the matches (new = {new}), too much"

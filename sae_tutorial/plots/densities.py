@@ -61,7 +61,7 @@ def rank_density(
 
 
 def residuals(curves: Mapping[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]], title: str) -> go.Figure:
-    """Density divided by what a law says, along the ranks: name -> (density in falling order, law at the same ranks)."""
+    """Density divided by what a law says, along the ranks: name -> (falling density, law at its ranks)."""
     fig = go.Figure()
     for place, (name, (density, law)) in enumerate(curves.items()):
         ranks = thinned(len(density))
@@ -145,13 +145,15 @@ def intervals(
     return fig.update_layout(width=760, height=170 + 27 * len(labels), margin_t=80)
 
 
-def moved_budget(shares: Float[np.ndarray, "runs runs"], names: Sequence[str], title: str) -> go.Figure:
+def moved_budget(
+    shares: Float[np.ndarray, "laws runs"], laws: Sequence[str], runs: Sequence[str], title: str
+) -> go.Figure:
     """Row: whose law; column: who is given it; number: the share of the budget that lands on other ranks."""
     text = [[f"{value:.0%}" for value in row] for row in shares]
     heat = go.Heatmap(
         z=np.round(shares, 4),
-        x=list(names),
-        y=list(names),
+        x=list(runs),
+        y=list(laws),
         text=text,
         texttemplate="%{text}",
         colorscale=SEQUENTIAL,
@@ -162,7 +164,7 @@ def moved_budget(shares: Float[np.ndarray, "runs runs"], names: Sequence[str], t
     fig = finish(go.Figure(heat), title, "given to", "law of")
     fig.update_yaxes(autorange="reversed", showgrid=False)
     fig.update_xaxes(showgrid=False, tickangle=-35)
-    return fig.update_layout(width=760, height=230 + 34 * len(names))
+    return fig.update_layout(width=760, height=230 + 34 * len(laws))
 
 
 def lines(

@@ -57,7 +57,7 @@ def test_before_and_after_leaves_out_what_cannot_be_drawn():
     [
         plots.rank_density({"a": ZIPF}, "title"),
         plots.residuals({"a": (ZIPF, ZIPF)}, "title"),
-        plots.moved_budget(np.array([[0, 0.1], [0.1, 0]]), ["a", "b"], "title"),
+        plots.moved_budget(np.array([[0, 0.1], [0.1, 0], [0.5, 0.4]]), ["a", "b", "c"], ["a", "b"], "title"),
         plots.lines([1, 2], {"a": [1, 2]}, "title", "step", "Gini", logarithmic=False),
         plots.before_and_after(ZIPF, ZIPF, "title", "early", "late"),
     ],
