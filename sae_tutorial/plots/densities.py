@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -208,29 +209,6 @@ def lines(
     return fig.update_layout(width=760, height=400)
 
 
-def before_and_after(
-    before: Float[np.ndarray, " features"], after: Float[np.ndarray, " features"], title: str, x: str, y: str
-) -> go.Figure:
-    """Each feature a dot: its density early and late, on log axes, with the line of no change."""
-    both = (before > 0) & (after > 0)
-    low, high = float(min(before[both].min(), after[both].min())), float(max(before[both].max(), after[both].max()))
-    fig = go.Figure(
-        go.Scatter(x=[low, high], y=[low, high], mode="lines", name="no change", line={"color": TEXT, "dash": "dot"})
-    )
-    fig.add_trace(
-        go.Scattergl(
-            x=np.round(before[both], 6),
-            y=np.round(after[both], 6),
-            mode="markers",
-            name="a feature",
-            marker={"size": 5, "color": PALETTE[1], "opacity": 0.5},
-            hovertemplate="%{x:.2%} → %{y:.2%}<extra></extra>",
-        )
-    )
-    finish(fig, title, x, y)
-    return _log_log(fig).update_layout(width=700, height=440)
-
-
 # ---------------------------------------------------------------------- shared pieces
 
 
@@ -246,8 +224,8 @@ def _curve(ordered: np.ndarray, name: str, line: dict) -> go.Scatter:
     )
 
 
-def _log_axis(update: object) -> None:
-    update(type="log", dtick=1, exponentformat="power", minor={"ticks": "outside", "ticklen": 3})  # type: ignore[operator]
+def _log_axis(update: Callable[..., Any]) -> None:
+    update(type="log", dtick=1, exponentformat="power", minor={"ticks": "outside", "ticklen": 3})
 
 
 def _log_log(fig: go.Figure) -> go.Figure:

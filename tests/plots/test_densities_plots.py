@@ -47,11 +47,6 @@ def test_lines_draw_a_band_where_there_is_one():
     assert [trace.name for trace in fig.data if trace.name] == ["a", "b"] and len(fig.data) == 3
 
 
-def test_before_and_after_leaves_out_what_cannot_be_drawn():
-    fig = plots.before_and_after(np.array([0, 0.1, 0.2]), np.array([0.1, 0, 0.4]), "title", "early", "late")
-    assert list(fig.data[1].x) == [0.2] and list(fig.data[1].y) == [0.4]
-
-
 @pytest.mark.parametrize(
     "fig",
     [
@@ -59,9 +54,8 @@ def test_before_and_after_leaves_out_what_cannot_be_drawn():
         plots.residuals({"a": (ZIPF, ZIPF)}, "title"),
         plots.moved_budget(np.array([[0, 0.1], [0.1, 0], [0.5, 0.4]]), ["a", "b", "c"], ["a", "b"], "title"),
         plots.lines([1, 2], {"a": [1, 2]}, "title", "step", "Gini", logarithmic=False),
-        plots.before_and_after(ZIPF, ZIPF, "title", "early", "late"),
     ],
-    ids=["rank_density", "residuals", "moved_budget", "lines", "before_and_after"],
+    ids=["rank_density", "residuals", "moved_budget", "lines"],
 )
 def test_titles_and_axis_labels(fig):
     assert fig.layout.title.text == "title"
