@@ -112,7 +112,8 @@ def intervals(
     marks: Mapping[str, float] | None = None,
 ) -> go.Figure:
     """Named groups of rows; each row is (middle, low end, high end), drawn as a dot with a bar."""
-    fig, labels = go.Figure(), []
+    fig = go.Figure()
+    labels: list[str] = []
     for place, (group, rows) in enumerate(groups.items()):
         spans = np.array(list(rows.values()), dtype=float)
         if not len(spans):
