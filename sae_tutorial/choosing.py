@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches, fast
+from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches
+from sae_tutorial.allocation.selection import strongest
 from sae_tutorial.autoencoder import SparseAutoencoder, table_memory
 from sae_tutorial.sae_config import BUDGET_RULES
 
@@ -69,7 +70,7 @@ def choose(
     if not rounded:
         return codes
     exact = encode_matches(u, sae.W_enc, sae.b_enc, codes, sae.centre)
-    return fast.strongest(exact, *sae.budget(len(u), step, slack))
+    return strongest(exact, *sae.budget(len(u), step, slack))
 
 
 def _in_blocks(sae: SparseAutoencoder, u: Tensor, step: int, dtype: torch.dtype | None, slack: float) -> SparseCodes:
