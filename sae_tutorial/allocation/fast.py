@@ -20,30 +20,30 @@ from torch import Tensor
 
 from sae_tutorial.allocation import rules
 from sae_tutorial.allocation.codes import SparseCodes
-from sae_tutorial.allocation.floors import column_floors, guessed_floors, least_positive, row_floors
-from sae_tutorial.allocation.selection import by_feature, compact, strongest
+from sae_tutorial.allocation.floors import feature_floors, guessed_floors, token_floors
+from sae_tutorial.allocation.selection import compact, strongest
+from sae_tutorial.allocation.table import Table, least_positive
 
 
 def token_choice(affinities: Float[Tensor, "tokens features"], k: int) -> SparseCodes:
-    z_BF, k = _table(affinities), min(rules.check_count("k", k), affinities.shape[1])
-    return _codes(affinities, strongest(compact(z_BF, row_floors(z_BF, k)[:, None]), "token", k))
+    table, k = _table(affinities), min(rules.check_count("k", k), affinities.shape[1])
+    return _codes(affinities, strongest(compact(table, token_floors(table, k)[:, None]), "token", k))
 
 
 def feature_choice(
     affinities: Float[Tensor, "tokens features"], capacity: int | Int[Tensor, " features"]
 ) -> SparseCodes:
-    z_BF = _table(affinities)
-    capacity_F = rules.check_capacity(capacity, z_BF)
-    listed = compact(z_BF, column_floors(z_BF, capacity_F)[None, :])
+    table, capacity_F = _table(affinities), rules.check_capacity(capacity, affinities)
+    listed = compact(table, feature_floors(table, capacity_F)[None, :])
     return _codes(affinities, strongest(listed, "feature", capacity_F))
 
 
 def mutual_choice(
     affinities: Float[Tensor, "tokens features"], n_matches: int, *, guess: float | None = None
 ) -> SparseCodes:
-    z_BF, n_matches = _table(affinities), rules.check_count("n_matches", n_matches)
-    for floor in guessed_floors(z_BF.T if by_feature(z_BF) else z_BF, n_matches, guess):
-        listed = compact(z_BF, floor.view(1, 1))
+    table, n_matches = _table(affinities), rules.check_count("n_matches", n_matches)
+    for floor in guessed_floors(table, n_matches, guess):
+        listed = compact(table, floor.view(1, 1))
         if len(listed) >= n_matches:
             break
     return _codes(affinities, strongest(listed, "batch", n_matches))
@@ -52,9 +52,9 @@ def mutual_choice(
 def threshold_choice(
     affinities: Float[Tensor, "tokens features"], threshold: float | Float[Tensor, " features"]
 ) -> SparseCodes:
-    z_BF = _table(affinities)
-    theta_1F = rules.check_threshold(threshold, z_BF).clamp(min=0).expand(z_BF.shape[1])[None, :]
-    listed = compact(z_BF, theta_1F.clamp(min=least_positive(z_BF)))
+    table, theta = _table(affinities), rules.check_threshold(threshold, affinities).clamp(min=0)
+    theta_1F = theta.expand(affinities.shape[1])[None, :]
+    listed = compact(table, theta_1F.clamp(min=least_positive(affinities)))
     return _codes(affinities, listed.where(listed.values > theta_1F[0, listed.features]))
 
 
@@ -62,9 +62,9 @@ for _rule in (token_choice, feature_choice, mutual_choice, threshold_choice):  #
     _rule.__doc__ = getattr(rules, _rule.__name__).__doc__
 
 
-def _table(affinities: Tensor) -> Tensor:
+def _table(affinities: Tensor) -> Table:
     rules.check_table(affinities)
-    return affinities.detach()
+    return Table(affinities)
 
 
 def _codes(affinities: Tensor, codes: SparseCodes) -> SparseCodes:

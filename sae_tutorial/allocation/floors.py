@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.allocation import kernels
-from sae_tutorial.allocation.cpu import ascending
+from sae_tutorial.allocation.table import Table, ascending, least_positive
 
 # Entries looked at to guess mutual_choice's floor, in runs of RUN neighbours, which come in one memory access.
 SAMPLE, RUN = 2**16, 16
@@ -23,9 +23,9 @@ MARGIN = 0.04
 GROUPS = (64, 128, 256, 512)
 
 
-def guessed_floors(z_RC: Tensor, n_matches: int, guess: float | None) -> Iterator[Float[Tensor, ""]]:
-    """Lower and lower guesses, down to the least positive number."""
-    least = least_positive(z_RC)
+def guessed_floors(table: Table, n_matches: int, guess: float | None) -> Iterator[Float[Tensor, ""]]:
+    """Lower and lower guesses for the whole table, down to the least positive number."""
+    z_RC, least = table.rows, least_positive(table.rows)
     if guess is not None and least < guess * (1 - MARGIN) < math.inf and n_matches:
         yield z_RC.new_tensor(guess * (1 - MARGIN))
     slack = 4.0  # standard deviations
@@ -57,25 +57,30 @@ def _sampled_floor(z_RC: Tensor, n_matches: int, slack: float) -> Float[Tensor, 
     return sample.topk(place).values[-1].clamp(min=least)
 
 
-def row_floors(z_BF: Tensor, k: int) -> Float[Tensor, " tokens"]:
-    """`_floors` for each row, from the maxima of its groups."""
+def token_floors(table: Table, k: int) -> Float[Tensor, " tokens"]:
+    """`_floors` for each token, from the maxima of groups of features."""
+    z_BF = table.affinities
     if kernels.serve(z_BF):
         return kernels.floors.line_floors(z_BF, torch.full((z_BF.shape[0],), k, device=z_BF.device), dim=1)
-    return _floors(_group_maxima(z_BF, max(64, 4 * k)), k)
+    groups = max(64, 4 * k)
+    lines = None if table.by_feature else table.lines
+    return _floors(_group_maxima(z_BF if lines is None or lines.shape[1] < groups else lines, groups), k)
 
 
-def column_floors(z_BF: Tensor, capacity_F: Int[Tensor, " features"]) -> Float[Tensor, " features"]:
-    """`_floors` for each column, from few group maxima where few may match, from the whole column where many."""
-    if kernels.serve(z_BF):
-        return kernels.floors.line_floors(z_BF, capacity_F, dim=0)
-    floor_F = torch.empty(z_BF.shape[1], dtype=z_BF.dtype, device=z_BF.device)
-    maxima_FG = _group_maxima(z_BF.T, GROUPS[0])
+def feature_floors(table: Table, capacity_F: Int[Tensor, " features"]) -> Float[Tensor, " features"]:
+    """`_floors` for each feature, from few groups of tokens where few may match, from the whole column where many."""
+    z_FB = table.affinities.T
+    if kernels.serve(z_FB):
+        return kernels.floors.line_floors(z_FB.T, capacity_F, dim=0)
+    floor_F = torch.empty(z_FB.shape[0], dtype=z_FB.dtype, device=z_FB.device)
+    lines = table.lines if table.by_feature else None
+    maxima_FG = _group_maxima(z_FB if lines is None or lines.shape[1] < GROUPS[0] else lines, GROUPS[0])
     smaller = -1.0
     for groups in (*GROUPS, None):
         largest = groups / 4 if groups else math.inf
         these = ((capacity_F > smaller) & (capacity_F <= largest)).nonzero()[:, 0]
         if these.numel():
-            part = (maxima_FG if groups == GROUPS[0] else z_BF.T).index_select(0, these)
+            part = (maxima_FG if groups == GROUPS[0] else z_FB).index_select(0, these)
             floor_F[these] = _floors(_group_maxima(part, groups) if groups else part, capacity_F[these])
         smaller = largest
     return floor_F
@@ -108,8 +113,3 @@ def _floors(z_RG: Tensor, n: int | Int[Tensor, " rows"]) -> Float[Tensor, " rows
         return torch.full((R,), least, dtype=z_RG.dtype, device=z_RG.device)
     floor_R = ascending(z_RG).gather(1, (G - n_R1).clamp(0, G - 1))[:, 0]
     return torch.where(n_R1[:, 0] == 0, math.inf, floor_R.clamp(min=least))
-
-
-def least_positive(z: Tensor) -> float:
-    """The smallest positive number of this precision: not below it means positive."""
-    return torch.finfo(z.dtype).tiny * torch.finfo(z.dtype).eps

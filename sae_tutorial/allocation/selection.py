@@ -7,64 +7,65 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_tutorial.allocation import kernels, rules
 from sae_tutorial.allocation.codes import SparseCodes
-from sae_tutorial.allocation.cpu import ascending, in_threads, numpy_knows
+from sae_tutorial.allocation.table import LINE, Table, ascending, not_below
 
 # Elements per block: on a CPU its mask stays in the cache; elsewhere it stays below what index kernels can count.
-BLOCK = {"cpu": 2**20, "other": 2**28}
+BLOCK = {"cpu": 2**22, "other": 2**28}
 
 
-def compact(z_BF: Tensor, floor: Float[Tensor, "tokens|1 features|1"]) -> SparseCodes:
+def compact(table: Table, floor: Float[Tensor, "tokens|1 features|1"]) -> SparseCodes:
     """The entries that are not below their floor, row after row. Raises ValueError if one of them is NaN or inf."""
-    if kernels.serve(z_BF):
-        return kernels.selection.compact(z_BF, floor)
-    B, F = z_BF.shape
-    if by_feature(z_BF):  # read it as it lies in memory
-        features, tokens, values = _compact_rows(z_BF.T, floor.T)
+    if kernels.serve(table.affinities):
+        return kernels.selection.compact(table.affinities, floor)
+    if table.by_feature:  # read it as it lies in memory
+        features, tokens, values = _compact_rows(table, floor.T)
         order = tokens.int().argsort(stable=True)
         tokens, features, values = tokens[order], features[order], values[order]
     else:
-        tokens, features, values = _compact_rows(z_BF, floor)
+        tokens, features, values = _compact_rows(table, floor)
     if values.numel() and not math.isfinite(values.max()):  # NaN if there is one
         i = int((~values.isfinite()).nonzero()[0])
         raise rules.not_a_number(int(tokens[i]), int(features[i]), float(values[i]))
-    return SparseCodes(values, tokens, features, (B, F))
+    n_tokens, n_features = table.affinities.shape
+    return SparseCodes(values, tokens, features, (n_tokens, n_features))
 
 
-def by_feature(z_BF: Tensor) -> bool:
-    """Whether the table lies in memory feature after feature."""
-    return z_BF.T.is_contiguous() and not z_BF.is_contiguous()
-
-
-def _compact_rows(z_RC: Tensor, floor: Float[Tensor, "rows|1 columns|1"]) -> tuple[Tensor, Tensor, Tensor]:
+def _compact_rows(table: Table, floor: Float[Tensor, "rows|1 columns|1"]) -> tuple[Tensor, Tensor, Tensor]:
     """Row, column and value of each entry that is not below its floor."""
+    z_RC = table.rows
     R, C = z_RC.shape
     rows = max(1, BLOCK.get(z_RC.device.type, BLOCK["other"]) // max(C, 1))
-
-    def block(start: int) -> tuple[Tensor, Tensor]:
-        part = z_RC[start : start + rows]
-        places = _not_below(part, floor if floor.shape[0] == 1 else floor[start : start + rows])
-        return places + start * C, part.reshape(-1).index_select(0, places)
-
-    starts = range(0, max(R, 1), rows)
-    blocks = in_threads(block, starts) if numpy_knows(z_RC) else [block(start) for start in starts]
+    # A line whose columns have floors of their own is as busy as the lowest of them makes it: nothing gained.
+    lines_RL = table.lines if floor.shape[1] == 1 else None
+    blocks = []
+    for start in range(0, max(R, 1), rows):
+        block = slice(start, start + rows)
+        of_block = floor if floor.shape[0] == 1 else floor[block]
+        if lines_RL is None:
+            places = not_below(z_RC[block], of_block)
+            values = z_RC[block].reshape(-1).index_select(0, places)
+        else:
+            places, values = _look_into_lines(z_RC[block], lines_RL[block], of_block)
+        blocks.append((places + start * C, values))
     places_N, values_N = (torch.cat(parts) for parts in zip(*blocks))
     rows_N = places_N // max(C, 1)
     return rows_N, places_N - rows_N * C, values_N
 
 
-def _not_below(z_RC: Tensor, floor: Tensor) -> Int[Tensor, " n"]:
-    """`(~(z_RC < floor)).flatten().nonzero()[:, 0]`; on a CPU numpy does each part several times faster than torch."""
-    if z_RC.device.type != "cpu":
-        return (z_RC < floor).logical_not_().flatten().nonzero()[:, 0]
-    below = np.less(z_RC.numpy(), floor.numpy()) if numpy_knows(z_RC) else (z_RC < floor).numpy()
-    return torch.from_numpy(np.flatnonzero(np.logical_not(below, out=below)))
+def _look_into_lines(
+    z_RC: Tensor, maxima_RL: Tensor, floor: Float[Tensor, "rows|1 1"]
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Places (counted row after row) and values of what is not below its floor, from the lines that may have any."""
+    busy_M = not_below(maxima_RL, floor)
+    z_ML = z_RC.reshape(-1, LINE).index_select(0, busy_M)
+    found = not_below(z_ML, floor if floor.shape[0] == 1 else floor[busy_M // maxima_RL.shape[1]])
+    return busy_M[found // LINE] * LINE + found % LINE, z_ML.view(-1).index_select(0, found)
 
 
 def strongest(listed: SparseCodes, owner: str, budget: int | Int[Tensor, " owners"]) -> SparseCodes:

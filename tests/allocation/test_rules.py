@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_tutorial.allocation import fast, floors, rules, selection
+from sae_tutorial.allocation import table as table_in_memory
 
 CHOICES = ["token_choice", "feature_choice", "mutual_choice", "threshold_choice"]
 both = pytest.mark.parametrize("module", [rules, fast], ids=["rules", "fast"])
@@ -278,15 +279,16 @@ def test_fast_equals_rules(choice, dtype, shape):
 
 @every_choice
 @quick
-@given(table=tables(40, 40), budget=st.integers(0, 60), turned=st.booleans(), threads=st.integers(1, 3))
-def test_fast_equals_rules_with_tiny_blocks_groups_and_samples(choice, table, budget, turned, threads):
-    """The limits that only large tables reach, brought down to small ones; in both layouts; by several threads."""
+@given(table=tables(40, 40), budget=st.integers(0, 60), turned=st.booleans(), line=st.integers(1, 5))
+def test_fast_equals_rules_with_tiny_blocks_groups_and_samples(choice, table, budget, turned, line):
+    """The limits that only large tables reach, brought down to small ones; in both layouts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "BLOCK", {"cpu": 64, "other": 64})
         patch.setattr(floors, "SAMPLE", 16)
         patch.setattr(floors, "RUN", 4)
         patch.setattr(floors, "GROUPS", (4, 8))
-        patch.setattr(torch, "get_num_threads", lambda: threads)
+        patch.setattr(table_in_memory, "LINE", line)
+        patch.setattr(selection, "LINE", line)
         laid = table.T.contiguous().T if turned else table
         assert same(getattr(fast, choice)(laid, budget), getattr(rules, choice)(table, budget))
 
