@@ -166,12 +166,13 @@ def test_small_shapes(module, choice, shape):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_nan_and_inf_are_errors_that_name_the_first(module, choice, bad, dtype):
-    table = torch.randn(300, 40, dtype=dtype)
+    table = torch.randn(320, 64, dtype=dtype)
     table[7, 31] = table[7, 33] = table[8, 0] = bad
-    with pytest.raises(ValueError, match=rf"affinities\[7, 31\] is {bad}"):
-        call(module, choice, table)
-    with pytest.raises(ValueError, match=rf"affinities\[7, 31\] is {bad}"):
-        getattr(module, choice)(table, 0)
+    for laid in (table, table.T.contiguous().T, table[:300, :40]):
+        with pytest.raises(ValueError, match=rf"affinities\[7, 31\] is {bad}"):
+            call(module, choice, laid)
+        with pytest.raises(ValueError, match=rf"affinities\[7, 31\] is {bad}"):
+            getattr(module, choice)(laid, 0)
 
 
 @both
