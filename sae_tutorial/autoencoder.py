@@ -160,10 +160,18 @@ class SparseAutoencoder(nn.Module):
         """Affinities before their ReLU, which no rule needs: only positive entries match. One matrix product, in
         `dtype`, for all features or some; `out` is memory to put them into, without a graph."""
         if out is None and not torch.is_grad_enabled():
-            out = table_memory(len(u), len(self.b_enc[features]), dtype or self.W_dec.dtype, u.device)
+            out = self.table_memory(len(u), len(self.b_enc[features]), dtype or self.W_dec.dtype)
         centred_BD = u if self.centre is None else u - self.centre
         tensors = (self.b_enc[features], centred_BD, self.W_enc[:, features])
         return torch.addmm(*(tensors if dtype is None else (t.to(dtype) for t in tensors)), out=out)
+
+    def table_memory(self, n_tokens: int, n_features: int, dtype: torch.dtype) -> Tensor:
+        """Memory for a table of affinities (tokens, features). On a CPU it lies there feature after feature: the
+        product that fills it is a tenth faster then. Token Choice wants to read the features of a token in one go,
+        which is worth as much."""
+        if self.W_dec.device.type == "cpu" and self.config.rule != "token_choice":
+            return torch.empty(n_features, n_tokens, dtype=dtype).T
+        return torch.empty(n_tokens, n_features, dtype=dtype, device=self.W_dec.device)
 
     def budget(self, n_tokens: int, step: int = 0, slack: float = 0.0) -> tuple[str, int | Int[Tensor, " features"]]:
         """Who has a budget in a batch of training, and how many matches: ("token", k), ("batch", k·B) or ("feature",
@@ -253,11 +261,3 @@ def _wider(budget, slack: float):
     if not slack:
         return budget
     return budget + 4 + ((budget * slack).long() if isinstance(budget, Tensor) else int(budget * slack))
-
-
-def table_memory(n_tokens: int, n_features: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Memory for a table of affinities (tokens, features). On a CPU it lies there feature after feature: the product
-    that fills it is then a tenth faster, and every feature's tokens are neighbours."""
-    if device.type == "cpu":
-        return torch.empty(n_features, n_tokens, dtype=dtype).T
-    return torch.empty(n_tokens, n_features, dtype=dtype, device=device)

@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches, fast
-from sae_tutorial.autoencoder import SparseAutoencoder, table_memory
+from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches
+from sae_tutorial.allocation.selection import strongest
+from sae_tutorial.autoencoder import SparseAutoencoder
 from sae_tutorial.sae_config import BUDGET_RULES
 
 # The largest table of affinities that is made in one piece, in elements: 256 MB of float32 on a CPU.
@@ -69,7 +70,7 @@ def choose(
     if not rounded:
         return codes
     exact = encode_matches(u, sae.W_enc, sae.b_enc, codes, sae.centre)
-    return fast.strongest(exact, *sae.budget(len(u), step, slack))
+    return strongest(exact, *sae.budget(len(u), step, slack))
 
 
 def _in_blocks(sae: SparseAutoencoder, u: Tensor, step: int, dtype: torch.dtype | None, slack: float) -> SparseCodes:
@@ -85,7 +86,7 @@ def _in_blocks(sae: SparseAutoencoder, u: Tensor, step: int, dtype: torch.dtype 
 def _blocks(sae: SparseAutoencoder, u: Tensor, dtype: torch.dtype) -> Iterator[Float[Tensor, "tokens some"]]:
     """Affinities of a few features at a time, one block after the other in the same memory."""
     width = min(max(1, _at_once(sae) // len(u)), sae.config.d_sae)
-    memory = table_memory(len(u), width, dtype, u.device)
+    memory = sae.table_memory(len(u), width, dtype)
     for start in range(0, sae.config.d_sae, width):
         features = slice(start, min(start + width, sae.config.d_sae))
         affinities_BW = memory if features.stop - start == width else None  # the last block may be narrower

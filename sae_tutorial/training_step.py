@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sae_tutorial import choosing, objectives
 from sae_tutorial.allocation import SparseCodes, ZipfFit, decode, encode_matches, threshold_choice
-from sae_tutorial.autoencoder import SparseAutoencoder, table_memory
+from sae_tutorial.autoencoder import SparseAutoencoder
 from sae_tutorial.descent import Descent
 from sae_tutorial.feature_use import FeatureUse, middle_law, rerank_
 from sae_tutorial.resampling import resample_
@@ -113,7 +113,7 @@ class Trainee:
         sae, affinities_BF = self.sae, None
         if choosing.fits(sae, len(u)):
             if self.memory is None or len(self.memory) != len(u):
-                self.memory = table_memory(len(u), sae.config.d_sae, self.dtype, u.device)
+                self.memory = sae.table_memory(len(u), sae.config.d_sae, self.dtype)
             affinities_BF = sae.preactivations(u, self.dtype, out=self.memory)
         if sae.config.rule == "feature_choice":
             if self.step < DEMAND_EVERY or self.step % DEMAND_EVERY == 0:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sae_tutorial.allocation import fast, rules
 from sae_tutorial.allocation.codes import SparseCodes, stack_features
+from sae_tutorial.allocation.selection import strongest
 
 Blocks = Iterable[Float[Tensor, "tokens some"]]
 
@@ -61,7 +62,7 @@ def threshold_choice(blocks: Blocks, threshold: float | Float[Tensor, " features
 def _strongest_so_far(nominated: Iterator[SparseCodes], owner: str, budget: int) -> SparseCodes:
     so_far = next(nominated)
     for candidates in nominated:
-        so_far = fast.strongest(stack_features([so_far, candidates]), owner, budget)
+        so_far = strongest(stack_features([so_far, candidates]), owner, budget)
     return so_far
 
 

@@ -118,7 +118,7 @@ def _sum_rows(weights_N: Tensor, columns_N: Tensor, offsets: Tensor, table: Tens
 
 
 def _transposed_product(
-    weights_N: Tensor, pattern: MatchPattern, table_BD: Tensor, memory_FD: Tensor | None
+    weights_N: Tensor, pattern: MatchPattern, table_BD: Tensor, memory_FD: Tensor | None = None
 ) -> Float[Tensor, "features d"]:
     """`Z.T @ table_BD`: the same walk, feature after feature; into `memory_FD` if there is some."""
     weights_N, tokens_N, offsets = weights_N[pattern.feature_order], pattern.tokens_by_feature, pattern.feature_offsets

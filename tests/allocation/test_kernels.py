@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_tutorial.allocation import SparseCodes, decode, encode_matches, fast, kernels, products, rules
+from sae_tutorial.allocation.table import least_positive
 
 pytestmark = pytest.mark.skipif(not kernels.INSTALLED, reason="needs triton")
 CHOICES = ["token_choice", "feature_choice", "mutual_choice", "threshold_choice"]
@@ -153,7 +154,7 @@ def test_floors(dim, dtype, device, tiny_limits):
         table = random_table((length, len(capacity)), device, dtype)
         floors = kernels.floors.line_floors(table if dim == 0 else table.T, capacity, dim)
         exact = torch.cat([table.sort(0, descending=True).values, table.new_full((99, len(capacity)), -1)])
-        exact = exact.gather(0, (capacity - 1).clamp(min=0)[None])[0].clamp(min=fast._least_positive(table))
+        exact = exact.gather(0, (capacity - 1).clamp(min=0)[None])[0].clamp(min=least_positive(table))
         exact[0] = math.inf
         assert (floors <= exact).all() and floors.isfinite()[1:].all()
         reached = ((table >= floors) & (table > 0)).sum(0)

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_tutorial.allocation import fast, rules
+from sae_tutorial.allocation import fast, floors, rules, selection
+from sae_tutorial.allocation import table as table_in_memory
 
 CHOICES = ["token_choice", "feature_choice", "mutual_choice", "threshold_choice"]
 both = pytest.mark.parametrize("module", [rules, fast], ids=["rules", "fast"])
@@ -165,12 +166,13 @@ def test_small_shapes(module, choice, shape):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_nan_and_inf_are_errors_that_name_the_first(module, choice, bad, dtype):
-    table = torch.randn(300, 40, dtype=dtype)
+    table = torch.randn(320, 64, dtype=dtype)
     table[7, 31] = table[7, 33] = table[8, 0] = bad
-    with pytest.raises(ValueError, match=rf"affinities\[7, 31\] is {bad}"):
-        call(module, choice, table)
-    with pytest.raises(ValueError, match=rf"affinities\[7, 31\] is {bad}"):
-        getattr(module, choice)(table, 0)
+    for laid in (table, table.T.contiguous().T, table[:300, :40]):
+        with pytest.raises(ValueError, match=rf"affinities\[7, 31\] is {bad}"):
+            call(module, choice, laid)
+        with pytest.raises(ValueError, match=rf"affinities\[7, 31\] is {bad}"):
+            getattr(module, choice)(laid, 0)
 
 
 @both
@@ -271,20 +273,25 @@ def test_fast_equals_rules(choice, dtype, shape):
         "threshold_choice": [0.0, 1.5, torch.arange(F) / F * 4, math.inf],
     }[choice]
     for budget in budgets:
-        assert same(getattr(fast, choice)(table, budget), getattr(rules, choice)(table, budget)), budget
+        expected = getattr(rules, choice)(table, budget)
+        for laid in (table, table.T.contiguous().T):
+            assert same(getattr(fast, choice)(laid, budget), expected), budget
 
 
 @every_choice
 @quick
-@given(table=tables(40, 40), budget=st.integers(0, 60))
-def test_fast_equals_rules_with_tiny_blocks_groups_and_samples(choice, table, budget):
-    """The limits that only large tables reach, brought down to small ones."""
+@given(table=tables(40, 40), budget=st.integers(0, 60), turned=st.booleans(), line=st.integers(1, 5))
+def test_fast_equals_rules_with_tiny_blocks_groups_and_samples(choice, table, budget, turned, line):
+    """The limits that only large tables reach, brought down to small ones; in both layouts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fast, "BLOCK", {"cpu": 64, "other": 64})
-        patch.setattr(fast, "SAMPLE", 16)
-        patch.setattr(fast, "RUN", 4)
-        patch.setattr(fast, "GROUPS", (4, 8))
-        assert same(getattr(fast, choice)(table, budget), getattr(rules, choice)(table, budget))
+        patch.setattr(selection, "BLOCK", {"cpu": 64, "other": 64})
+        patch.setattr(floors, "SAMPLE", 16)
+        patch.setattr(floors, "RUN", 4)
+        patch.setattr(floors, "GROUPS", (4, 8))
+        patch.setattr(table_in_memory, "LINE", line)
+        patch.setattr(selection, "LINE", line)
+        laid = table.T.contiguous().T if turned else table
+        assert same(getattr(fast, choice)(laid, budget), getattr(rules, choice)(table, budget))
 
 
 @pytest.mark.gpu
@@ -300,12 +307,12 @@ def test_a_gpu_finds_the_same_matches(choice, dtype):
 def test_a_misleading_sample_costs_time_and_nothing_else():
     """All that the sample can see is large, and the matches asked for are many more than that."""
     table = torch.rand(4096, 256)
-    fooled = fast._sampled_floor(table, 1000, 4.0)
+    fooled = floors._sampled_floor(table, 1000, 4.0)
     with pytest.MonkeyPatch.context() as patch:
         calls = []
-        honest = fast._sampled_floor
+        honest = floors._sampled_floor
         patch.setattr(
-            fast, "_sampled_floor", lambda *a: (calls.append(a), fooled if len(calls) == 1 else honest(*a))[1]
+            floors, "_sampled_floor", lambda *a: (calls.append(a), fooled if len(calls) == 1 else honest(*a))[1]
         )
         assert same(fast.mutual_choice(table, 100_000), rules.mutual_choice(table, 100_000))
         assert len(calls) == 2
@@ -322,8 +329,8 @@ def test_a_good_guess_saves_a_sample_and_a_bad_one_a_pass(monkeypatch):
     table = torch.rand(1000, 600)
     weakest = float(rules.mutual_choice(table, 5000).values.min())
     looks = []
-    real = fast._compact
-    monkeypatch.setattr(fast, "_compact", lambda z, floor: looks.append(float(floor)) or real(z, floor))
+    real = fast.compact
+    monkeypatch.setattr(fast, "compact", lambda z, floor: looks.append(float(floor)) or real(z, floor))
     for guess, n_looks in [(weakest, 1), (weakest * 1.01, 1), (weakest * 1.05, 2), (None, 1)]:
         looks.clear()
         assert same(fast.mutual_choice(table, 5000, guess=guess), rules.mutual_choice(table, 5000))
