@@ -152,9 +152,9 @@ def temperatures(probabilities: Mapping[float, Float[Tensor, "vocab"]], tokens: 
         fig.add_bar(
             x=[label(t) for t in tokens],
             y=floats(values[: len(tokens)]),
-            name=f"T = {temperature:g}",
+            name=f"τ = {temperature:g}",
             marker_color=PALETTE[index],
-            hovertemplate="%{x}: %{y:.1%}<extra>" + f"T = {temperature:g}</extra>",
+            hovertemplate="%{x}: %{y:.1%}<extra>" + f"τ = {temperature:g}</extra>",
         )
     finish(fig, title, "next token, likeliest first", "probability")
     fig.update_xaxes(type="category")
