@@ -180,7 +180,7 @@ def pareto(
                 y=[round(point[1 + column], 4) for point in points],
                 mode="lines+markers+text",
                 text=labels,
-                textposition="top right" if column == 1 else "bottom right",
+                textposition=_corner(column, first=index == 0),
                 textfont={"size": 10, "color": TEXT},
                 line={"color": PALETTE[index], "width": 2.5},
                 marker={"size": 8, "symbol": ["circle", "diamond", "square"][index % 3]},
@@ -192,7 +192,7 @@ def pareto(
             fig.add_trace(trace, 1, column)
     ticks = [1, 2, 5, 10, 20, 50, 100, 200]
     l0 = [point[1] for points in runs.values() for point in points]
-    span = [math.log10(min(l0) / 1.15), math.log10(max(l0) * 1.5)]  # labels stand to the right of their points
+    span = [math.log10(min(l0) / 1.4), math.log10(max(l0) * 1.6)]  # labels stand beside their points
     axis = {"type": "log", "tickvals": ticks, "range": span, "title_text": "L0, features per token (log scale)"}
     for column in (1, 2):
         fig.update_xaxes(**axis, row=1, col=column)
@@ -241,6 +241,12 @@ def _spokes(rows: Float[Tensor, "n 2"]) -> dict[str, list]:
     """A line from the origin to each row, as one trace: None lifts the pen."""
     x, y = ([part for value in floats(rows[:, axis], 3) for part in (0.0, value, None)] for axis in (0, 1))
     return {"x": x, "y": y}
+
+
+def _corner(column: int, first: bool) -> str:
+    """Where the labels of a curve stand, so that two curves that run beside each other keep them apart."""
+    above = "top" if first == (column == 1) else "bottom"
+    return f"{above} {'right' if first else 'left'}"
 
 
 def _some(n: int) -> list[int]:
