@@ -33,8 +33,8 @@ def test_all_fit_into_twelve_megabytes():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_they_do_what_the_bars_ask(rule):
-    """On 16 rows that they were not trained on; the cards say it for 256."""
+    """On 64 of the 256 rows that they were not trained on and that the cards are about."""
     sae, model = reference_sae(rule), load_language_model("stories")
-    found = evaluate(sae, model, story_tokens(2_000_000, 256)[-16:], HOOK, progress=False)
-    assert found.recovered > 0.98 and 30 < found.l0 < 34
+    found = evaluate(sae, model, story_tokens(2_000_000, 256)[-256::4], HOOK, progress=False)
+    assert found.recovered > 0.985 and abs(found.l0 - 32) < 0.05 * 32
     assert sae.config.d_sae == 4096 and sae.config.rule == rule
