@@ -264,7 +264,7 @@ def trade(
             y=floats(gained[name], 3),
             mode="markers+text",
             text=list(kinds) if i == 0 else None,
-            textposition="top center",
+            textposition=above_and_below(given[name]),
             textfont={"size": 11, "color": TEXT},
             name=name,
             customdata=list(kinds),
@@ -277,6 +277,12 @@ def trade(
     finish(fig, title, x, y)
     fig.update_yaxes(tickformat="+.0%")
     return fig.update_layout(width=800, height=460, legend=below(), margin={"b": 110})
+
+
+def above_and_below(x: Float[Tensor, " n"]) -> list[str]:
+    """Where to write beside dots: by turns from left to right, so that neighbours do not collide."""
+    turn = x.argsort().argsort() % 2
+    return ["bottom center" if odd else "top center" for odd in turn.tolist()]
 
 
 def company(counts: Sequence[int], alone: int, title: str) -> go.Figure:
