@@ -72,7 +72,7 @@ def assert_same_predictions(bridge, reference, tokens):
     """Equal up to the constant per position that softmax does not see."""
     with torch.no_grad():
         ours, theirs = bridge(tokens), reference(tokens).logits
-    torch.testing.assert_close(ours.log_softmax(-1), theirs.log_softmax(-1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours.log_softmax(-1), theirs.log_softmax(-1), atol=5e-4, rtol=0)
 
 
 # ---- the embedded model
