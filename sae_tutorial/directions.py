@@ -61,9 +61,9 @@ def independent_directions(
     """FastICA with g = tanh on the first `n` principal components: what to read, and what is written.
 
     Returns two dictionaries (n, D), of fewer than n if x fills fewer dimensions. `readers` are the rows of the unmixing
-    matrix, so that (x − mean) @ readers.T gives the independent components up to scale. `writers` are the columns of the
-    mixing matrix, the directions that those components add to x. For orthonormal dictionaries the two are the same; here they are not. A component and its
-    negative are one and the same; each is turned so that its rare loud side is positive.
+    matrix, so that (x − mean) @ readers.T gives the independent components up to scale. `writers` are the columns of
+    the mixing matrix, the directions that those components add to x. For an orthogonal matrix the two would be the
+    same. A component and its negative are one and the same; each is turned so that its rare loud side is positive.
 
     Source: Hyvärinen & Oja 2000, symmetric decorrelation.
     """
