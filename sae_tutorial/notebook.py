@@ -72,6 +72,8 @@ def _quiet() -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Draws static pictures; on a busy machine it logs messages that it then ignores. A failed picture is an exception.
+    logging.getLogger("choreographer").setLevel(logging.CRITICAL)
     for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
         warnings.filterwarnings("ignore", category=category)
     warnings.filterwarnings("ignore", message=".*IProgress not found.*")

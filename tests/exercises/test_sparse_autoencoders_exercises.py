@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from sae_tutorial.exercises import autoencoders as ex
+from sae_tutorial.exercises import sparse_autoencoders as ex
 
 SOLUTIONS = {
     ex.check_best_code: ex.solution_best_code,
