@@ -173,11 +173,11 @@ def pareto(
     """What sparsity costs: error and CE loss recovered against L0. `runs`: name -> (label, L0, FVU, recovered)."""
     fig = make_subplots(1, 2, subplot_titles=["reconstruction: lower is better", "prediction: higher is better"])
     for index, (name, points) in enumerate(runs.items()):
-        labels = [point[0] for point in points]
+        labels, *series = zip(*points)
         for column in (1, 2):
             trace = go.Scatter(
-                x=[round(point[1], 2) for point in points],
-                y=[round(point[1 + column], 4) for point in points],
+                x=[round(l0, 2) for l0 in series[0]],
+                y=[round(value, 4) for value in series[column]],
                 mode="lines+markers+text",
                 text=labels,
                 textposition=_corner(column, first=index == 0),
