@@ -23,25 +23,32 @@ def neuron_contexts(contexts: Sequence[Context], title: str) -> go.Figure:
     tokens = list(dict.fromkeys(context.token for context in contexts))
     longest = max(context.activation for context in contexts)
     room = 78 / longest  # characters that fit into a bar, per unit of activation
+    short = [row for row, context in enumerate(contexts) if context.activation < 0.1 * longest]
     for index, token in enumerate(tokens):
         colour = PALETTE[index % len(PALETTE)]
         mine = [row for row, context in enumerate(contexts) if context.token == token]
-        inside = [contexts[row].activation >= 0.1 * longest for row in mine]
         fig.add_bar(
             x=[round(contexts[row].activation, 3) for row in mine],
             y=mine,
             orientation="h",
             marker_color=colour,
-            text=[
-                after(contexts[row], int(room * contexts[row].activation) if fits else 40)
-                for row, fits in zip(mine, inside)
-            ],
-            textposition=["inside" if fits else "outside" for fits in inside],
+            text=["" if row in short else after(contexts[row], int(room * contexts[row].activation)) for row in mine],
+            textposition="inside",
             insidetextanchor="start",
             textangle=0,
             insidetextfont={"color": on(colour), "size": 12},
             customdata=[before(contexts[row]) + after(contexts[row]) for row in mine],
             hovertemplate="%{customdata}<br>activation %{x:.2f}<extra></extra>",
+        )
+    if short:  # behind the bar, and right of zero even where the bar goes left
+        fig.add_scatter(
+            x=[max(0.0, round(contexts[row].activation, 3)) for row in short],
+            y=short,
+            mode="text",
+            text=[after(contexts[row]) for row in short],
+            textposition="middle right",
+            textfont={"color": TEXT, "size": 12},
+            hoverinfo="skip",
         )
     finish(fig, title, "activation of the neuron (after GELU)", "")
     rows = list(range(len(contexts)))

@@ -33,9 +33,10 @@ def test_one_bar_per_place_coloured_by_token():
 def test_text_stands_beside_a_bar_that_is_too_short_for_it():
     short = Context(before="", token=" Mary", after=" in the garden of her aunt", activation=0.2)
     silent = Context(before="", token=" Mary", after=" at home", activation=-0.1)
-    (bars,) = plots.neuron_contexts([CONTEXT, short, silent], "t").data
-    assert list(bars.textposition) == ["inside", "outside", "outside"]
-    assert list(bars.text[1:]) == [" in the garden of her aunt", " at home"]
+    bars, beside = plots.neuron_contexts([CONTEXT, short, silent], "t").data
+    assert bars.text[0] and list(bars.text[1:]) == ["", ""]
+    assert list(beside.text) == [" in the garden of her aunt", " at home"]
+    assert list(beside.x) == [0.2, 0] and list(beside.y) == [1, 2]
 
 
 def test_the_histogram_marks_chance_and_the_neuron():
