@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, evaluate, load_language_model, story_tokens
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, evaluate, load_language_model
+from sae_tutorial.reference import HOOK, default_cache, text_for_training
+from sae_tutorial.results import DENSITIES, FOLDER, RUNS, load_densities, load_runs
 from sae_tutorial.train_settings import TrainSettings
 from sae_tutorial.training import TrainingRun, train_many
 
-OUT = Path(__file__).parent.parent / "sae_tutorial" / "assets" / "quality"
-HELD_OUT_ROWS = 256  # about 65,000 tokens
 SEEDS, BUDGETS = (0, 1, 2), (16, 32, 64)
 # Sweeps: exponent and offset of Feature Choice's capacity (1 and 10 are the main part's), and learning rates.
 LAWS = ((0.5, 10.0), (0.75, 10.0), (1.25, 10.0), (1.5, 10.0), (1.0, 1.0), (1.0, 100.0))
@@ -83,48 +83,42 @@ class Run:
 def grid(steps: int, batch_size: int, d_in: int) -> Iterator[Run]:
     """Everything that is to be trained, the most wanted first."""
     base = dict(steps=steps, batch_size=batch_size)
-    for k in sorted(BUDGETS, key=lambda k: k != 32):
-        for seed in SEEDS:
-            for method in METHODS:
-                yield Run("main", method, 16 * d_in, k, seed, **base)
+    for seed in SEEDS:
+        yield from (Run("main", method, 16 * d_in, 32, seed, **base) for method in METHODS)
     for exponent, offset in LAWS:
         law = (("zipf_exponent", exponent), ("zipf_offset", offset))
         yield Run("laws", "feature_choice_zipf", 16 * d_in, 32, 0, **base, sae=law)
-    for method in METHODS:
-        for lr in RATES:
-            yield Run("rates", method, 16 * d_in, 32, 0, **base, settings=(("lr", lr),))
     for seed in SEEDS:
-        for method in METHODS:
-            yield Run("wide", method, 64 * d_in, 32, seed, **base)
+        for k in (k for k in BUDGETS if k != 32):
+            yield from (Run("main", method, 16 * d_in, k, seed, **base) for method in METHODS)
+    for seed in SEEDS:
+        yield from (Run("wide", method, 64 * d_in, 32, seed, **base) for method in METHODS)
+    for method in METHODS:
+        yield from (Run("rates", method, 16 * d_in, 32, 0, **base, settings=(("lr", lr),)) for lr in RATES)
 
 
-class Results:
-    """`runs.jsonl` and `densities.npz`: what is done."""
+def done(folder: Path) -> set[str]:
+    """Keys of the runs whose results are there."""
+    return {row["key"] for row in load_runs(folder)} if (folder / RUNS).exists() else set()
 
-    def __init__(self, folder: Path):
-        self.lines, self.arrays = folder / "runs.jsonl", folder / "densities.npz"
-        folder.mkdir(parents=True, exist_ok=True)
 
-    def keys(self) -> set[str]:
-        lines = self.lines.read_text().splitlines() if self.lines.exists() else []
-        return {json.loads(line)["key"] for line in lines}
-
-    def add(self, line: dict[str, Any], density: np.ndarray) -> None:
-        """Arrays first: a line is the promise that its array is there."""
-        arrays = dict(np.load(self.arrays)) if self.arrays.exists() else {}
-        arrays[line["key"]] = np.sort(density)[::-1].astype(np.float32)
-        partial = self.arrays.with_name("densities.partial.npz")
-        np.savez_compressed(partial, **arrays)
-        partial.replace(self.arrays)
-        with self.lines.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+def add(folder: Path, line: dict[str, Any], density: np.ndarray) -> None:
+    """Write down one run. Densities first: a line is the promise that its array is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = load_densities(folder) if (folder / DENSITIES).exists() else {}
+    arrays[line["key"]] = np.sort(density)[::-1].astype(np.float32)
+    partial = folder / "densities.partial.npz"
+    np.savez_compressed(partial, **arrays)
+    partial.replace(folder / DENSITIES)
+    with (folder / RUNS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def together(runs: list[Run]) -> Iterator[list[Run]]:
     """Runs that share their batches, in the order of `runs`: the activations are read once. "relu", whose dense steps
-    take several times as long, goes by itself at the end, so that the others need not wait for it."""
+    take several times as long, goes by itself, so that the others need not wait for it."""
     groups: dict[tuple, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run.method == "relu"):
+    for run in runs:
         shared = (run.method == "relu", run.part, run.d_sae, run.k, run.seed, run.steps, run.batch_size)
         groups.setdefault(shared, []).append(run)
     for group in groups.values():
@@ -161,33 +155,31 @@ def line(run: Run, trained: TrainingRun, found: Any, model: str, hook: str) -> d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="stories")
-    parser.add_argument("--hook", default="blocks.1.hook_resid_post", help="the middle of the embedded model")
+    parser.add_argument("--hook", default=HOOK, help="the middle of the embedded model")
     parser.add_argument("--tokens", type=int, default=2_000_000)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--only", help="one part of the grid")
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "sae_tutorial" / "quality")
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
 
-    results = Results(args.out)
     model = load_language_model(args.model)
     runs = [r for r in grid(args.steps, args.batch_size, model.cfg.d_model) if args.only in (None, r.part)]
-    done = results.keys()
-    left = [r for r in runs if r.key not in done]
+    finished = done(args.out)
+    left = [r for r in runs if r.key not in finished]
     if args.list:
-        print("\n".join(("done  " if r.key in done else "left  ") + r.key for r in runs))
+        print("\n".join(("done  " if r.key in finished else "left  ") + r.key for r in runs))
         return
-    tokens = story_tokens(args.tokens, 256)
-    store = ActivationStore.harvest(model, tokens[:-HELD_OUT_ROWS], args.hook, cache_dir=args.cache)
-    args.cache.mkdir(parents=True, exist_ok=True)
+    tokens, held_out = text_for_training(args.tokens)
+    store = ActivationStore.harvest(model, tokens, args.hook, cache_dir=args.cache)
     for group in tqdm(list(together(left)), desc="groups"):
         checkpoint = args.cache / f"{group[0].key}.pt"
         for run, trained in zip(group, train_together(group, store, checkpoint, args.device)):
-            found = evaluate(trained.sae, model, tokens[-HELD_OUT_ROWS:], args.hook, progress=False)
-            results.add(line(run, trained, found, args.model, args.hook), found.density.numpy())
+            found = evaluate(trained.sae, model, held_out, args.hook, progress=False)
+            add(args.out, line(run, trained, found, args.model, args.hook), found.density.numpy())
             print(f"{run.key}: {found}", flush=True)
         checkpoint.unlink(missing_ok=True)
 

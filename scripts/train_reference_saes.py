@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, evaluate, load_language_model, story_tokens
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, evaluate, load_language_model
 from sae_tutorial.evaluation import Evaluation
-from sae_tutorial.reference import FOLDER, HOOK, RULES, pack, unpack
+from sae_tutorial.reference import FOLDER, HELD_OUT_ROWS, HOOK, RULES, default_cache, pack, text_for_training, unpack
 from sae_tutorial.training import TrainingRun, train_many
 
-D_SAE, K, HELD_OUT_ROWS = 4096, 32, 256
+D_SAE, K = 4096, 32
 LR = 2e-3
 MEANING = {
     "token_choice": "each token takes its 32 strongest features (TopK)",
@@ -60,20 +60,19 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "sae_tutorial" / "reference")
+    parser.add_argument("--cache", type=Path, default=default_cache())
     args = parser.parse_args()
 
-    model, tokens = load_language_model("stories"), story_tokens(2_000_000, 256)
-    store = ActivationStore.harvest(model, tokens[:-HELD_OUT_ROWS], HOOK, cache_dir=args.cache)
+    model, (tokens, held_out) = load_language_model("stories"), text_for_training()
+    store = ActivationStore.harvest(model, tokens, HOOK, cache_dir=args.cache)
     saes = [SparseAutoencoder(SAEConfig(store.d_in, D_SAE, rule, k=K), seed=args.seed) for rule in RULES]
-    args.cache.mkdir(parents=True, exist_ok=True)
     runs = train_many(
         saes, store, steps=args.steps, batch_size=args.batch_size, seed=args.seed, lr=LR,
-        checkpoint=args.cache / f"training-{args.steps}.pt", checkpoint_every=250, resume=True,
+        checkpoint=args.cache / f"reference-{args.steps}.pt", checkpoint_every=250, resume=True,
     )  # fmt: skip
     for rule, run in zip(RULES, runs):
         pack(run.sae, args.out / rule)
-        found = evaluate(unpack(args.out / rule), model, tokens[-HELD_OUT_ROWS:], HOOK)
+        found = evaluate(unpack(args.out / rule), model, held_out, HOOK)
         (args.out / rule / "CARD.md").write_text(card(rule, run, found))
         print(rule, found)
 

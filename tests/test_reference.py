@@ -5,8 +5,8 @@ import torch
 from synthetic import make
 from torch.testing import assert_close
 
-from sae_tutorial import evaluate, load_language_model, story_tokens
-from sae_tutorial.reference import FOLDER, HOOK, RULES, pack, reference_sae, unpack
+from sae_tutorial import evaluate, load_language_model
+from sae_tutorial.reference import FOLDER, HOOK, RULES, pack, reference_sae, text_for_training, unpack
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -35,6 +35,6 @@ def test_all_fit_into_twelve_megabytes():
 def test_they_do_what_the_bars_ask(rule):
     """On 64 of the 256 rows that they were not trained on and that the cards are about."""
     sae, model = reference_sae(rule), load_language_model("stories")
-    found = evaluate(sae, model, story_tokens(2_000_000, 256)[-256::4], HOOK, progress=False)
+    found = evaluate(sae, model, text_for_training()[1][::4], HOOK, progress=False)
     assert found.recovered > 0.985 and abs(found.l0 - 32) < 0.05 * 32
     assert sae.config.d_sae == 4096 and sae.config.rule == rule
