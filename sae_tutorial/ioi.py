@@ -2,7 +2,7 @@
 
     When Mary and John went to the store, John gave a drink to  ->  " Mary", not " John"
 
-The indirect object (IO) is named once, the subject twice (S1, S2); END is the last token, where the answer is predicted.
+The indirect object (IO) is named once, the subject twice (S1, S2); END is the last token, where the answer is due.
 Sentences come as ABBA (the indirect object first) and BABA (the subject first), so that order gives nothing away. Every
 name, place and object is one token of the model at hand, so a counterfactual differs from its original in the names
 alone, position by position. Source of the task, the roles and the counterfactuals: Wang et al. 2022.
@@ -239,15 +239,15 @@ def end_logits(
     return final_BD @ model.W_U + model.b_U
 
 
-def at(acts: Float[Tensor, "sentences positions *d"], where: Int[Tensor, " sentences"]) -> Float[Tensor, "sentences *d"]:
+def at(
+    acts: Float[Tensor, "sentences positions *d"], where: Int[Tensor, " sentences"]
+) -> Float[Tensor, "sentences *d"]:
     """One position of each sentence."""
     return acts[torch.arange(len(acts), device=acts.device), where]
 
 
-def logit_difference(
-    logits: Float[Tensor, "sentences vocab"], sentences: Sentences
-) -> Float[Tensor, " sentences"]:
-    """Logit of the right name minus logit of the wrong one, as `sentences` has them: above 0 where the model is right."""
+def logit_difference(logits: Float[Tensor, "sentences vocab"], sentences: Sentences) -> Float[Tensor, " sentences"]:
+    """Logit of the right name minus logit of the wrong one, as `sentences` has them: above 0 where it is right."""
     rows = torch.arange(len(logits), device=logits.device)
     return logits[rows, sentences.io] - logits[rows, sentences.wrong]
 

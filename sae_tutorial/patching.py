@@ -30,6 +30,7 @@ from sae_tutorial.forward import check_hook_name
 from sae_tutorial.ioi import Sentences, at, end_logits
 
 Donor = Mapping[str, Tensor]
+Hook = tuple[str, Callable[..., Any]]
 Metric = Callable[[Float[Tensor, "sentences vocab"]], Float[Tensor, " sentences"]]
 Head = tuple[int, int]  # layer, head
 
@@ -90,8 +91,8 @@ def _remember(found: dict[str, Tensor], name: str, acts: Tensor, hook: Any) -> N
 def mean_by_group(acts: Donor, sentences: Sentences) -> dict[str, Tensor]:
     """Each activation replaced by its mean over the sentences of its template and order of names, position by position.
 
-    With `acts` from the "abc" counterfactual this is the mean-ablation of Wang et al. 2022: a head that is silenced this
-    way still says what all sentences of the template have in common.
+    With `acts` from the "abc" counterfactual this is the mean-ablation of Wang et al. 2022: a head that is silenced
+    this way still says what all sentences of the template have in common.
     """
     groups = sentences.groups
     means = {name: torch.empty_like(acts_BP) for name, acts_BP in acts.items()}
@@ -106,9 +107,9 @@ def zeros_like(acts: Donor) -> dict[str, Tensor]:
     return {name: torch.zeros_like(acts_BP) for name, acts_BP in acts.items()}
 
 
-def patch_hooks(sites: Iterable[Site], donor: Donor) -> list[tuple[str, Callable[..., Tensor]]]:
+def patch_hooks(sites: Iterable[Site], donor: Donor) -> list[Hook]:
     """Forward hooks that put the donor's activations at these sites. ValueError names one that the donor lacks."""
-    hooks = []
+    hooks: list[Hook] = []
     for site in sites:
         if site.hook_name not in donor:
             raise ValueError(f"donor has no {site.hook_name!r}; it has {', '.join(donor) or 'nothing'}.")
@@ -166,7 +167,7 @@ def path_patch(
         held = own | {site.hook_name: site.put(own[site.hook_name], others[site.hook_name])}
         freeze = patch_hooks([Site(name) for name in heads_out + mlps_out], held)
         heard: dict[str, Tensor] = {}
-        keep = [(name, partial(_remember, heard, name)) for name in {site.hook_name for site in receivers}]
+        keep: list[Hook] = [(name, partial(_remember, heard, name)) for name in {site.hook_name for site in receivers}]
         end_logits(model, sentences, freeze + keep)
         effects.append(metric(patched_logits(model, sentences, receivers, heard)))
     return torch.stack(effects)
@@ -199,14 +200,14 @@ def attribution(
 
 def keep_only(
     model: Any, circuit: Mapping[Head, Sequence[Int[Tensor, " sentences"]] | None], means: Donor
-) -> list[tuple[str, Callable[..., Tensor]]]:
+) -> list[Hook]:
     """Hooks that put every head at its mean, but for those of `circuit`, which keep their own output.
 
     Args:
         circuit: for each head the positions, (B,) each, where it stays itself; None for all positions.
         means: `blocks.*.attn.hook_z` of every layer; see `mean_by_group`.
     """
-    hooks = []
+    hooks: list[Hook] = []
     for layer in range(model.cfg.n_layers):
         name = f"blocks.{layer}.attn.hook_z"
         sites = [

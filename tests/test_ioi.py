@@ -130,7 +130,10 @@ def test_a_sentence_of_ones_own_is_checked(model):
     frame = ioi.Frame("When {a} and {b} met, {s} called", "Mary", "John", "Tom", "", "", "Mary", "John")
     with pytest.raises(ValueError, match="must name Mary once and John twice"):
         ioi.sentences_of(model, [frame])
+    long = ioi.Frame(
+        "When {a} and {b} met, {s} called", "Wolfeschlegel", "Mary", "Mary", "", "", "Wolfeschlegel", "Mary"
+    )
     with pytest.raises(ValueError, match="Wolfeschlegel would be more than one token"):
-        ioi.sentences_of(model, [ioi.Frame("When {a} and {b} met, {s} called", *["Wolfeschlegel"] * 3, "", "", "Wolfeschlegel", "Mary")])
+        ioi.sentences_of(model, [long])
     with pytest.raises(ValueError, match="n=0"):
         ioi.ioi_sentences(model, 0)

@@ -134,7 +134,7 @@ def test_a_mean_is_taken_within_its_group(model, clean):
 
 
 def test_the_direct_path_to_the_logits_is_what_the_head_writes(model, clean, other):
-    """With MLPs held, a head of the last layer reaches the answer through the final LayerNorm alone: computed by hand."""
+    """With MLPs held, a head of the last layer reaches the answer through the final LayerNorm alone."""
     sender = (3, 1)
     found = patching.path_patch(model, clean, other, [sender], [Site(LAST)], difference(clean), freeze_mlps=True)[0]
     name = "blocks.3.attn.hook_z"
@@ -154,8 +154,8 @@ def test_path_patching_equals_its_definition_sentence_by_sentence(model, clean, 
     fast = patching.path_patch(model, clean, other, [sender], [site], difference(clean))[0]
 
     def hooks(i):
-        frozen = [(n, lambda acts, hook, own=alone(model, clean, i, n): own.clone())
-                  for n in (f"blocks.{layer}.attn.hook_z" for layer in range(4))]  # fmt: skip
+        own = {name: alone(model, clean, i, name) for name in (f"blocks.{layer}.attn.hook_z" for layer in range(4))}
+        frozen = [(name, lambda acts, hook, name=name: own[name].clone()) for name in own]
 
         said = alone(model, other, i, "blocks.0.attn.hook_z")
 
