@@ -44,11 +44,6 @@ def random_rotation(
     return frame @ turn @ frame.T
 
 
-def random_directions(n: int, dims: int, *, seed: int = 0) -> Dictionary:
-    """`n` directions drawn uniformly from the sphere."""
-    return F.normalize(torch.randn(n, dims, generator=torch.Generator().manual_seed(seed)), dim=1)
-
-
 def principal_directions(x_BD: Float[Tensor, "tokens dims"]) -> Dictionary:
     """All D principal components, the one with the largest variance first (eigenvectors of the covariance)."""
     centred_BD = x_BD - x_BD.mean(0)

@@ -35,6 +35,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from sae_tutorial.train_settings import encoder_dtype_here
+
 END = "<|endoftext|>"
 GENERATED = END + "\n"  # how a generated or repeated row begins
 CONTEXT, SHORT = 256, 64
@@ -221,20 +223,6 @@ def next_token_loss(model: GPT2LMHeadModel, rows: Tensor, end: int) -> Tensor:
     return F.cross_entropy(model.lm_head(hidden).flatten(0, 1), rows[:, 1:].masked_fill(padding, -100).flatten())
 
 
-def fast_bf16() -> bool:
-    """Whether a bf16 product is faster than fp32 here (AVX512-bf16 and AMX: it is; other CPUs emulate it)."""
-    a = torch.randn(512, 512)
-    times = []
-    for dtype in (torch.float32, torch.bfloat16):
-        b = a.to(dtype)
-        b @ b
-        start = time.perf_counter()
-        for _ in range(4):
-            b @ b
-        times.append(time.perf_counter() - start)
-    return times[1] < times[0]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -282,7 +270,7 @@ def main() -> None:
         return next_token_loss(model, long, batches.end), next_token_loss(model, short, batches.end)
 
     step_losses = torch.compile(both_losses, dynamic=False)
-    use_bf16 = args.device == "cuda" or fast_bf16()
+    use_bf16 = encoder_dtype_here("auto", torch.device(args.device)) == torch.bfloat16
     bar = tqdm(range(first, args.steps), initial=first, total=args.steps, mininterval=10)
     for step in bar:
         began = time.perf_counter()

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from sae_tutorial import directions
+from sae_tutorial.ground_truth import random_directions
 
 
 def gaussian(*size, seed=0):
@@ -96,7 +97,7 @@ def test_pursuit_on_an_orthonormal_dictionary_takes_the_largest():
 
 
 def test_pursuit_leaves_what_least_squares_leaves():
-    x, dictionary = gaussian(20, 12, seed=1), directions.random_directions(40, 12)
+    x, dictionary = gaussian(20, 12, seed=1), random_directions(40, 12)
     chosen, errors = directions.pursuit(x, dictionary, 5)
     for row in range(20):
         atoms = dictionary[chosen[row]].T
@@ -107,7 +108,7 @@ def test_pursuit_leaves_what_least_squares_leaves():
 
 
 def test_pursuit_finds_a_planted_sparse_code():
-    dictionary = directions.random_directions(100, 64)
+    dictionary = random_directions(100, 64)
     generator = torch.Generator().manual_seed(3)
     codes = torch.stack([torch.randperm(100, generator=generator)[:3] for _ in range(50)])
     x = dictionary[codes].sum(1)
