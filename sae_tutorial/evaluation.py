@@ -1,8 +1,8 @@
-"""evaluate: how well an SAE reconstructs a hook, and what the language model makes of the reconstruction.
+"""evaluate, evaluate_many: how well an SAE reconstructs a hook, and what the language model makes of the reconstruction.
 
-Two passes over the text. The first reads the hook and stops there: the mean and variance of the activations. The second
-runs the model four times on each batch: as it is, with the reconstruction spliced in, and with the hook ablated to zero
-and to its mean. Memory is that of one batch, whatever the length of the text.
+Two passes over the text. The first reads the hook and stops there: the mean and variance of the activations. The
+second runs the model four times on each batch: as it is, with the hook ablated to zero and to its mean, and, for each
+SAE, with the reconstruction spliced in. Memory is that of one batch, whatever the length of the text.
 
 Where our numbers and those of SAEBench's core evaluation (read at commit 10e0728) mean the same:
 
@@ -26,6 +26,7 @@ Letters of shapes: N kept tokens of a batch, S context, D = d_in, O = d_out, V v
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -147,64 +148,109 @@ def evaluate(
     Raises ValueError for a hook that the model does not have, a hook of another width than the SAE, tokens of the wrong
     shape or range, a transcoder without target_hook (and the reverse), and an SAE whose threshold is not measured yet.
     """
-    if sae.config.is_transcoder != (target_hook is not None):
-        raise ValueError(
-            "target_hook is what a transcoder predicts: an SAE with d_out needs it, one without has no use for it; "
-            f"got d_out={sae.config.d_out} and target_hook={target_hook!r}"
-        )
+    (found,) = evaluate_many(
+        [sae], model, tokens, hook_name, target_hook=target_hook, batch_rule=batch_rule, splice_bos=splice_bos,
+        batch_size=batch_size, bos_id=bos_id, pad_id=pad_id, progress=progress,
+    )  # fmt: skip
+    return found
+
+
+def evaluate_many(
+    saes: Sequence[SparseAutoencoder],
+    model: Any,
+    tokens: Int[Tensor, "n context"],
+    hook_name: str,
+    *,
+    target_hook: str | None = None,
+    batch_rule: bool = False,
+    splice_bos: bool = False,
+    batch_size: int | None = None,
+    bos_id: int | Literal["auto", "any"] | None = "auto",
+    pad_id: int | Literal["auto"] | None = "auto",
+    progress: bool = True,
+) -> list[Evaluation]:
+    """`evaluate` for several SAEs of one hook: what no SAE changes (the model as it is, its ablations, the moments) is
+    computed once. Arguments and errors are those of `evaluate`."""
+    for sae in saes:
+        if sae.config.is_transcoder != (target_hook is not None):
+            raise ValueError(
+                "target_hook is what a transcoder predicts: an SAE with d_out needs it, one without has no use for it; "
+                f"got d_out={sae.config.d_out} and target_hook={target_hook!r}"
+            )
     in_hook, out_hook = hook_name, hook_name if target_hook is None else target_hook
     text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
-    check_width(model, text, in_hook, sae.config.d_in, "d_in")
-    check_width(model, text, out_hook, sae.config.width_out, "d_in" if target_hook is None else "d_out")
+    for sae in saes:
+        check_width(model, text, in_hook, sae.config.d_in, "d_in")
+        check_width(model, text, out_hook, sae.config.width_out, "d_in" if target_hook is None else "d_out")
     if batch_size is None:
         at_once = LOGITS_AT_ONCE["cpu" if str(model.cfg.device) == "cpu" else "cuda"]
         batch_size = max(1, at_once // (text.context * model.cfg.d_vocab))
     fused = fused_agrees(model, Rows.of(text, 0, 1, model.cfg.device))
-    sums: dict[str, Any] = defaultdict(float)
+    sums: list[dict[str, Any]] = [defaultdict(float) for _ in saes]
     with tqdm(total=2 * len(text), unit=" tokens", unit_scale=True, desc="evaluate", disable=not progress) as bar:
         moments = moments_of_hook(model, text, out_hook, batch_size, fused, lambda rows: bar.update(len(rows)))
         with inference(model, fused):
             for a in range(0, len(text.tokens), batch_size):
                 rows = Rows.of(text, a, a + batch_size, model.cfg.device, splice_bos)
                 if rows.kept.any():
-                    for name, value in _sums(sae, model, rows, in_hook, out_hook, moments, batch_rule).items():
-                        sums[name] = sums[name] + value
+                    for total, more in zip(sums, _sums(saes, model, rows, in_hook, out_hook, moments, batch_rule)):
+                        for name, value in more.items():
+                            total[name] = total[name] + value
                     bar.update(len(rows))
-    return _evaluation(sae, sums, moments, batch_rule)
+    return [_evaluation(sae, total, moments, batch_rule) for sae, total in zip(saes, sums)]
 
 
 def _sums(
-    sae: SparseAutoencoder, model: Any, rows: Rows, in_hook: str, out_hook: str, moments: Moments, batch_rule: bool
-) -> dict[str, Any]:
-    """Everything that is summed over tokens, for some rows."""
+    saes: Sequence[SparseAutoencoder],
+    model: Any,
+    rows: Rows,
+    in_hook: str,
+    out_hook: str,
+    moments: Moments,
+    batch_rule: bool,
+) -> list[dict[str, Any]]:
+    """Everything that is summed over tokens, for some rows and each SAE."""
     seen: dict[str, Tensor] = {}
 
     def keep(acts: Tensor, hook: Any, name: str) -> None:
-        seen[name] = acts.flatten(2)[rows.replaced].to(sae.W_dec.device)
+        seen[name] = acts.flatten(2)[rows.replaced]
 
     clean_NV = log_probs(model, rows, [(name, partial(keep, name=name)) for name in {in_hook, out_hook}])
-    u_ND = sae.normalise(seen[in_hook])
+
+    def instead(name: str, new: Tensor) -> dict[str, float]:
+        """Loss and divergence with `new` in the place of the hook."""
+        changed_NV = log_probs(model, rows, [(out_hook, replacing(rows.replaced, new))])
+        divergence_N = (clean_NV.exp() * (clean_NV - changed_NV)).sum(1)
+        return {"ce_" + name: _total(cross_entropies(changed_NV, rows)), "kl_" + name: _total(divergence_N)}
+
+    mean_O = moments.mean.float()
+    shared = {"ce_clean": _total(cross_entropies(clean_NV, rows)), "predictions": int(rows.has_next.sum())}
+    shared |= instead("zero", torch.zeros_like(mean_O)) | instead("mean", mean_O)
+    found = []
+    for sae in saes:
+        y_hat_NO, sums = _reconstruction(sae, seen[in_hook], seen[out_hook], rows, batch_rule)
+        found.append(shared | sums | instead("spliced", y_hat_NO))
+    return found
+
+
+def _reconstruction(
+    sae: SparseAutoencoder, x_ND: Tensor, y_NO: Tensor, rows: Rows, batch_rule: bool
+) -> tuple[Float[Tensor, "replaced d_out"], dict[str, Any]]:
+    """ŷ of every replaced position, and what is summed about it over the kept ones."""
+    x_ND, y_NO = x_ND.to(sae.W_dec.device), y_NO.to(sae.W_dec.device)
+    u_ND = sae.normalise(x_ND)
     codes = sae.encode_normalised(u_ND, batch_rule)
     y_hat_NO = sae.denormalise(sae.decode_normalised(codes, u_ND))
-
     kept = rows.kept[rows.replaced].to(y_hat_NO.device)  # all of them, unless BOS is replaced too
-    y, y_hat, matched = seen[out_hook][kept].float(), y_hat_NO[kept].float(), kept[codes.tokens]
-    sums: dict[str, Any] = {
+    y, y_hat, matched = y_NO[kept].float(), y_hat_NO[kept].float(), kept[codes.tokens]
+    return y_hat_NO, {
         "tokens": len(y),
-        "predictions": int(rows.has_next.sum()),
         "uses": codes.features[matched].bincount(minlength=sae.config.d_sae).cpu(),
         "l0_squared": _total(codes.l0()[kept].square()),
         "error": _total((y - y_hat).square().sum(1)),
         "cosine": _total(torch.cosine_similarity(y, y_hat)),
         "norm_ratio": _total(y_hat.norm(dim=1) / y.norm(dim=1).clamp(min=1e-30)),
-        "ce_clean": _total(cross_entropies(clean_NV, rows)),
     }
-    mean_O = moments.mean.float()
-    for name, new in {"spliced": y_hat_NO, "zero": torch.zeros_like(mean_O), "mean": mean_O}.items():
-        changed_NV = log_probs(model, rows, [(out_hook, replacing(rows.replaced, new))])
-        sums["ce_" + name] = _total(cross_entropies(changed_NV, rows))
-        sums["kl_" + name] = _total((clean_NV.exp() * (clean_NV - changed_NV)).sum(1))
-    return sums
 
 
 def _total(per_token: Float[Tensor, " n"]) -> float:

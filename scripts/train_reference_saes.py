@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, evaluate, load_language_model
-from sae_tutorial.evaluation import Evaluation
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
+from sae_tutorial.evaluation import Evaluation, evaluate_many
 from sae_tutorial.reference import FOLDER, HELD_OUT_ROWS, HOOK, RULES, default_cache, pack, text_for_training, unpack
 from sae_tutorial.training import TrainingRun, train_many
 
@@ -72,7 +72,8 @@ def main() -> None:
     )  # fmt: skip
     for rule, run in zip(RULES, runs):
         pack(run.sae, args.out / rule)
-        found = evaluate(unpack(args.out / rule), model, held_out, HOOK)
+    found_each = evaluate_many([unpack(args.out / rule) for rule in RULES], model, held_out, HOOK)
+    for rule, run, found in zip(RULES, runs, found_each):
         (args.out / rule / "CARD.md").write_text(card(rule, run, found))
         print(rule, found)
 

@@ -8,6 +8,7 @@ from tiny_model import BOS, D_MODEL, PAD, rows, tiny_model
 from torch.testing import assert_close
 
 from sae_tutorial import SAEConfig, SparseAutoencoder, evaluate
+from sae_tutorial.evaluation import evaluate_many
 
 RESID, MID, MLP, Z = (
     "blocks.0.hook_resid_post",
@@ -164,6 +165,16 @@ def test_batches_do_not_matter(model):
     assert_close(one.density, all_at_once.density)
     for name in ("l0", "fvu", "ce_spliced", "ce_mean", "kl"):
         assert_close(getattr(one, name), getattr(all_at_once, name), rtol=1e-5, atol=1e-6)
+
+
+def test_several_at_once_get_what_each_gets_alone(model):
+    saes = [an_sae(), an_sae("mutual_choice", k=3), an_sae(d_sae=256)]
+    together = evaluate_many(saes, model, rows(), "blocks.1.hook_resid_post", progress=False)
+    for sae, found in zip(saes, together, strict=True):
+        alone = evaluate(sae, model, rows(), "blocks.1.hook_resid_post", progress=False)
+        assert_close(found.density, alone.density)
+        assert all(getattr(found, name) == getattr(alone, name) for name in ("fvu", "ce_spliced", "ce_zero", "kl_mean"))
+    assert evaluate_many([], model, rows(), "blocks.1.hook_resid_post", progress=False) == []
 
 
 def test_no_forward_pass_is_larger_than_a_batch(model, monkeypatch):

@@ -86,7 +86,13 @@ def feature_contexts(groups: Mapping[str, Sequence[Context]], title: str) -> go.
     finish(fig, title, "strength of the feature (units in which E|x|² = 1)", "")
     fig.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels, autorange="reversed", showgrid=False)
     fig.update_yaxes(tickfont={"size": 12})
-    legend = {"orientation": "h", "title_text": "feature (share of tokens)", "x": 0.01, "xref": "container", "yref": "container"}
+    legend = {
+        "orientation": "h",
+        "title_text": "feature (share of tokens)",
+        "x": 0.01,
+        "xref": "container",
+        "yref": "container",
+    }
     legend |= {"y": 0.01, "yanchor": "bottom"}
     fig.update_layout(width=860, height=190 + 24 * len(labels), legend=legend, margin={"b": 100}, bargap=0.15)
     return fig.update_layout(title={"x": 0.02, "xref": "container"})
