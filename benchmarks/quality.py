@@ -1,7 +1,7 @@
 """What each way to allocate is worth: the same activations, budget, batches and steps, one table of results.
 
     python benchmarks/quality.py                     the whole grid on the embedded model; goes on where it stopped
-    python benchmarks/quality.py --only wide         one part of it: main, laws, rates or wide
+    python benchmarks/quality.py --only wide         one part of it: main, laws, wide, rates or peers
     python benchmarks/quality.py --list              what is done and what is left
 
 A run is one SAE: a method, a size, a budget k, a seed (of weights and of the order of tokens). Runs that share size and
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peer_quality import PEERS, train_peer
 from tqdm import tqdm
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
@@ -31,7 +32,7 @@ from sae_tutorial.evaluation import evaluate_many
 from sae_tutorial.reference import HOOK, default_cache, text_for_training
 from sae_tutorial.results import DENSITIES, FOLDER, RUNS, load_densities, load_runs
 from sae_tutorial.train_settings import TrainSettings
-from sae_tutorial.training import TrainingRun, train_many
+from sae_tutorial.training import train_many
 
 SEEDS, BUDGETS = (0, 1, 2), (16, 32, 64)
 # Sweeps: exponent and offset of Feature Choice's capacity (1 and 10 are the main part's), and learning rates.
@@ -96,6 +97,7 @@ def grid(steps: int, batch_size: int, d_in: int) -> Iterator[Run]:
         yield from (Run("wide", method, 64 * d_in, 32, seed, **base) for method in METHODS)
     for method in METHODS:
         yield from (Run("rates", method, 16 * d_in, 32, 0, **base, settings=(("lr", lr),)) for lr in RATES)
+    yield from (Run("peers", method, 16 * d_in, 32, 0, **base) for method in PEERS)
 
 
 def done(folder: Path) -> set[str]:
@@ -117,22 +119,37 @@ def add(folder: Path, line: dict[str, Any], density: np.ndarray) -> None:
 
 def together(runs: list[Run]) -> Iterator[list[Run]]:
     """Runs that share their batches, in the order of `runs`: the activations are read once. "relu", whose dense steps
-    take several times as long, goes by itself, so that the others need not wait for it."""
+    take several times as long, goes by itself, so that the others need not wait for it; so does every peer."""
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        shared = (run.method == "relu", run.part, run.d_sae, run.k, run.seed, run.steps, run.batch_size)
-        groups.setdefault(shared, []).append(run)
+        alone = run.method if run.method in ("relu", *PEERS) else ""
+        groups.setdefault((alone, run.part, run.d_sae, run.k, run.seed, run.steps, run.batch_size), []).append(run)
     for group in groups.values():
         yield from (group[i : i + 6] for i in range(0, len(group), 6))
 
 
-def train_together(runs: list[Run], store: ActivationStore, checkpoint: Path, device: str) -> list[TrainingRun]:
+@dataclass(frozen=True)
+class Trained:
+    sae: SparseAutoencoder
+    seconds: float
+    last: dict[str, float]  # what training reported over its last 50 steps
+
+
+def train_together(runs: list[Run], store: ActivationStore, cache: Path, device: str) -> list[Trained]:
+    if runs[0].method in PEERS:
+        sizes = {name: getattr(runs[0], name) for name in ("d_sae", "k", "seed", "steps", "batch_size")}
+        sae, seconds = train_peer(runs[0].method, store, folder=cache, **sizes)
+        return [Trained(sae.to(device), seconds, {})]
     saes = [SparseAutoencoder(run.config(store.d_in), seed=run.seed).to(device) for run in runs]
     settings = [run.train_settings() for run in runs]
-    return train_many(saes, store, settings, checkpoint=checkpoint, checkpoint_every=500, resume=True)
+    checkpoint = cache / f"{runs[0].key}.pt"
+    done = train_many(saes, store, settings, checkpoint=checkpoint, checkpoint_every=500, resume=True)
+    checkpoint.unlink(missing_ok=True)
+    last = [{"train_" + name: float(one.metrics[name][-50:].mean()) for name in ("fvu", "l0")} for one in done]
+    return [Trained(one.sae, one.seconds, numbers) for one, numbers in zip(done, last)]
 
 
-def line(run: Run, trained: TrainingRun, found: Any, model: str, hook: str) -> dict[str, Any]:
+def line(run: Run, trained: Trained, found: Any, model: str, hook: str) -> dict[str, Any]:
     """What `runs.jsonl` keeps of a run."""
     names = {field.name for field in dataclasses.fields(found)} - {"density", "threshold"}
     numbers = {name: getattr(found, name) for name in sorted(names)}
@@ -145,8 +162,7 @@ def line(run: Run, trained: TrainingRun, found: Any, model: str, hook: str) -> d
         "recovered": found.recovered,
         "recovered_mean": found.recovered_mean,
         **numbers,
-        "train_fvu": float(trained.metrics["fvu"][-50:].mean()),
-        "train_l0": float(trained.metrics["l0"][-50:].mean()),
+        **trained.last,
         "seconds": round(trained.seconds, 1),
         "torch": torch.__version__,
         "machine": platform.machine(),
@@ -177,13 +193,11 @@ def main() -> None:
     tokens, held_out = text_for_training(args.tokens)
     store = ActivationStore.harvest(model, tokens, args.hook, cache_dir=args.cache)
     for group in tqdm(list(together(left)), desc="groups"):
-        checkpoint = args.cache / f"{group[0].key}.pt"
-        results = train_together(group, store, checkpoint, args.device)
+        results = train_together(group, store, args.cache, args.device)
         found_each = evaluate_many([trained.sae for trained in results], model, held_out, args.hook, progress=False)
         for run, trained, found in zip(group, results, found_each):
             add(args.out, line(run, trained, found, args.model, args.hook), found.density.numpy())
             print(f"{run.key}: {found}", flush=True)
-        checkpoint.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

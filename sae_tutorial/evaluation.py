@@ -1,4 +1,4 @@
-"""evaluate, evaluate_many: how well an SAE reconstructs a hook, and what the language model makes of the reconstruction.
+"""evaluate, evaluate_many: how well SAEs reconstruct a hook, and what the language model makes of the reconstruction.
 
 Two passes over the text. The first reads the hook and stops there: the mean and variance of the activations. The
 second runs the model four times on each batch: as it is, with the hook ablated to zero and to its mean, and, for each

@@ -44,7 +44,12 @@ def reference_sae(rule: str = "feature_choice", *, device: torch.device | str | 
 
 
 def text_for_training(n_tokens: int = 2_000_000) -> tuple[Int[Tensor, "rows 256"], Int[Tensor, "held_out 256"]]:
-    """The shipped stories in two parts: what SAEs of the middle layer are trained on, and what they are measured on."""
+    """The shipped stories in two parts: what SAEs of the middle layer are trained on, and what they are measured on.
+
+    Raises ValueError where nothing would be left to train on.
+    """
+    if n_tokens < 2 * HELD_OUT_ROWS * 256:
+        raise ValueError(f"n_tokens={n_tokens:,}: {HELD_OUT_ROWS} rows of 256 are held out; ask for 131,072 or more.")
     tokens = story_tokens(n_tokens, 256)
     return tokens[:-HELD_OUT_ROWS], tokens[-HELD_OUT_ROWS:]
 

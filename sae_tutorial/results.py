@@ -30,6 +30,10 @@ NAMES = {
     "mutual_choice_aux_zipf": "Mutual Choice, aux_zipf",
     "feature_choice_uniform": "Feature Choice, uniform",
     "feature_choice_zipf": "Feature Choice, Zipf",
+    "dictionary_learning_topk": "dictionary_learning TopK",
+    "saelens_topk": "SAELens TopK",
+    "dictionary_learning_batchtopk": "dictionary_learning BatchTopK",
+    "saelens_batchtopk": "SAELens BatchTopK",
 }
 CELL = ("method", "d_sae", "k")  # runs that agree in these differ only in their seed (within one part of the grid)
 
