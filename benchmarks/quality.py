@@ -1,7 +1,7 @@
 """What each way to allocate is worth: the same activations, budget, batches and steps, one table of results.
 
     python benchmarks/quality.py                     the whole grid on the embedded model; goes on where it stopped
-    python benchmarks/quality.py --only wide         one part of it: main, laws, wide, rates or peers
+    python benchmarks/quality.py --only wide         one part of it: main, laws, phases, batch, wide, rates or peers
     python benchmarks/quality.py --list              what is done and what is left
 
 A run is one SAE: a method, a size, a budget k, a seed (of weights and of the order of tokens). Runs that share size and
@@ -27,17 +27,19 @@ import torch
 from peer_quality import PEERS, train_peer
 from tqdm import tqdm
 
-from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model, train
 from sae_tutorial.evaluation import evaluate_many
+from sae_tutorial.feature_use import rerank_
 from sae_tutorial.reference import HOOK, default_cache, text_for_training
 from sae_tutorial.results import DENSITIES, FOLDER, RUNS, load_densities, load_runs
 from sae_tutorial.train_settings import TrainSettings
-from sae_tutorial.training import train_many
+from sae_tutorial.training import TrainingRun, train_many
 
 SEEDS, BUDGETS = (0, 1, 2), (16, 32, 64)
 # Sweeps: exponent and offset of Feature Choice's capacity (1 and 10 are the main part's), and learning rates.
 LAWS = ((0.5, 10.0), (0.75, 10.0), (1.25, 10.0), (1.5, 10.0), (1.0, 1.0), (1.0, 100.0))
 RATES = (7e-4, 1.4e-3, 5.6e-3)
+BATCHES = (512, 2048, 8192)  # for half the features and 2/5 of the steps
 
 # Each method: what the SAE is, and how it is trained where that is not the default. "relu" has no budget: its
 # coefficients were chosen so that it lands near the budgets of the others.
@@ -50,6 +52,8 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "feature_choice_zipf": ({"rule": "feature_choice", "capacity": "zipf"}, {}),
     "relu": ({"rule": "relu"}, {}),
 }
+# Half of the steps with Mutual Choice, then Feature Choice, with ranks by the densities that came out.
+PHASES = "feature_choice_after_mutual"
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,15 @@ class Run:
         return "-".join([self.method, *size, *changes])
 
     def config(self, d_in: int) -> SAEConfig:
-        fields = METHODS[self.method][0] | dict(self.sae)
+        fields = METHODS["feature_choice_zipf" if self.method == PHASES else self.method][0] | dict(self.sae)
         return SAEConfig(d_in=d_in, d_sae=self.d_sae, k=None if fields["rule"] == "relu" else self.k, **fields)
 
     def train_settings(self) -> TrainSettings:
-        fields = METHODS[self.method][1] | ({"l1": L1[self.k]} if self.method == "relu" else {}) | dict(self.settings)
+        fields = (
+            METHODS.get(self.method, ({}, {}))[1]
+            | ({"l1": L1[self.k]} if self.method == "relu" else {})
+            | dict(self.settings)
+        )
         return TrainSettings(steps=self.steps, batch_size=self.batch_size, seed=self.seed, **fields)
 
 
@@ -90,6 +98,10 @@ def grid(steps: int, batch_size: int, d_in: int) -> Iterator[Run]:
     for exponent, offset in LAWS:
         law = (("zipf_exponent", exponent), ("zipf_offset", offset))
         yield Run("laws", "feature_choice_zipf", 16 * d_in, 32, 0, **base, sae=law)
+    yield Run("phases", PHASES, 16 * d_in, 32, 0, **base)
+    for size in BATCHES:
+        for method in ("token_choice", "mutual_choice", "feature_choice_zipf"):
+            yield Run("batch", method, 8 * d_in, 32, 0, 2 * steps // 5, size)
     for seed in SEEDS:
         for k in (k for k in BUDGETS if k != 32):
             yield from (Run("main", method, 16 * d_in, k, seed, **base) for method in METHODS)
@@ -119,10 +131,10 @@ def add(folder: Path, line: dict[str, Any], density: np.ndarray) -> None:
 
 def together(runs: list[Run]) -> Iterator[list[Run]]:
     """Runs that share their batches, in the order of `runs`: the activations are read once. "relu", whose dense steps
-    take several times as long, goes by itself, so that the others need not wait for it; so does every peer."""
+    take several times as long, goes by itself, so that the others need not wait for it; so do peers."""
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        alone = run.method if run.method in ("relu", *PEERS) else ""
+        alone = run.method if run.method in ("relu", PHASES, *PEERS) else ""
         groups.setdefault((alone, run.part, run.d_sae, run.k, run.seed, run.steps, run.batch_size), []).append(run)
     for group in groups.values():
         yield from (group[i : i + 6] for i in range(0, len(group), 6))
@@ -140,13 +152,33 @@ def train_together(runs: list[Run], store: ActivationStore, cache: Path, device:
         sizes = {name: getattr(runs[0], name) for name in ("d_sae", "k", "seed", "steps", "batch_size")}
         sae, seconds = train_peer(runs[0].method, store, folder=cache, **sizes)
         return [Trained(sae.to(device), seconds, {})]
+    if runs[0].method == PHASES:
+        return [in_two_phases(runs[0], store, device)]
     saes = [SparseAutoencoder(run.config(store.d_in), seed=run.seed).to(device) for run in runs]
     settings = [run.train_settings() for run in runs]
     checkpoint = cache / f"{runs[0].key}.pt"
     done = train_many(saes, store, settings, checkpoint=checkpoint, checkpoint_every=500, resume=True)
     checkpoint.unlink(missing_ok=True)
-    last = [{"train_" + name: float(one.metrics[name][-50:].mean()) for name in ("fvu", "l0")} for one in done]
-    return [Trained(one.sae, one.seconds, numbers) for one, numbers in zip(done, last)]
+    return [Trained(one.sae, one.seconds, last_of(one)) for one in done]
+
+
+def in_two_phases(run: Run, store: ActivationStore, device: str) -> Trained:
+    config, settings = run.config(store.d_in), run.train_settings()
+    half = dataclasses.replace(settings, steps=settings.steps // 2)
+    first = SparseAutoencoder(dataclasses.replace(config, rule="mutual_choice"), seed=run.seed).to(device)
+    before = train(first, store, dataclasses.replace(half, decay=0.0))
+    sae = SparseAutoencoder(config).to(device)
+    shared = {
+        name: value for name, value in first.state_dict().items() if name not in ("threshold", "rank", "zipf_law")
+    }
+    sae.load_state_dict(shared, strict=False)
+    rerank_(sae, before.density)
+    after = train(sae, store, half)
+    return Trained(sae, before.seconds + after.seconds, last_of(after))
+
+
+def last_of(run: TrainingRun) -> dict[str, float]:
+    return {"train_" + name: float(run.metrics[name][-50:].mean()) for name in ("fvu", "l0")}
 
 
 def line(run: Run, trained: Trained, found: Any, model: str, hook: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ NAMES = {
     "mutual_choice_aux_zipf": "Mutual Choice, aux_zipf",
     "feature_choice_uniform": "Feature Choice, uniform",
     "feature_choice_zipf": "Feature Choice, Zipf",
+    "feature_choice_after_mutual": "Feature Choice, Zipf, after Mutual Choice",
     "dictionary_learning_topk": "dictionary_learning TopK",
     "saelens_topk": "SAELens TopK",
     "dictionary_learning_batchtopk": "dictionary_learning BatchTopK",

@@ -13,6 +13,7 @@ import argparse
 import platform
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ from sae_tutorial.training import TrainingRun, train_many
 D_SAE, K = 4096, 32
 LR = 2e-3
 # With aux_k, 0.8 % of Token Choice's features stay silent; aux_zipf also wakes those that are merely underused.
-AUXILIARY = {"token_choice": {"aux_k": 0.0, "aux_zipf": 1 / 32}}
+AUXILIARY: dict[str, dict[str, Any]] = {"token_choice": {"aux_k": 0.0, "aux_zipf": 1 / 32}}
 MEANING = {
     "token_choice": "each token takes its 32 strongest features (TopK)",
     "mutual_choice": "the 32·B strongest matches of a batch of B tokens; one threshold at inference",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from peer_quality import PEERS, activations_file
-from quality import METHODS, add, done, grid, line, together, train_together
+from quality import METHODS, PHASES, add, done, grid, line, together, train_together
 
 from sae_tutorial import ActivationStore
 from sae_tutorial.results import NAMES, load_densities, load_runs
@@ -24,7 +24,9 @@ def test_every_method_has_three_seeds_and_three_budgets_and_three_seeds_at_four_
         wide = {(run.d_sae, run.seed) for run in RUNS if run.part == "wide" and run.method == method}
         assert wide == {(64 * 8, seed) for seed in (0, 1, 2)}
     assert {run.method for run in RUNS if run.part == "peers"} == set(PEERS)
-    assert {run.method for run in RUNS} == set(NAMES), "every method has a name for figures"
+    assert {run.method for run in RUNS} == {*METHODS, *PEERS, PHASES} == set(NAMES), (
+        "every method has a name for figures"
+    )
 
 
 def test_no_two_runs_share_a_key():
@@ -37,7 +39,7 @@ def test_runs_that_go_together_share_their_batches():
     for group in groups:
         assert len({(run.d_sae, run.k, run.seed, run.steps, run.batch_size) for run in group}) == 1
         methods = {run.method for run in group}
-        assert len(methods) == 1 or not methods & {"relu", *PEERS}, "slow ones keep nobody waiting"
+        assert len(methods) == 1 or not methods & {"relu", PHASES, *PEERS}, "slow ones keep nobody waiting"
 
 
 def test_a_run_is_written_down_and_not_asked_for_again(store, tmp_path):
@@ -53,6 +55,13 @@ def test_a_run_is_written_down_and_not_asked_for_again(store, tmp_path):
     assert load_runs(tmp_path / "out").rows[0]["method"] == group[0].method
     assert load_densities(tmp_path / "out")[group[1].key].tolist() == pytest.approx([0.5, 0.2, 0.1])
     assert not list(tmp_path.glob("*.pt")), "checkpoints of finished runs are gone"
+
+
+def test_the_second_phase_starts_where_the_first_ended(store, tmp_path):
+    (run,) = (run for run in RUNS if run.method == PHASES)
+    (trained,) = train_together([run], store, tmp_path, "cpu")
+    assert trained.sae.config.rule == "feature_choice" and trained.sae.tokens_seen == 4 * 64
+    assert (trained.sae.threshold >= 0).all() and set(trained.last) == {"train_fvu", "train_l0"}
 
 
 def test_peers_get_the_activations_that_our_saes_see(store, tmp_path):
