@@ -24,9 +24,9 @@ from peer_environments import default_cache, environment, run  # noqa: E402
 # Method of the grid -> library, and what the library calls the rule.
 PEERS = {
     "dictionary_learning_topk": ("dictionary_learning", "TopK"),
-    "saelens_topk": ("saelens", "TopK"),
     "dictionary_learning_batchtopk": ("dictionary_learning", "BatchTopK"),
     "saelens_batchtopk": ("saelens", "BatchTopK"),
+    "saelens_topk": ("saelens", "TopK"),
 }
 
 

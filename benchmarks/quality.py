@@ -102,6 +102,7 @@ def grid(steps: int, batch_size: int, d_in: int) -> Iterator[Run]:
     for size in BATCHES:
         for method in ("token_choice", "mutual_choice", "feature_choice_zipf"):
             yield Run("batch", method, 8 * d_in, 32, 0, 2 * steps // 5, size)
+    yield from (Run("peers", method, 16 * d_in, 32, 0, **base) for method in PEERS)
     for seed in SEEDS:
         for k in (k for k in BUDGETS if k != 32):
             yield from (Run("main", method, 16 * d_in, k, seed, **base) for method in METHODS)
@@ -109,7 +110,6 @@ def grid(steps: int, batch_size: int, d_in: int) -> Iterator[Run]:
         yield from (Run("wide", method, 64 * d_in, 32, seed, **base) for method in METHODS)
     for method in METHODS:
         yield from (Run("rates", method, 16 * d_in, 32, 0, **base, settings=(("lr", lr),)) for lr in RATES)
-    yield from (Run("peers", method, 16 * d_in, 32, 0, **base) for method in PEERS)
 
 
 def done(folder: Path) -> set[str]:
