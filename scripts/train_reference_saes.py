@@ -39,7 +39,7 @@ def card(rule: str, run: TrainingRun, found: Evaluation) -> str:
     settings, config = run.settings, run.sae.config
     return f"""# Reference SAE: `{rule}`
 
-{MEANING[rule].capitalize()}. It reads `{HOOK}` of the embedded language model: {config.d_in} → {config.d_sae} features, k = {K}.
+{MEANING[rule][0].upper() + MEANING[rule][1:]}. It reads `{HOOK}` of the embedded language model: {config.d_in} → {config.d_sae} features, k = {K}.
 
 - Trained by `scripts/train_reference_saes.py` on the shipped stories, all but the last {HELD_OUT_ROWS} rows: {settings.steps:,} steps of
   {settings.batch_size:,} tokens, peak learning rate {settings.lr:g}, {"aux_zipf" if settings.aux_zipf else "aux_k"} against dead features, seed {settings.seed}, {run.seconds / 60:.0f} minutes on {platform.machine()}{"" if torch.cuda.is_available() else " CPU"}, PyTorch {torch.__version__}.
