@@ -41,9 +41,8 @@ def pareto(summaries: Mapping[str, Mapping[str, Sequence[Interval]]], title: str
             )
     finish(fig, title, "L0, features per token", list(y.values())[0])
     for place, name in enumerate(y.values(), start=1):
-        fig.update_xaxes(
-            title_text="L0, features per token (log scale)", type="log", range=[0.9, 2.2], tickvals=[8, 16, 32, 64, 128], row=1, col=place
-        )
+        l0 = {"type": "log", "range": [math.log10(8), math.log10(150)], "tickvals": [8, 16, 32, 64, 128]}
+        fig.update_xaxes(title_text="L0, features per token (log scale)", row=1, col=place, **l0)
         fig.update_yaxes(title_text=name, row=1, col=place)
     return fig.update_layout(width=900, height=470, legend=below(), margin={"b": 130})
 
