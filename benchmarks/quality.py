@@ -27,7 +27,7 @@ import torch
 from peer_quality import PEERS, train_peer
 from tqdm import tqdm
 
-from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model, train
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
 from sae_tutorial.evaluation import evaluate_many
 from sae_tutorial.feature_use import rerank_
 from sae_tutorial.reference import HOOK, default_cache, text_for_training
@@ -52,8 +52,14 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "feature_choice_zipf": ({"rule": "feature_choice", "capacity": "zipf"}, {}),
     "relu": ({"rule": "relu"}, {}),
 }
-# Half of the steps with Mutual Choice, then Feature Choice, with ranks by the densities that came out.
-PHASES = "feature_choice_after_mutual"
+# Two phases of half the steps each: the rule of the first, and the method of the second, which goes on with its
+# features. (Ranks of Feature Choice by the densities that came out.) The last two are controls: nothing changes but
+# that the learning rate starts again.
+PHASES = {
+    "feature_choice_after_mutual": ("mutual_choice", "feature_choice_zipf"),
+    "mutual_choice_twice": ("mutual_choice", "mutual_choice"),
+    "token_choice_twice": ("token_choice", "token_choice"),
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ class Run:
         return "-".join([self.method, *size, *changes])
 
     def config(self, d_in: int) -> SAEConfig:
-        fields = METHODS["feature_choice_zipf" if self.method == PHASES else self.method][0] | dict(self.sae)
+        method = PHASES[self.method][1] if self.method in PHASES else self.method
+        fields = METHODS[method][0] | dict(self.sae)
         return SAEConfig(d_in=d_in, d_sae=self.d_sae, k=None if fields["rule"] == "relu" else self.k, **fields)
 
     def train_settings(self) -> TrainSettings:
@@ -98,7 +105,8 @@ def grid(steps: int, batch_size: int, d_in: int) -> Iterator[Run]:
     for exponent, offset in LAWS:
         law = (("zipf_exponent", exponent), ("zipf_offset", offset))
         yield Run("laws", "feature_choice_zipf", 16 * d_in, 32, 0, **base, sae=law)
-    yield Run("phases", PHASES, 16 * d_in, 32, 0, **base)
+    for seed in SEEDS:
+        yield from (Run("phases", method, 16 * d_in, 32, seed, **base) for method in PHASES)
     for size in BATCHES:
         for method in ("token_choice", "mutual_choice", "feature_choice_zipf"):
             yield Run("batch", method, 8 * d_in, 32, 0, 2 * steps // 5, size)
@@ -134,7 +142,7 @@ def together(runs: list[Run]) -> Iterator[list[Run]]:
     take several times as long, goes by itself, so that the others need not wait for it; so do peers."""
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        alone = run.method if run.method in ("relu", PHASES, *PEERS) else ""
+        alone = run.method if run.method in ("relu", *PEERS) else ""
         groups.setdefault((alone, run.part, run.d_sae, run.k, run.seed, run.steps, run.batch_size), []).append(run)
     for group in groups.values():
         yield from (group[i : i + 6] for i in range(0, len(group), 6))
@@ -152,8 +160,8 @@ def train_together(runs: list[Run], store: ActivationStore, cache: Path, device:
         sizes = {name: getattr(runs[0], name) for name in ("d_sae", "k", "seed", "steps", "batch_size")}
         sae, seconds = train_peer(runs[0].method, store, folder=cache, **sizes)
         return [Trained(sae.to(device), seconds, {})]
-    if runs[0].method == PHASES:
-        return [in_two_phases(runs[0], store, device)]
+    if runs[0].method in PHASES:
+        return in_two_phases(runs, store, device)
     saes = [SparseAutoencoder(run.config(store.d_in), seed=run.seed).to(device) for run in runs]
     settings = [run.train_settings() for run in runs]
     checkpoint = cache / f"{runs[0].key}.pt"
@@ -162,19 +170,26 @@ def train_together(runs: list[Run], store: ActivationStore, cache: Path, device:
     return [Trained(one.sae, one.seconds, last_of(one)) for one in done]
 
 
-def in_two_phases(run: Run, store: ActivationStore, device: str) -> Trained:
-    config, settings = run.config(store.d_in), run.train_settings()
+def in_two_phases(runs: list[Run], store: ActivationStore, device: str) -> list[Trained]:
+    settings = runs[0].train_settings()
     half = dataclasses.replace(settings, steps=settings.steps // 2)
-    first = SparseAutoencoder(dataclasses.replace(config, rule="mutual_choice"), seed=run.seed).to(device)
-    before = train(first, store, dataclasses.replace(half, decay=0.0))
-    sae = SparseAutoencoder(config).to(device)
-    shared = {
-        name: value for name, value in first.state_dict().items() if name not in ("threshold", "rank", "zipf_law")
-    }
-    sae.load_state_dict(shared, strict=False)
-    rerank_(sae, before.density)
-    after = train(sae, store, half)
-    return Trained(sae, before.seconds + after.seconds, last_of(after))
+    rules = list(dict.fromkeys(PHASES[run.method][0] for run in runs))
+    first = [
+        SparseAutoencoder(SAEConfig(store.d_in, runs[0].d_sae, rule, k=runs[0].k), seed=runs[0].seed) for rule in rules
+    ]
+    before = dict(
+        zip(rules, train_many([sae.to(device) for sae in first], store, dataclasses.replace(half, decay=0.0)))
+    )
+    second = []
+    for run in runs:
+        start, sae = before[PHASES[run.method][0]], SparseAutoencoder(run.config(store.d_in)).to(device)
+        kept = {k: v for k, v in start.sae.state_dict().items() if k not in ("threshold", "rank", "zipf_law")}
+        sae.load_state_dict(kept, strict=False)
+        if sae.config.rule == "feature_choice":
+            rerank_(sae, start.density)
+        second.append(sae)
+    after = train_many(second, store, half)
+    return [Trained(one.sae, next(iter(before.values())).seconds + one.seconds, last_of(one)) for one in after]
 
 
 def last_of(run: TrainingRun) -> dict[str, float]:
