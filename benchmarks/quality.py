@@ -29,9 +29,9 @@ from tqdm import tqdm
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
 from sae_tutorial.evaluation import evaluate_many
-from sae_tutorial.feature_use import rerank_
 from sae_tutorial.reference import HOOK, default_cache, text_for_training
 from sae_tutorial.results import DENSITIES, FOLDER, RUNS, load_densities, load_runs
+from sae_tutorial.rule_change import with_rule
 from sae_tutorial.train_settings import TrainSettings
 from sae_tutorial.training import TrainingRun, train_many
 
@@ -182,12 +182,8 @@ def in_two_phases(runs: list[Run], store: ActivationStore, device: str) -> list[
     )
     second = []
     for run in runs:
-        start, sae = before[PHASES[run.method][0]], SparseAutoencoder(run.config(store.d_in)).to(device)
-        kept = {k: v for k, v in start.sae.state_dict().items() if k not in ("threshold", "rank", "zipf_law")}
-        sae.load_state_dict(kept, strict=False)
-        if sae.config.rule == "feature_choice":
-            rerank_(sae, start.density)
-        second.append(sae)
+        start, config = before[PHASES[run.method][0]], run.config(store.d_in)
+        second.append(with_rule(start.sae, config.rule, start.density))
     after = train_many(second, store, half)
     return [Trained(one.sae, next(iter(before.values())).seconds + one.seconds, last_of(one)) for one in after]
 
