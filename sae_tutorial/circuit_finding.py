@@ -265,10 +265,10 @@ def _first_changed(graph: Wiring, owner: int) -> int:
 
 
 def head_scores(
-    graph: Wiring, edges: Float[Tensor, "senders receivers"], heads: Iterable[Head]
+    graph: Wiring, edges: Float[Tensor, "senders receivers"] | Bool[Tensor, "senders receivers"], heads: Iterable[Head]
 ) -> Float[Tensor, " heads"]:
     """The largest edge that leaves each head, in size."""
-    rows = edges.abs().float().amax(1)
+    rows = edges.float().abs().amax(1)
     return torch.stack([rows[graph.sender(head)] for head in heads])
 
 

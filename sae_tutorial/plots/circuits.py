@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from sae_tutorial.plots.style import DIVERGING, GRID, PALETTE, TEXT, finish, wrap
-from sae_tutorial.plots.text import floats
+from sae_tutorial.plots.text import floats, on
 
 
 def signed_maps(
@@ -34,7 +34,7 @@ def signed_maps(
     """
     n_columns = min(per_row, len(maps))
     n_rows = -(-len(maps) // n_columns)
-    gaps = {"horizontal_spacing": 0.035, "vertical_spacing": 0.2 / n_rows}
+    gaps = {"horizontal_spacing": 0.035, "vertical_spacing": 0.4 / n_rows}
     fig = make_subplots(n_rows, n_columns, subplot_titles=list(maps), shared_yaxes=True, **gaps)
     for place, (name, values) in enumerate(maps.items()):
         row, col = divmod(place, n_columns)
@@ -62,7 +62,7 @@ def signed_maps(
     bar = {"title": {"text": wrap(unit, 14), "font": {"size": 12}}}
     fig.update_layout(coloraxis={"colorscale": DIVERGING, "cmin": -end, "cmax": end, "colorbar": bar})
     fig.update_annotations(font_size=13)
-    height = 150 + n_rows * (70 + 30 * first.shape[0])
+    height = 150 + n_rows * (70 + 30 * first.shape[0]) + 50 * (n_rows - 1)
     return fig.update_layout(width=900 if len(maps) > 1 else 760, height=height, margin_t=90)
 
 
@@ -91,9 +91,7 @@ def two_names(
 ) -> go.Figure:
     """What each component adds to the right name (across) and to the wrong one (up), against other names."""
     fig = go.Figure()
-    low, high = (
-        float(f(right.min(), wrong.min())) if f is min else float(f(right.max(), wrong.max())) for f in (min, max)
-    )
+    low, high = float(right.min()), float(right.max())
     fig.add_scatter(
         x=[low, high],
         y=[low, high],
@@ -102,7 +100,8 @@ def two_names(
         name="both names alike",
         hoverinfo="skip",
     )
-    for colour, kind in zip(PALETTE, dict.fromkeys(kinds), strict=False):
+    sides = ("top left", "bottom right")
+    for number, kind in enumerate(dict.fromkeys(kinds)):
         where = [i for i, one in enumerate(kinds) if one == kind]
         plain = kind == "others"
         fig.add_scatter(
@@ -111,9 +110,9 @@ def two_names(
             name=kind,
             mode="markers" if plain else "markers+text",
             text=[names[i] for i in where],
-            textposition="top right",
+            textposition=sides[number % 2],
             textfont={"size": 11},
-            marker={"color": PALETTE[6] if plain else colour, "size": 6 if plain else 10},
+            marker={"color": PALETTE[6] if plain else PALETTE[number], "size": 6 if plain else 10},
             hovertemplate="%{text}: right %{x:.2f}, wrong %{y:.2f}<extra></extra>",
         )
     finish(fig, title, "added to the right name, logits above other names", "added to the wrong name")
@@ -229,22 +228,14 @@ def diagram(
     fig = go.Figure()
     for start, end, what in edges:
         (x0, y0, colour), (x1, y1, _) = nodes[start], nodes[end]
-        fig.add_annotation(
-            x=x1, y=y1, ax=x0, ay=y0, xref="x", yref="y", axref="x", ayref="y", arrowhead=2, arrowwidth=1.6, standoff=26, startstandoff=26, arrowcolor=colour, text=""
-        )  # fmt: skip
-        if what:
-            fig.add_annotation(
-                x=(x0 + x1) / 2,
-                y=(y0 + y1) / 2,
-                text=what,
-                showarrow=False,
-                font={"size": 11, "color": colour},
-                yshift=9,
-            )
+        tail = {"ax": x0, "ay": y0, "axref": "x", "ayref": "y", "startstandoff": 26}
+        head = {"x": x1, "y": y1, "xref": "x", "yref": "y", "standoff": 26, "arrowhead": 2, "arrowwidth": 1.6}
+        fig.add_annotation(**tail, **head, arrowcolor=colour, text="")
+        middle = {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "yshift": 9, "showarrow": False}
+        fig.add_annotation(**middle, text=what, font={"size": 11, "color": colour})
     for label, (x, y, colour) in nodes.items():
-        fig.add_annotation(
-            x=x, y=y, text=label.replace("\n", "<br>"), showarrow=False, bgcolor=colour, font={"color": "#FFFFFF", "size": 12}, borderpad=5, bordercolor=GRID
-        )  # fmt: skip
+        box = {"bgcolor": colour, "bordercolor": GRID, "borderpad": 5, "font": {"color": on(colour), "size": 12}}
+        fig.add_annotation(x=x, y=y, text=label.replace("\n", "<br>"), showarrow=False, **box)
     low, high = (f(y for _, y, _ in nodes.values()) for f in (min, max))
     fig.add_scatter(x=[0, len(columns) - 1], y=[low, high], mode="markers", marker={"opacity": 0}, hoverinfo="skip")
     finish(fig, title, "", "")
