@@ -156,7 +156,7 @@ def bars(
     fig.add_hline(y=0, line={"color": TEXT, "width": 1})
     finish(fig, title, x, y)
     fig.update_xaxes(type="category")
-    return fig.update_layout(legend={"orientation": "h", "y": -0.3}, showlegend=len(values) > 1, height=420)
+    return fig.update_layout(legend={"orientation": "h", "y": -0.24}, showlegend=len(values) > 1, height=420)
 
 
 def completeness(
@@ -231,7 +231,8 @@ def diagram(
         tail = {"ax": x0, "ay": y0, "axref": "x", "ayref": "y", "startstandoff": 26}
         head = {"x": x1, "y": y1, "xref": "x", "yref": "y", "standoff": 26, "arrowhead": 2, "arrowwidth": 1.6}
         fig.add_annotation(**tail, **head, arrowcolor=colour, text="")
-        middle = {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "yshift": 9, "showarrow": False}
+        aside = "right" if abs(y1 - y0) > 0.2 else "center"  # to the left of a rising arrow, above a level one
+        middle = {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "yshift": 9, "xanchor": aside, "showarrow": False}
         fig.add_annotation(**middle, text=what, font={"size": 11, "color": colour})
     for label, (x, y, colour) in nodes.items():
         box = {"bgcolor": colour, "bordercolor": GRID, "borderpad": 5, "font": {"color": on(colour), "size": 12}}
