@@ -18,7 +18,7 @@ import common
 
 PAGE = Path(__file__).resolve().parent / "README.md"
 # The order of the page. Results for a GPU stand behind all that come from CPUs.
-ORDER = ["training_step", "allocation", "memory", "scaling", "oracle", "harvest", "superposition"]
+ORDER = ["training_step", "allocation", "memory", "scaling", "oracle", "harvest", "superposition", "patching"]
 MARKED = re.compile(r"(<!-- (targets|tables) -->\n).*?(<!-- /\2 -->)", flags=re.S)
 
 

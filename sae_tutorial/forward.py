@@ -58,7 +58,8 @@ def read_hook(model: Any, hook_name: str, *, fused: bool = True) -> Iterator[Rea
         )
 
     was_training = model.training
-    model.eval()
+    if was_training:  # walking over all modules costs as much as a short batch
+        model.eval()
     try:
         with ExitStack() as stack:
             stack.enter_context(model.hooks(fwd_hooks=[(hook_name, catch)]))
@@ -67,7 +68,8 @@ def read_hook(model: Any, hook_name: str, *, fused: bool = True) -> Iterator[Rea
             stack.enter_context(torch.inference_mode())
             yield read
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
 
 
 def check_hook_name(model: Any, hook_name: str) -> None:

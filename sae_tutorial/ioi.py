@@ -153,7 +153,7 @@ def ioi_sentences(
 def sentences_of(model: Any, frames: Sequence[Frame]) -> Sentences:
     """Frames as a batch of tokens. ValueError if a name is no single token or is not where its role says."""
     ids, tokens_BP = _tokens(model, frames)
-    io, wrong = (_ids(model, [getattr(frame, name) for frame in frames]) for name in ("io", "wrong"))
+    io, wrong = (token_ids(model, [getattr(frame, name) for frame in frames]) for name in ("io", "wrong"))
     rows = [_roles(row, int(i), int(w), frame) for row, i, w, frame in zip(ids, io, wrong, frames)]
     positions = {role: torch.tensor([row[role] for row in rows]) for role in ROLES}
     kinds = [(frame.template, frame.a == frame.io) for frame in frames]
@@ -171,7 +171,7 @@ def _tokens(model: Any, frames: Sequence[Frame]) -> tuple[list[list[int]], Int[T
     return ids, torch.tensor([row + [row[0]] * (width - len(row)) for row in ids])
 
 
-def _ids(model: Any, names: Sequence[str]) -> Int[Tensor, " n"]:
+def token_ids(model: Any, names: Sequence[str]) -> Int[Tensor, " n"]:
     kept, dropped = single_tokens(model, sorted(set(names)))
     if dropped:
         raise ValueError(f"names: {', '.join(dropped)} would be more than one token of this model; use other names.")
@@ -223,7 +223,7 @@ def counterfactual(
     frames = tuple(kinds[kind](frame) for frame in sentences.frames)
     _, tokens_BP = _tokens(model, frames)  # as long as the original's: every name is one token
     device = sentences.tokens.device
-    io, wrong = (_ids(model, [getattr(frame, name) for frame in frames]).to(device) for name in ("io", "wrong"))
+    io, wrong = (token_ids(model, [getattr(frame, name) for frame in frames]).to(device) for name in ("io", "wrong"))
     return replace(sentences, frames=frames, tokens=tokens_BP.to(device), io=io, wrong=wrong)
 
 
@@ -250,6 +250,33 @@ def logit_difference(logits: Float[Tensor, "sentences vocab"], sentences: Senten
     """Logit of the right name minus logit of the wrong one, as `sentences` has them: above 0 where it is right."""
     rows = torch.arange(len(logits), device=logits.device)
     return logits[rows, sentences.io] - logits[rows, sentences.wrong]
+
+
+def name_ids(model: Any, names: Sequence[str] = NAMES) -> Int[Tensor, " names"]:
+    """Ids of those `names` that are single tokens of this model."""
+    return token_ids(model, usable(model, names, "names", 3)).to(model.cfg.device)
+
+
+def absent_names(sentences: Sentences, names: Int[Tensor, " names"]) -> Int[Tensor, "sentences names-2"]:
+    """For each sentence, those of `names` (see `name_ids`) that it does not ask about.
+
+    Raises ValueError if it asks about a name that is none of them.
+    """
+    keep = (names != sentences.io[:, None]) & (names != sentences.wrong[:, None])
+    if (keep.sum(1) != len(names) - 2).any():
+        raise ValueError("names: every sentence must ask about two of them, and some do not; see name_ids.")
+    return names.expand(len(sentences), -1)[keep].view(len(sentences), -1)
+
+
+def lead(
+    logits: Float[Tensor, "sentences vocab"], sentences: Sentences, names: Int[Tensor, " names"]
+) -> Float[Tensor, " sentences"]:
+    """Logit of the right name minus the mean logit of the names that the sentence does not mention.
+
+    The logit difference asks which of the two; this asks whether it is one of the two at all. See `name_ids`.
+    """
+    rows = torch.arange(len(logits), device=logits.device)
+    return logits[rows, sentences.io] - logits.gather(1, absent_names(sentences, names)).mean(-1)
 
 
 def normalised(difference: Tensor, clean: Tensor | float, corrupted: Tensor | float) -> Tensor:

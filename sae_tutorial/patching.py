@@ -136,6 +136,34 @@ def patch_each(
     return torch.stack([metric(patched_logits(model, sentences, [site], donor)) for site in bar])
 
 
+def patch_positions(
+    model: Any, sentence: Sentences, donor: Donor, hook_names: Sequence[str], metric: Metric
+) -> Float[Tensor, "hooks positions"]:
+    """`metric` with each position of one sentence patched by itself, at each hook: one pass for all its positions.
+
+    Args:
+        sentence: one, and `donor` of one other that is as long.
+        metric: of logits that are copies of this one sentence's, (P, V).
+
+    Raises ValueError for more than one sentence: see `patch_each`.
+    """
+    if len(sentence) != 1:
+        raise ValueError(f"sentence: {len(sentence)} sentences; give one, for example sentences[:1].")
+    width = sentence.tokens.shape[1]
+    copies = Sentences(
+        sentence.frames * width,
+        sentence.tokens.expand(width, -1),
+        sentence.io.expand(width),
+        sentence.wrong.expand(width),
+        {role: where.expand(width) for role, where in sentence.positions.items()},
+        sentence.groups.expand(width),
+    )
+    everywhere = torch.arange(width, device=sentence.tokens.device)
+    acts = {name: donor[name].expand(width, *donor[name].shape[1:]) for name in hook_names}
+    sites = [Site(name, None, everywhere) for name in hook_names]
+    return torch.stack([metric(patched_logits(model, copies, [site], acts)) for site in sites])
+
+
 def path_patch(
     model: Any,
     sentences: Sentences,

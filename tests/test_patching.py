@@ -228,3 +228,16 @@ def test_a_donor_that_lacks_the_hook_is_named(model, clean):
         patching.patched_logits(model, clean, [Site("blocks.1.hook_resid_post")], {})
     with pytest.raises(ValueError, match="is not a hook of this model"):
         patching.activations(model, clean, ["blocks.9.hook_resid_post"])
+
+
+def test_all_positions_of_one_sentence_in_one_pass(model, clean, other):
+    names = ["blocks.0.hook_resid_pre", "blocks.2.hook_mlp_out"]
+    one, donor = clean[:1], patching.activations(model, other[:1], names)
+    metric = lambda logits: logits[:, one.io[0]] - logits[:, one.wrong[0]]  # noqa: E731
+    found = patching.patch_positions(model, one, donor, names, metric)
+    width = one.tokens.shape[1]
+    sites = [Site(name, None, torch.tensor([place])) for name in names for place in range(width)]
+    slow = patching.patch_each(model, one, sites, donor, metric)[:, 0].view(2, width)
+    assert torch.allclose(found, slow, atol=1e-3)
+    with pytest.raises(ValueError, match="8 sentences"):
+        patching.patch_positions(model, clean, donor, names, metric)
