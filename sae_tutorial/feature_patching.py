@@ -3,8 +3,8 @@
     x' = x + Σ_{j∈F} (c̄_j − c_j) f_j          at every token; F the features that are patched
 
 c are the codes of x in some dictionary, c̄ those of the other sentence, f_j the dictionary's directions. What the
-dictionary does not explain stays as it is. Everything behind the hook is then run again, and the question is how far the
-model's answer has come towards the other sentence's: KL(target ‖ patched) at END.
+dictionary does not explain stays as it is. Everything behind the hook is then run again, and the question is how far
+the model's answer has come towards the other sentence's: KL(target ‖ patched) at END.
 
     Dictionary    how to read codes from activations, and the directions that they stand for
     Edit          all that a dictionary could change in a batch of sentences
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,7 +32,6 @@ from tqdm.auto import tqdm
 from sae_tutorial.autoencoder import SparseAutoencoder
 from sae_tutorial.forward import check_hook_name, fused_forward
 from sae_tutorial.ioi import Sentences, at, end_logits
-from sae_tutorial.patching import activations
 
 Loss = Callable[[Float[Tensor, "sentences positions d"]], Float[Tensor, " sentences"]]
 Chosen = Bool[Tensor, "#sentences features"]  # one row for all sentences, or one for each
@@ -46,11 +45,17 @@ class Dictionary:
         name: what figures call it.
         encode: (N, D) raw activations -> (N, F) codes, each token by itself.
         directions: (F, D), what one unit of each code adds to the activation.
+        constant: (D,), what an activation without any feature would be.
     """
 
     name: str
     encode: Callable[[Float[Tensor, "tokens d"]], Float[Tensor, "tokens features"]]
     directions: Float[Tensor, "features d"]
+    constant: Float[Tensor, " d"]
+
+    def reconstruct(self, x_ND: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens d"]:
+        """The constant and the sum of the features."""
+        return self.encode(x_ND) @ self.directions + self.constant
 
     @classmethod
     def of_sae(cls, name: str, sae: SparseAutoencoder) -> Dictionary:
@@ -60,7 +65,8 @@ class Dictionary:
             with torch.no_grad():
                 return sae.encode(x_ND).to_dense()
 
-        return cls(name, encode, (sae.W_dec * sae.scale).detach())
+        constant = sae.denormalise(sae.b_dec[None])[0]
+        return cls(name, encode, (sae.W_dec * sae.scale).detach(), constant.detach())
 
     @classmethod
     def of_axes(
@@ -72,7 +78,7 @@ class Dictionary:
             codes_NF = (x_ND - mean) @ axes.T
             return torch.cat([codes_NF, -codes_NF], dim=1).relu() if non_negative else codes_NF
 
-        return cls(name, encode, torch.cat([axes, -axes]) if non_negative else axes)
+        return cls(name, encode, torch.cat([axes, -axes]) if non_negative else axes, mean)
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,10 @@ class Edit:
         seen = torch.arange(x.shape[1], device=x.device) <= sentences.positions["END"][:, None]  # no padding
         return cls(x, (wanted - codes) * seen[..., None], dictionary.directions, sentences.positions["END"])
 
+    def __getitem__(self, rows: slice) -> Edit:
+        """The same for some of the sentences."""
+        return replace(self, x=self.x[rows], changes=self.changes[rows], length=self.length[rows])
+
     @property
     def used(self) -> Chosen:
         """(B, F) the features that change at all in each sentence."""
@@ -126,10 +136,11 @@ class Edit:
 
 
 def behind(model: Any, sentences: Sentences, hook_name: str) -> Callable[[Tensor], Float[Tensor, "sentences vocab"]]:
-    """A function from the residual stream at `hook_name`, (B, P, D), to the logits at END: only what lies behind is run.
+    """A function from the residual stream at `hook_name`, (B, P, D), to the logits at END: only what lies behind is
+    run.
 
-    Gradients flow through it. Equals running the whole model with the activations at the hook replaced. Raises ValueError
-    for a hook that is not the residual stream behind a block.
+    Gradients flow through it. Equals running the whole model with the activations at the hook replaced. Raises
+    ValueError for a hook that is not the residual stream behind a block.
     """
     check_hook_name(model, hook_name)
     found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_post", hook_name)
@@ -183,6 +194,27 @@ class Stages:
     magnitude: Float[Tensor, "stages sentences"]
     chosen: tuple[Chosen, ...]
 
+    def halfway(self, part: float = 0.5) -> tuple[Float[Tensor, " sentences"], Float[Tensor, " sentences"]]:
+        """For each sentence, the number of patched features and the size of the edit at which KL has fallen to
+        `part` of what it is without a patch; inf where it never does.
+
+        From few features to many, the first stage that is there; between it and the one before, on a straight line.
+        """
+        counts = torch.stack([c.sum(1).float().expand(self.loss.shape[1]) for c in self.chosen])
+        by_count, by_size = (_first_below(x.flip(0), self.loss.flip(0), part) for x in (counts, self.magnitude))
+        return by_count, by_size
+
+
+def _first_below(x_SB: Tensor, loss_SB: Tensor, part: float) -> Tensor:
+    """x where the loss first reaches `part` of its first value, by straight lines between stages."""
+    there = loss_SB <= part * loss_SB[0]
+    found = torch.full_like(x_SB[0], torch.inf)
+    for b in there.any(0).nonzero()[:, 0].tolist():
+        s = int(there[:, b].float().argmax())
+        (x0, x1), (y0, y1) = x_SB[s - 1 : s + 1, b], loss_SB[s - 1 : s + 1, b]
+        found[b] = x0 + (x1 - x0) * (y0 - part * loss_SB[0, b]) / (y0 - y1)
+    return found
+
 
 def recorded(edit: Edit, loss: Loss, chosen: Sequence[Chosen]) -> Stages:
     """Loss and magnitude for each choice of features."""
@@ -196,9 +228,9 @@ def recorded(edit: Edit, loss: Loss, chosen: Sequence[Chosen]) -> Stages:
 def worth(edit: Edit, loss: Loss, chosen: Chosen, points: int = 1) -> Float[Tensor, "sentences features"]:
     """By how much each chosen feature lowers the loss, to first order: −Σ_p change · (f_j · gradient).
 
-    The gradient is taken on the way from x to x', at `points` places evenly spread, and averaged (integrated gradients,
-    Sundararajan et al. 2017: with many points the worths of all chosen features sum to what they achieve together). At x'
-    itself it would say nothing: where the loss is smallest, it is flat.
+    The gradient is taken on the way from x to x', at `points` places evenly spread, and averaged (integrated
+    gradients, Sundararajan et al. 2017: with many points the worths of all chosen features sum to what they achieve
+    together). At x' itself it would say nothing: where the loss is smallest, it is flat.
     """
     added = edit.added(chosen)
     slope = torch.zeros_like(added)

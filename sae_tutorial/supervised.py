@@ -1,7 +1,7 @@
 """Dictionaries made from labels, and what they tell about dictionaries that were learned.
 
-For a task as small as naming the indirect object we know what an activation should say: who receives (IO), who gives (S),
-and who was named first (order). A supervised dictionary has one vector for each value of each attribute,
+For a task as small as naming the indirect object we know what an activation should say: who receives (IO), who gives
+(S), and who was named first (order). A supervised dictionary has one vector for each value of each attribute,
 
     a ≈ mean + u[IO = Mary] + u[S = John] + u[order = ABB]
 
@@ -11,8 +11,8 @@ and so three active features in every activation. It is what a learned dictionar
     sparse_edit             how few features must change to change one attribute?
     best_f1                 does a single feature stand for a single value?
 
-Activations are taken at one position per role, see `ioi.ROLES`. Source: Makelov et al. 2024; what is ours is said where
-it stands.
+Activations are taken at one position per role, see `ioi.ROLES`. Source: Makelov et al. 2024; what is ours is said
+where it stands.
 
 Letters of shapes: B sentences, R roles, D dimensions, F features, V values, N tokens.
 """
@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sae_tutorial.feature_patching import Edit
 from sae_tutorial.ioi import ROLES, Frame, Sentences, at, counterfactual, sentences_of, usable
 
 ATTRIBUTES = ("IO", "S", "order")
@@ -41,9 +42,7 @@ def label(frame: Frame, attribute: str) -> str:
     return values[attribute]
 
 
-def indicators(
-    sentences: Sentences, values: Sequence[tuple[str, str]]
-) -> Float[Tensor, "sentences values"]:
+def indicators(sentences: Sentences, values: Sequence[tuple[str, str]]) -> Float[Tensor, "sentences values"]:
     """1 where a sentence has a value, given as (attribute, value), else 0."""
     rows = [[float(label(frame, attribute) == value) for attribute, value in values] for frame in sentences.frames]
     return torch.tensor(rows, device=sentences.tokens.device)
@@ -54,7 +53,9 @@ def values_of(sentences: Sentences) -> list[tuple[str, str]]:
     return [(a, v) for a in ATTRIBUTES for v in sorted({label(frame, a) for frame in sentences.frames})]
 
 
-def at_roles(acts_BPD: Float[Tensor, "sentences positions d"], sentences: Sentences) -> Float[Tensor, "sentences roles d"]:
+def at_roles(
+    acts_BPD: Float[Tensor, "sentences positions d"], sentences: Sentences
+) -> Float[Tensor, "sentences roles d"]:
     """The activation at each of `ioi.ROLES`."""
     return torch.stack([at(acts_BPD, sentences.positions[role]) for role in ROLES], dim=1)
 
@@ -87,6 +88,17 @@ class Supervised:
         """Mean + the vectors of the sentence's three values. A value that was never seen adds nothing."""
         return self.mean + torch.einsum("bf,frd->brd", indicators(sentences, self.values), self.vectors)
 
+    def edit(self, x_BPD: Float[Tensor, "sentences positions d"], sentences: Sentences, other: Sentences) -> Edit:
+        """x' = x − u[old value] + u[new value], at every role: two features for each role and attribute that
+        changes."""
+        step_BF = indicators(other, self.values) - indicators(sentences, self.values)
+        F, R, D = self.vectors.shape
+        changes = x_BPD.new_zeros(*x_BPD.shape[:2], F, R)
+        rows = torch.arange(len(x_BPD), device=x_BPD.device)
+        for r, role in enumerate(ROLES):
+            changes[rows, sentences.positions[role], :, r] = step_BF
+        return Edit(x_BPD, changes.flatten(2), self.vectors.flatten(0, 1), sentences.positions["END"])
+
 
 def fit(
     acts_BRD: Float[Tensor, "sentences roles d"], sentences: Sentences, how: Literal["mean", "mse"] = "mse"
@@ -94,8 +106,8 @@ def fit(
     """Vectors from labelled activations.
 
     `"mean"`: u = (mean of the activations with this value) − (mean of all). Right if attributes are independent.
-    `"mse"`: the vectors that together leave the least squared error. Better if some values come together more often than
-    others, as names do here: nobody receives what he gives himself.
+    `"mse"`: the vectors that together leave the least squared error. Better if some values come together more often
+    than others, as names do here: nobody receives what he gives himself.
     """
     if how not in ("mean", "mse"):
         raise ValueError(f"how={how!r} must be 'mean' or 'mse'.")
@@ -126,7 +138,9 @@ def changed(model: Any, sentences: Sentences, attribute: str, seed: int = 0) -> 
         return counterfactual(model, sentences, "other_io", seed)
     if attribute == "S":
         generator = torch.Generator().manual_seed(seed)
-        names = usable(model, sorted({name for frame in sentences.frames for name in (frame.io, frame.wrong)}), "names", 3)
+        names = usable(
+            model, sorted({name for frame in sentences.frames for name in (frame.io, frame.wrong)}), "names", 3
+        )
 
         def other(frame: Frame) -> Frame:
             left = [name for name in names if name not in (frame.io, frame.wrong)]
@@ -159,8 +173,8 @@ def sufficient_and_necessary(
 ) -> tuple[float, float]:
     """How much of the answer a reconstruction carries, and how much is lost without it. 1 and 1 is best.
 
-    Logit differences with x̂ at the roles, and with mean + (x − x̂), on a scale where the mean alone is 0 and x itself is 1.
-    Necessity is 1 − that share for mean + (x − x̂), so that a reconstruction without error has 1 in both.
+    Logit differences with x̂ at the roles, and with mean + (x − x̂), on a scale where the mean alone is 0 and x
+    itself is 1. Necessity is 1 − that share for mean + (x − x̂), so that a reconstruction without error has 1 in both.
     """
     own_BRD = at_roles(x_BPD, sentences)
     full, none, with_it, without = (
@@ -179,9 +193,9 @@ def sparse_edit(
 ) -> Float[Tensor, "tokens d"]:
     """The source, moved towards the target by changing at most `k` of its features to what they are in the target.
 
-    Each step takes the feature that brings the token nearest: |source + Σ change_j f_j − target|² greedily, and none that
-    leads away. The exact optimum is a subset-sum problem. Makelov et al. 2024 may remove a feature of the source without
-    adding that of the target; a feature that is active in both is changed here, never only removed.
+    Each step takes the feature that brings the token nearest: |source + Σ change_j f_j − target|² greedily, and none
+    that leads away. The exact optimum is a subset-sum problem. Makelov et al. 2024 may remove a feature of the
+    source without adding that of the target; a feature that is active in both is changed here, never only removed.
     """
     left_ND, open_NF = target_ND - source_ND, changes_NF != 0
     cost_NF = changes_NF.square() * directions_FD.square().sum(1)
@@ -202,7 +216,8 @@ def best_f1(
     active_NF = active_NF.to(has_NV.dtype)
     both_VF = has_NV.T @ active_NF
     f1_VF = 2 * both_VF / (has_NV.sum(0)[:, None] + active_NF.sum(0)).clamp(min=1)
-    return tuple(f1_VF.max(1))
+    best = f1_VF.max(1)
+    return best.values, best.indices
 
 
 # ---------------------------------------------------------------------- two toys in which a sum of directions hides
@@ -226,7 +241,8 @@ def two_attributes(
 def two_clusters(
     n_tokens: int, d: int = 100, distance: float = 2.0, seed: int = 0
 ) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, " tokens"]]:
-    """±μ + N(0, 1) noise in every dimension, with |μ| = `distance`, along the first axis; and the sign of each token."""
+    """±μ + N(0, 1) noise in every dimension, with |μ| = `distance`, along the first axis; and the sign of each
+    token."""
     generator = torch.Generator().manual_seed(seed)
     sign_N = torch.randint(2, (n_tokens,), generator=generator) * 2.0 - 1
     x_ND = torch.randn(n_tokens, d, generator=generator)
@@ -235,11 +251,12 @@ def two_clusters(
 
 
 def axis_loss(t: Float[Tensor, " tokens"], l1: float) -> float:
-    """Mean of (error² + l1 · code) where two features, one for each sign, speak of one coordinate t, as well as can be.
+    """Mean of (error² + l1 · code) where two features, one for each sign, speak of one coordinate t, as well as can
+    be.
 
-    The best code is (|t| − l1/2)₊, which a linear encoder with a ReLU can compute. It costs l1·|t| − l1²/4 where that is
-    above zero, and t² where the axis stays silent. As (|t| − l1/2)² ≥ 0, that is never more than t², the cost of no
-    features at all: every axis is worth describing, noise included.
+    The best code is (|t| − l1/2)₊, which a linear encoder with a ReLU can compute. It costs l1·|t| − l1²/4 where
+    that is above zero, and t² where the axis stays silent. As (|t| − l1/2)² ≥ 0, that is never more than t², the
+    cost of no features at all: every axis is worth describing, noise included.
     """
     size = t.abs()
     return float(torch.where(size > l1 / 2, l1 * size - l1**2 / 4, size.square()).mean())
