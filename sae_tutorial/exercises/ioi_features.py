@@ -46,7 +46,7 @@ def check_patch(answer: Any) -> Verdict:
         return "for chosen = [0, 3] the result is another"
 
     hint = "x + (wanted − codes)[:, chosen] @ directions[chosen]"
-    praise = "The residual error, what the dictionary cannot say, stays in place. That is what makes dictionaries comparable."
+    praise = "What the dictionary cannot say stays in place: only so can good and bad dictionaries be compared."
     return judge("Exercise 1", answer, [nothing, some], hint, praise)
 
 
@@ -59,7 +59,7 @@ def solution_patch(x: Tensor, codes: Tensor, wanted: Tensor, directions: Tensor,
 
 
 def check_halfway(answer: Any) -> Verdict:
-    """`answer(counts, losses)`: the smallest count whose loss is at most half of the loss at count 0; inf if none is."""
+    """`answer(counts, losses)`: the smallest count whose loss is at most half of that at count 0, or inf."""
 
     def plain(answer: Callable) -> str | None:
         got = float(answer([0, 1, 2, 4, 8], [8.0, 7.0, 5.0, 3.0, 1.0]))
@@ -137,12 +137,12 @@ def solution_f1(active: Tensor, has: Tensor) -> float:
 
 
 def check_gain(answer: Any) -> Verdict:
-    """`answer(norm, price)`: how much a feature of its own saves, error² + price · code, for a vector of this length."""
+    """`answer(norm, price)`: what a feature of its own saves (error² + price · code) for a vector so long."""
 
     def loud(answer: Callable) -> str | None:
         got = float(answer(2.0, 1.0))
         if math.isclose(got, 4.0):
-            return "4 is the error without the feature; with it there is a price to pay, and the code is a little too small"
+            return "4 is the error without the feature; with it there is still a price to pay"
         if math.isclose(got, 2.0):
             return "2 is what you save with the code 2; the best code is smaller, norm − price/2, and saves more"
         return (

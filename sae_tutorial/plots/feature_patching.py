@@ -16,10 +16,10 @@ Triple = tuple[float, float, float]  # middle, low, high
 Curve = tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]  # x, mean, low, high
 # Colour, dash and marker: one hue for a family, so that families can be told apart at a glance.
 LOOKS = {
-    "ReLU, α = 10": (PALETTE[3], "solid", "circle"),
-    "ReLU, α = 3": (PALETTE[3], "dash", "square"),
-    "ReLU, α = 1": (PALETTE[3], "dot", "diamond"),
-    "ReLU, α = 0": (PALETTE[6], "solid", "x"),
+    "ReLU, L1 0.1": (PALETTE[3], "solid", "circle"),
+    "ReLU, L1 0.03": (PALETTE[3], "dash", "square"),
+    "ReLU, L1 0.01": (PALETTE[3], "dot", "diamond"),
+    "ReLU, L1 0": (PALETTE[6], "solid", "x"),
     "Mutual Choice": (PALETTE[1], "solid", "square"),
     "Feature Choice": (PALETTE[2], "solid", "triangle-up"),
     "Mutual Choice, reference": (PALETTE[1], "dash", "square-open"),
@@ -151,7 +151,7 @@ def two_scores(scores: Mapping[str, tuple[float, float]], names: tuple[str, str]
 def controlled(
     success: Mapping[str, Mapping[str, Sequence[float]]], ks: Sequence[int], floors: Mapping[str, float], title: str
 ) -> go.Figure:
-    """Share of sentences whose prediction follows an edit, against the number of edits, a panel for each kind of edit."""
+    """Share of predictions that follow an edit, against the number of edited features; a panel for each kind."""
     fig = make_subplots(1, len(success), subplot_titles=list(success), shared_yaxes=True, horizontal_spacing=0.05)
     for column, (edit, lines) in enumerate(success.items(), start=1):
         for name, values in lines.items():
