@@ -117,7 +117,8 @@ def fit(
     if how == "mean":
         vectors = (on_BF / on_BF.sum(0)).T @ centred
     else:  # indicators of one attribute sum to 1, so there are many solutions; pinv takes the shortest
-        vectors = torch.linalg.pinv((on_BF - on_BF.mean(0)).double()).to(centred) @ centred
+        solve = torch.linalg.pinv((on_BF - on_BF.mean(0)).double(), rtol=1e-8)
+        vectors = (solve @ centred.double()).to(centred)
         vectors = vectors - _by_attribute(values, on_BF.mean(0), vectors)
     return Supervised(mean_RD, tuple(values), vectors.unflatten(1, acts_BRD.shape[1:]))
 
