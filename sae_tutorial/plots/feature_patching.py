@@ -57,13 +57,9 @@ def places(share: Float[Tensor, "hooks roles"], hooks: Sequence[str], roles: Seq
     return fig.update_yaxes(showgrid=False, autorange="reversed", title_standoff=18).update_layout(height=360)
 
 
-def bars(
-    values: Mapping[str, Triple], title: str, x: str, level: float | None = None, log: bool = False, note: str = ""
-) -> go.Figure:
-    """One horizontal bar, or with `log` one dot, for each dictionary, with its interval; a line at `level`."""
-    names = list(values)
-    fig = go.Figure()
-    middle, low, high = (list(column) for column in zip(*values.values()))
+def bars(values: Mapping[str, Triple], title: str, x: str) -> go.Figure:
+    """One horizontal bar for each dictionary, with its interval."""
+    middle, low, high = zip(*values.values())
     whiskers = {
         "type": "data",
         "symmetric": False,
@@ -72,17 +68,10 @@ def bars(
         "color": TEXT,
         "thickness": 1.5,
     }
-    colours, hover = [look(name)[0] for name in names], "%{y}: %{x:.3g}<extra></extra>"
-    if log:
-        marker = {"color": colours, "size": 11, "symbol": [look(name)[2] for name in names]}
-        fig.add_scatter(x=middle, y=names, mode="markers", marker=marker, error_x=whiskers, hovertemplate=hover)
-        fig.update_xaxes(type="log", dtick=math.log10(2), tickformat=".3~g")
-    else:
-        fig.add_bar(x=middle, y=names, orientation="h", marker_color=colours, error_x=whiskers, hovertemplate=hover)
-    if level is not None:
-        line = {"dash": "dash", "color": TEXT, "width": 1}
-        fig.add_vline(x=level, line=line, annotation_text=note, annotation_font_color=TEXT)
-    finish(fig, title, x, "").update_yaxes(autorange="reversed")
+    names, colours = list(values), [look(name)[0] for name in values]
+    hover = "%{y}: %{x:.3g}<extra></extra>"
+    bar = go.Bar(x=middle, y=names, orientation="h", marker_color=colours, error_x=whiskers, hovertemplate=hover)
+    fig = finish(go.Figure(bar), title, x, "").update_yaxes(autorange="reversed")
     return fig.update_layout(showlegend=False, width=780, height=130 + 32 * len(names))
 
 

@@ -16,13 +16,11 @@ def test_places():
     assert len(fig.data[0].z) == 3 and list(fig.data[0].x) == ["IO", "END"]
 
 
-def test_bars_and_dots():
+def test_bars():
     values = {"PCA": (1.0, 0.5, 1.5), "Mutual Choice": (0.2, 0.1, 0.4)}
     fig = titled(plots.bars(values, "t", "x"), "t")
     assert list(fig.data[0].x) == [1.0, 0.2] and fig.data[0].type == "bar"
     assert list(fig.data[0].error_x.array) == [0.5, 0.2]
-    dots = plots.bars(values, "t", "x", level=1, log=True, note="as PCA")
-    assert dots.data[0].type == "scatter" and dots.layout.xaxis.type == "log"
 
 
 def test_carried_has_a_line_and_a_band_in_each_panel():
