@@ -1,0 +1,65 @@
+"""Train and measure the sparse autoencoders of notebook 08.
+
+    python scripts/train_task_saes.py          all six, side by side: 8 minutes of CPU on one core
+
+Writes sae_tutorial/assets/task_saes/<name>/: config, weights (fp16, compressed), and a card.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sae_tutorial import evaluate, load_language_model
+from sae_tutorial.evaluation import Evaluation
+from sae_tutorial.reference import HOOK, pack, text_for_training, unpack
+from sae_tutorial.task_saes import FOLDER, RECIPES, task_store, train_task_saes
+
+D_SAE, STEPS, BATCH = 1_024, 2_400, 1_024
+ROWS, SENTENCES = 1_536, 8_000  # three quarters stories, one quarter sentences
+
+
+def card(name: str, found: Evaluation) -> str:
+    recipe = RECIPES[name]
+    what = ", ".join(f"{key} = {value}" for key, value in (recipe.config | recipe.settings).items())
+    return f"""# Task SAE: `{name}`
+
+One of the six that notebook 08 patches with: {what}. It reads `{HOOK}` of the embedded language model: 256 → {D_SAE:,}
+features.
+
+- Trained by `scripts/train_task_saes.py` on {ROWS:,} rows of the shipped stories and {SENTENCES:,} IOI sentences:
+  {STEPS:,} steps of {BATCH:,} tokens, seed 0, the same batches for all six.
+- Weights in fp16, compressed; mean and scale of the activations are folded in, so it takes raw activations.
+
+Measured on the held-out rows of the stories ({found.n_tokens:,} tokens), each token by itself, as shipped:
+
+| | |
+|---|---|
+| CE loss recovered against zero-ablation | {found.recovered:.4f} |
+| FVU | {found.fvu:.4f} |
+| L0 | {found.l0:.2f} |
+| features without a match there | {found.dead:.2%} |
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--cards-only", action="store_true", help="measure what is there again")
+    args = parser.parse_args()
+    model, (tokens, held_out) = load_language_model("stories"), text_for_training()
+    if not args.cards_only:
+        runs = train_task_saes(
+            task_store(model, HOOK, tokens[:ROWS], SENTENCES), D_SAE, args.steps, BATCH, progress=True
+        )
+        for name, run in runs.items():
+            pack(run.sae, args.out / name)
+    for name in RECIPES:
+        found = evaluate(unpack(args.out / name), model, held_out, HOOK, progress=False)
+        (args.out / name / "CARD.md").write_text(card(name, found))
+        print(name, found)
+
+
+if __name__ == "__main__":
+    main()
