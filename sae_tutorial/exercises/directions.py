@@ -107,7 +107,8 @@ def solution_kurtosis(x_BD: Tensor) -> Tensor:
 def check_variance_explained(answer: Any) -> Verdict:
     """`answer(x_BD, guess_BD)`: the share of the variance of x that the guess explains."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(500, 4, generator=generator) * torch.tensor([1.0, 2.0, 5.0, 10.0]) + 3
+    x = torch.randn(500, 4, generator=generator) * torch.tensor([1.0, 2.0, 5.0, 10.0])
+    x += torch.tensor([3.0, -3.0, 6.0, -6.0])  # every coordinate has a mean of its own
     guess = x + torch.randn(500, 4, generator=generator)
 
     def one_number(answer: Callable) -> str | None:
@@ -123,7 +124,10 @@ def check_variance_explained(answer: Any) -> Verdict:
     def the_mean_is_zero(answer: Callable) -> str | None:
         got = float(answer(x, x.mean(0).expand_as(x)))
         if abs(got) > 1e-4:
-            return f"guessing the mean explains nothing and should make 0; you say {got:.3f}: compare with x − mean"
+            return (
+                f"guessing the mean explains nothing and should make 0; you say {got:.3f}: "
+                "compare with x − mean, one mean for each coordinate"
+            )
         return None
 
     def sums_before_the_ratio(answer: Callable) -> str | None:
@@ -163,14 +167,14 @@ def check_bent(answer: Any) -> Verdict:
     def uses_both(answer: Callable) -> str | None:
         for feature in (0, 1):
             moved = x.clone()
-            moved[:, feature] = 1 - moved[:, feature]
+            moved[:, feature] *= 0.37  # not 1 − x: a curve may be symmetric
             if torch.allclose(answer(moved).float(), answer(x).float(), atol=1e-3):
                 return f"nothing changes when feature {feature} does: it is not represented"
         return None
 
     def decomposes(answer: Callable) -> str | None:
         for feature in (0, 1):
-            for low, high in ((0.0, 1.0), (0.0, 0.5), (0.5, 1.0)):
+            for low, high in ((0.0, 1.0), (0.0, 0.5), (0.5, 1.0), (0.0, 0.3), (0.2, 0.9)):
                 ends = []
                 for value in (low, high):
                     set_to = x.clone()
@@ -209,11 +213,11 @@ def check_shrink(answer: Any) -> Verdict:
     B = torch.randn(30, 4, 2, generator=generator) * torch.tensor([0.05, 0.5, 1.0, 2.0])[:, None]
 
     def right_shape(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(B, 1.0))
+        got = torch.as_tensor(answer(B.clone(), 1.0))
         return None if got.shape == B.shape else f"B has shape {tuple(B.shape)}, you return {tuple(got.shape)}"
 
     def whole_functions_vanish(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(B, 1.0))
+        got = torch.as_tensor(answer(B.clone(), 1.0))
         if torch.allclose(got, B.sign() * (B.abs() - 1.0).clamp(min=0), atol=1e-5):
             return (
                 "you shrink every number on its own; here a function goes or stays as a whole: use its block's length"
@@ -224,7 +228,7 @@ def check_shrink(answer: Any) -> Verdict:
 
     def lengths_fall_by_t(answer: Callable) -> str | None:
         for t in (0.0, 1.0, 3.0):
-            got, right = torch.as_tensor(answer(B, t)), tangent.shrink_groups(B, t)
+            got, right = torch.as_tensor(answer(B.clone(), t)), tangent.shrink_groups(B, t)
             if not torch.allclose(got, right, atol=1e-4):
                 was, is_now, should = (float(tangent.group_lengths(b)[3]) for b in (B, got, right))
                 return f"at t = {t:g} function 3's block, {was:.2f} long, should become {should:.2f}, not {is_now:.2f}"

@@ -38,7 +38,11 @@ def check_top_k(answer: Any) -> Verdict:
             if not torch.allclose(got, right):
                 if torch.allclose(got, solution_top_k(table.T, k).T):
                     return f"with k={k} each *feature* has its {k} strongest tokens: that is Feature Choice"
+                if torch.equal(got != 0, right > 0):
+                    return f"with k={k} the right places are on, with wrong values: a code keeps its affinity"
                 rows, most = (got > 0).sum(1).tolist(), (right > 0).sum(1).tolist()
+                if rows == most:
+                    return f"with k={k} each token has as many features as it should, but not its strongest ones"
                 return f"with k={k} the tokens should have {most} features, yours have {rows}"
         return None
 
@@ -90,7 +94,8 @@ def check_greedy_token(answer: Any) -> Verdict:
 
     hint = "the budget is k · n_tokens matches; how many of them can lie in one row of the table?"
     praise = (
-        "One huge token can take F matches. That is why large batches, and inputs of even norm, make the rule safer."
+        "One huge token can take F matches. That is why large batches, and inputs of even norm, make the rule safer. "
+        "(Under Token Choice its share is 1/n_tokens, however loud it is.)"
     )
     return judge("Exercise 2", answer, [small_dictionary, large_dictionary, measured], hint, praise)
 
@@ -111,17 +116,17 @@ def check_zipf_shares(answer: Any) -> Verdict:
         if got.shape != (50,):
             return f"for 50 features you return shape {tuple(got.shape)}"
         return (
-            None if abs(float(got.sum()) - 400) < 1e-6 else f"the budget is 400 matches, yours hand out {got.sum():.4g}"
+            None if abs(float(got.sum()) - 400) < 1e-3 else f"the budget is 400 matches, yours hand out {got.sum():.4g}"
         )
 
     def falls(answer: Callable) -> str | None:
         got = torch.as_tensor(answer(50, 400, 1.0, 10.0), dtype=torch.float64)
         ratio = float(got[0] / got[-1])
-        if math.isclose(ratio, 59 / 10, rel_tol=1e-6):
+        if math.isclose(ratio, 59 / 10, rel_tol=1e-4):
             return "the first rank is 1, not 0"
         return (
             None
-            if math.isclose(ratio, 60 / 11, rel_tol=1e-6)
+            if math.isclose(ratio, 60 / 11, rel_tol=1e-4)
             else f"rank 1 should get 60/11 of rank 50, not {ratio:.3g}"
         )
 

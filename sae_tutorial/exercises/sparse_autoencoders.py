@@ -182,6 +182,11 @@ def check_mmcs(answer: Any) -> Verdict:
             else f"a cosine does not care about norms: three times the truth is 1, not {got:.2f}"
         )
 
+    def norms_of_the_truth(answer: Callable) -> str | None:
+        got = float(answer(3 * truth, truth))
+        right = abs(got - 1) < 1e-5
+        return None if right else f"normalise the truth as well: with rows three times as long it is 1, not {got:.2f}"
+
     def signs(answer: Callable) -> str | None:
         got, right = float(answer(truth, -truth)), mean_max_cosine(truth, -truth)
         return (
@@ -198,7 +203,7 @@ def check_mmcs(answer: Any) -> Verdict:
 
     hint = "normalise the rows of both, multiply truth @ dictionary.T, take the largest of each row, and the mean."
     praise = "Each truth looks for its best friend."
-    return judge("Exercise 5", answer, [itself, norms, signs, others], hint, praise)
+    return judge("Exercise 5", answer, [itself, norms, norms_of_the_truth, signs, others], hint, praise)
 
 
 def solution_mmcs(truth: Tensor, dictionary: Tensor) -> float:

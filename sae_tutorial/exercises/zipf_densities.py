@@ -47,11 +47,11 @@ def solution_slope(rank: float, exponent: float, offset: float) -> float:
 
 def check_split_ranking(answer: Any) -> Verdict:
     """`answer(first, second)`: the counts of the second half, in the order of ranks by the first."""
-    first, second = np.array([5, 0, 9, 2]), np.array([4, 1, 2, 7])
+    first, second = np.array([2, 5, 9, 0, 7]), np.array([4, 1, 2, 7, 3])
 
     def right_shape(answer: Callable) -> str | None:
         shape = np.asarray(answer(first, second)).shape
-        return None if shape == (4,) else f"four features should give four numbers, got shape {shape}"
+        return None if shape == (5,) else f"five features should give five numbers, got shape {shape}"
 
     def right_order(answer: Callable) -> str | None:
         got = np.asarray(answer(first, second)).tolist()
@@ -59,9 +59,12 @@ def check_split_ranking(answer: Any) -> Verdict:
             return "you sorted the second half by itself: that is the mistake that the split is there to avoid"
         if got == sorted(first.tolist(), reverse=True):
             return "those are the counts of the first half; rank by it, but read the second"
-        if got == [1, 7, 4, 2]:
+        if got == second[np.argsort(first)].tolist():
             return "the rarest comes first; rank 1 is the most frequent"
-        return None if got == [2, 4, 7, 1] else f"for first = {first}, second = {second} it is [2 4 7 1], you say {got}"
+        if got == second[np.argsort(np.argsort(-first))].tolist():
+            return "you index by the rank of each feature; index by the feature of each rank (argsort once, not twice)"
+        right = solution_split_ranking(first, second).tolist()
+        return None if got == right else f"for first = {first}, second = {second} it is {right}, you say {got}"
 
     hint = "an order that sorts `first` (argsort, then reverse it) can be used to index `second`."
     praise = "Noise in the order and noise in the height are independent now."

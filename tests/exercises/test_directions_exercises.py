@@ -45,6 +45,7 @@ def test_variance_explained_mistakes():
     check = exercises.check_variance_explained
     wrong(check(lambda x, g: (x - g).square().sum() / (x - x.mean(0)).square().sum()), "unexplained")
     wrong(check(lambda x, g: 1 - (x - g).square().sum() / x.square().sum()), "x − mean")
+    wrong(check(lambda x, g: 1 - (x - g).square().sum() / (x - x.mean()).square().sum()), "for each coordinate")
     each = lambda x, g: 1 - (x - g).square().sum(0) / (x - x.mean(0)).square().sum(0)  # noqa: E731
     wrong(check(lambda x, g: each(x, g).mean()), "divide once")
     wrong(check(each), "one number")
@@ -56,7 +57,22 @@ def test_bent_mistakes():
     wrong(check(lambda x: torch.cat([x, x[:, :1] * x[:, 1:]], dim=1)), "multiply")
     wrong(check(lambda x: (torch.pi * x[:, :1]).cos()), "feature 1")
     wrong(check(lambda x: x.sum()), "one row per sample")
-    assert check(lambda x: torch.cat([(6 * x).sin(), (6 * x).cos()], dim=1))
+    hidden = lambda x: 5 * (2 * torch.pi * x).sin().prod(1, keepdim=True)  # noqa: E731  zero at 0, 1/2 and 1
+    wrong(check(lambda x: torch.cat([x**3, hidden(x)], dim=1)), "multiply")
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        lambda x: torch.cat([(6 * x).sin(), (6 * x).cos()], dim=1),
+        lambda x: (torch.pi * x).sin(),  # the same at x and 1 − x
+        lambda x: (x - 0.5) ** 2,
+        lambda x: (x - 0.5).abs(),
+    ],
+)
+def test_other_curves_are_right_as_well(curve):
+    verdict = exercises.check_bent(curve)
+    assert verdict, verdict.message
 
 
 def test_shrink_mistakes():
@@ -66,3 +82,11 @@ def test_shrink_mistakes():
     wrong(check(lambda B, t: exercises.solution_shrink(B, t / 2)), "should become")
     wrong(check(lambda B, t: exercises.solution_shrink(B, min(1.5 * t, 1.5))), "should become")
     wrong(check(lambda B, t: B.sum()), "you return")
+
+
+def test_shrinking_in_place_is_right():
+    def in_place(B, t):
+        return B.mul_((1 - t / B.square().sum((0, 2)).sqrt()).clamp(min=0)[:, None])
+
+    verdict = exercises.check_shrink(in_place)
+    assert verdict, verdict.message

@@ -51,6 +51,8 @@ def many_seeds(ours, theirs):
         (ex.check_top_k, lambda a, k: a * (a >= a.topk(k, dim=1).values[:, -1:]), "negative"),
         (ex.check_top_k, lambda a, k: ex.solution_top_k(a.T, k).T, "Feature Choice"),
         (ex.check_top_k, lambda a, k: ex.solution_top_k(a, k + 1), "tokens should have"),
+        (ex.check_top_k, lambda a, k: (ex.solution_top_k(a, k) > 0).float(), "wrong values"),
+        (ex.check_top_k, lambda a, k: ex.solution_top_k(a.flip(1), k), "not its strongest ones"),
         (ex.check_greedy_token, lambda B, F, k: 1 / B, "Token Choice"),
         (ex.check_greedy_token, lambda B, F, k: 1.0, "only once"),
         (ex.check_greedy_token, lambda B, F, k: F / (k * B), "4,096"),
@@ -69,3 +71,12 @@ def test_mistakes_are_named(check, wrong, says):
     verdict = check(wrong)
     assert not verdict.passed
     assert says in verdict.message and "Hint" in verdict.message
+
+
+def test_half_the_digits_are_enough():
+    verdict = ex.check_zipf_shares(lambda *law: ex.solution_zipf_shares(*law).float())
+    assert verdict, verdict.message
+
+
+def test_the_question_in_brackets_is_answered():
+    assert "1/n_tokens" in ex.check_greedy_token(ex.solution_greedy_token).message

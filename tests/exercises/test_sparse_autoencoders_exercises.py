@@ -42,6 +42,7 @@ def test_solution_passes_and_stub_is_not_an_error(check):
         (ex.check_draw, lambda loss: loss.softmax(0), "softmax"),
         (ex.check_draw, lambda loss: (loss**2).sum(), "shape ()"),
         (ex.check_mmcs, lambda t, D: (normalize(t, dim=1) @ D.T).amax(1).mean(), "does not care about norms"),
+        (ex.check_mmcs, lambda t, D: (t @ normalize(D, dim=1).T).amax(1).mean(), "normalise the truth as well"),
         (ex.check_mmcs, lambda t, D: (normalize(t, dim=1) @ normalize(D, dim=1).T).abs().amax(1).mean(), "sign"),
         (ex.check_mmcs, lambda t, D: ex.solution_mmcs(D, t), "each true direction"),
         (ex.check_mmcs, lambda t, D: 1.0, "sign"),
