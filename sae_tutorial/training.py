@@ -23,7 +23,7 @@ from sae_tutorial.choosing import tokens_at_once
 from sae_tutorial.initialisation import start_
 from sae_tutorial.rescaling import unit_decoder_
 from sae_tutorial.resuming import restore, save
-from sae_tutorial.thresholds import measure_thresholds
+from sae_tutorial.thresholds import measure_thresholds, window
 from sae_tutorial.train_settings import TrainSettings
 from sae_tutorial.training_step import METRICS, Trainee
 
@@ -160,8 +160,7 @@ def train_many(
             save_now = path is not None and (done % checkpoint_every == 0 or done == steps)
             if save_now or done == steps:
                 for trainee in trainees:
-                    start = max(0, done - trainee.settings.threshold_batches)
-                    measure_thresholds(trainee.sae, (x for x, _ in islice(batches(start), done - start)), start)
+                    _measure(trainee, done, lambda start: (x for x, _ in batches(start)))
             if save_now and path is not None:
                 save(trainees, path, time.perf_counter() - began)
     return [_run(trainee, time.perf_counter() - began) for trainee in trainees]
@@ -187,6 +186,26 @@ def _enrol(
         unit_decoder_(sae)
     predicted, scale = (store, sae.scale) if target_store is None else (target_store, sae.out_scale)
     return Trainee(sae, settings, variance=(predicted.scale / float(scale)) ** 2)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """The same `n` batches as often as one likes: whoever measures thresholds may have to look twice."""
+
+    batches: Callable[[int], Iterator[Tensor]]
+    start: int
+    n: int
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return islice(self.batches(self.start), self.n)
+
+
+def _measure(trainee: Trainee, done: int, batches: Callable[[int], Iterator[Tensor]]) -> None:
+    """Thresholds from the last batches; where capacities rotate, from a whole rotation, even if it were longer than
+    the run: then from batches that are still to come."""
+    last, rotation = trainee.settings.threshold_batches, window(trainee.sae, trainee.settings.batch_size)
+    start = max(0, done - max(last, rotation))
+    measure_thresholds(trainee.sae, _Again(batches, start, max(rotation, done - start)), start)
 
 
 def _run(trainee: Trainee, seconds: float) -> TrainingRun:
