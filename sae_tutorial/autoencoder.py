@@ -43,7 +43,8 @@ class SparseAutoencoder(nn.Module):
     Buffers: mean (D,) and scale of the input, and of the output (out_mean, out_scale) in a transcoder; threshold, one
     number for mutual_choice and matryoshka, (F,) for feature_choice and jumprelu (which learns it), in the units
     inside, and below 0 while nobody has measured it; rank (F,), the place of each feature in the order of capacities,
-    0 first; zipf_law (exponent, offset); tokens_seen, how many tokens it was trained on.
+    0 first; zipf_law (exponent, offset); tokens_seen, how many tokens it was trained on (1 where another library wrote
+    its file and did not say): at 0, `train` gives it its start.
 
     Training and inference differ on purpose. Mutual and Feature Choice look at a whole batch, so a trained SAE carries
     thresholds measured on many batches, and `encode` uses them: a token's code does not depend on its neighbours.

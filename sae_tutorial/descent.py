@@ -54,7 +54,8 @@ class Descent:
                 view.grad = None if p.grad is None else p.grad.T.contiguous()
         self.adam.param_groups[0]["lr"] = lr
         # Fused Adam divides gradients by this as it reads them, which is a pass over memory less than clipping before.
-        setattr(self.adam, "grad_scale", (norm / self.clip).clamp(min=1))  # noqa: B010, PyTorch's types do not know it
+        # It must be float32, whatever the weights are. noqa: PyTorch's types do not know it.
+        setattr(self.adam, "grad_scale", (norm / self.clip).clamp(min=1).float())  # noqa: B010
         self.adam.step()
         self._renormalise()
         return norm
@@ -69,7 +70,8 @@ class Descent:
 
     def _renormalise(self) -> None:
         for (W_RD,) in self._blocks(self.sae.W_dec.detach()):
-            W_RD /= W_RD.norm(dim=1, keepdim=True)
+            norm_R1 = W_RD.norm(dim=1, keepdim=True)
+            W_RD /= norm_R1.where(norm_R1 > 0, 1)  # a row of zeros stays one
         if self.sae.config.rule == "jumprelu":
             self.sae.threshold.clamp_(min=0)
 

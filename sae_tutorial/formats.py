@@ -181,6 +181,8 @@ def assemble(
             weights["b_mag"] = weights["b_mag"] + shift_F * weights["r_mag"].exp()
     if "W_enc" in weights:
         weights["W_enc"] = weights["W_enc"].T.contiguous().T  # feature by feature, as the sparse products like it
+    if "tokens_seen" not in weights:
+        start["tokens_seen"] = torch.tensor(1)  # it was trained on who knows how many: `train` must not start it anew
     sae.load_state_dict({**start, **weights}, assign=True)
     return sae
 

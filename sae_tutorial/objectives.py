@@ -74,7 +74,7 @@ def aux_k(
 
     `residual` is x − x̂ and gets no gradient; `affinities` need none (None: computed here, for the dead alone). The
     gradient reaches decoder and encoder of the dead latents, at these matches. The loss is |ê − e|² / |e|², averaged
-    over tokens: 1 where nothing is achieved, and 0, a constant, without dead latents.
+    over tokens that miss anything: 1 where nothing is achieved, and 0, a constant, without dead latents.
     Source: Gao et al. 2024, AuxK, who weigh it with 1/32.
     """
     return aux_zipf(sae, u, residual, affinities, dead.to(residual.dtype), k)
@@ -110,8 +110,10 @@ def aux_zipf(
     codes = encode_matches(u, sae.W_enc, sae.b_enc, where, sae.centre)
     e_BO = residual.detach()
     e_hat_BO = codes.with_values(codes.values * shortfall[codes.features]) @ sae.W_dec
-    per_token_B = (e_hat_BO - e_BO).square().sum(1) / e_BO.square().sum(1).clamp(min=torch.finfo(e_BO.dtype).tiny)
-    return per_token_B.mean()
+    size_B = e_BO.square().sum(1)
+    misses_B = size_B > torch.finfo(e_BO.dtype).tiny
+    per_token_B = (e_hat_BO - e_BO).square().sum(1)[misses_B] / size_B[misses_B]
+    return per_token_B.mean() if len(per_token_B) else residual.new_zeros(())
 
 
 def zipf_shortfall(density: Float[Tensor, " features"], law: ZipfFit, part: float = 0.5) -> Float[Tensor, " features"]:
@@ -131,6 +133,11 @@ def zipf_shortfall(density: Float[Tensor, " features"], law: ZipfFit, part: floa
 # ---------------------------------------------------------------------- rules that learn where to cut
 
 
+def _near(z: Tensor, theta: Tensor, bandwidth: float) -> Tensor:
+    """K's window around the threshold. What does not fire at all is not in it, however low the threshold."""
+    return ((z - theta).abs() < bandwidth / 2) & (z > 0)
+
+
 class _JumpReLU(torch.autograd.Function):
     """z · [z > θ]. The gradient of θ is −(θ/ε) K((z − θ)/ε), with K = 1 on (−½, ½): made up, but of the right sign."""
 
@@ -143,7 +150,7 @@ class _JumpReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dout):
         z, theta = ctx.saved_tensors
-        near = (z - theta).abs() < ctx.bandwidth / 2
+        near = _near(z, theta, ctx.bandwidth)
         dtheta = dout * near * (-theta / ctx.bandwidth)
         return dout * (z > theta), dtheta.sum_to_size(theta.shape), None
 
@@ -160,7 +167,7 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dout):
         z, theta = ctx.saved_tensors
-        near = (z - theta).abs() < ctx.bandwidth / 2
+        near = _near(z, theta, ctx.bandwidth)
         return None, (dout * near * (-1 / ctx.bandwidth)).sum_to_size(theta.shape), None
 
 

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sae_tutorial.activations import ActivationStore
 from sae_tutorial.training_step import Trainee
 
 
-def save(trainees: list[Trainee], path: Path, seconds: float) -> None:
+def save(trainees: list[Trainee], stores: list[ActivationStore], path: Path, seconds: float) -> None:
     """All or nothing: the old file stays until the new one is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"about": _about(trainees), "trainees": [t.state() for t in trainees], "seconds": seconds}
+    content = {
+        "about": _about(trainees),
+        "stores": _about_stores(stores),
+        "trainees": [t.state() for t in trainees],
+        "seconds": seconds,
+    }
     partial = path.with_name(path.name + ".partial")
     torch.save(content, partial)
     os.replace(partial, path)
 
 
-def restore(trainees: list[Trainee], path: Path) -> float:
+def restore(trainees: list[Trainee], stores: list[ActivationStore], path: Path) -> float:
     """Put the trainees where the checkpoint was; returns the seconds spent until then."""
-    content = torch.load(path, weights_only=True, map_location=trainees[0].sae.W_dec.device)
+    content = _read(path, trainees[0].sae.W_dec.device)
     before, now = content["about"], _about(trainees)
     if len(before) != len(now):
         raise ValueError(f"{path} holds {len(before)} SAEs, but {len(now)} are to be trained; use another checkpoint")
@@ -33,9 +40,42 @@ def restore(trainees: list[Trainee], path: Path) -> float:
             raise ValueError(
                 f"{path} belongs to another run: {'; '.join(changed)}. Use another checkpoint, or undo this"
             )
+    for name, old, new in zip(("store", "target_store"), content["stores"], _about_stores(stores)):
+        if not _alike(old, new):
+            raise ValueError(
+                f"{path} belongs to another run: its {name} had {old['positions']} positions and scale "
+                f"{old['scale']:.6g}, this one has {new['positions']} and {new['scale']:.6g}, or another mean. Use "
+                "another checkpoint, or train on the activations of then"
+            )
     for trainee, state in zip(trainees, content["trainees"]):
         trainee.restore(state)
     return content["seconds"]
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    """The content of a checkpoint, if it is one."""
+    try:
+        content = torch.load(path, weights_only=True, map_location=device)
+    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, AttributeError, KeyError, IndexError) as error:
+        raise ValueError(f"{path} is damaged, or no checkpoint ({error}); delete it, or use another") from error
+    if not isinstance(content, dict) or not {"about", "stores", "trainees", "seconds"} <= content.keys():
+        raise ValueError(f"{path} is not a checkpoint that this version of `train` wrote; delete it, or use another")
+    return content
+
+
+def _about_stores(stores: list[ActivationStore]) -> list[dict[str, Any]]:
+    """Enough to tell whether activations are those of then."""
+    return [{"positions": len(one), "mean": one.mean, "scale": float(one.scale)} for one in stores]
+
+
+def _alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether two descriptions are of the same activations, harvested on another machine perhaps."""
+    if old["positions"] != new["positions"] or old["mean"].shape != new["mean"].shape:
+        return False
+    near = 1e-3 * new["scale"]
+    return abs(old["scale"] - new["scale"]) <= near and bool(
+        ((old["mean"].cpu() - new["mean"].cpu()).abs() <= near).all()
+    )
 
 
 def _about(trainees: list[Trainee]) -> list[dict[str, Any]]:

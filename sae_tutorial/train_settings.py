@@ -39,7 +39,8 @@ class TrainSettings:
                        made at steps 1, 2, 4, … until there, and none once the rate decays. aux_zipf fits its law then
     encoder_dtype      precision of the product that makes the affinities of budget rules: "float32", "bfloat16" (the
                        strongest are computed again in float32, and these decide), "auto": bfloat16 if it is fast here
-    threshold_batches  how many of the last batches the inference thresholds are measured on
+    threshold_batches  how many of the last batches the inference thresholds are measured on; more where capacities
+                       rotate and it takes more for every feature to have its turn
     """
 
     steps: int = 1000

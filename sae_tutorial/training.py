@@ -23,7 +23,7 @@ from sae_tutorial.choosing import tokens_at_once
 from sae_tutorial.initialisation import start_
 from sae_tutorial.rescaling import unit_decoder_
 from sae_tutorial.resuming import restore, save
-from sae_tutorial.thresholds import measure_thresholds
+from sae_tutorial.thresholds import measure_thresholds, window
 from sae_tutorial.train_settings import TrainSettings
 from sae_tutorial.training_step import METRICS, Trainee
 
@@ -83,10 +83,11 @@ def train(
     progress           a bar with FVU, L0 and the share of dead latents
 
     A fresh SAE takes mean and scale from the store (unless config.normalise is False) and starts as `start_` says; one
-    that has seen tokens goes on with what it has. At the end, and in every checkpoint, inference thresholds are
-    measured on the last batches: see `measure_thresholds`.
+    that has seen tokens, or comes from another library, goes on with what it has. At the end, and in every checkpoint,
+    inference thresholds are measured on the last batches: see `measure_thresholds`.
 
-    Raises ValueError for stores that do not fit: another width, fewer positions than a batch, constant activations.
+    Raises ValueError for stores that do not fit: another width, fewer positions than a batch, constant activations;
+    and for a checkpoint of other stores or settings, or a file that is none.
     Raises FloatingPointError if the loss is no longer a number.
     """
     runs = train_many(
@@ -129,6 +130,9 @@ def train_many(
     each = _settings_of_each(settings, len(saes), changes)
     steps, batch_size, seed = _what_they_share(each)
     _check_stores(saes, store, target_store)
+    path = None if checkpoint is None else Path(checkpoint)
+    if resume and path is None:
+        raise ValueError("resume=True goes on from a checkpoint, but there is none; give its file: checkpoint=...")
     store.batches(batch_size, seed)  # refuses a batch that is larger than the store, before anything is changed
 
     def batches(start: int) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -138,9 +142,9 @@ def train_many(
         return ((side[0], side[1] if target_store else None) for side in zip(*both))
 
     trainees = [_enrol(sae, one, store, target_store) for sae, one in zip(saes, each)]
-    path, seconds = None if checkpoint is None else Path(checkpoint), 0.0
+    stores, seconds = [one for one in (store, target_store) if one is not None], 0.0
     if resume and path is not None and path.exists():
-        seconds = restore(trainees, path)
+        seconds = restore(trainees, stores, path)
     began, first = time.perf_counter() - seconds, trainees[0].step
     with tqdm(total=steps, initial=first, disable=not progress, unit="step") as bar:
         for done, (x_BD, y_BO) in zip(range(first + 1, steps + 1), batches(first)):
@@ -160,10 +164,9 @@ def train_many(
             save_now = path is not None and (done % checkpoint_every == 0 or done == steps)
             if save_now or done == steps:
                 for trainee in trainees:
-                    start = max(0, done - trainee.settings.threshold_batches)
-                    measure_thresholds(trainee.sae, (x for x, _ in islice(batches(start), done - start)), start)
+                    _measure(trainee, done, lambda start: (x for x, _ in batches(start)))
             if save_now and path is not None:
-                save(trainees, path, time.perf_counter() - began)
+                save(trainees, stores, path, time.perf_counter() - began)
     return [_run(trainee, time.perf_counter() - began) for trainee in trainees]
 
 
@@ -187,6 +190,26 @@ def _enrol(
         unit_decoder_(sae)
     predicted, scale = (store, sae.scale) if target_store is None else (target_store, sae.out_scale)
     return Trainee(sae, settings, variance=(predicted.scale / float(scale)) ** 2)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """The same `n` batches as often as one likes: whoever measures thresholds may have to look twice."""
+
+    batches: Callable[[int], Iterator[Tensor]]
+    start: int
+    n: int
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return islice(self.batches(self.start), self.n)
+
+
+def _measure(trainee: Trainee, done: int, batches: Callable[[int], Iterator[Tensor]]) -> None:
+    """Thresholds from the last batches; where capacities rotate, from a whole rotation, even if it were longer than
+    the run: then from batches that are still to come."""
+    last, rotation = trainee.settings.threshold_batches, window(trainee.sae, trainee.settings.batch_size)
+    start = max(0, done - max(last, rotation))
+    measure_thresholds(trainee.sae, _Again(batches, start, max(rotation, done - start)), start)
 
 
 def _run(trainee: Trainee, seconds: float) -> TrainingRun:
@@ -230,6 +253,8 @@ def _check_stores(
     saes: Sequence[SparseAutoencoder], store: ActivationStore, target_store: ActivationStore | None
 ) -> None:
     for sae in saes:
+        if sae.W_dec.dtype == torch.float16:
+            raise ValueError("an SAE in float16 cannot be trained: small gradients vanish; convert it: sae.float()")
         if store.d_in != sae.config.d_in:
             raise ValueError(f"the store's activations have width {store.d_in}, the SAE has d_in={sae.config.d_in}")
         if sae.config.is_transcoder != (target_store is not None):

@@ -112,3 +112,13 @@ def test_matryoshka_is_the_mean_over_prefixes():
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(x_hat, prefixes[-1])
     torch.testing.assert_close(sparse_gradient, W_dec.grad)
+
+
+def test_aux_k_leaves_out_tokens_that_miss_nothing():
+    sae, u = make("mutual_choice"), torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    residual, dead = torch.randn(8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(64) < 32
+    others = torch.arange(8) != 3
+    expected = objectives.aux_k(sae, u[others], residual[others], None, dead, 4)
+    residual[3] = 0
+    torch.testing.assert_close(objectives.aux_k(sae, u, residual, None, dead, 4), expected)
+    assert objectives.aux_k(sae, u, 0 * residual, None, dead, 4) == 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from synthetic import recovered, store_and_held_out, superposed
 
-from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, train
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_sae, save_sae, train
 from sae_tutorial.rescaling import folded
 from sae_tutorial.sae_config import BUDGET_RULES, PENALTY_RULES
 from sae_tutorial.train_settings import TrainSettings
@@ -118,6 +118,58 @@ def test_resume_continues_bit_for_bit(rule, tmp_path):
     assert same(sae, again)
     with pytest.raises(ValueError, match=r"belongs to another run: lr was None and is 0.01"):
         train(fresh(rule), store, **options, checkpoint=path, resume=True, lr=0.01)
+
+
+def test_a_checkpoint_is_not_resumed_on_other_activations(tmp_path):
+    x, _ = superposed(2000)
+    path = tmp_path / "checkpoint.pt"
+    train(fresh(), ActivationStore.from_tensor(x), **SHORT, checkpoint=path)
+    for other in (x * 50 + 7, x[:1900], x + 0.1):
+        with pytest.raises(ValueError, match="checkpoint.pt belongs to another run: its store had 2000 positions"):
+            train(fresh(), ActivationStore.from_tensor(other), **SHORT, checkpoint=path, resume=True)
+    whole = path.read_bytes()
+    for damage in (b"abc", b"", whole[: len(whole) // 2]):
+        path.write_bytes(damage)
+        with pytest.raises(ValueError, match="checkpoint.pt is damaged, or no checkpoint"):
+            train(fresh(), ActivationStore.from_tensor(x), **SHORT, checkpoint=path, resume=True)
+    torch.save({"a": 1}, path)
+    with pytest.raises(ValueError, match="checkpoint.pt is not a checkpoint that this version"):
+        train(fresh(), ActivationStore.from_tensor(x), **SHORT, checkpoint=path, resume=True)
+    with pytest.raises(ValueError, match="resume=True goes on from a checkpoint, but there is none"):
+        train(fresh(), ActivationStore.from_tensor(x), **SHORT, resume=True)
+
+
+@pytest.mark.parametrize("rule", ["token_choice", "mutual_choice", "relu"])  # mutual_choice comes back as jumprelu
+def test_training_goes_on_with_an_sae_of_another_library(rule, tmp_path):
+    store, held_out, _ = store_and_held_out(n_tokens=2000)
+    sae = fresh(rule)
+    train(sae, store, **SHORT | PENALTIES.get(rule, {}))
+    (save_sae(sae, tmp_path) / "sae_tutorial.json").unlink()
+    other = load_sae(tmp_path)
+    before = other(held_out).detach()
+    run = train(other, store, steps=1, batch_size=128, lr=1e-12, progress=False)
+    torch.testing.assert_close(other(held_out).detach(), before, atol=1e-3, rtol=1e-3)
+    assert run.metrics["fvu"][0] == pytest.approx(fvu(other, held_out), rel=0.25)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions_train(dtype):
+    store, held_out, _ = store_and_held_out(n_tokens=2000)
+    for rule in ("mutual_choice", "feature_choice", "jumprelu"):
+        sae = fresh(rule).to(dtype)
+        run = train(sae, store, **SHORT, **PENALTIES.get(rule, {}))
+        assert sae.W_dec.dtype == dtype and run.metrics["fvu"][-1] < run.metrics["fvu"][0]
+    with pytest.raises(ValueError, match=r"an SAE in float16 cannot be trained.*sae.float\(\)"):
+        train(fresh().half(), store, **SHORT)
+
+
+def test_a_decoder_row_of_zeros_stays_one():
+    store, _, _ = store_and_held_out(n_tokens=2000)
+    sae = fresh()
+    with torch.no_grad():
+        sae.W_dec[5], sae.W_enc[:, 5], sae.b_enc[5] = 0, 0, -5
+    train(sae, store, **SHORT)
+    assert not sae.W_dec[5].any() and sae.W_dec.isfinite().all()
 
 
 def test_side_by_side_equals_one_by_one():

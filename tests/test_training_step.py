@@ -63,6 +63,19 @@ def test_penalty_rules_are_the_same_on_a_table_and_on_a_list(rule, monkeypatch):
         torch.testing.assert_close(dense[name], sparse[name], atol=1e-6, rtol=1e-4, msg=name)
 
 
+def test_low_thresholds_are_the_same_on_a_table_and_on_a_list(monkeypatch):
+    """Near a threshold of almost 0 lie affinities of 0, too; they fire on no side of it."""
+    sae, u, gradient = make("jumprelu"), randn(40, 8), []
+    with torch.no_grad():
+        sae.threshold.fill_(1e-4)
+    settings = TrainSettings(l0=0.1, bandwidth=0.2, penalty_warmup=0.0)
+    for share in (0.0, 2.0):
+        monkeypatch.setattr(training_step, "SPARSE_BELOW", share)
+        losses = Trainee(sae, settings, variance=1.0).penalty_losses(u, u)
+        gradient.append(gradients(sae, losses.loss)["threshold"])
+    torch.testing.assert_close(*gradient, atol=1e-6, rtol=1e-4)
+
+
 def test_relu_loss_is_the_fvu_plus_unitless_l1():
     sae, u = make("relu"), randn(40, 8)
     losses = Trainee(sae, TrainSettings(l1=0.1, penalty_warmup=0.0), variance=1.0).penalty_losses(u, u)

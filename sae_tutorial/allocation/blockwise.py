@@ -43,7 +43,7 @@ def mutual_choice(blocks: Blocks, n_matches: int) -> SparseCodes:
 
 def feature_choice(blocks: Blocks, capacity: int | Int[Tensor, " features"]) -> SparseCodes:
     """`rules.feature_choice` of all blocks side by side."""
-    if not isinstance(capacity, Tensor):
+    if not isinstance(capacity, Tensor) or capacity.dim() == 0:
         return stack_features(
             list(_each(blocks, lambda affinities_BW, _: fast.feature_choice(affinities_BW, capacity)))
         )

@@ -178,8 +178,8 @@ def check_count(name: str, count: int) -> int:
 def check_capacity(capacity: int | Tensor, affinities: Tensor) -> Int[Tensor, " features"]:
     """How many tokens each feature may take, as (F,) int64 where the affinities are."""
     n_features = affinities.shape[1]
-    if not isinstance(capacity, Tensor):
-        count = check_count("capacity", capacity)
+    if not isinstance(capacity, Tensor) or capacity.dim() == 0:
+        count = check_count("capacity", capacity)  # type: ignore[arg-type]  # a tensor of one whole number is one, too
         return torch.full((n_features,), min(count, affinities.shape[0]), device=affinities.device)
     if capacity.shape != (n_features,):
         raise ValueError(f"capacity must be one number or have shape ({n_features},), got {tuple(capacity.shape)}")
@@ -193,7 +193,7 @@ def check_capacity(capacity: int | Tensor, affinities: Tensor) -> Int[Tensor, " 
 
 def check_threshold(threshold: float | Tensor, affinities: Tensor) -> Tensor:
     """One number or (F,), in the affinities' precision."""
-    theta = torch.as_tensor(threshold).to(affinities)
+    theta = torch.as_tensor(threshold).detach().to(affinities)
     if theta.dim() and theta.shape != (affinities.shape[1],):
         raise ValueError(
             f"threshold must be one number or have shape ({affinities.shape[1]},), got {tuple(theta.shape)}"

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_tutorial.allocation import blockwise, rules
+from sae_tutorial.allocation import blockwise, fast, rules
 
 CHOICES = ["token_choice", "feature_choice", "mutual_choice", "threshold_choice"]
 every_choice = pytest.mark.parametrize("choice", CHOICES)
@@ -103,3 +103,13 @@ def test_what_is_refused():
         blockwise.threshold_choice(table.split(2, dim=1), torch.rand(7))
     with pytest.raises(ValueError, match="threshold is NaN for feature 4"):
         blockwise.threshold_choice(table.split(2, dim=1), torch.tensor([0, 0, 0, 0, math.nan, 0]))
+
+
+def test_one_number_may_be_a_tensor_and_a_threshold_a_parameter():
+    z = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
+    theta = torch.nn.Parameter(torch.full((10,), 0.5))
+    for module, table in ((rules, z), (fast, z), (blockwise, [z])):
+        assert len(module.feature_choice(table, torch.tensor(2))) == len(module.feature_choice(table, 2))
+        assert len(module.threshold_choice(table, theta)) == (z > 0.5).sum()
+        with pytest.raises(TypeError, match="capacity must be a whole number"):
+            module.feature_choice(table, torch.tensor(2.5))
