@@ -24,14 +24,14 @@ def card(name: str, found: Evaluation) -> str:
     what = ", ".join(f"{key} = {value}" for key, value in (recipe.config | recipe.settings).items())
     return f"""# Task SAE: `{name}`
 
-One of the six that notebook 08 patches with: {what}. It reads `{HOOK}` of the embedded language model: 256 → {D_SAE:,}
-features.
+One of the six that notebook 08 patches with: {what}.
+It reads `{HOOK}` of the embedded language model: 256 → {D_SAE:,} features.
 
 - Trained by `scripts/train_task_saes.py` on {ROWS:,} rows of the shipped stories and {SENTENCES:,} IOI sentences:
   {STEPS:,} steps of {BATCH:,} tokens, seed 0, the same batches for all six.
 - Weights in fp16, compressed; mean and scale of the activations are folded in, so it takes raw activations.
 
-Measured on the held-out rows of the stories ({found.n_tokens:,} tokens), each token by itself, as shipped:
+Measured on held-out stories ({found.n_tokens:,} tokens), each token by itself, as shipped:
 
 | | |
 |---|---|
@@ -56,7 +56,7 @@ def main() -> None:
         for name, run in runs.items():
             pack(run.sae, args.out / name)
     for name in RECIPES:
-        found = evaluate(unpack(args.out / name), model, held_out, HOOK, progress=False)
+        found = evaluate(unpack(args.out / name), model, held_out[:48], HOOK, progress=False)
         (args.out / name / "CARD.md").write_text(card(name, found))
         print(name, found)
 
