@@ -109,7 +109,7 @@ class SparseAutoencoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """encode, then decode; any number of leading dimensions."""
-        x_ND = x.flatten(0, -2) if x.dim() != 1 else x[None]
+        x_ND = x.flatten(0, -2) if x.dim() > 1 else x[None]  # `normalise` refuses what is neither
         u_ND = self.normalise(x_ND)
         x_hat_NO = self.denormalise(self.decode_normalised(self.encode_normalised(u_ND), u_ND))
         return x_hat_NO.view(*x.shape[:-1], self.config.width_out)

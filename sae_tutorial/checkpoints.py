@@ -25,6 +25,7 @@ from torch import Tensor
 from sae_tutorial.autoencoder import SparseAutoencoder
 from sae_tutorial.formats import (
     assemble,
+    config_of,
     read_dictionary_learning,
     read_json,
     read_saelens,
@@ -32,7 +33,7 @@ from sae_tutorial.formats import (
     read_tensors,
 )
 from sae_tutorial.rescaling import folded
-from sae_tutorial.sae_config import BUDGET_RULES, SAEConfig
+from sae_tutorial.sae_config import BUDGET_RULES
 
 FORMAT = "sae_tutorial SAE, version 1"
 CFG, WEIGHTS, OURS, EXACT = "cfg.json", "sae_weights.safetensors", "sae_tutorial.json", "sae_tutorial.safetensors"
@@ -113,8 +114,8 @@ def load_metadata(folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder).expanduser()
     if (folder / "config.json").exists():
-        return read_json(folder / "config.json").get("trainer", {})
-    return read_json(folder / CFG).get("metadata", {})
+        return read_json(folder / "config.json").get("trainer") or {}
+    return read_json(folder / CFG).get("metadata") or {}
 
 
 def _read_ours(folder: Path) -> SparseAutoencoder:
@@ -124,7 +125,9 @@ def _read_ours(folder: Path) -> SparseAutoencoder:
             f"{folder / OURS}: its format is {ours.get('format')!r}, this version of sae_tutorial reads {FORMAT!r}; "
             "use the version that wrote it"
         )
-    config = SAEConfig(**ours["config"])
+    if not isinstance(ours.get("config"), dict):
+        raise ValueError(f"{folder / OURS}: config must be an object, it is {ours.get('config')!r}; save the SAE again")
+    config = config_of(folder / OURS, **ours["config"])
     theirs, exact = read_tensors(folder / WEIGHTS), read_tensors(folder / EXACT)
     if "b_gate" in theirs:
         theirs["b_enc"] = theirs.pop("b_gate")

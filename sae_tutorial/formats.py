@@ -61,7 +61,7 @@ def read_saelens(folder: Path) -> SparseAutoencoder:
             f"{', '.join(SAELENS)}. If it was saved in the middle of a training, let SAELens convert it first: "
             "training_sae.save_inference_model(folder)"
         )
-    if cfg.get("normalize_activations", "none") != "none":
+    if cfg.get("normalize_activations") not in (None, "none"):
         raise ValueError(
             f"{folder / 'cfg.json'}: normalize_activations={cfg['normalize_activations']!r} changes activations before "
             "the weights see them, and the folder does not say how. Fold it in with SAELens and save again: "
@@ -69,10 +69,11 @@ def read_saelens(folder: Path) -> SparseAutoencoder:
         )
     rule, is_transcoder = SAELENS[architecture]
     skip = "skip" in architecture
-    config = SAEConfig(
-        cfg["d_in"],
-        cfg["d_sae"],
-        rule,
+    config = config_of(
+        folder / "cfg.json",
+        d_in=_pick(cfg, "d_in", folder / "cfg.json"),
+        d_sae=_pick(cfg, "d_sae", folder / "cfg.json"),
+        rule=rule,
         k=_number(cfg, "k", folder / "cfg.json") if rule == "token_choice" else None,
         d_out=cfg.get("d_out", cfg["d_in"]) if is_transcoder else None,
         skip=skip,
@@ -93,22 +94,25 @@ def read_sparsify(folder: Path) -> SparseAutoencoder:
             "read, only activation='topk' and unsigned"
         )
     weights = _renamed(theirs, {"encoder.bias": "b_enc", "W_dec": "W_dec", "b_dec": "b_dec"}, file)
-    weights["W_enc"] = _pick(theirs, "encoder.weight", file).T
+    weights["W_enc"] = _matrix(theirs, "encoder.weight", file).T
     transcode, skip = bool(cfg.get("transcode")), "W_skip" in theirs
     if skip:
         weights["W_skip"] = theirs["W_skip"]
     F, D = theirs["encoder.weight"].shape
-    d_out = weights["W_dec"].shape[1] if transcode or skip else None
-    config = SAEConfig(D, F, "token_choice", k=_number(cfg, "k", folder / "cfg.json"), d_out=d_out, skip=skip)
+    d_out = _matrix(theirs, "W_dec", file).shape[1] if transcode or skip else None
+    k = _number(cfg, "k", folder / "cfg.json")
+    config = config_of(folder / "cfg.json", d_in=D, d_sae=F, rule="token_choice", k=k, d_out=d_out, skip=skip)
     return assemble(config, weights, file, subtracts_b_dec=not transcode)
 
 
 def read_dictionary_learning(folder: Path) -> SparseAutoencoder:
     """`config.json` and `ae.pt`, as `trainSAE` of dictionary_learning writes them."""
     file = folder / "ae.pt"
-    trainer = read_json(folder / "config.json").get("trainer", {})
+    trainer = read_json(folder / "config.json").get("trainer")
+    if not isinstance(trainer, dict):
+        raise ValueError(f"{folder / 'config.json'}: trainer must be an object with dict_class, it is {trainer!r}")
     kind = trainer.get("dict_class")
-    if kind not in DICTIONARY_LEARNING:
+    if not isinstance(kind, str) or kind not in DICTIONARY_LEARNING:
         raise ValueError(
             f"{folder / 'config.json'}: trainer.dict_class is {kind!r}; it must be one of "
             f"{', '.join(DICTIONARY_LEARNING)}. The weights alone do not say which"
@@ -117,7 +121,7 @@ def read_dictionary_learning(folder: Path) -> SparseAutoencoder:
     names = {"W_enc": "W_enc", "b_enc": "b_enc", "W_dec": "W_dec", "b_dec": "b_dec"}
     if kind.startswith("AutoEncoder") or kind in ("BatchTopKSAE", "GatedAutoEncoder"):  # built of torch's nn.Linear
         for name in ("encoder.weight", "decoder.weight"):
-            theirs[name] = _pick(theirs, name, file).T
+            theirs[name] = _matrix(theirs, name, file).T
         bias = {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias", "GatedAutoEncoder": "decoder_bias"}
         names = {"encoder.weight": "W_enc", "decoder.weight": "W_dec", bias.get(kind, "b_dec"): "b_dec"}
         names["gate_bias" if kind == "GatedAutoEncoder" else "encoder.bias"] = "b_enc"
@@ -132,9 +136,9 @@ def read_dictionary_learning(folder: Path) -> SparseAutoencoder:
         k = float(theirs["k"]) if "k" in theirs else _number(trainer, "k", folder / "config.json")
     if rule == "matryoshka":
         groups = tuple(_pick(theirs, "group_sizes", file).tolist())
-    D, F = weights["W_enc"].shape
+    D, F = _matrix(weights, "W_enc", file).shape
     sae = assemble(
-        SAEConfig(D, F, rule, k, groups=groups),
+        config_of(folder / "config.json", d_in=D, d_sae=F, rule=rule, k=k, groups=groups),
         weights,
         file,
         subtracts_b_dec=kind not in ("AutoEncoderNew", "JumpReluAutoEncoder"),
@@ -172,6 +176,11 @@ def assemble(
             f"{file} does not fit its config ({config.rule}, {config.d_in} → {config.d_sae} → {config.width_out}): "
             + "; ".join(problems)
         )
+    for name, tensor in weights.items():
+        if tensor.isnan().any():
+            raise ValueError(
+                f"{file}: {name} holds NaN; the training that wrote it diverged, take an earlier checkpoint"
+            )
     weights = dict(weights)
     ours = sae.centre is not None
     if subtracts_b_dec is not None and subtracts_b_dec != ours:
@@ -188,6 +197,14 @@ def assemble(
 
 
 # ---------------------------------------------------------------------- files
+
+
+def config_of(file: Path, **fields: Any) -> SAEConfig:
+    """The SAEConfig with these fields; where it refuses them, the error names the file that they are from."""
+    try:
+        return SAEConfig(**fields)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} does not describe an SAE: {error}") from error
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -207,7 +224,10 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return {name: t.detach() for name, t in torch.load(file, weights_only=True, map_location="cpu").items()}
+        content = torch.load(file, weights_only=True, map_location="cpu")
+        if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+            raise ValueError(f"{file} must hold tensors by name, and holds something else")
+        return {name: t.detach() for name, t in content.items()}
     except pickle.UnpicklingError as error:
         raise ValueError(f"{file} holds more than tensors, and is not opened: loading it could run code") from error
     except (SafetensorError, RuntimeError, EOFError, AttributeError) as error:
@@ -218,9 +238,15 @@ def _float32(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
 
 
-def _pick(weights: dict[str, Tensor], name: str, file: Path) -> Tensor:
-    if name not in weights:
-        raise ValueError(f"{file}: {name!r} is missing; it holds {', '.join(sorted(weights))}")
+def _pick(content: dict[str, Any], name: str, file: Path) -> Any:
+    if name not in content:
+        raise ValueError(f"{file}: {name!r} is missing; it holds {', '.join(sorted(content))}")
+    return content[name]
+
+
+def _matrix(weights: dict[str, Tensor], name: str, file: Path) -> Tensor:
+    if _pick(weights, name, file).dim() != 2:
+        raise ValueError(f"{file}: {name} must be a matrix, it has shape {tuple(weights[name].shape)}")
     return weights[name]
 
 

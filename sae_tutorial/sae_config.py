@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 # These spend a budget of k matches per token; the other rules pay for every match by a penalty in the loss.
 BUDGET_RULES = ("token_choice", "mutual_choice", "feature_choice", "matryoshka")
@@ -78,6 +79,8 @@ class SAEConfig:
             return
         if self.k is None:
             raise ValueError(f"rule={self.rule!r} needs k, the mean number of features per token, for example k=32")
+        if not isinstance(self.k, Real) or isinstance(self.k, bool):
+            raise TypeError(f"k must be a number, got {self.k!r}")
         if not 0 < self.k <= self.d_sae:
             raise ValueError(f"k must be between 0 and d_sae={self.d_sae}, got {self.k!r}")
         if self.rule == "token_choice" and self.k != int(self.k):
@@ -91,6 +94,8 @@ class SAEConfig:
         object.__setattr__(self, "groups", tuple(self.groups))  # a list, from JSON for example, is welcome
         if self.rule != "matryoshka":
             raise ValueError(f"groups are for rule='matryoshka', not for {self.rule!r}; leave groups away")
+        if not all(isinstance(size, int) for size in self.groups):
+            raise TypeError(f"groups must be whole numbers, got {self.groups}")
         if not self.groups or min(self.groups) < 1 or sum(self.groups) != self.d_sae:
             raise ValueError(f"groups must be positive and sum to d_sae={self.d_sae}, got {self.groups}")
 

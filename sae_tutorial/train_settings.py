@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 
+from sae_tutorial.allocation.rules import check_count
+
+NUMBERS = (
+    *("warmup", "decay", "eps", "clip", "l1", "l0", "bandwidth", "penalty_warmup"),
+    *("aux_k", "aux_zipf", "underused_below"),
+)
 ENCODER_DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -70,19 +78,34 @@ class TrainSettings:
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "dead_after", "density_window", "rerank_every", "threshold_batches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)!r}")
+            check_whole(name, getattr(self, name))
+        for name in ("seed",) + (("aux_latents",) if self.aux_latents is not None else ()):
+            check_whole(name, getattr(self, name), least=0)
+        optional = tuple(name for name in ("lr", "p_end") if getattr(self, name) is not None)
+        for name in NUMBERS + optional:
+            if not isinstance(getattr(self, name), Real):
+                raise TypeError(f"{name} must be a number, got {getattr(self, name)!r}")
         for name in ("l1", "l0", "aux_k", "aux_zipf"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or more, got {getattr(self, name)!r}")
-        for name in ("eps", "clip", "bandwidth") + (("lr",) if self.lr is not None else ()):
+        for name in ("eps", "clip", "bandwidth"):
             if not 0 < getattr(self, name) <= math.inf:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)!r}")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be greater than 0 and finite, got {self.lr!r}")
+        if not isinstance(self.betas, Sequence) or len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
+            raise ValueError(
+                f"betas must be two numbers from 0 to below 1, for example (0.9, 0.999), got {self.betas!r}"
+            )
         for name in ("warmup", "decay", "penalty_warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a part of the run, 0 to 1, got {getattr(self, name)!r}")
         if self.warmup + self.decay > 1:
             raise ValueError(f"warmup={self.warmup} and decay={self.decay} are more than the whole run; lower one")
+        if isinstance(self.resample_at, Real | str):
+            raise TypeError(
+                f"resample_at must be a list of parts of the run, for example (0.5,), got {self.resample_at}"
+            )
         object.__setattr__(self, "resample_at", tuple(self.resample_at))  # a list is welcome
         if not all(0 < part < 1 for part in self.resample_at):
             raise ValueError(f"resample_at are parts of the run between 0 and 1, got {self.resample_at}")
@@ -113,6 +136,12 @@ class TrainSettings:
         if step < 1 or step >= self.steps - round(self.decay * self.steps):
             return False
         return step % self.rerank_every == 0 or (step < self.rerank_every and step & (step - 1) == 0)
+
+
+def check_whole(name: str, number: int, least: int = 1) -> None:
+    """Raise TypeError or ValueError that name what is not a whole number of at least `least`."""
+    if check_count(name, number) < least:
+        raise ValueError(f"{name} must be {least} or more, got {number!r}")
 
 
 def encoder_dtype_here(name: str, device: torch.device) -> torch.dtype:

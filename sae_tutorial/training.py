@@ -24,7 +24,7 @@ from sae_tutorial.initialisation import start_
 from sae_tutorial.rescaling import unit_decoder_
 from sae_tutorial.resuming import restore, save
 from sae_tutorial.thresholds import measure_thresholds, window
-from sae_tutorial.train_settings import TrainSettings
+from sae_tutorial.train_settings import TrainSettings, check_whole
 from sae_tutorial.training_step import METRICS, Trainee
 
 # Called now and then with the number of steps done and the latest metrics.
@@ -130,6 +130,9 @@ def train_many(
     each = _settings_of_each(settings, len(saes), changes)
     steps, batch_size, seed = _what_they_share(each)
     _check_stores(saes, store, target_store)
+    _check_saes(saes, batch_size)
+    check_whole("log_every", log_every)
+    check_whole("checkpoint_every", checkpoint_every)
     path = None if checkpoint is None else Path(checkpoint)
     if resume and path is None:
         raise ValueError("resume=True goes on from a checkpoint, but there is none; give its file: checkpoint=...")
@@ -249,12 +252,22 @@ def _what_they_share(each: list[TrainSettings]) -> tuple[int, int, int]:
     return each[0].steps, each[0].batch_size, each[0].seed
 
 
+def _check_saes(saes: Sequence[SparseAutoencoder], batch_size: int) -> None:
+    if len({id(sae) for sae in saes}) < len(saes):
+        raise ValueError("saes holds the same SAE twice, and both would train it; copy it: copy.deepcopy(sae)")
+    for sae in saes:
+        if sae.W_dec.dtype == torch.float16:
+            raise ValueError("an SAE in float16 cannot be trained: small gradients vanish; convert it: sae.float()")
+        if sae.config.k is not None and sae.config.n_matches(batch_size) < 1:
+            raise ValueError(
+                f"k={sae.config.k:g} leaves not one match to a batch of {batch_size} tokens; raise k or batch_size"
+            )
+
+
 def _check_stores(
     saes: Sequence[SparseAutoencoder], store: ActivationStore, target_store: ActivationStore | None
 ) -> None:
     for sae in saes:
-        if sae.W_dec.dtype == torch.float16:
-            raise ValueError("an SAE in float16 cannot be trained: small gradients vanish; convert it: sae.float()")
         if store.d_in != sae.config.d_in:
             raise ValueError(f"the store's activations have width {store.d_in}, the SAE has d_in={sae.config.d_in}")
         if sae.config.is_transcoder != (target_store is not None):

@@ -28,6 +28,9 @@ def tokens(n=40, d_in=8):
         (dict(k=None), "needs k"),
         (dict(k=0), "k must be between 0 and d_sae=64, got 0"),
         (dict(k=65), "k must be between 0 and d_sae=64, got 65"),
+        (dict(k="3"), "k must be a number, got '3'"),
+        (dict(k=True), "k must be a number, got True"),
+        (dict(rule="matryoshka", groups=(32.0, 32.0)), r"groups must be whole numbers, got \(32.0, 32.0\)"),
         (dict(rule="token_choice", k=2.5), "whole number for token_choice, got 2.5"),
         (dict(rule="relu"), "k=4 is a budget, but rule='relu' has none"),
         (dict(groups=(32, 32)), "groups are for rule='matryoshka'"),
@@ -40,7 +43,7 @@ def tokens(n=40, d_in=8):
     ],
 )
 def test_config_says_what_is_wrong(wrong, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         SAEConfig(**{"d_in": 8, "d_sae": 64, "k": 4, **wrong})
 
 
@@ -143,6 +146,8 @@ def test_leading_dimensions_and_other_dtypes():
         sae.encode(x.view(4, 10, 8))
     with pytest.raises(ValueError, match=r"x must be \(tokens, 8\), got shape \(40, 7\)"):
         sae.encode(x[:, :7])
+    with pytest.raises(ValueError, match=r"x must be \(tokens, 8\), got shape"):
+        sae(torch.tensor(1.0))
 
 
 def test_nan_is_refused_by_name():

@@ -211,6 +211,47 @@ def test_saelens_folders_that_are_not_what_they_seem(folder):
         load_sae(folder)
 
 
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(d_in="8"), "does not describe an SAE: d_in must be a whole number, 1 or more, got '8'"),
+        (dict(k=99), "does not describe an SAE: k must be between 0 and d_sae=24, got 99"),
+        (dict(k=2.5), "does not describe an SAE: k must be a whole number for token_choice, got 2.5"),
+    ],
+)
+def test_configs_that_make_no_sense_are_named_with_their_file(folder, changes, words):
+    (folder / "sae_tutorial.json").unlink()
+    change(folder / "cfg.json", architecture="topk", **dict(k=4) | changes)
+    with pytest.raises(ValueError, match=f"cfg.json {words}"):
+        load_sae(folder)
+    cfg = json.loads((folder / "cfg.json").read_text())
+    del cfg["d_in"]
+    (folder / "cfg.json").write_text(json.dumps(cfg))
+    with pytest.raises(ValueError, match="cfg.json: 'd_in' is missing; it holds "):
+        load_sae(folder)
+
+
+def test_our_own_file_is_named_too(folder):
+    whole = json.loads((folder / "sae_tutorial.json").read_text())
+    change(folder / "sae_tutorial.json", config=whole["config"] | {"later": 1})
+    with pytest.raises(ValueError, match="sae_tutorial.json does not describe an SAE: .*'later'"):
+        load_sae(folder)
+    change(folder / "sae_tutorial.json", config=None)
+    with pytest.raises(ValueError, match="sae_tutorial.json: config must be an object, it is None"):
+        load_sae(folder)
+
+
+def test_null_is_no_normalisation_and_nan_is_no_weight(folder):
+    (folder / "sae_tutorial.json").unlink()
+    change(folder / "cfg.json", normalize_activations=None)
+    load_sae(folder)
+    weights = load_file(folder / "sae_weights.safetensors")
+    weights["W_enc"][3, 2] = torch.nan
+    save_file(weights, folder / "sae_weights.safetensors")
+    with pytest.raises(ValueError, match="sae_weights.safetensors: W_enc holds NaN"):
+        load_sae(folder)
+
+
 def test_saelens_encoders_that_do_not_subtract_b_dec(folder):
     (folder / "sae_tutorial.json").unlink()
     change(folder / "cfg.json", apply_b_dec_to_input=False)
@@ -248,6 +289,15 @@ def test_dictionary_learning_without_its_config(tmp_path):
         load_sae(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"trainer": {"dict_class": "AutoEncoderTopK", "k": 4}}))
     with pytest.raises(ValueError, match="'decoder.weight' is missing; it holds encoder.weight"):
+        load_sae(tmp_path)
+    torch.save({"encoder.weight": torch.zeros(3), "decoder.weight": torch.zeros(3)}, tmp_path / "ae.pt")
+    with pytest.raises(ValueError, match=r"ae.pt: encoder.weight must be a matrix, it has shape \(3,\)"):
+        load_sae(tmp_path)
+    torch.save([1, 2], tmp_path / "ae.pt")
+    with pytest.raises(ValueError, match="ae.pt must hold tensors by name"):
+        load_sae(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"trainer": None}))
+    with pytest.raises(ValueError, match="config.json: trainer must be an object with dict_class, it is None"):
         load_sae(tmp_path)
 
 
