@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sae_tutorial import ioi, load_language_model, patching
-from sae_tutorial.ground_truth import random_directions
 from sae_tutorial.feature_order import Stages, over_sentences, paired_ratio, remove_greedily, thin_out, worth
 from sae_tutorial.feature_patching import Dictionary, Edit, behind, divergence, loss_towards
+from sae_tutorial.ground_truth import random_directions
 from sae_tutorial.reference import HOOK, reference_sae
 
 
