@@ -65,7 +65,6 @@ def one_run(
     n_features, n_tokens, k, steps, *_ = sizes
     store = ActivationStore.from_tensor(acts)
     sae = SparseAutoencoder(SAEConfig(store.d_in, n_features, rule, k), seed=seed).to(device)
-    # A latent counts as dead after 20,000 tokens, so that AuxK has something to do within the run.
     settings = {"steps": steps, "batch_size": n_tokens, "seed": seed, "dead_after": 20_000, "encoder_dtype": "float32"}
     kind = DenseTrainee if way == "dense" else training.Trainee
     with mock.patch.object(training, "Trainee", kind):

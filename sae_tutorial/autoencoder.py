@@ -101,7 +101,7 @@ class SparseAutoencoder(nn.Module):
         Raises ValueError for an x that is not (tokens, d_in) or that holds NaN or inf, and where the rule needs a
         threshold that has not been measured yet.
         """
-        return self.encode_normalised(self.normalise(x), batch_rule)
+        return self.encode_normalised(self.normalise(_finite(x)), batch_rule)
 
     def decode(self, codes: SparseCodes) -> Float[Tensor, "tokens d_out"]:
         """The reconstruction that these codes stand for. A skip path needs the input: `forward` adds it."""
@@ -110,7 +110,7 @@ class SparseAutoencoder(nn.Module):
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """encode, then decode; any number of leading dimensions."""
         x_ND = x.flatten(0, -2) if x.dim() > 1 else x[None]  # `normalise` refuses what is neither
-        u_ND = self.normalise(x_ND)
+        u_ND = self.normalise(_finite(x_ND))
         x_hat_NO = self.denormalise(self.decode_normalised(self.encode_normalised(u_ND), u_ND))
         return x_hat_NO.view(*x.shape[:-1], self.config.width_out)
 
@@ -255,6 +255,16 @@ class SparseAutoencoder(nn.Module):
         c = self.config
         budget = f", k={c.k:g}" if c.k is not None else ""
         return f"{c.rule}{budget}, {c.d_in} → {c.d_sae} → {c.width_out}, {int(self.tokens_seen):,} tokens seen"
+
+
+def _finite(x: Tensor) -> Tensor:
+    """x itself. An affinity of −inf is a negative number like any other, so no rule would notice an inf in x."""
+    if not x.isfinite().all():
+        place = (~x.isfinite()).nonzero()[0].tolist()
+        raise ValueError(
+            f"x{place} is {float(x[tuple(place)])}: activations must be finite numbers; leave such rows out"
+        )
+    return x
 
 
 def _wider(budget, slack: float):

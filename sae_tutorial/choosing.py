@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches
@@ -74,7 +74,7 @@ def choose(
 
 
 def _in_blocks(sae: SparseAutoencoder, u: Tensor, step: int, dtype: torch.dtype | None, slack: float) -> SparseCodes:
-    blocks = _blocks(sae, u, dtype or sae.W_dec.dtype)
+    blocks = affinity_blocks(sae, u, dtype or sae.W_dec.dtype)
     if sae.config.rule not in BUDGET_RULES:
         return blockwise.threshold_choice(blocks, sae.threshold.detach())
     owner, budget = sae.budget(len(u), step, slack)
@@ -83,11 +83,15 @@ def _in_blocks(sae: SparseAutoencoder, u: Tensor, step: int, dtype: torch.dtype 
     return (blockwise.token_choice if owner == "token" else blockwise.mutual_choice)(blocks, budget)
 
 
-def _blocks(sae: SparseAutoencoder, u: Tensor, dtype: torch.dtype) -> Iterator[Float[Tensor, "tokens some"]]:
-    """Affinities of a few features at a time, one block after the other in the same memory."""
-    width = min(max(1, _at_once(sae) // len(u)), sae.config.d_sae)
+@torch.no_grad()
+def affinity_blocks(
+    sae: SparseAutoencoder, u: Tensor, dtype: torch.dtype, some: Int[Tensor, " some"] | None = None
+) -> Iterator[Float[Tensor, "tokens some"]]:
+    """Affinities of a few features at a time (of `some`, or of all), one block after the other in the same memory."""
+    n_features = sae.config.d_sae if some is None else len(some)
+    width = min(max(1, _at_once(sae) // max(1, len(u))), n_features)
     memory = sae.table_memory(len(u), width, dtype)
-    for start in range(0, sae.config.d_sae, width):
-        features = slice(start, min(start + width, sae.config.d_sae))
+    for start in range(0, n_features, width):
+        features = slice(start, min(start + width, n_features))
         affinities_BW = memory if features.stop - start == width else None  # the last block may be narrower
-        yield sae.preactivations(u, dtype, features=features, out=affinities_BW)
+        yield sae.preactivations(u, dtype, features=features if some is None else some[features], out=affinities_BW)

@@ -9,12 +9,15 @@ Letters of shapes: B tokens, D = d_in, F features, O = d_out, N matches.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sae_tutorial.allocation import SparseCodes, ZipfFit, encode_matches, token_choice
+from sae_tutorial.allocation import SparseCodes, ZipfFit, blockwise, encode_matches
 from sae_tutorial.autoencoder import SparseAutoencoder
+from sae_tutorial.choosing import affinity_blocks
 
 
 def reconstruction(
@@ -104,8 +107,9 @@ def aux_zipf(
     if needy.numel() == 0 or k == 0:
         return residual.new_zeros(())
     with torch.no_grad():
-        table_BL = sae.preactivations(u, features=needy) if affinities is None else affinities[:, needy]
-        wanted = token_choice(table_BL.mul_(shortfall[needy].to(table_BL.dtype)), k)
+        # Affinities that did not fit into memory are made again for the needy, which may be as many: block by block.
+        tables = affinity_blocks(sae, u, sae.W_dec.dtype, needy) if affinities is None else [affinities[:, needy]]
+        wanted = blockwise.token_choice(_weighted(tables, shortfall[needy]), k)
         where = SparseCodes(wanted.values, wanted.tokens, needy[wanted.features], (len(u), sae.config.d_sae))
     codes = encode_matches(u, sae.W_enc, sae.b_enc, where, sae.centre)
     e_BO = residual.detach()
@@ -114,6 +118,14 @@ def aux_zipf(
     misses_B = size_B > torch.finfo(e_BO.dtype).tiny
     per_token_B = (e_hat_BO - e_BO).square().sum(1)[misses_B] / size_B[misses_B]
     return per_token_B.mean() if len(per_token_B) else residual.new_zeros(())
+
+
+def _weighted(tables: Iterable[Tensor], weight_L: Tensor) -> Iterator[Tensor]:
+    """Blocks of affinities times the weights of their features, in the blocks' memory."""
+    first = 0
+    for table_BW in tables:
+        yield table_BW.mul_(weight_L[first : first + table_BW.shape[1]].to(table_BW.dtype))
+        first += table_BW.shape[1]
 
 
 def zipf_shortfall(density: Float[Tensor, " features"], law: ZipfFit, part: float = 0.5) -> Float[Tensor, " features"]:

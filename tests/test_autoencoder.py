@@ -152,9 +152,11 @@ def test_leading_dimensions_and_other_dtypes():
 
 def test_nan_is_refused_by_name():
     sae, x = make("mutual_choice"), tokens()
-    x[3, 2] = torch.nan
-    with pytest.raises(ValueError, match=r"affinities\[3, "):
-        sae.encode(x)
+    for value in (torch.nan, torch.inf, -torch.inf):
+        x[3, 2] = value
+        for asks in (sae, sae.encode):
+            with pytest.raises(ValueError, match=rf"x\[3, 2\] is {value}"):
+                asks(x)
 
 
 @pytest.mark.parametrize("rule", ["mutual_choice", "matryoshka", "feature_choice"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from synthetic import make
 
-from sae_tutorial import objectives
+from sae_tutorial import choosing, objectives
 from sae_tutorial.allocation import SparseCodes, ZipfFit
 
 
@@ -122,3 +122,13 @@ def test_aux_k_leaves_out_tokens_that_miss_nothing():
     residual[3] = 0
     torch.testing.assert_close(objectives.aux_k(sae, u, residual, None, dead, 4), expected)
     assert objectives.aux_k(sae, u, 0 * residual, None, dead, 4) == 0
+
+
+def test_aux_k_keeps_to_the_memory_of_a_block(monkeypatch):
+    sae, u, residual = make("mutual_choice"), randn(8, 8), randn(8, 8, seed=1)
+    dead, sizes, memory = torch.arange(64) < 50, [], sae.table_memory
+    whole = objectives.aux_k(sae, u, residual, sae.preactivations(u).detach(), dead, 4)
+    monkeypatch.setitem(choosing.AT_ONCE, "cpu", 8 * 12)
+    monkeypatch.setattr(type(sae), "table_memory", lambda _, n, f, dtype: sizes.append(n * f) or memory(n, f, dtype))
+    torch.testing.assert_close(objectives.aux_k(sae, u, residual, None, dead, 4), whole)
+    assert max(sizes) == 8 * 12
