@@ -42,6 +42,12 @@ def check_swapped(answer: Callable[[str, str, str], Any] | None) -> Verdict:
             "Tom",
             "The day that Tom visited Anna at the park, Anna offered the ball to",
         ),
+        turns(
+            "Then Lucy and Paul had lunch at the river. Later Paul passed the ring to",
+            "Lucy",
+            "Paul",
+            "Then Lucy and Paul had lunch at the river. Later Lucy passed the ring to",
+        ),
     ]
     return judge(
         "Exercise 1",
@@ -92,7 +98,8 @@ def solution_direct(z: Tensor, w_o: Tensor, scale: float, w_u: Tensor, right: in
 
 def check_patch(answer: Callable[[Tensor, Tensor, Tensor], Any] | None) -> Verdict:
     """A function (acts (B, P, M), new (B, P, M), where (B,)) -> acts with one position per sentence from new."""
-    acts, new = torch.zeros(3, 4, 2), torch.arange(24.0).view(3, 4, 2) + 1
+    new = torch.arange(24.0).view(3, 4, 2) + 1
+    acts = -new  # nowhere zero, so that what must be kept can be told from what was never there
     where = torch.tensor([2, 0, 3])
     want = solution_patch(acts, new, where)
 
@@ -108,6 +115,11 @@ def check_patch(answer: Callable[[Tensor, Tensor, Tensor], Any] | None) -> Verdi
             return None
         if torch.equal(got[:, where], new[:, where]):
             return "Every sentence got all three positions. Pair them up: acts[rows, where] with rows = arange(B)."
+        rows = torch.arange(len(acts))
+        if torch.equal(got[rows, where], want[rows, where]):
+            return "The right places hold the new values, but the other places must keep acts."
+        if torch.equal(got[rows, where], (acts + new)[rows, where]):
+            return "Replace what stands there, do not add to it."
         return "The wrong places have changed; sentence i gets position where[i], and no other."
 
     return judge(
@@ -127,7 +139,7 @@ def solution_patch(acts: Tensor, new: Tensor, where: Tensor) -> Tensor:
 
 def check_prediction(answer: str | None, measured: float) -> Verdict:
     """The word "up", "down" or "stays", against the change that was measured, in logits."""
-    truth = "stays" if abs(measured) < 0.5 else ("up" if measured > 0 else "down")
+    truth = solution_prediction(measured)
 
     def right(word: Any) -> str | None:
         if word not in ("up", "down", "stays"):
@@ -144,6 +156,8 @@ def check_prediction(answer: str | None, measured: float) -> Verdict:
 
 
 def solution_prediction(measured: float) -> str:
+    if measured != measured:
+        raise ValueError("measured=nan: there is no change to predict.")
     return "stays" if abs(measured) < 0.5 else ("up" if measured > 0 else "down")
 
 

@@ -159,6 +159,29 @@ def bars(
     return fig.update_layout(legend={"orientation": "h", "y": -0.24}, showlegend=len(values) > 1, height=420)
 
 
+def estimates(
+    guess: Float[Tensor, "parts"], real: Float[Tensor, "parts"], names: Sequence[str], title: str, named: int = 6
+) -> go.Figure:
+    """An estimate (across) against what was measured (up); on the diagonal it is right. The largest have names."""
+    fig = go.Figure()
+    ends = [min(float(guess.min()), float(real.min())), max(float(guess.max()), float(real.max()))]
+    fig.add_scatter(x=ends, y=ends, mode="lines", line={"color": TEXT, "dash": "dash", "width": 1}, hoverinfo="skip")
+    large = set(real.abs().topk(min(named, len(names))).indices.tolist())
+    fig.add_scatter(
+        x=floats(guess, 3),
+        y=floats(real, 3),
+        mode="markers+text",
+        text=[name if i in large else "" for i, name in enumerate(names)],
+        customdata=list(names),
+        textposition="top center",
+        textfont={"size": 11},
+        marker={"color": PALETTE[0], "size": 8},
+        hovertemplate="head %{customdata}: estimate %{x:.2f}, measured %{y:.2f}<extra></extra>",
+    )
+    finish(fig, title, "estimate from one gradient (share brought back)", "patched (share brought back)")
+    return fig.update_layout(showlegend=False, height=420)
+
+
 def completeness(
     pairs: Mapping[str, tuple[Float[Tensor, "subsets"], Float[Tensor, "subsets"]]], title: str
 ) -> go.Figure:

@@ -24,6 +24,10 @@ def test_stub_and_solution(check, solution, stub):
         (lambda text, io, giver: text, "Nothing has changed"),
         (lambda text, io, giver: text.replace(giver, io), "lost John"),
         (
+            lambda text, io, giver: text.replace(f", {giver} ", f", {io} "),
+            "Nothing has changed",
+        ),
+        (
             lambda text, io, giver: text.replace(io, "#").replace(giver, io).replace("#", giver),
             "it should be",
         ),
@@ -61,6 +65,18 @@ def everybody(acts, new, where):
     return acts
 
 
+def only_the_new(acts, new, where):
+    out, rows = torch.zeros_like(acts), torch.arange(len(acts))
+    out[rows, where] = new[rows, where]
+    return out
+
+
+def added(acts, new, where):
+    out, rows = acts.clone(), torch.arange(len(acts))
+    out[rows, where] += new[rows, where]
+    return out
+
+
 @pytest.mark.parametrize(
     ("mistake", "says"),
     [
@@ -68,6 +84,8 @@ def everybody(acts, new, where):
         (everybody, "Pair them up"),
         (lambda acts, new, where: new, "all three positions"),
         (lambda acts, new, where: acts, "wrong places"),
+        (only_the_new, "other places must keep acts"),
+        (added, "do not add"),
         (lambda acts, new, where: acts[0], "shape"),
         (lambda acts, new, where: 3, "int"),
     ],
@@ -85,6 +103,11 @@ def test_prediction(measured, word):
     wrong = {"up", "down", "stays"} - {word}
     assert all(f"{measured:+.2f}" in exercises.check_prediction(other, measured).message for other in wrong)
     assert "Answer" in exercises.check_prediction("sideways", measured).message
+
+
+def test_prediction_of_nothing():
+    with pytest.raises(ValueError, match="nan"):
+        exercises.check_prediction("down", float("nan"))
 
 
 def test_faithfulness_mistakes():

@@ -39,6 +39,11 @@ def test_two_names_has_one_trace_for_each_kind():
     assert [trace.name for trace in fig.data] == ["both names alike", "x", "y", "others"]
 
 
+def test_estimates_name_the_largest():
+    fig = fine(plots.estimates(torch.tensor([0.1, 0.6]), torch.tensor([0.0, 0.9]), ["0.0", "0.1"], "title", named=1))
+    assert list(fig.data[1].text) == ["", "0.1"] and len(fig.data) == 2
+
+
 def test_completeness_roc_and_diagram():
     pair = (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.5]))
     assert len(fine(plots.completeness({"a": pair, "b": pair}, "title")).data) == 4
