@@ -113,9 +113,9 @@ def carried(
         for level, dash, what in ((nothing / 2, "dash", "half"), (uninformed, "dot", "answer without receiver")):
             if level is not None:
                 line = {"dash": dash, "color": TEXT, "width": 1}
-                note = {"annotation_text": what, "annotation_font_size": 11} if column == 2 else {}
                 side = "top right" if dash == "dash" else "bottom right"
-                fig.add_hline(y=level, line=line, row=1, col=column, annotation_position=side, **note)
+                note = {"annotation_text": what, "annotation_position": side, "annotation_font_size": 11}
+                fig.add_hline(y=level, line=line, row=1, col=column, **(note if column == 2 else {}))
     finish(fig, title, "patched features (log scale)", y)
     fig.update_xaxes(type="log", dtick=1, row=1, col=1)
     fig.update_xaxes(title_text="size of the edit, mean |x′ − x| per token", row=1, col=2)

@@ -31,6 +31,7 @@ def test_carried_has_a_line_and_a_band_in_each_panel():
     assert [shape.y0 for shape in fig.layout.shapes] == [2.0, 2.0]
     fig = plots.carried({"PCA": curve}, {"PCA": curve}, 4.0, "t", uninformed=1.5)
     assert sorted(shape.y0 for shape in fig.layout.shapes) == [1.5, 1.5, 2.0, 2.0]
+    assert [note.text for note in fig.layout.annotations] == ["half", "answer without receiver"]
 
 
 def test_the_other_figures():
