@@ -24,17 +24,15 @@ def check_patch(answer: Any) -> Verdict:
         return torch.as_tensor(a).shape == b.shape and torch.allclose(torch.as_tensor(a), b, atol=1e-5)
 
     def nothing(answer: Callable) -> str | None:
-        got = answer(x.clone(), codes, wanted, directions, [])
+        got = answer(*(t.clone() for t in (x, codes, wanted, directions)), [])
         if same(got, codes @ directions) or same(got, wanted @ directions):
             return "with no feature chosen x stays as it is; you return a reconstruction, so what it leaves out is lost"
         return None if same(got, x) else "with no feature chosen, x must stay as it is"
 
     def some(answer: Callable) -> str | None:
         chosen = [0, 3]
-        got, right = (
-            answer(x.clone(), codes, wanted, directions, chosen),
-            solution_patch(x, codes, wanted, directions, chosen),
-        )
+        right = solution_patch(x, codes, wanted, directions, chosen)
+        got = answer(*(t.clone() for t in (x, codes, wanted, directions)), chosen)
         if same(got, right):
             return None
         if same(got, 2 * x - right):
@@ -43,9 +41,11 @@ def check_patch(answer: Any) -> Verdict:
             return "all features are patched; only those in `chosen` may be"
         if same(got, x + wanted[:, chosen] @ directions[chosen]):
             return "the old part of the feature must go when the new one comes: wanted − codes"
+        if same(got, x):
+            return "nothing is patched (is a copy changed, or the original? `n = codes` does not copy)"
         return "for chosen = [0, 3] the result is another"
 
-    hint = "x + (wanted − codes)[:, chosen] @ directions[chosen]"
+    hint = "what the codes of the chosen features would gain, as a matrix product with their directions, is added to x."
     praise = "What the dictionary cannot say stays in place: only so can good and bad dictionaries be compared."
     return judge("Exercise 1", answer, [nothing, some], hint, praise)
 
@@ -79,6 +79,10 @@ def check_halfway(answer: Any) -> Verdict:
         got = float(answer([0, 1, 2, 4], [4.0, 1.9, 2.5, 1.0]))
         return None if got == 1 else "a loss may rise again behind the first place; the smallest count is asked for"
 
+    def rising(answer: Callable) -> str | None:
+        got = float(answer([0, 1, 2, 4], [4.0, 6.0, 2.8, 1.0]))
+        return None if got == 4 else "the first loss is the measure, even where a bad patch makes it larger than that"
+
     def never(answer: Callable) -> str | None:
         got = float(answer([0, 1, 1000], [9.0, 8.0, 6.0]))
         return (
@@ -87,7 +91,7 @@ def check_halfway(answer: Any) -> Verdict:
 
     hint = "walk through zip(counts, losses) and stop at the first loss <= losses[0] / 2."
     praise = "One number for each sentence, so two dictionaries can be compared sentence by sentence, as pairs."
-    return judge("Exercise 2", answer, [plain, exactly, bumpy, never], hint, praise)
+    return judge("Exercise 2", answer, [plain, exactly, bumpy, rising, never], hint, praise)
 
 
 def solution_halfway(counts: Sequence[float], losses: Sequence[float]) -> float:
@@ -111,17 +115,17 @@ def check_f1(answer: Any) -> Verdict:
             5 / 12: "that is their plain mean",
         }
         for value, complaint in wrong.items():
-            if math.isclose(got, value, abs_tol=1e-6):
+            if math.isclose(got, value, abs_tol=1e-5):
                 return f"{complaint}; F1 is the harmonic mean of precision and recall"
         return (
-            None if math.isclose(got, 0.4, abs_tol=1e-6) else f"precision 1/3, recall 1/2: F1 is 0.4, you say {got:.3g}"
+            None if math.isclose(got, 0.4, abs_tol=1e-5) else f"precision 1/3, recall 1/2: F1 is 0.4, you say {got:.3g}"
         )
 
     def ends(answer: Callable) -> str | None:
-        if not math.isclose(float(answer(has, has)), 1.0):
+        if not math.isclose(float(answer(has, has)), 1.0, abs_tol=1e-5):
             return "a feature that is on exactly where the value is has an F1 of 1"
         silent = torch.zeros_like(has)
-        return None if float(answer(silent, has)) == 0 else "a silent feature has an F1 of 0 (mind the division)"
+        return None if abs(float(answer(silent, has))) < 1e-5 else "a silent feature has an F1 of 0 (mind the division)"
 
     hint = "2 · both / (how often active + how often there), where `both` counts the places that have both."
     praise = "The same formula, for all features and values at once, is a matrix product: `supervised.best_f1`."
@@ -153,7 +157,9 @@ def check_gain(answer: Any) -> Verdict:
 
     def faint(answer: Callable) -> str | None:
         got = float(answer(0.4, 1.0))
-        return None if got == 0 else f"norm 0.4, price 1: silence is cheapest, so nothing is saved; you say {got:.3g}"
+        if abs(got) < 1e-6:
+            return None
+        return f"norm 0.4, price 1: silence is cheapest, so nothing is saved; you say {got:.3g}"
 
     def searched(answer: Callable) -> str | None:
         codes = torch.linspace(0, 3, 30_001)
@@ -163,7 +169,7 @@ def check_gain(answer: Any) -> Verdict:
                 return f"norm {norm}, price {price}: a search over codes saves {best:.3f}"
         return None
 
-    hint = "minimise (norm − c)² + price · c over c ≥ 0; the saving is norm² minus that minimum."
+    hint = "where does the derivative of the loss with respect to c vanish, and may c be there?"
     praise = (
         "(norm − price/2)₊². Twice as loud is far more than twice as worth saying: the faint attribute is heard last."
     )

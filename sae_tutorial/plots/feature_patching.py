@@ -76,11 +76,17 @@ def bars(values: Mapping[str, Triple], title: str, x: str) -> go.Figure:
 
 
 def carried(
-    by_count: Mapping[str, Curve], by_size: Mapping[str, Curve], nothing: float, title: str, y: str = "KL (nats)"
+    by_count: Mapping[str, Curve],
+    by_size: Mapping[str, Curve],
+    nothing: float,
+    title: str,
+    y: str = "KL (nats)",
+    uninformed: float | None = None,
 ) -> go.Figure:
     """KL to the answer of the other sentence against the number of patched features (log) and the size of the edit.
 
-    Bands are intervals over sentences. `nothing` is the KL without a patch.
+    Bands are intervals over sentences. `nothing` is the KL without a patch, half of it is dashed; `uninformed` that of
+    an answer which knows nothing of the sentence, dotted.
     """
     fig = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.05)
     for column, curves in enumerate((by_count, by_size), start=1):
@@ -104,7 +110,12 @@ def carried(
                 row=1,
                 col=column,
             )
-        fig.add_hline(y=nothing / 2, line={"dash": "dash", "color": TEXT, "width": 1}, row=1, col=column)
+        for level, dash, what in ((nothing / 2, "dash", "half"), (uninformed, "dot", "answer without receiver")):
+            if level is not None:
+                line = {"dash": dash, "color": TEXT, "width": 1}
+                side = "top right" if dash == "dash" else "bottom right"
+                note = {"annotation_text": what, "annotation_position": side, "annotation_font_size": 11}
+                fig.add_hline(y=level, line=line, row=1, col=column, **(note if column == 2 else {}))
     finish(fig, title, "patched features (log scale)", y)
     fig.update_xaxes(type="log", dtick=1, row=1, col=1)
     fig.update_xaxes(title_text="size of the edit, mean |x′ − x| per token", row=1, col=2)
@@ -138,9 +149,16 @@ def two_scores(scores: Mapping[str, tuple[float, float]], names: tuple[str, str]
 
 
 def controlled(
-    success: Mapping[str, Mapping[str, Sequence[float]]], ks: Sequence[int], floors: Mapping[str, float], title: str
+    success: Mapping[str, Mapping[str, Sequence[float]]],
+    ks: Sequence[int],
+    supervised: Mapping[str, float],
+    unedited: Mapping[str, float],
+    title: str,
 ) -> go.Figure:
-    """Share of predictions that follow an edit, against the number of edited features; a panel for each kind."""
+    """Share of predictions that follow an edit, against the number of edited features; a panel for each kind.
+
+    Dashed: what follows the supervised edit. Dotted: what agrees without any edit.
+    """
     fig = make_subplots(1, len(success), subplot_titles=list(success), shared_yaxes=True, horizontal_spacing=0.05)
     for column, (edit, lines) in enumerate(success.items(), start=1):
         for name, values in lines.items():
@@ -158,7 +176,8 @@ def controlled(
                 row=1,
                 col=column,
             )
-        fig.add_hline(y=floors[edit], line={"dash": "dash", "color": TEXT, "width": 1}, row=1, col=column)
+        for level, dash in ((supervised[edit], "dash"), (unedited[edit], "dot")):
+            fig.add_hline(y=level, line={"dash": dash, "color": TEXT, "width": 1}, row=1, col=column)
     fig.update_xaxes(type="log", tickvals=list(ks), ticktext=list(map(str, ks)), title_text="edits per position (log)")
     finish(fig, title, "edits per position (log)", "predictions that follow")
     fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")

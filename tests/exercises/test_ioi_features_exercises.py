@@ -30,6 +30,34 @@ def test_exceptions_are_shown(check, solution):
     assert "It stopped with RuntimeError: oh" in check(broken).message
 
 
+def aliased(x, codes, wanted, directions, chosen):
+    """Writes into the codes that it means to compare with, so nothing is left of the difference."""
+    n = codes
+    n[:, chosen] = wanted[:, chosen]
+    return x + (n - codes) @ directions
+
+
+def in_place(x, codes, wanted, directions, chosen):
+    """Right, though it writes into everything that it is given."""
+    wanted -= codes
+    directions = directions.mul_(1)
+    x += wanted[:, chosen] @ directions[chosen]
+    return x
+
+
+@pytest.mark.parametrize(
+    "check, answer",
+    [
+        (e.check_patch, in_place),
+        (e.check_f1, lambda a, h: 2 * float((a & h).sum()) / (float(a.sum() + h.sum()) + 1e-8)),
+        (e.check_f1, lambda a, h: float((2 * (a & h).sum() + 1e-8) / (a.sum() + h.sum() + 1e-8))),
+        (e.check_gain, lambda r, p: max(0.0, r - p / 2) ** 2 + 1e-9),
+    ],
+)
+def test_other_right_answers(check, answer):
+    assert check(answer).passed, check(answer)
+
+
 @pytest.mark.parametrize(
     "answer, complaint",
     [
@@ -38,6 +66,7 @@ def test_exceptions_are_shown(check, solution):
         (lambda x, c, w, d, f: x + (w - c) @ d if f else x, "only those in `chosen`"),
         (lambda x, c, w, d, f: x + w[:, f] @ d[f], "the old part of the feature must go"),
         (lambda x, c, w, d, f: x + 1, "must stay as it is"),
+        (lambda x, c, w, d, f: aliased(x, c, w, d, f), "`n = codes` does not copy"),
     ],
 )
 def test_patch_mistakes(answer, complaint):
@@ -49,6 +78,7 @@ def test_patch_mistakes(answer, complaint):
     [
         (lambda n, kl: next((a for a, b in zip(n, kl) if b < kl[0] / 2), math.inf), "exactly half counts"),
         (lambda n, kl: max(n), "half is reached with 4"),
+        (lambda n, kl: next((a for a, b in zip(n, kl) if b <= max(kl) / 2), math.inf), "the first loss is the measure"),
         (lambda n, kl: next((a for a, b in zip(n, kl) if b <= kl[0] / 2), n[-1]), "never gets there"),
     ],
 )
