@@ -159,10 +159,7 @@ def behind(model: Any, sentences: Sentences, hook_name: str) -> Callable[[Tensor
 def divergence(
     logits: Float[Tensor, "sentences vocab"], target: Float[Tensor, "sentences vocab"]
 ) -> Float[Tensor, " sentences"]:
-    """KL(target ‖ patched) in nats: 0 where the patched model says what it would say to the other sentence.
-
-    The code of Cunningham et al. takes the other direction, KL(patched ‖ target).
-    """
+    """KL(target ‖ patched) in nats: 0 where the patched model says what it would say to the other sentence."""
     log_p, log_q = target.log_softmax(-1), logits.log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 

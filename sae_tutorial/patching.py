@@ -103,10 +103,6 @@ def mean_by_group(acts: Donor, sentences: Sentences) -> dict[str, Tensor]:
     return means
 
 
-def zeros_like(acts: Donor) -> dict[str, Tensor]:
-    return {name: torch.zeros_like(acts_BP) for name, acts_BP in acts.items()}
-
-
 def patch_hooks(sites: Iterable[Site], donor: Donor) -> list[Hook]:
     """Forward hooks that put the donor's activations at these sites. ValueError names one that the donor lacks."""
     hooks: list[Hook] = []
@@ -244,7 +240,6 @@ def keep_only(
             if where == layer
             for positions in ([None] if places is None else places)
         ]
-
         hooks.append((name, partial(_all_but, sites, means[name])))
     return hooks
 

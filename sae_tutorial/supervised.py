@@ -28,7 +28,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_tutorial.feature_patching import Edit
-from sae_tutorial.ioi import ROLES, Frame, Sentences, at, counterfactual, sentences_of, usable
+from sae_tutorial.ioi import (
+    ROLES,
+    Frame,
+    Sentences,
+    at,
+    counterfactual,
+    logit_difference,
+    normalised,
+    sentences_of,
+    usable,
+)
 
 ATTRIBUTES = ("IO", "S", "order")
 Run = Callable[[Float[Tensor, "sentences positions d"]], Float[Tensor, "sentences vocab"]]
@@ -164,9 +174,7 @@ def changed(model: Any, sentences: Sentences, attribute: str, seed: int = 0) -> 
 def answers(run: Run, x_BPD: Tensor, new_BRD: Tensor, sentences: Sentences) -> Float[Tensor, " sentences"]:
     """Logit difference, right name minus wrong, with other activations at the roles."""
     with torch.no_grad():
-        logits = run(with_roles(x_BPD, new_BRD, sentences))
-    rows = torch.arange(len(logits), device=logits.device)
-    return logits[rows, sentences.io] - logits[rows, sentences.wrong]
+        return logit_difference(run(with_roles(x_BPD, new_BRD, sentences)), sentences)
 
 
 def sufficient_and_necessary(
@@ -182,7 +190,7 @@ def sufficient_and_necessary(
         answers(run, x_BPD, new, sentences).mean()
         for new in (own_BRD, mean_RD.expand_as(own_BRD), x_hat_BRD, mean_RD + own_BRD - x_hat_BRD)
     )
-    return float((with_it - none) / (full - none)), float(1 - (without - none) / (full - none))
+    return float(normalised(with_it, full, none)), float(1 - normalised(without, full, none))
 
 
 def sparse_edit(

@@ -152,9 +152,8 @@ def train_many(
     with tqdm(total=steps, initial=first, disable=not progress, unit="step") as bar:
         for done, (x_BD, y_BO) in zip(range(first + 1, steps + 1), batches(first)):
             for i, trainee in enumerate(trainees):
-                u_BD = trainee.sae.normalise(x_BD)
                 try:
-                    trainee.advance(u_BD, u_BD if y_BO is None else trainee.sae.normalise_target(y_BO))
+                    _advance(trainee, x_BD, y_BO)
                 except (ValueError, FloatingPointError) as error:
                     error.add_note(f"in step {done} of {steps}" + (f", SAE {i} of {len(saes)}" if i else ""))
                     raise
@@ -178,9 +177,8 @@ def _enrol(
 ) -> Trainee:
     """Give a fresh SAE its units and its start, and make it a trainee."""
     if sae.tokens_seen == 0:
-        rows = torch.linspace(
-            0, len(store) - 1, min(len(store), SAMPLE, tokens_at_once(sae))
-        ).long()  # evenly from the whole store
+        n = min(len(store), SAMPLE, tokens_at_once(sae))
+        rows = torch.linspace(0, len(store) - 1, n).long()  # evenly from the whole store
         if sae.config.normalise:
             sae.mean.copy_(store.mean)
             sae.scale.fill_(store.scale)
@@ -193,6 +191,12 @@ def _enrol(
         unit_decoder_(sae)
     predicted, scale = (store, sae.scale) if target_store is None else (target_store, sae.out_scale)
     return Trainee(sae, settings, variance=(predicted.scale / float(scale)) ** 2)
+
+
+def _advance(trainee: Trainee, x_BD: Tensor, y_BO: Tensor | None) -> None:
+    """One step on raw activations; without a target, they are their own."""
+    u_BD = trainee.sae.normalise(x_BD)
+    trainee.advance(u_BD, u_BD if y_BO is None else trainee.sae.normalise_target(y_BO))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ A notebook always shows a figure beside a widget that needs no kernel.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.heads import attention_patterns
-from sae_tutorial.ioi import Sentences, end_logits, normalised, sentences_of
+from sae_tutorial.ioi import Sentences, counterfactual, end_logits, logit_difference, normalised
 from sae_tutorial.ioi_prompts import own_sentence
 from sae_tutorial.patching import activations, patch_positions
 
@@ -138,14 +138,9 @@ def sentence_map(
 
     Raises ValueError if both runs answer alike.
     """
-    frame = ours.frames[0]
-    other = sentences_of(model, [replace(frame, s=frame.io, io=frame.wrong, wrong=frame.io)])
+    other = counterfactual(model, ours, "swapped")
     hooks = [f"blocks.{layer}.{part}" for layer in range(model.cfg.n_layers)]
-    donor = activations(model, ours, hooks)
-
-    def metric(logits: Tensor) -> Tensor:
-        return logits[:, ours.io[0]] - logits[:, ours.wrong[0]]
-
+    donor, metric = activations(model, ours, hooks), partial(logit_difference, sentences=ours)
     clean, corrupted = (metric(end_logits(model, run)) for run in (ours, other))
     patched = patch_positions(model, other, donor, hooks, metric)
     return normalised(patched, clean, corrupted), float(clean), float(corrupted)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sae_tutorial import evaluate, load_language_model
-from sae_tutorial.evaluation import Evaluation
+from sae_tutorial import load_language_model
+from sae_tutorial.evaluation import Evaluation, evaluate_many
 from sae_tutorial.reference import HOOK, pack, text_for_training, unpack
 from sae_tutorial.task_saes import FOLDER, RECIPES, task_store, train_task_saes
 
@@ -55,8 +55,8 @@ def main() -> None:
         )
         for name, run in runs.items():
             pack(run.sae, args.out / name)
-    for name in RECIPES:
-        found = evaluate(unpack(args.out / name), model, held_out[:48], HOOK, progress=False)
+    saes = [unpack(args.out / name) for name in RECIPES]
+    for name, found in zip(RECIPES, evaluate_many(saes, model, held_out[:48], HOOK, progress=False)):
         (args.out / name / "CARD.md").write_text(card(name, found))
         print(name, found)
 

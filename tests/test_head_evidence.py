@@ -38,7 +38,8 @@ def test_towards_takes_the_mean_of_several_names(model, sentences):
 
 def test_hooks_are_seen(model, sentences):
     own = patching.activations(model, sentences, ["blocks.3.attn.hook_z"])
-    silent = patching.patch_hooks([patching.head_site("z", (3, 0))], patching.zeros_like(own))
+    zeros = {name: torch.zeros_like(acts) for name, acts in own.items()}
+    silent = patching.patch_hooks([patching.head_site("z", (3, 0))], zeros)
     assert evidence.direct_writes(model, sentences, silent).heads[3, 0].abs().max() < 1e-5
     assert evidence.direct_writes(model, sentences).heads[3, 0].abs().max() > 0.1
 
