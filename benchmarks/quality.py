@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py                     the whole grid on the embedded model; goes on where it stopped
     python benchmarks/quality.py --only wide         one part of it: main, laws, phases, batch, wide, rates or peers
+    python benchmarks/quality.py --seeds 0 1         some of the seeds, where --out is one folder for each process
     python benchmarks/quality.py --list              what is done and what is left
 
 A run is one SAE: a method, a size, a budget k, a seed (of weights and of the order of tokens). Runs that share size and
@@ -32,7 +33,8 @@ from sae_tutorial.evaluation import evaluate_many
 from sae_tutorial.reference import HOOK, default_cache, text_for_training
 from sae_tutorial.results import DENSITIES, FOLDER, RUNS, load_densities, load_runs
 from sae_tutorial.rule_change import with_rule
-from sae_tutorial.train_settings import TrainSettings
+from sae_tutorial.sae_config import BUDGET_RULES
+from sae_tutorial.train_settings import TrainSettings, encoder_dtype_here
 from sae_tutorial.training import TrainingRun, train_many
 
 SEEDS, BUDGETS = (0, 1, 2), (16, 32, 64)
@@ -194,6 +196,9 @@ def last_of(run: TrainingRun) -> dict[str, float]:
 
 def line(run: Run, trained: Trained, found: Any, model: str, hook: str) -> dict[str, Any]:
     """What `runs.jsonl` keeps of a run."""
+    wanted = encoder_dtype_here(run.train_settings().encoder_dtype, trained.sae.W_dec.device)
+    by_budget = trained.sae.config.rule in BUDGET_RULES and run.method not in PEERS
+    encoder_dtype = str(wanted if by_budget else torch.float32).removeprefix("torch.")
     names = {field.name for field in dataclasses.fields(found)} - {"density", "threshold"}
     numbers = {name: getattr(found, name) for name in sorted(names)}
     return {
@@ -209,6 +214,7 @@ def line(run: Run, trained: Trained, found: Any, model: str, hook: str) -> dict[
         "seconds": round(trained.seconds, 1),
         "torch": torch.__version__,
         "machine": platform.machine(),
+        "encoder_dtype": encoder_dtype,
     }
 
 
@@ -220,6 +226,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--only", help="one part of the grid")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--out", type=Path, default=FOLDER)
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--list", action="store_true")
@@ -227,7 +234,8 @@ def main() -> None:
     args = parser.parse_args()
 
     model = load_language_model(args.model)
-    runs = [r for r in grid(args.steps, args.batch_size, model.cfg.d_model) if args.only in (None, r.part)]
+    whole = grid(args.steps, args.batch_size, model.cfg.d_model)
+    runs = [r for r in whole if args.only in (None, r.part) and r.seed in args.seeds]
     finished = done(args.out)
     left = [r for r in runs if r.key not in finished]
     if args.list:
