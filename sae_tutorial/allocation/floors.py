@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.allocation import kernels
-from sae_tutorial.allocation.table import Table, ascending, least_positive
+from sae_tutorial.allocation.table import Table, ascending, largest, least_positive
 
 # Entries looked at to guess mutual_choice's floor, in runs of RUN neighbours, which come in one memory access.
 SAMPLE, RUN = 2**16, 16
@@ -93,9 +93,9 @@ def _group_maxima(z_RC: Tensor, groups: int) -> Float[Tensor, "rows groups"]:
         return z_RC
     whole = size - size % groups
     if z_RC.stride(1) == 1:
-        maxima = z_RC[:, :whole].unflatten(1, (-1, groups)).amax(1)
+        maxima = largest(z_RC[:, :whole].unflatten(1, (-1, groups)), 1)
     else:  # the same, as it lies in memory
-        maxima = z_RC.T[:whole].unflatten(0, (-1, groups)).amax(0).T
+        maxima = largest(z_RC.T[:whole].unflatten(0, (-1, groups)), 0).T
     start = maxima[:, : size - whole]
     torch.maximum(start, z_RC[:, whole:], out=start)
     return maxima

@@ -175,6 +175,20 @@ def test_nan_and_inf_are_errors_that_name_the_first(module, choice, bad, dtype):
             getattr(module, choice)(laid, 0)
 
 
+@every_choice
+@pytest.mark.parametrize(
+    "dtype, bits", [(torch.bfloat16, b) for b in (0x7F81, -0x40, -1, -0x7F)] + [(torch.float16, -1)]
+)
+def test_a_nan_of_any_sign_and_payload_is_found(choice, dtype, bits):
+    """In half precision the bits are compared, and those of a NaN with its sign set are a negative number's."""
+    table = torch.randn(320, 64, dtype=dtype)
+    table.view(torch.int16)[7, 31] = bits
+    assert table[7, 31].isnan()
+    for laid in (table, table.T.contiguous().T):
+        with pytest.raises(ValueError, match=r"affinities\[7, 31\] is nan"):
+            call(fast, choice, laid)
+
+
 @both
 @every_choice
 def test_minus_inf_is_only_very_negative(module, choice):
