@@ -113,7 +113,7 @@ def test_annealed_penalty_is_continuous():
 
 def test_aux_terms_enter_the_loss():
     sae, u = make("token_choice"), randn(40, 8)
-    trainee = Trainee(sae, TrainSettings(dead_after=100, aux_k=0.5), variance=1.0)
+    trainee = Trainee(sae, TrainSettings(dead_after=100, aux_k=0.5, encoder_dtype="float32"), variance=1.0)
     assert trainee.budget_losses(u, u).aux == 0  # nobody is dead yet
     trainee.use.silent[:20] = 100
     losses = trainee.budget_losses(u, u)
