@@ -1,7 +1,8 @@
 """What other libraries reach on the activations, budget, batches and steps of `quality.py`, by their own trainers.
 
 Each is trained in an environment of its own (`peer_training.py`), saved in its own format, and read with `load_sae`; so
-it is measured as its users would use it, through the threshold that it found where it has one.
+it is measured as its users would use it, through the threshold that it found where it has one. Such a threshold may let
+in far fewer features than k; "_at_k" is the same SAE with a threshold measured as ours are, which lets in k.
 """
 
 from __future__ import annotations
@@ -10,24 +11,32 @@ import json
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from sae_tutorial import ActivationStore, SparseAutoencoder, load_sae
+from sae_tutorial.thresholds import measure_thresholds
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 from peer_environments import default_cache, environment, run  # noqa: E402
 
+AT_K = "_at_k"
 # Method of the grid -> library, and what the library calls the rule.
 PEERS = {
     "dictionary_learning_topk": ("dictionary_learning", "TopK"),
     "dictionary_learning_batchtopk": ("dictionary_learning", "BatchTopK"),
+    "dictionary_learning_batchtopk" + AT_K: ("dictionary_learning", "BatchTopK"),
     "saelens_batchtopk": ("saelens", "BatchTopK"),
+    "saelens_batchtopk" + AT_K: ("saelens", "BatchTopK"),
     "saelens_topk": ("saelens", "TopK"),
 }
+TRAINED = "trained.json"  # beside what a peer has saved: it was trained to its end
+THRESHOLD_BATCHES = 16
 
 
 def activations_file(store: ActivationStore, folder: Path) -> Path:
@@ -46,20 +55,30 @@ def activations_file(store: ActivationStore, folder: Path) -> Path:
 def train_peer(
     method: str, store: ActivationStore, *, d_sae: int, k: int, seed: int, steps: int, batch_size: int, folder: Path
 ) -> tuple[SparseAutoencoder, float]:
-    """The SAE that the peer trained, in raw activations like ours, and the seconds that it took."""
+    """The SAE that the peer trained, in raw activations like ours, and the seconds that it took. One that was trained
+    already is read."""
     library, rule = PEERS[method]
-    out = folder / f"{method}-F{d_sae}-k{k}-seed{seed}-{steps}x{batch_size}"
-    task = {"library": library, "rule": rule, "activations": str(activations_file(store, folder)), "out": str(out)}
-    task |= {"d_in": store.d_in, "d_sae": d_sae, "k": k, "seed": seed, "steps": steps, "batch_size": batch_size}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "task.json").write_text(json.dumps(task | {"threads": torch.get_num_threads()}))
-    start = time.perf_counter()
-    try:
-        run(environment(default_cache(), library), HERE / "peer_training.py", out / "task.json")
-    except subprocess.CalledProcessError as error:
-        raise RuntimeError(f"{library} failed to train {rule}; its message stands above") from error
+    out = folder / f"{method.removesuffix(AT_K)}-F{d_sae}-k{k}-seed{seed}-{steps}x{batch_size}"
+    if not (out / TRAINED).exists():
+        task = {"library": library, "rule": rule, "activations": str(activations_file(store, folder)), "out": str(out)}
+        task |= {"d_in": store.d_in, "d_sae": d_sae, "k": k, "seed": seed, "steps": steps, "batch_size": batch_size}
+        _train(task, out)
     sae = load_sae(out)
     with torch.no_grad():  # it was trained on centred and scaled activations
         sae.mean.copy_(store.mean)
         sae.scale.fill_(store.scale)
-    return sae, time.perf_counter() - start
+    if method.endswith(AT_K):
+        measure_thresholds(sae, list(islice(store.batches(batch_size, seed=seed), THRESHOLD_BATCHES)))
+    return sae, json.loads((out / TRAINED).read_text())["seconds"]
+
+
+def _train(task: dict[str, Any], out: Path) -> None:
+    """Run the peer's trainer in its environment; `out` then holds what it saved."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "task.json").write_text(json.dumps(task | {"threads": torch.get_num_threads()}))
+    start = time.perf_counter()
+    try:
+        run(environment(default_cache(), task["library"]), HERE / "peer_training.py", out / "task.json")
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"{task['library']} failed to train {task['rule']}; its message stands above") from error
+    (out / TRAINED).write_text(json.dumps({"seconds": time.perf_counter() - start}))

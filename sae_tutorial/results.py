@@ -36,7 +36,9 @@ NAMES = {
     "dictionary_learning_topk": "dictionary_learning TopK",
     "saelens_topk": "SAELens TopK",
     "dictionary_learning_batchtopk": "dictionary_learning BatchTopK",
+    "dictionary_learning_batchtopk_at_k": "dictionary_learning BatchTopK, cut at k",
     "saelens_batchtopk": "SAELens BatchTopK",
+    "saelens_batchtopk_at_k": "SAELens BatchTopK, cut at k",
 }
 CELL = ("method", "d_sae", "k")  # runs that agree in these differ only in their seed (within one part of the grid)
 
