@@ -38,9 +38,10 @@ from sae_tutorial.train_settings import TrainSettings, encoder_dtype_here
 from sae_tutorial.training import TrainingRun, train_many
 
 SEEDS, BUDGETS = (0, 1, 2), (16, 32, 64)
-# Sweeps: exponent and offset of Feature Choice's capacity (1 and 10 are the main part's), and learning rates.
+# Sweeps: exponent and offset of Feature Choice's capacity (1 and 10 are the main part's), and learning rates below the
+# main part's (2.8e-3 with 4,096 features).
 LAWS = ((0.5, 10.0), (0.75, 10.0), (1.25, 10.0), (1.5, 10.0), (1.0, 1.0), (1.0, 100.0))
-RATES = (7e-4, 1.4e-3, 5.6e-3)
+RATES = (7e-4, 1.4e-3)
 BATCHES = (512, 2048, 8192)  # for half the features and 2/5 of the steps
 
 # Each method: what the SAE is, and how it is trained where that is not the default. "relu" has no budget: its
@@ -54,6 +55,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "feature_choice_zipf": ({"rule": "feature_choice", "capacity": "zipf"}, {}),
     "relu": ({"rule": "relu"}, {}),
 }
+RULES = ("token_choice", "mutual_choice", "feature_choice_zipf")  # what the sweeps of batch and rate compare
 # Two phases of half the steps each: the rule of the first, and the method of the second, which goes on with its
 # features. (Ranks of Feature Choice by the densities that came out.) The last two are controls: nothing changes but
 # that the learning rate starts again.
@@ -110,16 +112,16 @@ def grid(steps: int, batch_size: int, d_in: int) -> Iterator[Run]:
     for seed in SEEDS:
         yield from (Run("phases", method, 16 * d_in, 32, seed, **base) for method in PHASES)
     for size in BATCHES:
-        for method in ("token_choice", "mutual_choice", "feature_choice_zipf"):
-            yield Run("batch", method, 8 * d_in, 32, 0, 2 * steps // 5, size)
+        yield from (Run("batch", method, 8 * d_in, 32, 0, 2 * steps // 5, size) for method in RULES)
     yield from (Run("peers", method, 16 * d_in, 32, 0, **base) for method in PEERS)
     for seed in SEEDS:
         for k in (k for k in BUDGETS if k != 32):
             yield from (Run("main", method, 16 * d_in, k, seed, **base) for method in METHODS)
     for seed in SEEDS:
         yield from (Run("wide", method, 64 * d_in, 32, seed, **base) for method in METHODS)
-    for method in METHODS:
-        yield from (Run("rates", method, 16 * d_in, 32, 0, **base, settings=(("lr", lr),)) for lr in RATES)
+    for k in (16, 32):
+        for lr in RATES:
+            yield from (Run("rates", method, 16 * d_in, k, 0, **base, settings=(("lr", lr),)) for method in RULES)
 
 
 def done(folder: Path) -> set[str]:
