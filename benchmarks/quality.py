@@ -1,7 +1,7 @@
 """What each way to allocate is worth: the same activations, budget, batches and steps, one table of results.
 
     python benchmarks/quality.py                     the whole grid on the embedded model; goes on where it stopped
-    python benchmarks/quality.py --only wide         one part of it: main, laws, phases, batch, wide, rates or peers
+    python benchmarks/quality.py --only wide         one part: main, laws, phases, batch, wide, rates, long or peers
     python benchmarks/quality.py --seeds 0 1         some of the seeds, where --out is one folder for each process
     python benchmarks/quality.py --list              what is done and what is left
 
@@ -55,7 +55,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "feature_choice_zipf": ({"rule": "feature_choice", "capacity": "zipf"}, {}),
     "relu": ({"rule": "relu"}, {}),
 }
-RULES = ("token_choice", "mutual_choice", "feature_choice_zipf")  # what the sweeps of batch and rate compare
+RULES = ("token_choice", "mutual_choice", "feature_choice_zipf")  # what the sweeps of batch, rate and length compare
 # Two phases of half the steps each: the rule of the first, and the method of the second, which goes on with its
 # features. (Ranks of Feature Choice by the densities that came out.) The last two are controls: nothing changes but
 # that the learning rate starts again.
@@ -122,6 +122,7 @@ def grid(steps: int, batch_size: int, d_in: int) -> Iterator[Run]:
     for k in (16, 32):
         for lr in RATES:
             yield from (Run("rates", method, 16 * d_in, k, 0, **base, settings=(("lr", lr),)) for method in RULES)
+    yield from (Run("long", method, 16 * d_in, 16, 0, 3 * steps, batch_size) for method in RULES)
 
 
 def done(folder: Path) -> set[str]:
