@@ -3,8 +3,8 @@
     python peer_training.py task.json
 
 The task names a library, a rule, sizes, a seed, an .npy file of activations (centred and scaled), the order of their
-rows, and a folder, which afterwards holds what the library would have saved: `load_sae` reads it. Learning rates and
-initialisation are the library's defaults; warm-up and decay are parts of the run as in ours, since defaults made for a
+rows, and a folder, which afterwards holds what the library would have saved: `load_sae` reads it. Initialisation is the
+library's default, and so is the learning rate, unless the task has one ("lr"); warm-up and decay are parts of the run as in ours, since defaults made for a
 hundred thousand steps would never leave their warm-up.
 """
 
@@ -41,7 +41,7 @@ def dictionary_learning(task: dict[str, Any]) -> None:
     trainer = trainer_class(
         steps=task["steps"], activation_dim=task["d_in"], dict_size=task["d_sae"], k=task["k"], layer=1,
         lm_name="stories", warmup_steps=round(WARM_UP * task["steps"]), decay_start=round((1 - DECAY) * task["steps"]),
-        threshold_start_step=task["steps"] // 4, seed=task["seed"], device="cpu",
+        threshold_start_step=task["steps"] // 4, seed=task["seed"], device="cpu", lr=task.get("lr"),
     )  # fmt: skip
     for step, x in enumerate(batches(task)):
         trainer.update(step, x)
@@ -60,6 +60,7 @@ def saelens(task: dict[str, Any]) -> None:
     sizes = dict(d_in=task["d_in"], d_sae=task["d_sae"], k=task["k"])
     sae = getattr(sae_lens, f"{kind}SAE")(getattr(sae_lens, f"{kind}SAEConfig")(**sizes, device="cpu"))
     settings = SAETrainerConfig(
+        **({"lr": task["lr"]} if "lr" in task else {}),
         total_training_samples=task["steps"] * task["batch_size"],
         train_batch_size_samples=task["batch_size"],
         lr_end=3e-5,  # a tenth of its default, which is its default too
