@@ -2,10 +2,10 @@
 
     python peer_training.py task.json
 
-The task names a library, a rule, sizes, a seed, an .npy file of activations (centred and scaled), the order of their
-rows, and a folder, which afterwards holds what the library would have saved: `load_sae` reads it. Initialisation is the
-library's default, and so is the learning rate, unless the task has one ("lr"); warm-up and decay are parts of the run as in ours, since defaults made for a
-hundred thousand steps would never leave their warm-up.
+The task names a library, a rule, sizes, a seed, an .npy file of activations (centred and scaled), and a folder, which
+afterwards holds what the library would have saved: `load_sae` reads it. Initialisation and learning rate are the
+library's defaults (but for a task of dictionary_learning with an "lr"); warm-up and decay are parts of the run as in
+ours, since defaults made for a hundred thousand steps would never leave their warm-up.
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ def saelens(task: dict[str, Any]) -> None:
     sizes = dict(d_in=task["d_in"], d_sae=task["d_sae"], k=task["k"])
     sae = getattr(sae_lens, f"{kind}SAE")(getattr(sae_lens, f"{kind}SAEConfig")(**sizes, device="cpu"))
     settings = SAETrainerConfig(
-        **({"lr": task["lr"]} if "lr" in task else {}),
         total_training_samples=task["steps"] * task["batch_size"],
         train_batch_size_samples=task["batch_size"],
         lr_end=3e-5,  # a tenth of its default, which is its default too
