@@ -3,7 +3,8 @@
 Each is trained in an environment of its own (`peer_training.py`), saved in its own format, and read with `load_sae`; so
 it is measured as its users would use it, through the threshold that it found where it has one. Such a threshold may let
 in far fewer features than k; "_at_k" is the same SAE with a threshold measured as ours are, which lets in k. Our
-settings were tuned on runs as short as these, theirs were not: "_our_lr" is the peer with our learning rate, all else its own.
+settings were tuned on runs as short as these, theirs were not: "_our_lr" is the peer with our learning rate, and all
+else its own.
 """
 
 from __future__ import annotations
