@@ -2,9 +2,7 @@
 
 Each is trained in an environment of its own (`peer_training.py`), saved in its own format, and read with `load_sae`; so
 it is measured as its users would use it, through the threshold that it found where it has one. Such a threshold may let
-in far fewer features than k; "_at_k" is the same SAE with a threshold measured as ours are, which lets in k. Our
-settings were tuned on runs as short as these, theirs were not: "_our_lr" is the peer with our learning rate, and all
-else its own.
+in far fewer features than k; "_at_k" is the same SAE with a threshold measured as ours are, which lets in k.
 """
 
 from __future__ import annotations
@@ -22,13 +20,12 @@ import torch
 
 from sae_tutorial import ActivationStore, SparseAutoencoder, load_sae
 from sae_tutorial.thresholds import measure_thresholds
-from sae_tutorial.train_settings import TrainSettings
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 from peer_environments import default_cache, environment, run  # noqa: E402
 
-AT_K, OUR_LR = "_at_k", "_our_lr"
+AT_K = "_at_k"
 # Method of the grid -> library, and what the library calls the rule.
 PEERS = {
     "dictionary_learning_topk": ("dictionary_learning", "TopK"),
@@ -37,8 +34,6 @@ PEERS = {
     "saelens_batchtopk": ("saelens", "BatchTopK"),
     "saelens_batchtopk" + AT_K: ("saelens", "BatchTopK"),
     "saelens_topk": ("saelens", "TopK"),
-    "dictionary_learning_topk" + OUR_LR: ("dictionary_learning", "TopK"),
-    "dictionary_learning_batchtopk" + OUR_LR + AT_K: ("dictionary_learning", "BatchTopK"),
 }
 TRAINED = "trained.json"  # beside what a peer has saved: it was trained to its end
 THRESHOLD_BATCHES = 16
@@ -67,8 +62,6 @@ def train_peer(
     if not (out / TRAINED).exists():
         task = {"library": library, "rule": rule, "activations": str(activations_file(store, folder)), "out": str(out)}
         task |= {"d_in": store.d_in, "d_sae": d_sae, "k": k, "seed": seed, "steps": steps, "batch_size": batch_size}
-        if OUR_LR in method:
-            task["lr"] = TrainSettings(steps=steps).lr_at(steps // 2, d_sae)  # between warm-up and decay
         _train(task, out)
     sae = load_sae(out)
     with torch.no_grad():  # it was trained on centred and scaled activations

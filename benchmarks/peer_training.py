@@ -4,8 +4,9 @@
 
 The task names a library, a rule, sizes, a seed, an .npy file of activations (centred and scaled), and a folder, which
 afterwards holds what the library would have saved: `load_sae` reads it. Initialisation and learning rate are the
-library's defaults (but for a task of dictionary_learning with an "lr"); warm-up and decay are parts of the run as in
-ours, since defaults made for a hundred thousand steps would never leave their warm-up.
+library's defaults; warm-up and decay are parts of the run as in ours, since defaults made for a hundred thousand
+steps would never leave their warm-up. How long a feature must be silent until it is revived is left as it is, too: both
+libraries then wait longer than a run of a thousand steps.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def dictionary_learning(task: dict[str, Any]) -> None:
     trainer = trainer_class(
         steps=task["steps"], activation_dim=task["d_in"], dict_size=task["d_sae"], k=task["k"], layer=1,
         lm_name="stories", warmup_steps=round(WARM_UP * task["steps"]), decay_start=round((1 - DECAY) * task["steps"]),
-        threshold_start_step=task["steps"] // 4, seed=task["seed"], device="cpu", lr=task.get("lr"),
+        threshold_start_step=task["steps"] // 4, seed=task["seed"], device="cpu",
     )  # fmt: skip
     for step, x in enumerate(batches(task)):
         trainer.update(step, x)

@@ -56,13 +56,14 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "relu": ({"rule": "relu"}, {}),
 }
 RULES = ("token_choice", "mutual_choice", "feature_choice_zipf")  # what the sweeps of batch, rate and length compare
-# Two phases of half the steps each: the rule of the first, and the method of the second, which goes on with its
-# features. (Ranks of Feature Choice by the densities that came out.) The last two are controls: nothing changes but
-# that the learning rate starts again.
+# Two phases of half the steps each, on the same batches: the rule of the first, and the method of the second, which goes
+# on with its features. (Ranks of Feature Choice by the densities that came out.) The last three are controls: nothing
+# changes but what starts again, Adam, its learning rate and the counts.
 PHASES = {
     "feature_choice_after_mutual": ("mutual_choice", "feature_choice_zipf"),
     "mutual_choice_twice": ("mutual_choice", "mutual_choice"),
     "token_choice_twice": ("token_choice", "token_choice"),
+    "feature_choice_twice": ("feature_choice", "feature_choice_zipf"),
 }
 
 

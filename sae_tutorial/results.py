@@ -33,12 +33,11 @@ NAMES = {
     "feature_choice_after_mutual": "Mutual Choice, then Feature Choice",
     "mutual_choice_twice": "Mutual Choice, twice",
     "token_choice_twice": "Token Choice, twice",
+    "feature_choice_twice": "Feature Choice, twice",
     "dictionary_learning_topk": "dictionary_learning TopK",
-    "dictionary_learning_topk_our_lr": "dictionary_learning TopK, our learning rate",
     "saelens_topk": "SAELens TopK",
     "dictionary_learning_batchtopk": "dictionary_learning BatchTopK",
     "dictionary_learning_batchtopk_at_k": "dictionary_learning BatchTopK, cut at k",
-    "dictionary_learning_batchtopk_our_lr_at_k": "dictionary_learning BatchTopK, our learning rate, cut at k",
     "saelens_batchtopk": "SAELens BatchTopK",
     "saelens_batchtopk_at_k": "SAELens BatchTopK, cut at k",
 }
