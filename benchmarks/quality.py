@@ -56,9 +56,9 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "relu": ({"rule": "relu"}, {}),
 }
 RULES = ("token_choice", "mutual_choice", "feature_choice_zipf")  # what the sweeps of batch, rate and length compare
-# Two phases of half the steps each, on the same batches: the rule of the first, and the method of the second, which goes
-# on with its features. (Ranks of Feature Choice by the densities that came out.) The last three are controls: nothing
-# changes but what starts again, Adam, its learning rate and the counts.
+# Two phases of half the steps each, on the same batches: the rule of the first, and the method of the second, which
+# goes on with its features. (Ranks of Feature Choice by the densities that came out.) The last three are controls:
+# nothing changes but what starts again, Adam, its learning rate and the counts.
 PHASES = {
     "feature_choice_after_mutual": ("mutual_choice", "feature_choice_zipf"),
     "mutual_choice_twice": ("mutual_choice", "mutual_choice"),

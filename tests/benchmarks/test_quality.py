@@ -60,7 +60,8 @@ def test_a_run_is_written_down_and_not_asked_for_again(store, tmp_path):
 def test_the_second_phase_starts_where_the_first_ended(store, tmp_path):
     runs = [run for run in RUNS if run.method in PHASES and run.seed == 1]
     trained = train_together(runs, store, tmp_path, "cpu")
-    assert [one.sae.config.rule for one in trained] == ["feature_choice", "mutual_choice", "token_choice"]
+    rules = ["feature_choice", "mutual_choice", "token_choice", "feature_choice"]
+    assert [one.sae.config.rule for one in trained] == rules
     for one in trained:
         assert one.sae.tokens_seen == 4 * 64 and set(one.last) == {"train_fvu", "train_l0"}
     assert (trained[0].sae.threshold >= 0).all()
