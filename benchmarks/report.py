@@ -17,7 +17,7 @@ from typing import Any
 import common
 
 PAGE = Path(__file__).resolve().parent / "README.md"
-# The order of the page. Results for a GPU stand behind all that come from CPUs.
+# The order of the page. Results of other machines (training_step-cuda.json, …) stand behind all of the first.
 ORDER = ["training_step", "allocation", "memory", "scaling", "oracle", "harvest", "superposition", "patching"]
 MARKED = re.compile(r"(<!-- (targets|tables) -->\n).*?(<!-- /\2 -->)", flags=re.S)
 
@@ -27,7 +27,7 @@ def results(folder: Path = common.RESULTS) -> dict[str, dict[str, Any]]:
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")}
 
     def place(name: str) -> tuple[bool, int, str]:
-        plain = name.removesuffix("-cuda")
+        plain = name.split("-")[0]
         return name != plain, ORDER.index(plain) if plain in ORDER else len(ORDER), name
 
     return {name: found[name] for name in sorted(found, key=place)}
