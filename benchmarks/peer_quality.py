@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import time
+import zlib
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 
 from sae_tutorial import ActivationStore, SparseAutoencoder, load_sae
 from sae_tutorial.thresholds import measure_thresholds
+from sae_tutorial.train_settings import TrainSettings
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
@@ -36,7 +38,6 @@ PEERS = {
     "saelens_topk": ("saelens", "TopK"),
 }
 TRAINED = "trained.json"  # beside what a peer has saved: it was trained to its end
-THRESHOLD_BATCHES = 16
 
 
 def activations_file(store: ActivationStore, folder: Path) -> Path:
@@ -58,6 +59,8 @@ def train_peer(
     """The SAE that the peer trained, in raw activations like ours, and the seconds that it took. One that was trained
     already is read."""
     library, rule = PEERS[method]
+    folder = folder / f"peers-{zlib.crc32(store.mean.cpu().numpy().tobytes()):08x}"  # other activations, other files
+    folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"{method.removesuffix(AT_K)}-F{d_sae}-k{k}-seed{seed}-{steps}x{batch_size}"
     if not (out / TRAINED).exists():
         task = {"library": library, "rule": rule, "activations": str(activations_file(store, folder)), "out": str(out)}
@@ -68,7 +71,8 @@ def train_peer(
         sae.mean.copy_(store.mean)
         sae.scale.fill_(store.scale)
     if method.endswith(AT_K):
-        measure_thresholds(sae, list(islice(store.batches(batch_size, seed=seed), THRESHOLD_BATCHES)))
+        n_batches = TrainSettings().threshold_batches
+        measure_thresholds(sae, list(islice(store.batches(batch_size, seed=seed), n_batches)))
     return sae, json.loads((out / TRAINED).read_text())["seconds"]
 
 

@@ -184,6 +184,8 @@ def sufficient_and_necessary(
 
     Logit differences with x̂ at the roles, and with mean + (x − x̂), on a scale where the mean alone is 0 and x
     itself is 1. Necessity is 1 − that share for mean + (x − x̂), so that a reconstruction without error has 1 in both.
+
+    Raises ValueError if the mean alone answers as x does.
     """
     own_BRD = at_roles(x_BPD, sentences)
     full, none, with_it, without = (
