@@ -62,7 +62,7 @@ class ActivationStore:
         self._acts, self._shards, self._text = acts, shards or [], text
         self._length, self.d_in = moments.n, len(moments.mean)
         self.dtype = acts.dtype if acts is not None else self._shards[0].dtype
-        self.mean: Float[Tensor, "d_in"] = moments.mean.float()
+        self.mean: Float[Tensor, " d_in"] = moments.mean.float()
         self.scale: float = moments.scale
         self.hook_name, self.folder = hook_name, folder
 
@@ -233,7 +233,7 @@ class ActivationStore:
         rank_N[from_N] = torch.arange(len(positions_N), dtype=positions_N.dtype)
         return gather_rows(self._shards, ascending_N, buffer[: len(positions_N)]), rank_N
 
-    def rows(self, positions: Int[Tensor, "n"] | slice) -> Float[Tensor, "n d_in"]:
+    def rows(self, positions: Int[Tensor, " n"] | slice) -> Float[Tensor, "n d_in"]:
         """The activations at these positions, in this order, as stored (not normalised), float32.
 
         Raises ValueError for a position that the store does not have; negative ones do not count from the end.
@@ -243,7 +243,7 @@ class ActivationStore:
         source, rank_N = self._source(self._checked_positions(positions))
         return source.index_select(0, rank_N).float()
 
-    def _checked_positions(self, positions: Any) -> Int[Tensor, "n"]:
+    def _checked_positions(self, positions: Any) -> Int[Tensor, " n"]:
         """`positions`, which may be a list or a single number, as an int64 vector on the CPU."""
         given = torch.as_tensor(positions)
         if given.numel() and (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool):
@@ -257,7 +257,7 @@ class ActivationStore:
     def tokens(self) -> Int[Tensor, "n context"] | None:
         return None if self._text is None else self._text.tokens
 
-    def locate(self, positions: Int[Tensor, "n"]) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
+    def locate(self, positions: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
         """(row, column) in `store.tokens` of each position: where in the text an activation comes from.
 
         Raises ValueError for a position that the store does not have, and for a store without a text.
@@ -282,11 +282,11 @@ class ActivationStore:
 
 def fold_normalisation(
     weights: dict[str, Tensor],
-    mean: Float[Tensor, "d_in"],
+    mean: Float[Tensor, " d_in"],
     scale: float,
     *,
     subtracts_b_dec: bool = True,
-    out_mean: Float[Tensor, "d_out"] | None = None,
+    out_mean: Float[Tensor, " d_out"] | None = None,
     out_scale: float | None = None,
 ) -> dict[str, Tensor]:
     """Weights that do to raw activations what `weights` do to normalised ones: same codes, denormalised reconstruction.
@@ -335,7 +335,7 @@ class Batches:
         return self._left
 
 
-def _permutation(n: int, seed: int, epoch: int) -> Int[Tensor, "n"]:
+def _permutation(n: int, seed: int, epoch: int) -> Int[Tensor, " n"]:
     state = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(state[0]) >> 1)
     return torch.randperm(n, generator=generator, dtype=torch.int32 if n < 2**31 else torch.int64)

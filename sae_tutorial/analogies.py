@@ -93,12 +93,12 @@ def mismatched(pairs_P2: Int[Tensor, "pairs 2"]) -> Int[Tensor, "pairs 2"]:
 
 def ridge_held_out(
     x_PM: Float[Tensor, "points model"],
-    y_P: Float[Tensor, "points"],
+    y_P: Float[Tensor, " points"],
     *,
     folds: int = 10,
     ridge: float = 0.1,
     seed: int = 0,
-) -> Float[Tensor, "points"]:
+) -> Float[Tensor, " points"]:
     """For each point, what a linear map fitted without its fold says about y (least squares + `ridge`·‖w‖²)."""
     order = torch.randperm(len(y_P), generator=torch.Generator().manual_seed(seed))
     predicted_P = torch.empty_like(y_P)

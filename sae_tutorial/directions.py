@@ -25,14 +25,14 @@ def variance_explained(x_BD: Float[Tensor, "tokens dims"], guess_BD: Float[Tenso
     return float(1 - left / (x_BD - x_BD.mean(0)).square().sum())
 
 
-def excess_kurtosis(x_BD: Float[Tensor, "tokens dims"]) -> Float[Tensor, "dims"]:
+def excess_kurtosis(x_BD: Float[Tensor, "tokens dims"]) -> Float[Tensor, " dims"]:
     """E[z⁴] − 3 of every standardised coordinate: 0 for a Gaussian, large if it is mostly quiet and rarely loud."""
     z_BD = x_BD - x_BD.mean(0)
     return z_BD.pow(4).mean(0) / z_BD.square().mean(0).square() - 3
 
 
 def random_rotation(
-    dims: int, *, seed: int = 0, keep: Float[Tensor, "dims"] | None = None
+    dims: int, *, seed: int = 0, keep: Float[Tensor, " dims"] | None = None
 ) -> Float[Tensor, "dims dims"]:
     """A rotation (or reflection) drawn uniformly; with `keep`, one that leaves that vector where it is."""
     generator = torch.Generator().manual_seed(seed)
@@ -99,7 +99,7 @@ def cluster_centres(
     return centres_ND
 
 
-def nearest(x_BD: Float[Tensor, "tokens dims"], centres_ND: Float[Tensor, "centres dims"]) -> Int[Tensor, "tokens"]:
+def nearest(x_BD: Float[Tensor, "tokens dims"], centres_ND: Float[Tensor, "centres dims"]) -> Int[Tensor, " tokens"]:
     """The centre that each token is closest to."""
     return (x_BD @ centres_ND.T - centres_ND.square().sum(1) / 2).argmax(1)
 
@@ -136,11 +136,11 @@ def pursuit(
 
 def pursuit_curve(
     x_BD: Float[Tensor, "tokens dims"],
-    mean_D: Float[Tensor, "dims"],
+    mean_D: Float[Tensor, " dims"],
     dictionary_FD: Dictionary,
     k: int,
     chunk: int = 512,
-) -> Float[Tensor, "steps"]:
+) -> Float[Tensor, " steps"]:
     """Share of the variance of x that 0, 1, …, k directions per token explain, the directions chosen by `pursuit`.
 
     `mean_D` is what a token with no direction is guessed to be; take it, like the dictionary, from other tokens than x.
@@ -150,8 +150,8 @@ def pursuit_curve(
 
 
 def projection_curve(
-    x_BD: Float[Tensor, "tokens dims"], mean_D: Float[Tensor, "dims"], frame_FD: Dictionary, k: int
-) -> Float[Tensor, "steps"]:
+    x_BD: Float[Tensor, "tokens dims"], mean_D: Float[Tensor, " dims"], frame_FD: Dictionary, k: int
+) -> Float[Tensor, " steps"]:
     """The same share if all tokens must use the first 0, 1, …, k directions of an orthonormal dictionary."""
     taken_F = ((x_BD - mean_D) @ frame_FD[:k].T).square().sum(0)
     total = (x_BD - x_BD.mean(0)).square().sum()

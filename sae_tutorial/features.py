@@ -22,8 +22,8 @@ class Context:
 
 
 def mean_by_token(
-    activations: Float[Tensor, "places features"], tokens: Int[Tensor, "places"], vocab_size: int
-) -> tuple[Float[Tensor, "vocab features"], Int[Tensor, "vocab"]]:
+    activations: Float[Tensor, "places features"], tokens: Int[Tensor, " places"], vocab_size: int
+) -> tuple[Float[Tensor, "vocab features"], Int[Tensor, " vocab"]]:
     """Each feature's mean activation on each token, and how often the token occurs; 0 for a token that never does.
 
     Both lie where `activations` do.
@@ -40,7 +40,7 @@ def mean_by_token(
 
 def whole_words(
     decoded: Sequence[str], tokens: Int[Tensor, "sequences positions"], min_sequences: int
-) -> Int[Tensor, "words"]:
+) -> Int[Tensor, " words"]:
     """The tokens that are whole words in this text and occur in at least `min_sequences` different sequences.
 
     Such a token is a space and two or more letters, and nine times in ten something new begins behind it (a space, a

@@ -36,9 +36,9 @@ class KeptText:
     tokens: Int[Tensor, "n context"]
     bos_id: int | Literal["any"] | None
     pad_id: int | None
-    start: Int[Tensor, "n"]
-    stop: Int[Tensor, "n"]
-    first: Int[Tensor, "n+1"]  # the position in the store of the first kept token of each row
+    start: Int[Tensor, " n"]
+    stop: Int[Tensor, " n"]
+    first: Int[Tensor, " n+1"]  # the position in the store of the first kept token of each row
 
     @staticmethod
     def of(tokens: Int[Tensor, "n context"], bos_id: int | Literal["any"] | None, pad_id: int | None) -> "KeptText":
@@ -73,7 +73,7 @@ class KeptText:
         column = torch.arange(self.context)
         return (column >= self.start[a:b, None]) & (column < self.stop[a:b, None])
 
-    def locate(self, positions: Int[Tensor, "n"]) -> tuple[Tensor, Tensor]:
+    def locate(self, positions: Int[Tensor, " n"]) -> tuple[Tensor, Tensor]:
         row = torch.searchsorted(self.first, positions, right=True) - 1
         return row, self.start[row] + positions - self.first[row]
 

@@ -241,7 +241,7 @@ def end_logits(
 
 def at(
     acts: Float[Tensor, "sentences positions *d"], where: Int[Tensor, " sentences"]
-) -> Float[Tensor, "sentences *d"]:
+) -> Float[Tensor, " sentences *d"]:
     """One position of each sentence."""
     return acts[torch.arange(len(acts), device=acts.device), where]
 

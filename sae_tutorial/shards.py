@@ -25,7 +25,7 @@ class Moments:
     """
 
     n: int
-    mean: Float[Tensor, "d_in"]
+    mean: Float[Tensor, " d_in"]
     spread: float  # sum over rows of |x - mean|²
 
     @staticmethod
@@ -155,7 +155,7 @@ class Shard:
 
 
 def gather_rows(
-    shards: Sequence[Shard], positions_N: Int[Tensor, "n"], out_ND: Float[Tensor, "n d_in"]
+    shards: Sequence[Shard], positions_N: Int[Tensor, " n"], out_ND: Float[Tensor, "n d_in"]
 ) -> Float[Tensor, "n d_in"]:
     """Copy the rows at ascending `positions_N`, counted through all shards, into `out_ND`.
 

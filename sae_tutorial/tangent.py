@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Function = Callable[[Float[Tensor, "dims"]], Float[Tensor, ""]]
+Function = Callable[[Float[Tensor, " dims"]], Float[Tensor, ""]]
 
 
 def two_wheels(
@@ -87,7 +87,7 @@ def shrink_groups(
     return B_NPK * (1 - threshold / lengths_P.clamp(min=1e-12)).clamp(min=0)[:, None]
 
 
-def group_lengths(B_NPK: Float[Tensor, "points functions tangent"]) -> Float[Tensor, "functions"]:
+def group_lengths(B_NPK: Float[Tensor, "points functions tangent"]) -> Float[Tensor, " functions"]:
     """‖B_·j·‖₂: how much of function j is used, over all points and tangent directions."""
     return B_NPK.square().sum((0, 2)).sqrt()
 
@@ -135,6 +135,6 @@ def group_lasso_path(
     return torch.stack(path)
 
 
-def used(lengths_P: Float[Tensor, "functions"], share: float = 0.1) -> list[int]:
+def used(lengths_P: Float[Tensor, " functions"], share: float = 0.1) -> list[int]:
     """The functions whose block has at least `share` of the longest block's length."""
     return torch.where(lengths_P >= share * lengths_P.max())[0].tolist()

@@ -1,6 +1,8 @@
 """The repository keeps its own rules: notebooks, the README's map, links, and the files around the package."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -92,6 +94,15 @@ def test_contributing_lists_every_module():
     rooms += [f"{p.parent.name}/" for p in package.glob("*/__init__.py")]
     missing = [room for room in rooms if f"sae_tutorial/{room}" not in rows]
     assert not missing, f"no row in CONTRIBUTING.md for {sorted(missing)}"
+
+
+@pytest.mark.parametrize("line", ["return undefined_name + x", 'return x + Float[Tensor, "undefined_name"]'])
+def test_lint_sees_an_undefined_name(line):
+    """Shape strings must not be a reason to switch that off: one name alone takes a leading space."""
+    probe = f"def f(x):\n    {line}\n"
+    ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", "--stdin-filename", "sae_tutorial/probe.py", "-"]
+    found = subprocess.run(ruff, input=probe, capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 1 and "F821" in found.stdout, found.stdout + found.stderr
 
 
 def test_constraints_pin_every_dependency_exactly():

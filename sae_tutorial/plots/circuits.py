@@ -66,7 +66,7 @@ def signed_maps(
     return fig.update_layout(width=900 if len(maps) > 1 else 760, height=height, margin_t=90)
 
 
-def by_depth(lines: Mapping[str, Float[Tensor, "depths"]], depths: Sequence[str], title: str, y: str) -> go.Figure:
+def by_depth(lines: Mapping[str, Float[Tensor, " depths"]], depths: Sequence[str], title: str, y: str) -> go.Figure:
     """One line for each name, from the embedding to the end."""
     fig = go.Figure()
     for (name, values), colour in zip(lines.items(), PALETTE, strict=False):
@@ -83,8 +83,8 @@ def by_depth(lines: Mapping[str, Float[Tensor, "depths"]], depths: Sequence[str]
 
 
 def two_names(
-    right: Float[Tensor, "parts"],
-    wrong: Float[Tensor, "parts"],
+    right: Float[Tensor, " parts"],
+    wrong: Float[Tensor, " parts"],
     names: Sequence[str],
     kinds: Sequence[str],
     title: str,
@@ -119,7 +119,7 @@ def two_names(
     return fig.update_layout(height=460, legend={"orientation": "h", "y": -0.18})
 
 
-def looks(shares: Mapping[str, Float[Tensor, "heads"]], heads: Sequence[str], title: str) -> go.Figure:
+def looks(shares: Mapping[str, Float[Tensor, " heads"]], heads: Sequence[str], title: str) -> go.Figure:
     """Stacked bars: how the attention of each head is divided over some places."""
     fig = go.Figure()
     for (name, values), colour in zip(
@@ -160,7 +160,7 @@ def bars(
 
 
 def estimates(
-    guess: Float[Tensor, "parts"], real: Float[Tensor, "parts"], names: Sequence[str], title: str, named: int = 6
+    guess: Float[Tensor, " parts"], real: Float[Tensor, " parts"], names: Sequence[str], title: str, named: int = 6
 ) -> go.Figure:
     """An estimate (across) against what was measured (up); on the diagonal it is right. The largest have names."""
     fig = go.Figure()
@@ -183,7 +183,7 @@ def estimates(
 
 
 def completeness(
-    pairs: Mapping[str, tuple[Float[Tensor, "subsets"], Float[Tensor, "subsets"]]], title: str
+    pairs: Mapping[str, tuple[Float[Tensor, " subsets"], Float[Tensor, " subsets"]]], title: str
 ) -> go.Figure:
     """The whole model without K (across) against the circuit without K (up); on the diagonal nothing is missing."""
     fig = make_subplots(1, len(pairs), subplot_titles=list(pairs), horizontal_spacing=0.1)

@@ -58,7 +58,7 @@ def contexts_by_group(groups: Mapping[str, Sequence[Context]], title: str, x: st
     )
 
 
-def word_histograms(counts: Mapping[str, Float[Tensor, "neurons"]], chance: float, title: str) -> go.Figure:
+def word_histograms(counts: Mapping[str, Float[Tensor, " neurons"]], chance: float, title: str) -> go.Figure:
     """How many different words each neuron's places hold, one histogram per way to choose the places."""
     fig = go.Figure()
     for index, (name, values) in enumerate(counts.items()):
@@ -95,7 +95,7 @@ def hit_rates(rates: Mapping[str, Mapping[str, float]], title: str) -> go.Figure
 
 
 def number_line(
-    truth: Sequence[float], panels: Mapping[str, tuple[Float[Tensor, "points"], Float[Tensor, "points"]]], title: str
+    truth: Sequence[float], panels: Mapping[str, tuple[Float[Tensor, " points"], Float[Tensor, " points"]]], title: str
 ) -> go.Figure:
     """One panel per question: what a linear map of held-out embeddings says, against what is true."""
     fig = make_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=0.1)
@@ -119,7 +119,7 @@ def number_line(
     return fig.update_layout(showlegend=False, width=790, margin={"t": 90})
 
 
-def kurtosis_boxes(kurtosis: Mapping[str, Float[Tensor, "coordinates"]], title: str) -> go.Figure:
+def kurtosis_boxes(kurtosis: Mapping[str, Float[Tensor, " coordinates"]], title: str) -> go.Figure:
     """One box per basis: the kurtosis of its coordinates, on a log axis, with the Gaussian's 3 as a line."""
     fig = go.Figure()
     for index, (name, values) in enumerate(kurtosis.items()):
@@ -140,7 +140,7 @@ def kurtosis_boxes(kurtosis: Mapping[str, Float[Tensor, "coordinates"]], title: 
 
 
 def explained_curves(
-    curves: Mapping[str, Float[Tensor, "steps"]], level: float, level_name: str, title: str, dashed: Sequence[str] = ()
+    curves: Mapping[str, Float[Tensor, " steps"]], level: float, level_name: str, title: str, dashed: Sequence[str] = ()
 ) -> go.Figure:
     """Share of variance explained against the number of directions per token, from 1 on; one line per dictionary."""
     fig = go.Figure()
@@ -162,7 +162,7 @@ def explained_curves(
     return fig.update_layout(width=820, height=430)
 
 
-def words_by_dictionary(counts: Mapping[str, Float[Tensor, "directions"]], chance: float, title: str) -> go.Figure:
+def words_by_dictionary(counts: Mapping[str, Float[Tensor, " directions"]], chance: float, title: str) -> go.Figure:
     """One box per dictionary: the effective number of words that its directions answer to."""
     fig = go.Figure()
     for index, (name, values) in enumerate(counts.items()):
@@ -214,7 +214,7 @@ def staircase(
 
 
 def coloured_by(
-    angles: Float[Tensor, "points 2"], values: Mapping[str, Float[Tensor, "points"]], cyclic: Sequence[str], title: str
+    angles: Float[Tensor, "points 2"], values: Mapping[str, Float[Tensor, " points"]], cyclic: Sequence[str], title: str
 ) -> go.Figure:
     """The same points, laid out by their two angles, once for every function and coloured by its values."""
     fig = make_subplots(1, len(values), subplot_titles=list(values), horizontal_spacing=0.03)

@@ -118,7 +118,7 @@ def habit(pattern: Float[Tensor, "positions positions"], tokens: Sequence[str]) 
     return f"{shares[place]:.0%} of the tokens look most at {place}"
 
 
-def overlaps(groups: Mapping[str, Float[Tensor, "pairs"]], expected: float, title: str) -> go.Figure:
+def overlaps(groups: Mapping[str, Float[Tensor, " pairs"]], expected: float, title: str) -> go.Figure:
     """One row of dots per group of head pairs, against the overlap that random spaces of the same size have."""
     fig = go.Figure()
     for index, (name, values) in enumerate(groups.items()):
@@ -147,7 +147,7 @@ def overlaps(groups: Mapping[str, Float[Tensor, "pairs"]], expected: float, titl
     return fig.update_layout(showlegend=False, height=150 + 62 * len(groups))
 
 
-def loss_by_position(losses: Float[Tensor, "positions"], length: int, title: str) -> go.Figure:
+def loss_by_position(losses: Float[Tensor, " positions"], length: int, title: str) -> go.Figure:
     """Loss of each token of a sequence that says the same `length` tokens twice."""
     fig = go.Figure(
         go.Scatter(
@@ -186,7 +186,7 @@ def head_maps(scores: Mapping[str, Float[Tensor, "layers heads"]], title: str) -
     return fig.update_layout(width=820, height=190 + 40 * next(iter(scores.values())).shape[0], margin={"t": 90})
 
 
-def knockouts(losses: Mapping[str, float], controls: Float[Tensor, "draws"], title: str) -> go.Figure:
+def knockouts(losses: Mapping[str, float], controls: Float[Tensor, " draws"], title: str) -> go.Figure:
     """Loss on a repetition: one bar per model, and the mean of the controls with a circle for each random draw."""
     others = "without as many others"
     bars = {**losses, others: controls.mean().item()}

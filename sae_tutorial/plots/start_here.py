@@ -83,7 +83,7 @@ def after(context: Context, width: int = 40) -> str:
 
 
 def words_per_neuron(
-    neurons: Float[Tensor, "neurons"], chance: float, shown: float, title: str, bins: float = 0.25
+    neurons: Float[Tensor, " neurons"], chance: float, shown: float, title: str, bins: float = 0.25
 ) -> go.Figure:
     """Histogram over neurons of the effective number of words that they answer to.
 

@@ -13,7 +13,7 @@ from sae_tutorial.plots.style import PALETTE, SEQUENTIAL, TEXT, finish
 from sae_tutorial.plots.text import floats, label, on
 
 
-def next_tokens(tokens: Sequence[str], probabilities: Float[Tensor, "k"], title: str) -> go.Figure:
+def next_tokens(tokens: Sequence[str], probabilities: Float[Tensor, " k"], title: str) -> go.Figure:
     """Horizontal bars: the likeliest next tokens, the likeliest on top."""
     names = [label(token) for token in tokens]
     bars = go.Bar(
@@ -57,7 +57,7 @@ def parameter_shares(groups: Mapping[str, Mapping[str, int]], title: str) -> go.
     )
 
 
-def contributions(names: Sequence[str], values: Float[Tensor, "parts"], title: str, x: str) -> go.Figure:
+def contributions(names: Sequence[str], values: Float[Tensor, " parts"], title: str, x: str) -> go.Figure:
     """A waterfall: what each part adds to one number, and the sum of all at the end."""
     fig = go.Figure(
         go.Waterfall(
@@ -84,7 +84,7 @@ def contributions(names: Sequence[str], values: Float[Tensor, "parts"], title: s
 
 
 def lens_curves(
-    depths: Sequence[str], losses: Float[Tensor, "depths"], top_1: Float[Tensor, "depths"], title: str
+    depths: Sequence[str], losses: Float[Tensor, " depths"], top_1: Float[Tensor, " depths"], title: str
 ) -> go.Figure:
     """Loss and accuracy of the prediction that is read off after each block."""
     fig = make_subplots(1, 2, horizontal_spacing=0.14)
@@ -145,7 +145,9 @@ def lens_table(
     return fig.update_layout(width=max(700, 140 + 62 * len(tokens)), height=150 + 42 * len(depths))
 
 
-def temperatures(probabilities: Mapping[float, Float[Tensor, "vocab"]], tokens: Sequence[str], title: str) -> go.Figure:
+def temperatures(
+    probabilities: Mapping[float, Float[Tensor, " vocab"]], tokens: Sequence[str], title: str
+) -> go.Figure:
     """The same prediction at several temperatures, for the tokens given, likeliest first."""
     fig = go.Figure()
     for index, (temperature, values) in enumerate(probabilities.items()):
