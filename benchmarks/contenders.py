@@ -40,8 +40,8 @@ class Ours:
 
     def __init__(self, rule: str, task: dict[str, Any], dtype: str):
         from sae_tutorial import SAEConfig, SparseAutoencoder
-        from sae_tutorial.train_settings import TrainSettings
-        from sae_tutorial.training_step import Trainee
+        from sae_tutorial.training.settings import TrainSettings
+        from sae_tutorial.training.step import Trainee
 
         d_in, n_features, n_tokens, k = task["shape"]
         sae = SparseAutoencoder(SAEConfig(d_in, n_features, rule, k))

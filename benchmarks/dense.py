@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sae_tutorial import objectives
 from sae_tutorial.allocation import SparseCodes, rules
-from sae_tutorial.autoencoder import SparseAutoencoder
-from sae_tutorial.feature_use import rerank_
-from sae_tutorial.train_settings import TrainSettings
-from sae_tutorial.training_step import DEMAND_EVERY, Losses, Trainee
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.training import losses as objectives
+from sae_tutorial.training.settings import TrainSettings
+from sae_tutorial.training.step import DEMAND_EVERY, Losses, Trainee
+from sae_tutorial.training.usage import rerank_
 
 
 class DenseTrainee(Trainee):

@@ -21,9 +21,9 @@ from pathlib import Path
 import common
 import torch
 
-from sae_tutorial.activations import ActivationStore
-from sae_tutorial.forward import read_hook
-from sae_tutorial.language_model import STORIES, load_language_model
+from sae_tutorial.activations.forward import read_hook
+from sae_tutorial.activations.language_model import STORIES, load_language_model
+from sae_tutorial.activations.store import ActivationStore
 
 TARGET = 0.9  # of the plain forward pass
 

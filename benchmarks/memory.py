@@ -51,8 +51,8 @@ def inside(way: str, shape: tuple[int, int, int, int], steps: int, device: str) 
     from dense import DenseTrainee
 
     from sae_tutorial import SAEConfig, SparseAutoencoder
-    from sae_tutorial.train_settings import TrainSettings
-    from sae_tutorial.training_step import Trainee
+    from sae_tutorial.training.settings import TrainSettings
+    from sae_tutorial.training.step import Trainee
 
     class Usual(DenseTrainee):
         """Dense, and chosen with topk, which needs less memory than sorting."""

@@ -29,13 +29,9 @@ import torch
 from dense import DenseTrainee
 from tqdm import tqdm
 
-from sae_tutorial import (
-    ActivationStore,
-    SAEConfig,
-    SparseAutoencoder,
-    train,
-    training,
-)
+import sae_tutorial
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, train
+from sae_tutorial.training import loop as training
 
 RULES = ("token_choice", "mutual_choice", "feature_choice")
 WAYS = ("sparse", "dense")
@@ -146,7 +142,7 @@ def main() -> None:
     sizes = SIZES["quick" if args.quick else device]
     n_features, n_tokens, k, steps, *_ = sizes
     jobs = [(rule, way, seed) for seed in range(args.rounds) for rule in RULES for way in WAYS]
-    code = b"".join(path.read_bytes() for path in sorted(Path(training.__file__).parent.rglob("*.py")))
+    code = b"".join(path.read_bytes() for path in sorted(Path(sae_tutorial.__file__).parent.rglob("*.py")))
     mark = hashlib.sha256(code + json.dumps([sizes, device, torch.__version__]).encode()).hexdigest()[:12]
     kept = Path(tempfile.gettempdir()) / f"sae_tutorial_oracle_{mark}"
     kept.mkdir(exist_ok=True)

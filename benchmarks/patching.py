@@ -15,8 +15,8 @@ import common
 import torch
 
 from sae_tutorial import load_language_model
-from sae_tutorial.ioi import Sentences, counterfactual, ioi_sentences, logit_difference
-from sae_tutorial.patching import Site, activations, all_heads, head_site, patch_each, path_patch
+from sae_tutorial.circuits.ioi import Sentences, counterfactual, ioi_sentences, logit_difference
+from sae_tutorial.circuits.patching import Site, activations, all_heads, head_site, patch_each, path_patch
 
 SENTENCES = {"quick": 3, "cpu": 24, "cuda": 192}
 

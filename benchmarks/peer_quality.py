@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from sae_tutorial import ActivationStore, SparseAutoencoder, load_sae
-from sae_tutorial.thresholds import measure_thresholds
-from sae_tutorial.train_settings import TrainSettings
+from sae_tutorial.autoencoder.thresholds import measure_thresholds
+from sae_tutorial.training.settings import TrainSettings
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))

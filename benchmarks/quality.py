@@ -7,7 +7,7 @@
 
 A run is one SAE: a method, a size, a budget k, a seed (of weights and of the order of tokens). Runs that share size and
 seed are trained side by side on the same batches. Each finished run adds one line to `runs.jsonl` and its densities to
-`densities.npz` in `sae_tutorial/assets/quality`, which the notebooks read. Nothing is trained twice.
+`densities.npz` in `sae_tutorial/assets/grid`, which the notebooks read. Nothing is trained twice.
 
 Trained on the shipped stories but for the last rows, on which everything is measured, with the thresholds of inference.
 """
@@ -29,13 +29,13 @@ from peer_quality import PEERS, train_peer
 from tqdm import tqdm
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
-from sae_tutorial.evaluation import evaluate_many
-from sae_tutorial.reference import HOOK, default_cache, text_for_training
-from sae_tutorial.results import DENSITIES, FOLDER, RUNS, load_densities, load_runs
-from sae_tutorial.rule_change import with_rule
-from sae_tutorial.sae_config import BUDGET_RULES
-from sae_tutorial.train_settings import TrainSettings, encoder_dtype_here
-from sae_tutorial.training import TrainingRun, train_many
+from sae_tutorial.autoencoder.config import BUDGET_RULES
+from sae_tutorial.autoencoder.shipped import HOOK, default_cache, text_for_training
+from sae_tutorial.evaluation.fidelity import evaluate_many
+from sae_tutorial.evaluation.grid import DENSITIES, FOLDER, RUNS, load_densities, load_runs
+from sae_tutorial.training.loop import TrainingRun, train_many
+from sae_tutorial.training.rule_change import with_rule
+from sae_tutorial.training.settings import TrainSettings, encoder_dtype_here
 
 SEEDS, BUDGETS = (0, 1, 2), (16, 32, 64)
 # Sweeps: exponent and offset of Feature Choice's capacity (1 and 10 are the main part's), and learning rates below the

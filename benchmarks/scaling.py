@@ -17,10 +17,10 @@ from allocation import a_capacity, a_table, flat_topk
 from plotly.subplots import make_subplots
 
 from sae_tutorial import SAEConfig, SparseAutoencoder, allocation
-from sae_tutorial.initialisation import start_
-from sae_tutorial.plots import style
-from sae_tutorial.train_settings import TrainSettings
-from sae_tutorial.training_step import Trainee
+from sae_tutorial.figures import style
+from sae_tutorial.training.settings import TrainSettings
+from sae_tutorial.training.start import start_
+from sae_tutorial.training.step import Trainee
 
 RULES = ("mutual_choice", "token_choice", "feature_choice")
 # The point that stays (d, F, B, k), and how far each is moved.

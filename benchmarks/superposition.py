@@ -16,7 +16,7 @@ import common
 import torch
 from torch import Tensor
 
-from sae_tutorial.superposition import ToyModels, independent_features, train_toy_models
+from sae_tutorial.course.superposition.toy_models import ToyModels, independent_features, train_toy_models
 
 N_FEATURES, N_HIDDEN, N_SPARSITIES = 200, 20, 20
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from turns import Worker, WorkerError
 
 from sae_tutorial import SAEConfig, SparseAutoencoder
-from sae_tutorial.initialisation import start_
+from sae_tutorial.training.start import start_
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "scripts"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what editors and type checkers see; Python itself goes through __getattr__ below
-    from sae_tutorial.activations import ActivationStore
+    from sae_tutorial.activations import ActivationStore, load_language_model, story_tokens, text_tokens
     from sae_tutorial.allocation import (
         SparseCodes,
         feature_choice,
@@ -22,19 +22,23 @@ if TYPE_CHECKING:  # what editors and type checkers see; Python itself goes thro
         token_choice,
         zipf_capacity,
     )
-    from sae_tutorial.autoencoder import SparseAutoencoder
-    from sae_tutorial.checkpoints import load_sae, save_sae
-    from sae_tutorial.evaluation import evaluate
-    from sae_tutorial.language_model import load_language_model
-    from sae_tutorial.sae_config import SAEConfig
-    from sae_tutorial.text import story_tokens, text_tokens
-    from sae_tutorial.training import train
+    from sae_tutorial.autoencoder import (
+        SAEConfig,
+        SparseAutoencoder,
+        load_metadata,
+        load_sae,
+        measure_thresholds,
+        reference_sae,
+        save_sae,
+    )
+    from sae_tutorial.evaluation import Evaluation, evaluate, evaluate_many
+    from sae_tutorial.training import TrainingRun, TrainSettings, train, train_many, with_rule
 
-# Public name -> the module that holds it, in the order in which data flows.
+# Public name -> the room that holds it, in the order in which data flows.
 _HOMES = {
-    "load_language_model": "language_model",
-    "story_tokens": "text",
-    "text_tokens": "text",
+    "load_language_model": "activations",
+    "story_tokens": "activations",
+    "text_tokens": "activations",
     "ActivationStore": "activations",
     "SparseCodes": "allocation",
     "token_choice": "allocation",
@@ -43,32 +47,50 @@ _HOMES = {
     "threshold_choice": "allocation",
     "zipf_capacity": "allocation",
     "fit_zipf": "allocation",
-    "SAEConfig": "sae_config",
+    "SAEConfig": "autoencoder",
     "SparseAutoencoder": "autoencoder",
+    "measure_thresholds": "autoencoder",
+    "reference_sae": "autoencoder",
+    "save_sae": "autoencoder",
+    "load_sae": "autoencoder",
+    "load_metadata": "autoencoder",
+    "TrainSettings": "training",
+    "TrainingRun": "training",
     "train": "training",
+    "train_many": "training",
+    "with_rule": "training",
+    "Evaluation": "evaluation",
     "evaluate": "evaluation",
-    "save_sae": "checkpoints",
-    "load_sae": "checkpoints",
+    "evaluate_many": "evaluation",
 }
 
 # Kept literal, and equal to _HOMES (tested): tools that read source do not run it.
 __all__ = [
     "ActivationStore",
+    "Evaluation",
     "SAEConfig",
     "SparseAutoencoder",
     "SparseCodes",
+    "TrainSettings",
+    "TrainingRun",
     "evaluate",
+    "evaluate_many",
     "feature_choice",
     "fit_zipf",
     "load_language_model",
+    "load_metadata",
     "load_sae",
+    "measure_thresholds",
     "mutual_choice",
+    "reference_sae",
     "save_sae",
     "story_tokens",
     "text_tokens",
     "threshold_choice",
     "token_choice",
     "train",
+    "train_many",
+    "with_rule",
     "zipf_capacity",
 ]
 

@@ -51,7 +51,7 @@ def setup_cell(root: Path = ROOT) -> str:
 if "google.colab" in str(get_ipython()):
     %pip install -q "sae-tutorial @ git+https://github.com/{owner(root)}/sae_tutorial@v{version(root)}"
 
-from sae_tutorial import notebook
+from sae_tutorial.course import notebook
 
 notebook.setup(seed=0)"""
 

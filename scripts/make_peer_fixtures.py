@@ -222,7 +222,7 @@ def write_ours(folder: Path) -> None:
     import torch
 
     from sae_tutorial import SAEConfig, SparseAutoencoder, save_sae
-    from sae_tutorial.sae_config import BUDGET_RULES, PENALTY_RULES
+    from sae_tutorial.autoencoder.config import BUDGET_RULES, PENALTY_RULES
 
     variants: list[tuple[str, str, dict[str, Any]]] = [(rule, rule, {}) for rule in BUDGET_RULES + PENALTY_RULES]
     variants += [("relu", "tied", {"tied": True, "b_dec": False}), ("relu", "transcoder", {"d_out": 5})]

@@ -23,8 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from sae_tutorial.language_model import STORIES
-from sae_tutorial.text import STORIES_TEXT, pack_stories
+from sae_tutorial.activations.language_model import STORIES
+from sae_tutorial.activations.text import STORIES_TEXT, pack_stories
 
 
 class Writer:

@@ -35,7 +35,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from sae_tutorial.train_settings import encoder_dtype_here
+from sae_tutorial.training.settings import encoder_dtype_here
 
 END = "<|endoftext|>"
 GENERATED = END + "\n"  # how a generated or repeated row begins

@@ -3,8 +3,8 @@
     python scripts/train_reference_saes.py [--steps 3000] [--only token_choice]
 
 Token, Mutual and Feature Choice with the same size, budget, batches and steps, trained side by side on the shipped
-stories, measured on rows that none of them saw, and written in fp16 to `sae_tutorial/assets/saes/RULE`, each with a
-card. A run that was stopped goes on from its checkpoint.
+stories, measured on rows that none of them saw, and written in fp16 to `sae_tutorial/assets/saes/stories/RULE`, each
+with a card. A run that was stopped goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -18,10 +18,19 @@ from typing import Any
 import torch
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
-from sae_tutorial.evaluation import Evaluation, evaluate_many
-from sae_tutorial.reference import FOLDER, HELD_OUT_ROWS, HOOK, RULES, default_cache, pack, text_for_training, unpack
-from sae_tutorial.train_settings import TrainSettings
-from sae_tutorial.training import TrainingRun, train_many
+from sae_tutorial.autoencoder.shipped import (
+    FOLDER,
+    HELD_OUT_ROWS,
+    HOOK,
+    RULES,
+    default_cache,
+    pack,
+    text_for_training,
+    unpack,
+)
+from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
+from sae_tutorial.training.loop import TrainingRun, train_many
+from sae_tutorial.training.settings import TrainSettings
 
 D_SAE, K = 4096, 32
 LR = 2e-3

@@ -2,7 +2,7 @@
 
     python scripts/train_task_saes.py          all six, side by side: 8 minutes of CPU on one core
 
-Writes sae_tutorial/assets/task_saes/<name>/: config, weights (fp16, compressed), and a card.
+Writes sae_tutorial/assets/saes/stories-ioi/<name>/: config, weights (fp16, compressed), and a card.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 
 from sae_tutorial import load_language_model
-from sae_tutorial.evaluation import Evaluation, evaluate_many
-from sae_tutorial.reference import HOOK, pack, text_for_training, unpack
-from sae_tutorial.task_saes import FOLDER, RECIPES, task_store, train_task_saes
+from sae_tutorial.autoencoder.shipped import HOOK, pack, text_for_training, unpack
+from sae_tutorial.course.ioi_features.task_saes import FOLDER, RECIPES, task_store, train_task_saes
+from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
 
 D_SAE, STEPS, BATCH = 1_024, 2_400, 1_024
 ROWS, SENTENCES = 1_536, 8_000  # three quarters stories, one quarter sentences

@@ -1,7 +1,10 @@
 """Importing the package: cheap, lazy, and honest about what it offers."""
 
 import ast
+import graphlib
+import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,11 +64,90 @@ def test_unknown_names_raise_attribute_error():
     assert not hasattr(sae_tutorial, "no_such_name")
 
 
-def test_nothing_imports_the_exercises():
-    package = Path(sae_tutorial.__file__).parent
-    for path in package.rglob("*.py"):
-        if path.parent.name != "exercises":
-            assert "sae_tutorial.exercises" not in path.read_text(encoding="utf-8"), path.name
+# A room imports from rooms on lower floors and from itself, so data flows one way and nothing imports a lesson.
+FLOORS = {
+    "activations": 0,
+    "allocation": 0,
+    "autoencoder": 1,
+    "training": 2,
+    "evaluation": 2,
+    "circuits": 2,
+    "figures": 3,
+    "course": 4,
+}
+PACKAGE = Path(sae_tutorial.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of this package that a file imports, anywhere in it; `from room import module` is that module."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in MODULES else node.module for name in inner}
+    return {name for name in names if name.split(".")[0] == "sae_tutorial"}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def rooms() -> list[str]:
+    return sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+
+
+def test_the_floors_name_every_room():
+    assert sorted(FLOORS) == rooms()
+
+
+@pytest.mark.parametrize("module", [m for m in sorted(MODULES) if m not in ("sae_tutorial", "sae_tutorial.__main__")])
+def test_imports_run_down_the_floors(module):
+    for other in imported(MODULES[module]) - {"sae_tutorial"}:
+        lower = FLOORS[room(other)] < FLOORS[room(module)]
+        assert lower or room(other) == room(module), f"{module} imports {other}, which does not stand below it"
+    assert "sae_tutorial" not in imported(MODULES[module]), f"{module} imports the public face: name the module"
+
+
+@pytest.mark.parametrize("name", rooms())
+def test_no_cycle_within_a_room(name):
+    """Faces aside (they only hand names on), the modules of a room can be put in an order."""
+    inner = {m: p for m, p in MODULES.items() if m != f"sae_tutorial.{name}" and m.startswith(f"sae_tutorial.{name}.")}
+    arrows = {module: imported(path) & inner.keys() for module, path in inner.items()}
+    tuple(graphlib.TopologicalSorter(arrows).static_order())  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("name", rooms())
+def test_a_room_lists_its_modules(name):
+    """The docstring of each room is its page: every module has a line, in an order in which imports run upwards."""
+    source = (PACKAGE / name / "__init__.py").read_text(encoding="utf-8")
+    page = ast.get_docstring(ast.parse(source))
+    listed = re.findall(r"^(\w+)  +\S", page, flags=re.M)
+    there = {m.split(".")[2] for m in MODULES if m.startswith(f"sae_tutorial.{name}.")}
+    lessons = {p.parent.name for p in (PACKAGE / "course").glob("*/__init__.py")} if name == "course" else set()
+    assert sorted(listed) == sorted(there - lessons)
+    for place, module in enumerate(listed):
+        deeper = {m for m in MODULES if m.startswith(f"sae_tutorial.{name}.{module}.")}
+        used = {i for m in [f"sae_tutorial.{name}.{module}", *deeper] for i in imported(MODULES[m])}
+        above = {i.split(".")[2] for i in used if i.count(".") >= 2 and room(i) == name} - {module}
+        late = above & set(listed[place:])
+        assert not late, f"{name}/{module} imports {sorted(late)}, listed after it"
+
+
+@pytest.mark.parametrize("name", rooms())
+def test_faces_are_light(name):
+    """Importing a room, or the package, loads none of the heavy libraries that only some of its modules need."""
+    heavy = [library for library in HEAVY if library != "torch"]
+    code = f"import sys, json, sae_tutorial.{name}; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    assert json.loads(in_fresh_python(code).stdout) == []
+    face = importlib.import_module(f"sae_tutorial.{name}")
+    assert len(getattr(face, "__all__", [])) <= 15
 
 
 def test_nothing_prints():

@@ -24,14 +24,14 @@ def test_notebook_keeps_the_rules(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_notebook_has_its_exercises_beside_it(path):
-    """notebooks/03_activations.ipynb is judged by sae_tutorial/exercises/activations.py, and the two agree."""
-    topic = re.fullmatch(r"\d\d_(\w+)", path.stem).group(1)
-    module = ROOT / "sae_tutorial" / "exercises" / f"{topic}.py"
+    """notebooks/03_directions.ipynb is judged by sae_tutorial/course/directions/exercises.py, and the two agree."""
+    lesson = re.fullmatch(r"\d\d_(\w+)", path.stem).group(1)
+    module = ROOT / "sae_tutorial" / "course" / lesson / "exercises.py"
     assert module.exists(), f"{path.name} needs {module.relative_to(ROOT)}"
     checks = set(re.findall(r"^def (check_\w+)", module.read_text(encoding="utf-8"), flags=re.M))
     code = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
     unused = {name for name in checks if name not in code}
-    assert checks and not unused, f"{module.name} has checks that {path.name} does not use: {sorted(unused)}"
+    assert checks and not unused, f"{lesson} has checks that {path.name} does not use: {sorted(unused)}"
 
 
 def test_readme_maps_every_notebook_in_order():
@@ -83,16 +83,15 @@ def test_commands_named_in_the_pages_exist():
         assert named <= targets, f"{page.name} names {sorted(named - targets)}"
 
 
-def test_contributing_lists_every_module():
-    """The description of the house is kept true: each module, or the folder that it stands in, has its row."""
+def test_contributing_lists_every_room():
+    """The map of the house is kept true: each room has its row (and lists its own modules, see test_package.py)."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     cells = re.findall(r"^\| (`[^|]+) \|", page, flags=re.M)
     rows = {name for cell in cells for name in re.findall(r"`([\w./]+)`", cell)}
     assert not [row for row in rows if not (ROOT / row).exists()], "rows for what is not there"
     package = ROOT / "sae_tutorial"
-    rooms = [p.name for p in package.glob("*.py") if p.name != "__init__.py"]
-    rooms += [f"{p.parent.name}/" for p in package.glob("*/__init__.py")]
-    missing = [room for room in rooms if f"sae_tutorial/{room}" not in rows]
+    rooms = {f"sae_tutorial/{p.name}/" for p in package.iterdir() if p.is_dir() and p.name != "__pycache__"}
+    missing = rooms - rows
     assert not missing, f"no row in CONTRIBUTING.md for {sorted(missing)}"
 
 

@@ -1,8 +1,12 @@
-"""Sparse allocation: affinities (tokens × features) in, SparseCodes (the matches) out.
+"""Affinities (tokens × features) in, sparse codes (the matches) out: which token gets to use which feature.
 
-`rules` defines the four choices in plain torch, `fast` computes the same with fewer passes, `blockwise` the same from
-one block of features after the other, `zipf` says how many tokens each feature may have, `codes` holds the matches
-and multiplies them, `kernels` are Triton twins for CUDA.
+kernels    Triton versions of the slow steps, for CUDA
+products   products with few matches, and their gradients, without a dense table
+codes      `SparseCodes`: the matches, and what is multiplied with them
+rules      the definition of the four choices in plain torch, by sorting
+zipf       how many tokens each feature may have, and laws fitted to densities
+fast       the same four choices with fewer passes over the table
+blockwise  the same from one block of features after the other, where the table does not fit into memory
 """
 
 from sae_tutorial.allocation.codes import SparseCodes, decode, encode_matches, stack_features, stack_tokens

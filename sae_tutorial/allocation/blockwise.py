@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sae_tutorial.allocation import fast, rules
 from sae_tutorial.allocation.codes import SparseCodes, stack_features
-from sae_tutorial.allocation.selection import strongest
+from sae_tutorial.allocation.fast.selection import strongest
 
 Blocks = Iterable[Float[Tensor, "tokens some"]]
 

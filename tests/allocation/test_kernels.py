@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_tutorial.allocation import SparseCodes, decode, encode_matches, fast, kernels, products, rules
-from sae_tutorial.allocation.table import least_positive
+from sae_tutorial.allocation.fast.table import least_positive
 
 pytestmark = pytest.mark.skipif(not kernels.INSTALLED, reason="needs triton")
 CHOICES = ["token_choice", "feature_choice", "mutual_choice", "threshold_choice"]

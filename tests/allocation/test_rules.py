@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_tutorial.allocation import fast, floors, rules, selection
-from sae_tutorial.allocation import table as table_in_memory
+from sae_tutorial.allocation import fast, rules
+from sae_tutorial.allocation.fast import floors, selection
+from sae_tutorial.allocation.fast import table as table_in_memory
 
 CHOICES = ["token_choice", "feature_choice", "mutual_choice", "threshold_choice"]
 both = pytest.mark.parametrize("module", [rules, fast], ids=["rules", "fast"])

@@ -9,9 +9,9 @@ import torch
 from dense import DenseTrainee
 
 from sae_tutorial import SAEConfig, SparseAutoencoder
-from sae_tutorial.initialisation import start_
-from sae_tutorial.train_settings import TrainSettings
-from sae_tutorial.training_step import Trainee
+from sae_tutorial.training.settings import TrainSettings
+from sae_tutorial.training.start import start_
+from sae_tutorial.training.step import Trainee
 
 
 @pytest.mark.parametrize("rule", oracle.RULES)

@@ -7,7 +7,7 @@ import sample_stories
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from sae_tutorial.text import shipped_stories
+from sae_tutorial.activations.text import shipped_stories
 
 NEWLINE = 7
 

@@ -1,0 +1,23 @@
+"""Text and a language model in, activations out.
+
+hub             the Hugging Face hub: quick and clear when it cannot be reached
+language_model  a name, a hub id or a folder becomes a model with hooks (all TransformerLens is here)
+text            batches of token ids: the shipped stories, a text file, a data set on the hub
+forward         the forward pass up to the hook that is read, and no further
+shards          activations on disk: checksummed pieces, written once
+harvesting      the steps of a harvest: which tokens are kept, what the hook said, where that goes
+store           `ActivationStore`: what was harvested, normalised, and shuffled over the whole store
+"""
+
+from sae_tutorial.activations.forward import read_hook
+from sae_tutorial.activations.language_model import load_language_model
+from sae_tutorial.activations.store import ActivationStore
+from sae_tutorial.activations.text import story_tokens, text_tokens
+
+__all__ = [
+    "ActivationStore",
+    "load_language_model",
+    "read_hook",
+    "story_tokens",
+    "text_tokens",
+]

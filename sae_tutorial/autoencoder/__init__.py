@@ -1,0 +1,28 @@
+"""What a sparse autoencoder is, and the dictionaries beside it; saved and loaded.
+
+config           `SAEConfig`: sizes and the allocation rule
+sae              `SparseAutoencoder`: an encoder, a rule, a decoder
+matching         the matches of a batch, however large the table of affinities would be
+thresholds       what makes a rule of batches a rule of single tokens
+rescaling        the same function with other weights: decoder rows of unit norm, mean and scale folded in
+other_libraries  folders of SAELens, sparsify and dictionary_learning
+saving           `save_sae` and `load_sae`: a folder that SAELens reads, too
+shipped          `reference_sae`: the trained SAEs that come with the package
+dictionaries     directions that need no training: PCA, ICA, k-means, random
+"""
+
+from sae_tutorial.autoencoder.config import SAEConfig
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.autoencoder.saving import load_metadata, load_sae, save_sae
+from sae_tutorial.autoencoder.shipped import reference_sae
+from sae_tutorial.autoencoder.thresholds import measure_thresholds
+
+__all__ = [
+    "SAEConfig",
+    "SparseAutoencoder",
+    "load_metadata",
+    "load_sae",
+    "measure_thresholds",
+    "reference_sae",
+    "save_sae",
+]

@@ -1,0 +1,97 @@
+"""The matches of a batch for an SAE, however large the table of its affinities would be, and however rough they are.
+
+whole      the table fits into memory: one product, one choice
+blocks     it does not: one block of features after the other, with the same result (`allocation.blockwise`)
+rounded    affinities in bfloat16: they nominate a quarter more candidates than the budget, whose affinities are
+           computed anew in full precision, and these decide
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches
+from sae_tutorial.allocation.fast.selection import strongest
+from sae_tutorial.autoencoder.config import BUDGET_RULES
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+
+# The largest table of affinities that is made in one piece, in elements: 256 MB of float32 on a CPU.
+AT_ONCE = {"cpu": 2**26, "cuda": 2**31}
+
+
+def fits(sae: SparseAutoencoder, n_tokens: int) -> bool:
+    """Whether the affinities of so many tokens are made in one piece."""
+    return n_tokens <= tokens_at_once(sae)
+
+
+def tokens_at_once(sae: SparseAutoencoder) -> int:
+    """How many tokens' affinities are made in one piece."""
+    return max(1, _at_once(sae) // sae.config.d_sae)
+
+
+def _at_once(sae: SparseAutoencoder) -> int:
+    return AT_ONCE["cpu" if sae.W_dec.device.type == "cpu" else "cuda"]
+
+
+@torch.no_grad()
+def choose(
+    sae: SparseAutoencoder,
+    u: Float[Tensor, "tokens d_in"],
+    step: int = 0,
+    *,
+    affinities: Float[Tensor, "tokens features"] | None = None,
+    dtype: torch.dtype | None = None,
+    slack: float = 0.0,
+    guess: float | None = None,
+) -> SparseCodes:
+    """The matches of these tokens by the rule of training, with values in the precision of `u` (normalised input).
+
+    affinities   if they are there already, in any precision
+    dtype        the precision to make them in, if they are not; None: that of the weights
+    slack        widens the budget, as in `SparseAutoencoder.allocate`
+    guess        where the weakest match may lie, if somebody knows (`mutual_choice`): saves time, changes nothing
+
+    With affinities that are rounded, the result is the rule's on exact ones unless rounding moved a match below all
+    runners-up within a quarter of the budget. A bfloat16 affinity is off by about 1 % near the cut, which reorders
+    a few per cent of the ranks there.
+    """
+    made_in = dtype or sae.W_dec.dtype
+    rounded = (made_in if affinities is None else affinities.dtype) != u.dtype
+    wider = (1 + slack) * 1.25 - 1 if rounded else slack
+    if affinities is not None or fits(sae, len(u)):
+        affinities = sae.preactivations(u, dtype) if affinities is None else affinities
+        codes = sae.allocate(affinities, step, wider, None if rounded else guess)
+    else:
+        codes = _in_blocks(sae, u, step, dtype, wider)
+    if not rounded:
+        return codes
+    exact = encode_matches(u, sae.W_enc, sae.b_enc, codes, sae.centre)
+    return strongest(exact, *sae.budget(len(u), step, slack))
+
+
+def _in_blocks(sae: SparseAutoencoder, u: Tensor, step: int, dtype: torch.dtype | None, slack: float) -> SparseCodes:
+    blocks = affinity_blocks(sae, u, dtype or sae.W_dec.dtype)
+    if sae.config.rule not in BUDGET_RULES:
+        return blockwise.threshold_choice(blocks, sae.threshold.detach())
+    owner, budget = sae.budget(len(u), step, slack)
+    if isinstance(budget, Tensor):
+        return blockwise.feature_choice(blocks, budget)
+    return (blockwise.token_choice if owner == "token" else blockwise.mutual_choice)(blocks, budget)
+
+
+@torch.no_grad()
+def affinity_blocks(
+    sae: SparseAutoencoder, u: Tensor, dtype: torch.dtype, some: Int[Tensor, " some"] | None = None
+) -> Iterator[Float[Tensor, "tokens some"]]:
+    """Affinities of a few features at a time (of `some`, or of all), one block after the other in the same memory."""
+    n_features = sae.config.d_sae if some is None else len(some)
+    width = min(max(1, _at_once(sae) // max(1, len(u))), n_features)
+    memory = sae.table_memory(len(u), width, dtype)
+    for start in range(0, n_features, width):
+        features = slice(start, min(start + width, n_features))
+        affinities_BW = memory if features.stop - start == width else None  # the last block may be narrower
+        yield sae.preactivations(u, dtype, features=features if some is None else some[features], out=affinities_BW)

@@ -1,0 +1,274 @@
+"""SparseAutoencoder: an encoder, an allocation rule and a decoder. SAEConfig says which.
+
+    affinities = relu((x − b_dec) W_enc + b_enc)       how strongly each feature answers to each token
+    codes      = rule(affinities)                      who gets to use which feature
+    x̂          = codes W_dec + b_dec                   each token, as a sum of a few directions
+
+Raw activations go in and raw reconstructions come out: the input's mean and scale travel with the weights. Codes, and
+the thresholds that gate them, are in the units inside, where E|x|² = d_in.
+
+Letters of shapes: B tokens, D = d_in, F = d_sae, O = d_out, N matches.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sae_tutorial import allocation
+from sae_tutorial.allocation import SparseCodes, encode_matches, stack_tokens
+from sae_tutorial.autoencoder.config import BUDGET_RULES, SAEConfig
+
+# `encode` makes affinities for so many (token, feature) pairs at a time: 256 MB of float32.
+ENCODE_AT_ONCE = 2**26
+ALL = slice(None)
+# A threshold that nobody has measured yet.
+UNSET = -1.0
+
+
+class SparseAutoencoder(nn.Module):
+    """A sparse autoencoder, or a transcoder where the config has d_out.
+
+        sae.encode(x)       (B, D) -> SparseCodes (B, F)
+        sae.decode(codes)   -> (B, O)
+        sae(x)              (..., D) -> (..., O)
+        sae.affinities(x)   (B, D) -> (B, F), what the rule chooses from
+
+    Weights: W_enc (D, F), b_enc (F,), W_dec (F, O) with rows of unit norm, b_dec (O,); gated adds r_mag and b_mag (F,),
+    skip adds W_skip (O, D). W_enc is laid out feature by feature (W_enc.T is contiguous), for the sparse products.
+
+    Buffers: mean (D,) and scale of the input, and of the output (out_mean, out_scale) in a transcoder; threshold, one
+    number for mutual_choice and matryoshka, (F,) for feature_choice and jumprelu (which learns it), in the units
+    inside, and below 0 while nobody has measured it; rank (F,), the place of each feature in the order of capacities,
+    0 first; zipf_law (exponent, offset); tokens_seen, how many tokens it was trained on (1 where another library wrote
+    its file and did not say): at 0, `train` gives it its start.
+
+    Training and inference differ on purpose. Mutual and Feature Choice look at a whole batch, so a trained SAE carries
+    thresholds measured on many batches, and `encode` uses them: a token's code does not depend on its neighbours.
+    `encode(x, batch_rule=True)` lets the tokens of x compete as in training.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    rank: Tensor
+    zipf_law: Tensor
+    tokens_seen: Tensor
+
+    def __init__(self, config: SAEConfig, seed: int = 0):
+        super().__init__()
+        self.config = config
+        D, F, d_out = config.d_in, config.d_sae, config.width_out
+        generator = torch.Generator().manual_seed(seed)
+        W_dec = nn.functional.normalize(torch.randn(F, d_out, generator=generator), dim=1)
+        self.W_dec = nn.Parameter(W_dec)
+        self.b_enc = nn.Parameter(torch.zeros(F))
+        self.b_dec = nn.Parameter(torch.zeros(d_out), requires_grad=config.b_dec)
+        if not config.tied:
+            rows_FD = W_dec.clone()
+            if config.is_transcoder:
+                rows_FD = nn.functional.normalize(torch.randn(F, D, generator=generator), dim=1)
+            self.W_enc = nn.Parameter(rows_FD.T)
+        if config.rule == "gated":
+            self.r_mag = nn.Parameter(torch.zeros(F))
+            self.b_mag = nn.Parameter(torch.zeros(F))
+        if config.skip:
+            self.W_skip = nn.Parameter(torch.zeros(d_out, D))
+        if config.rule == "jumprelu":
+            self.threshold = nn.Parameter(torch.full((F,), 1e-3 * math.sqrt(D)))
+        else:
+            shape = (F,) if config.rule == "feature_choice" else ()
+            measured = config.rule in BUDGET_RULES and config.rule != "token_choice"
+            self.register_buffer("threshold", torch.full(shape, UNSET if measured else 0.0))
+        self.register_buffer("mean", torch.zeros(D))
+        self.register_buffer("scale", torch.tensor(1.0))
+        if config.is_transcoder:
+            self.register_buffer("out_mean", torch.zeros(d_out))
+            self.register_buffer("out_scale", torch.tensor(1.0))
+        law = (0.0, 0.0) if config.capacity == "uniform" else (config.zipf_exponent, config.zipf_offset)
+        self.register_buffer("rank", torch.arange(F))
+        self.register_buffer("zipf_law", torch.tensor(law, dtype=torch.float64))
+        self.register_buffer("tokens_seen", torch.tensor(0))
+
+    # ------------------------------------------------------------------ in raw activations
+
+    def encode(self, x: Float[Tensor, "tokens d_in"], batch_rule: bool = False) -> SparseCodes:
+        """The features of each token of `x`, each token by itself; differentiable at the matches.
+
+        batch_rule=True allocates as in training: the tokens of `x` share one budget. token_choice does not care.
+        Raises ValueError for an x that is not (tokens, d_in) or that holds NaN or inf, and where the rule needs a
+        threshold that has not been measured yet.
+        """
+        return self.encode_normalised(self.normalise(_finite(x)), batch_rule)
+
+    def decode(self, codes: SparseCodes) -> Float[Tensor, "tokens d_out"]:
+        """The reconstruction that these codes stand for. A skip path needs the input: `forward` adds it."""
+        return self.denormalise(codes @ self.W_dec + self.b_dec)
+
+    def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
+        """encode, then decode; any number of leading dimensions."""
+        x_ND = x.flatten(0, -2) if x.dim() > 1 else x[None]  # `normalise` refuses what is neither
+        u_ND = self.normalise(_finite(x_ND))
+        x_hat_NO = self.denormalise(self.decode_normalised(self.encode_normalised(u_ND), u_ND))
+        return x_hat_NO.view(*x.shape[:-1], self.config.width_out)
+
+    def affinities(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens features"]:
+        """How strongly each feature answers to each token, before the rule: relu((x − b_dec) W_enc + b_enc)."""
+        return self.preactivations(self.normalise(x)).relu()
+
+    def normalise(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
+        """(x − mean) / scale: raw activations to the units inside, checked."""
+        if x.dim() != 2 or x.shape[1] != self.config.d_in:
+            hint = "; flatten the positions first: x.flatten(0, -2)" if x.dim() > 2 else ""
+            raise ValueError(f"x must be (tokens, {self.config.d_in}), got shape {tuple(x.shape)}{hint}")
+        if x.device != self.W_dec.device:
+            raise ValueError(f"x is on {x.device}, the SAE on {self.W_dec.device}; move one: x.to(sae.W_dec.device)")
+        return (x.to(self.W_dec.dtype) - self.mean) / self.scale
+
+    def normalise_target(self, y: Float[Tensor, "tokens d_out"]) -> Float[Tensor, "tokens d_out"]:
+        """(y − out_mean) / out_scale: what a transcoder predicts, to the units inside."""
+        return (y.to(self.W_dec.dtype) - self.out_mean) / self.out_scale
+
+    def denormalise(self, u: Float[Tensor, "tokens d_out"]) -> Float[Tensor, "tokens d_out"]:
+        """Reconstructions back to raw units."""
+        if self.config.is_transcoder:
+            return u * self.out_scale + self.out_mean
+        return u * self.scale + self.mean
+
+    # ------------------------------------------------------------------ in the units inside
+
+    def __getattr__(self, name: str):
+        """A tied autoencoder's W_enc is no parameter of its own."""
+        if name == "W_enc" and self.config.tied:
+            return self.W_dec.T
+        return super().__getattr__(name)
+
+    @property
+    def centre(self) -> Float[Tensor, " d_in"] | None:
+        """What the encoder subtracts: b_dec, and nothing in a transcoder, whose b_dec lives in another space."""
+        return self.b_dec if self.config.b_dec and not self.config.is_transcoder else None
+
+    def preactivations(
+        self,
+        u: Float[Tensor, "tokens d_in"],
+        dtype: torch.dtype | None = None,
+        *,
+        features: slice | Int[Tensor, " some"] = ALL,
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "tokens features"]:
+        """Affinities before their ReLU, which no rule needs: only positive entries match. One matrix product, in
+        `dtype`, for all features or some; `out` is memory to put them into, without a graph."""
+        if out is None and not torch.is_grad_enabled():
+            out = self.table_memory(len(u), len(self.b_enc[features]), dtype or self.W_dec.dtype)
+        centred_BD = u if self.centre is None else u - self.centre
+        tensors = (self.b_enc[features], centred_BD, self.W_enc[:, features])
+        return torch.addmm(*(tensors if dtype is None else (t.to(dtype) for t in tensors)), out=out)
+
+    def table_memory(self, n_tokens: int, n_features: int, dtype: torch.dtype) -> Tensor:
+        """Memory for a table of affinities (tokens, features). On a CPU it lies there feature after feature: the
+        product that fills it is a tenth faster then. Token Choice wants to read the features of a token in one go,
+        which is worth as much."""
+        if self.W_dec.device.type == "cpu" and self.config.rule != "token_choice":
+            return torch.empty(n_features, n_tokens, dtype=dtype).T
+        return torch.empty(n_tokens, n_features, dtype=dtype, device=self.W_dec.device)
+
+    def budget(self, n_tokens: int, step: int = 0, slack: float = 0.0) -> tuple[str, int | Int[Tensor, " features"]]:
+        """Who has a budget in a batch of training, and how many matches: ("token", k), ("batch", k·B) or ("feature",
+        capacities). `slack` widens it by that share and a few more, for who wants to see the runners-up, too."""
+        rule = self.config.rule
+        if rule == "token_choice":
+            return "token", _wider(self.config.n_matches(1), slack)
+        if rule == "feature_choice":
+            return "feature", _wider(self.capacity(n_tokens, step), slack)
+        return "batch", _wider(self.config.n_matches(n_tokens), slack)
+
+    def allocate(
+        self,
+        affinities: Float[Tensor, "tokens features"],
+        step: int = 0,
+        slack: float = 0.0,
+        guess: float | None = None,
+    ) -> SparseCodes:
+        """The matches of a batch by the rule of training (penalty rules have the same rule at all times). `guess` is
+        for `mutual_choice`."""
+        if self.config.rule not in BUDGET_RULES:
+            return self.allocate_by_threshold(affinities)
+        owner, budget = self.budget(affinities.shape[0], step, slack)
+        if owner == "feature":
+            return allocation.feature_choice(affinities, budget)
+        if owner == "token":
+            return allocation.token_choice(affinities, int(budget))
+        return allocation.mutual_choice(affinities, int(budget), guess=guess)
+
+    def allocate_by_threshold(self, affinities: Float[Tensor, "tokens features"]) -> SparseCodes:
+        """The matches of each token by itself: token_choice keeps its rule, all others compare with `threshold`."""
+        if self.config.rule == "token_choice":
+            return allocation.token_choice(affinities, self.config.n_matches(1))
+        if self.config.rule in BUDGET_RULES and (self.threshold < 0).any():
+            raise ValueError(
+                f"this {self.config.rule} SAE has no inference threshold yet: `train` measures it at its end, "
+                "`measure_thresholds(sae, batches)` at any time; encode(x, batch_rule=True) needs none"
+            )
+        return allocation.threshold_choice(affinities, self.threshold.detach())
+
+    def capacity(self, n_tokens: int, step: int = 0) -> Int[Tensor, " features"]:
+        """feature_choice: how many of `n_tokens` tokens each feature may take. `step` rotates a budget below F."""
+        exponent, offset = self.zipf_law.tolist()
+        n_matches = self.config.n_matches(n_tokens)
+        by_rank = allocation.zipf_capacity(self.config.d_sae, n_matches, n_tokens, exponent, offset, step)
+        return by_rank.to(self.rank.device)[self.rank]
+
+    def encode_normalised(self, u: Float[Tensor, "tokens d_in"], batch_rule: bool = False) -> SparseCodes:
+        """`encode`, for input that is normalised already."""
+        with torch.no_grad():
+            if batch_rule:
+                codes = self.allocate(self.preactivations(u))
+            else:  # each token by itself, so as many at a time as memory likes
+                pieces = u.split(max(1, ENCODE_AT_ONCE // self.config.d_sae))
+                codes = stack_tokens([self.allocate_by_threshold(self.preactivations(piece)) for piece in pieces])
+        return self.strengths(u, codes)
+
+    def strengths(self, u: Float[Tensor, "tokens d_in"], codes: SparseCodes) -> SparseCodes:
+        """The chosen matches, with values that gradients flow through. `codes.values` must be their affinities."""
+        if torch.is_grad_enabled():
+            codes = encode_matches(u, self.W_enc, self.b_enc, codes, self.centre, rescore=False)
+        if self.config.rule != "gated":
+            return codes
+        magnitudes_N = self.magnitudes(codes.values, codes.features)
+        on = magnitudes_N > 0
+        return SparseCodes(magnitudes_N[on], codes.tokens[on], codes.features[on], codes.shape)
+
+    def magnitudes(self, gate: Tensor, features: Tensor | slice = ALL) -> Tensor:
+        """Gated: relu(exp(r_mag) · (x − b_dec) W_enc + b_mag), from the gate's affinities, which share the product."""
+        return ((gate - self.b_enc[features]) * self.r_mag[features].exp() + self.b_mag[features]).relu()
+
+    def decode_normalised(
+        self, codes: SparseCodes, u: Float[Tensor, "tokens d_in"] | None = None
+    ) -> Float[Tensor, "tokens d_out"]:
+        """`decode` in the units inside, with the skip path, where there is one, from `u`."""
+        x_hat_BO = codes @ self.W_dec + self.b_dec
+        return x_hat_BO + u @ self.W_skip.T if self.config.skip and u is not None else x_hat_BO
+
+    def extra_repr(self) -> str:
+        c = self.config
+        budget = f", k={c.k:g}" if c.k is not None else ""
+        return f"{c.rule}{budget}, {c.d_in} → {c.d_sae} → {c.width_out}, {int(self.tokens_seen):,} tokens seen"
+
+
+def _finite(x: Tensor) -> Tensor:
+    """x itself. An affinity of −inf is a negative number like any other, so no rule would notice an inf in x."""
+    if not x.isfinite().all():
+        place = (~x.isfinite()).nonzero()[0].tolist()
+        raise ValueError(
+            f"x{place} is {float(x[tuple(place)])}: activations must be finite numbers; leave such rows out"
+        )
+    return x
+
+
+def _wider(budget, slack: float):
+    """A number or a tensor of matches, with some more."""
+    if not slack:
+        return budget
+    return budget + 4 + ((budget * slack).long() if isinstance(budget, Tensor) else int(budget * slack))

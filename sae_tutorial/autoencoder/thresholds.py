@@ -1,0 +1,145 @@
+"""From a rule of batches to a rule of tokens: the thresholds that `encode` uses at inference.
+
+Mutual Choice gives away k·B matches per batch, Feature Choice m_f tokens to each feature. At inference there is no
+batch, so the same share of all tokens must be let in by a threshold, and the right one is a quantile: over many
+batches, as many affinities lie above it as the budgets of these batches allow. (The mean over batches of the weakest
+match, which is often used, lets in too little: for a feature with one token per batch, only about 56 % of its share if
+its affinities have an exponential tail.)
+
+No table of all batches is needed: of each batch, only the strongest few beyond its budget can matter. Where a batch
+turns out to have been cut too early, a second look takes more of it.
+
+Feature Choice with fewer matches than features hands out its budget by turns. A feature's budget is then its share of
+a whole rotation (`window`), 1 or more, however few batches there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_tutorial.allocation.zipf import ROTATION
+from sae_tutorial.autoencoder.matching import choose
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+
+
+def window(sae: SparseAutoencoder, n_tokens: int) -> int:
+    """Over so many batches of `n_tokens` each feature gets its share of the budget: 1, unless capacities rotate."""
+    if sae.config.rule != "feature_choice":
+        return 1
+    n_matches = max(1, sae.config.n_matches(n_tokens))
+    return 1 if n_matches >= sae.config.d_sae else ROTATION * -(-sae.config.d_sae // n_matches)
+
+
+@torch.no_grad()
+def measure_thresholds(
+    sae: SparseAutoencoder, batches: Iterable[Float[Tensor, "tokens d_in"]], first_step: int = 0
+) -> SparseAutoencoder:
+    """Set `sae.threshold` so that it lets in, over these batches of raw activations, what the rule of training would.
+
+    Needed by mutual_choice, matryoshka (one threshold) and feature_choice (one for each feature); the other rules are
+    their own inference rule, and nothing happens. Batches should have the size of those in training: 16 of
+    2048 tokens pin the mean L0 to well under a percent. Where feature_choice has more features than matches,
+    capacities rotate with the step; `first_step` says where, and it takes `window(sae, n_tokens)` batches to pin them.
+
+    The budget is met exactly, with two exceptions. Equal affinities at the cut get in together or not at all, whichever
+    is nearer to the budget. And where capacities rotate, a feature whose share of the rotation comes within one or two
+    batches gets a little less. Batches may be looked at twice or more: an iterator is read into memory first.
+
+    Raises ValueError if there are no batches.
+    """
+    if sae.config.rule not in ("mutual_choice", "matryoshka", "feature_choice"):
+        return sae
+    batches = list(batches) if isinstance(batches, Iterator) else batches
+    # Batches differ: a feature with capacity 1 may fairly have 0 or 5 of its tokens in one batch.
+    slack = 1.0 if sae.config.rule == "feature_choice" else 0.25
+    while True:
+        listed = _strongest(sae, batches, first_step, slack)
+        cut = listed.cut()
+        # A list that is full may hide affinities below its weakest. With as much slack as batches it holds all budgets,
+        # and where these rotate, none of a single batch helps.
+        if listed.rotates or slack >= listed.n_batches or not (listed.hidden > cut).any():
+            break
+        slack = min(4 * slack, listed.n_batches)
+    sae.threshold.copy_(cut.view(sae.threshold.shape))
+    return sae
+
+
+class _Listed(NamedTuple):
+    """The strongest affinities of all batches, of each feature or of all features as if they were one.
+
+    `hidden` says, for each, below which affinity a list may be incomplete (0: it has all that are positive).
+    """
+
+    values: Tensor
+    features: Tensor
+    budget: Tensor
+    hidden: Tensor
+    n_batches: int
+    rotates: bool
+
+    def cut(self) -> Tensor:
+        order = self.values.argsort(descending=True)
+        order = order[self.features[order].argsort(stable=True)]  # feature after feature, the strongest first
+        ends = self.features.bincount(minlength=len(self.budget)).cumsum(0)
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        # Halfway lets in half a match too much of what was not seen, which is nothing unless budgets are a few matches.
+        return _cut(self.values[order], starts, ends, self.budget, down=1 / 16 if self.rotates else 1 / 2)
+
+
+def _strongest(sae: SparseAutoencoder, batches: Iterable[Tensor], first_step: int, slack: float) -> _Listed:
+    each = sae.config.rule == "feature_choice"
+    width = sae.config.d_sae if each else 1
+    values, features, rotation = [], [], 1
+    budget, hidden = (torch.zeros(width, dtype=d, device=sae.W_dec.device) for d in (torch.int64, sae.W_dec.dtype))
+    for i, x_BD in enumerate(batches):
+        rotation = max(rotation, window(sae, len(x_BD)))
+        strongest = choose(sae, sae.normalise(x_BD), first_step + i, slack=slack)
+        values.append(strongest.values)
+        features.append(strongest.features.int() if each else torch.zeros_like(strongest.features, dtype=torch.int32))
+        budget += sae.budget(len(x_BD), first_step + i)[1]
+        room = torch.as_tensor(sae.budget(len(x_BD), first_step + i, slack)[1], device=budget.device).view(-1)
+        weakest = torch.full_like(hidden, torch.inf).scatter_reduce_(0, features[-1].long(), values[-1], "amin")
+        full = features[-1].bincount(minlength=width) >= room
+        hidden = torch.where(full, torch.maximum(hidden, weakest), hidden)
+    if not values:
+        raise ValueError("batches is empty, but thresholds are measured on activations; give at least one batch")
+    if rotation > 1:
+        budget = _share(sae, len(x_BD), len(values), rotation)
+    return _Listed(torch.cat(values), torch.cat(features), budget, hidden, len(values), rotation > 1)
+
+
+def _share(sae: SparseAutoencoder, n_tokens: int, n_batches: int, rotation: int) -> Tensor:
+    """What each feature gets in so many batches of a rotation on average; 1 at least, as nobody goes without."""
+    whole_F = torch.stack([sae.capacity(n_tokens, step) for step in range(rotation)]).sum(0)
+    return (whole_F.double() * (n_batches / rotation)).round().long().clamp(min=1)
+
+
+def _cut(descending_N: Tensor, starts: Tensor, ends: Tensor, budget: Tensor, down: float) -> Tensor:
+    """Part of the way `down` from the last value that gets in to the first that does not. Whoever is missing counts as
+    0: a list shorter than its budget has no more positive affinities, so all of them get in."""
+    padded_N = torch.cat([descending_N, descending_N.new_zeros(1)])
+
+    def at(place: Tensor) -> Tensor:
+        return padded_N[torch.where((starts <= place) & (place < ends), place, len(descending_N))]
+
+    first_out = starts + budget
+    inside, outside = at(first_out - 1), at(first_out)
+    cut = torch.where(first_out < ends, inside + (outside - inside) * down, 0.0)
+    for i in ((inside == outside) & (first_out < ends) & (budget > 0)).nonzero()[:, 0].tolist():
+        cut[i] = _beside_equals(descending_N[starts[i] : ends[i]], int(budget[i]))
+    return torch.where(budget > 0, cut, torch.inf)
+
+
+def _beside_equals(descending_N: Tensor, budget: int) -> Tensor:
+    """A cut above or below all values that equal the one at the budget, whichever lets in nearer to `budget`."""
+    value = descending_N[budget - 1]
+    above, equal = descending_N[descending_N > value], descending_N == value
+    below = descending_N[len(above) + int(equal.sum()) :]
+    if int(equal.sum()) + len(above) - budget <= budget - len(above):
+        return (value + (below[0] if len(below) else 0)) / 2
+    return (value + above[-1]) / 2 if len(above) else 2 * value

@@ -1,0 +1,162 @@
+"""Which features first? Orders in which a dictionary's features are left out of a patch, and what is lost on the way.
+
+    thin_out           the weakest leave, in stages, and what is left is weighed again by gradients: ours, quick
+    remove_greedily    Cunningham et al. 2023: one forward pass for each feature and threshold, slow
+
+Letters of shapes: S stages, B sentences, P positions, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sae_tutorial.circuits.feature_patching import Chosen, Edit, Loss
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What was left, stage by stage, from all features down to none.
+
+    Attributes:
+        sizes: (S,) features that are patched, on average over sentences.
+        loss, magnitude: (S, B) KL and size of the edit.
+        chosen: S masks, (B, F) or (1, F).
+    """
+
+    sizes: Float[Tensor, " stages"]
+    loss: Float[Tensor, "stages sentences"]
+    magnitude: Float[Tensor, "stages sentences"]
+    chosen: tuple[Chosen, ...]
+
+    def halfway(self, part: float = 0.5) -> tuple[Float[Tensor, " sentences"], Float[Tensor, " sentences"]]:
+        """For each sentence, the number of patched features and the size of the edit at which KL has fallen to
+        `part` of what it is without a patch; inf where it never does.
+
+        From few features to many, the first stage that is there; between it and the one before, on a straight line.
+        """
+        counts = torch.stack([c.sum(1).float().expand(self.loss.shape[1]) for c in self.chosen])
+        by_count, by_size = (_first_below(x.flip(0), self.loss.flip(0), part) for x in (counts, self.magnitude))
+        return by_count, by_size
+
+
+def _first_below(x_SB: Tensor, loss_SB: Tensor, part: float) -> Tensor:
+    """x where the loss first reaches `part` of its first value, by straight lines between stages."""
+    there = loss_SB <= part * loss_SB[0]
+    found = torch.full_like(x_SB[0], torch.inf)
+    for b in there.any(0).nonzero()[:, 0].tolist():
+        s = int(there[:, b].float().argmax())
+        (x0, x1), (y0, y1) = x_SB[s - 1 : s + 1, b], loss_SB[s - 1 : s + 1, b]
+        found[b] = x0 + (x1 - x0) * (y0 - part * loss_SB[0, b]) / (y0 - y1)
+    return found
+
+
+def recorded(edit: Edit, loss: Loss, chosen: Sequence[Chosen]) -> Stages:
+    """Loss and magnitude for each choice of features."""
+    with torch.no_grad():
+        losses = torch.stack([loss(edit.patched(c)) for c in chosen])
+        magnitudes = torch.stack([edit.magnitude(c) for c in chosen])
+    sizes = torch.stack([c.sum(1).float().mean() for c in chosen])
+    return Stages(sizes, losses, magnitudes, tuple(chosen))
+
+
+def worth(edit: Edit, loss: Loss, chosen: Chosen, points: int = 1) -> Float[Tensor, "sentences features"]:
+    """By how much each chosen feature lowers the loss, to first order: −Σ_p change · (f_j · gradient).
+
+    The gradient is taken on the way from x to x', at `points` places evenly spread, and averaged (integrated
+    gradients, Sundararajan et al. 2017: with many points the worths of all chosen features sum to what they achieve
+    together). At x' itself it would say nothing: where the loss is smallest, it is flat.
+    """
+    added = edit.added(chosen)
+    slope = torch.zeros_like(added)
+    for i in range(points):
+        x_BPD = (edit.x + (i + 0.5) / points * added).requires_grad_()
+        with torch.enable_grad():
+            slope += torch.autograd.grad(loss(x_BPD).sum(), x_BPD)[0] / points
+    along_BPF = slope @ edit.directions.T
+    return -(edit.changes * along_BPF).sum(1) * chosen
+
+
+def thin_out(
+    edit: Edit, loss: Loss, sizes: Sequence[int], shared: bool, points: int = 1, progress: str | None = None
+) -> Stages:
+    """From all features down to none: at each stage the least worthy leave, and the rest is weighed again.
+
+    Args:
+        sizes: how many are left after each stage, in falling order; those above what changes at all are skipped.
+        shared: one choice for all sentences, by mean worth (as Cunningham et al. 2023 have it); or each sentence for
+            itself.
+    """
+    used = edit.used
+    chosen = used.any(0, keepdim=True) if shared else used
+    stages = [chosen]
+    bar = tqdm([size for size in sizes if size < chosen.sum(1).max()], desc=progress, leave=False, disable=not progress)
+    for size in bar:
+        value = worth(edit, loss, chosen, points)
+        value = value.mean(0, keepdim=True) if shared else value
+        value = value.masked_fill(~chosen, -torch.inf)
+        best = value.topk(size, dim=1).indices if size else value.new_zeros(len(value), 0, dtype=torch.long)
+        chosen = torch.zeros_like(chosen).scatter_(1, best, True) & chosen
+        stages.append(chosen)
+    return recorded(edit, loss, stages)
+
+
+def remove_greedily(
+    edit: Edit, loss: Loss, thresholds: Sequence[float], seed: int = 0, start: Chosen | None = None
+) -> Stages:
+    """Cunningham et al. 2023: try features in random order, leave out each that costs less than a threshold; raise it.
+
+    One choice for all sentences. A feature is left out if the mean KL rises by less than the threshold, so the sum of
+    what is lost can be much more. One forward pass for each feature that is tried.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = edit.used.any(0, keepdim=True) if start is None else start.clone()
+    stages = [chosen.clone()]
+    with torch.no_grad():
+        before = float(loss(edit.patched(chosen)).mean())
+        for threshold in sorted(thresholds):
+            left = chosen[0].nonzero()[:, 0]
+            for j in left[torch.randperm(len(left), generator=generator)].tolist():
+                chosen[0, j] = False
+                now = float(loss(edit.patched(chosen)).mean())
+                if now - before < threshold:
+                    before = now
+                else:
+                    chosen[0, j] = True
+            stages.append(chosen.clone())
+    return recorded(edit, loss, stages)
+
+
+# ---------------------------------------------------------------------- statistics over sentences
+
+
+def over_sentences(
+    values: Float[Tensor, "stages sentences"], resamples: int = 1000, seed: int = 0
+) -> tuple[Float[Tensor, " stages"], Float[Tensor, " stages"], Float[Tensor, " stages"]]:
+    """Mean over sentences, and the low and high end of a 95 % bootstrap interval."""
+    drawn = _resampled(values.shape[1], resamples, seed)
+    means = values[:, drawn].mean(-1)  # (stages, resamples)
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975]).to(means), dim=1)
+    return values.mean(1), low, high
+
+
+def paired_ratio(
+    mine: Float[Tensor, " sentences"], theirs: Float[Tensor, " sentences"], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """The median over sentences of mine / theirs, and its 95 % bootstrap interval.
+
+    A median, so that a sentence in which a dictionary never gets halfway (inf) counts as worse than any other, no more.
+    """
+    ratio = torch.where(mine.isinf() & theirs.isinf(), 1.0, mine / theirs)
+    medians = ratio[_resampled(len(ratio), resamples, seed)].median(1).values
+    low, high = (medians.sort().values[round(q * (resamples - 1))] for q in (0.025, 0.975))
+    return float(ratio.median()), float(low), float(high)
+
+
+def _resampled(n: int, resamples: int, seed: int) -> Int[Tensor, "resamples n"]:
+    return torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,273 @@
+"""Dictionaries made from labels, and what they tell about dictionaries that were learned.
+
+For a task as small as naming the indirect object we know what an activation should say: who receives (IO), who gives
+(S), and who was named first (order). A supervised dictionary has one vector for each value of each attribute,
+
+    a ≈ mean + u[IO = Mary] + u[S = John] + u[order = ABB]
+
+and so three active features in every activation. It is what a learned dictionary is held against, in three tests:
+
+    sufficient, necessary   does the model still answer from the reconstruction? and from what it leaves out?
+    sparse_edit             how few features must change to change one attribute?
+    best_f1                 does a single feature stand for a single value?
+
+Activations are taken at one position per role, see `ioi.ROLES`. Source: Makelov et al. 2024; what is ours is said
+where it stands.
+
+Letters of shapes: B sentences, R roles, D dimensions, F features, V values, N tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sae_tutorial.circuits.feature_patching import Edit
+from sae_tutorial.circuits.ioi import (
+    ROLES,
+    Frame,
+    Sentences,
+    at,
+    counterfactual,
+    logit_difference,
+    normalised,
+    sentences_of,
+    usable,
+)
+
+ATTRIBUTES = ("IO", "S", "order")
+Run = Callable[[Float[Tensor, "sentences positions d"]], Float[Tensor, "sentences vocab"]]
+
+
+def label(frame: Frame, attribute: str) -> str:
+    """The value of an attribute; the order is "ABB" if the indirect object is named first, else "BAB"."""
+    values = {"IO": frame.io, "S": frame.wrong, "order": "ABB" if frame.a == frame.io else "BAB"}
+    if attribute not in values:
+        raise ValueError(f"attribute={attribute!r} is none of {', '.join(ATTRIBUTES)}.")
+    return values[attribute]
+
+
+def indicators(sentences: Sentences, values: Sequence[tuple[str, str]]) -> Float[Tensor, "sentences values"]:
+    """1 where a sentence has a value, given as (attribute, value), else 0."""
+    rows = [[float(label(frame, attribute) == value) for attribute, value in values] for frame in sentences.frames]
+    return torch.tensor(rows, device=sentences.tokens.device)
+
+
+def values_of(sentences: Sentences) -> list[tuple[str, str]]:
+    """Every (attribute, value) that occurs, attribute by attribute, in alphabetical order."""
+    return [(a, v) for a in ATTRIBUTES for v in sorted({label(frame, a) for frame in sentences.frames})]
+
+
+def at_roles(
+    acts_BPD: Float[Tensor, "sentences positions d"], sentences: Sentences
+) -> Float[Tensor, "sentences roles d"]:
+    """The activation at each of `ioi.ROLES`."""
+    return torch.stack([at(acts_BPD, sentences.positions[role]) for role in ROLES], dim=1)
+
+
+def with_roles(
+    acts_BPD: Float[Tensor, "sentences positions d"], new_BRD: Float[Tensor, "sentences roles d"], sentences: Sentences
+) -> Float[Tensor, "sentences positions d"]:
+    """The same activations with others at the roles; the inverse of `at_roles`."""
+    acts_BPD, rows = acts_BPD.clone(), torch.arange(len(acts_BPD), device=acts_BPD.device)
+    for i, role in enumerate(ROLES):
+        acts_BPD[rows, sentences.positions[role]] = new_BRD[:, i]
+    return acts_BPD
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """One vector per value and role.
+
+    Attributes:
+        mean: (R, D).
+        values: the (attribute, value) that each feature stands for.
+        vectors: (F, R, D).
+    """
+
+    mean: Float[Tensor, "roles d"]
+    values: tuple[tuple[str, str], ...]
+    vectors: Float[Tensor, "features roles d"]
+
+    def reconstruct(self, sentences: Sentences) -> Float[Tensor, "sentences roles d"]:
+        """Mean + the vectors of the sentence's three values. A value that was never seen adds nothing."""
+        return self.mean + torch.einsum("bf,frd->brd", indicators(sentences, self.values), self.vectors)
+
+    def edit(self, x_BPD: Float[Tensor, "sentences positions d"], sentences: Sentences, other: Sentences) -> Edit:
+        """x' = x − u[old value] + u[new value], at every role: two features for each role and attribute that
+        changes."""
+        step_BF = indicators(other, self.values) - indicators(sentences, self.values)
+        F, R, D = self.vectors.shape
+        changes = x_BPD.new_zeros(*x_BPD.shape[:2], F, R)
+        rows = torch.arange(len(x_BPD), device=x_BPD.device)
+        for r, role in enumerate(ROLES):
+            changes[rows, sentences.positions[role], :, r] = step_BF
+        return Edit(x_BPD, changes.flatten(2), self.vectors.flatten(0, 1), sentences.positions["END"])
+
+
+def fit(
+    acts_BRD: Float[Tensor, "sentences roles d"], sentences: Sentences, how: Literal["mean", "mse"] = "mse"
+) -> Supervised:
+    """Vectors from labelled activations.
+
+    `"mean"`: u = (mean of the activations with this value) − (mean of all). Right if attributes are independent.
+    `"mse"`: the vectors that together leave the least squared error. Better if some values come together more often
+    than others, as names do here: nobody receives what he gives himself.
+    """
+    if how not in ("mean", "mse"):
+        raise ValueError(f"how={how!r} must be 'mean' or 'mse'.")
+    values = values_of(sentences)
+    on_BF, mean_RD = indicators(sentences, values), acts_BRD.mean(0)
+    centred = (acts_BRD - mean_RD).flatten(1)
+    if how == "mean":
+        vectors = (on_BF / on_BF.sum(0)).T @ centred
+    else:  # indicators of one attribute sum to 1, so there are many solutions; pinv takes the shortest
+        solve = torch.linalg.pinv((on_BF - on_BF.mean(0)).double(), rtol=1e-8)
+        vectors = (solve @ centred.double()).to(centred)
+        vectors = vectors - _by_attribute(values, on_BF.mean(0), vectors)
+    return Supervised(mean_RD, tuple(values), vectors.unflatten(1, acts_BRD.shape[1:]))
+
+
+def _by_attribute(values: list[tuple[str, str]], share_F: Tensor, vectors: Tensor) -> Tensor:
+    """The mean vector of each attribute over the sentences, at each of its values: what belongs into the mean."""
+    mean = torch.zeros_like(vectors)
+    for attribute in ATTRIBUTES:
+        mine = torch.tensor([a == attribute for a, _ in values])
+        mean[mine] = share_F[mine] @ vectors[mine]
+    return mean
+
+
+def changed(model: Any, sentences: Sentences, attribute: str, seed: int = 0) -> Sentences:
+    """The same sentences with another value of one attribute: another receiver, another giver, or names the other way
+    round. `positions` stay where they stood. The order is Makelov et al.'s Pos."""
+    if attribute == "IO":
+        return counterfactual(model, sentences, "other_io", seed)
+    if attribute == "S":
+        generator = torch.Generator().manual_seed(seed)
+        names = usable(
+            model, sorted({name for frame in sentences.frames for name in (frame.io, frame.wrong)}), "names", 3
+        )
+
+        def other(frame: Frame) -> Frame:
+            left = [name for name in names if name not in (frame.io, frame.wrong)]
+            new = left[int(torch.randint(len(left), (), generator=generator))]
+            a, b = (new if name == frame.wrong else name for name in (frame.a, frame.b))
+            return replace(frame, a=a, b=b, s=new, wrong=new)
+    elif attribute == "order":
+
+        def other(frame: Frame) -> Frame:
+            return replace(frame, a=frame.b, b=frame.a)
+    else:
+        raise ValueError(f"attribute={attribute!r} is none of {', '.join(ATTRIBUTES)}.")
+    new = sentences_of(model, [other(frame) for frame in sentences.frames])
+    return replace(new, positions=sentences.positions, groups=sentences.groups)
+
+
+# ---------------------------------------------------------------------- three tests
+
+
+def answers(run: Run, x_BPD: Tensor, new_BRD: Tensor, sentences: Sentences) -> Float[Tensor, " sentences"]:
+    """Logit difference, right name minus wrong, with other activations at the roles."""
+    with torch.no_grad():
+        return logit_difference(run(with_roles(x_BPD, new_BRD, sentences)), sentences)
+
+
+def sufficient_and_necessary(
+    run: Run, x_BPD: Tensor, x_hat_BRD: Float[Tensor, "sentences roles d"], mean_RD: Tensor, sentences: Sentences
+) -> tuple[float, float]:
+    """How much of the answer a reconstruction carries, and how much is lost without it. 1 and 1 is best.
+
+    Logit differences with x̂ at the roles, and with mean + (x − x̂), on a scale where the mean alone is 0 and x
+    itself is 1. Necessity is 1 − that share for mean + (x − x̂), so that a reconstruction without error has 1 in both.
+
+    Raises ValueError if the mean alone answers as x does.
+    """
+    own_BRD = at_roles(x_BPD, sentences)
+    full, none, with_it, without = (
+        answers(run, x_BPD, new, sentences).mean()
+        for new in (own_BRD, mean_RD.expand_as(own_BRD), x_hat_BRD, mean_RD + own_BRD - x_hat_BRD)
+    )
+    return float(normalised(with_it, full, none)), float(1 - normalised(without, full, none))
+
+
+def sparse_edit(
+    source_ND: Float[Tensor, "tokens d"],
+    target_ND: Float[Tensor, "tokens d"],
+    changes_NF: Float[Tensor, "tokens features"],
+    directions_FD: Float[Tensor, "features d"],
+    k: int,
+) -> Float[Tensor, "tokens d"]:
+    """The source, moved towards the target by changing at most `k` of its features to what they are in the target.
+
+    Each step takes the feature that brings the token nearest: |source + Σ change_j f_j − target|² greedily, and none
+    that leads away. The exact optimum is a subset-sum problem. Makelov et al. 2024 may remove a feature of the
+    source without adding that of the target; a feature that is active in both is changed here, never only removed.
+    """
+    left_ND, open_NF = target_ND - source_ND, changes_NF != 0
+    cost_NF = changes_NF.square() * directions_FD.square().sum(1)
+    rows = torch.arange(len(source_ND), device=source_ND.device)
+    for _ in range(k):
+        gain_NF = (2 * changes_NF * (left_ND @ directions_FD.T) - cost_NF).masked_fill(~open_NF, 0)
+        best, j = gain_NF.max(1)
+        step = torch.where(best > 0, changes_NF[rows, j], 0)
+        left_ND = left_ND - step[:, None] * directions_FD[j]
+        open_NF[rows, j] = False
+    return target_ND - left_ND
+
+
+def best_f1(
+    active_NF: Bool[Tensor, "tokens features"], has_NV: Float[Tensor, "tokens values"]
+) -> tuple[Float[Tensor, " values"], Int[Tensor, " values"]]:
+    """For each value, the best F1 of a single feature, read as "is active", and which feature that is."""
+    active_NF = active_NF.to(has_NV.dtype)
+    both_VF = has_NV.T @ active_NF
+    f1_VF = 2 * both_VF / (has_NV.sum(0)[:, None] + active_NF.sum(0)).clamp(min=1)
+    best = f1_VF.max(1)
+    return best.values, best.indices
+
+
+# ---------------------------------------------------------------------- two toys in which a sum of directions hides
+
+
+def two_attributes(
+    n_tokens: int, n_values: int, d: int, norms: tuple[float, float], seed: int = 0
+) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens values"]]:
+    """a = u_i + v_j: two attributes with random directions, the first louder than the second.
+
+    Returns activations, and indicators of all values, (N, 2·n_values), those of the loud attribute first.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.nn.functional.normalize(torch.randn(2, n_values, d, generator=generator), dim=-1)
+    vectors = vectors * torch.tensor(norms)[:, None, None]
+    drawn = torch.randint(n_values, (2, n_tokens), generator=generator)
+    x_ND = vectors[0][drawn[0]] + vectors[1][drawn[1]]
+    return x_ND, torch.cat([torch.nn.functional.one_hot(row, n_values) for row in drawn], dim=1).float()
+
+
+def two_clusters(
+    n_tokens: int, d: int = 100, distance: float = 2.0, seed: int = 0
+) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, " tokens"]]:
+    """±μ + N(0, 1) noise in every dimension, with |μ| = `distance`, along the first axis; and the sign of each
+    token."""
+    generator = torch.Generator().manual_seed(seed)
+    sign_N = torch.randint(2, (n_tokens,), generator=generator) * 2.0 - 1
+    x_ND = torch.randn(n_tokens, d, generator=generator)
+    x_ND[:, 0] += distance * sign_N
+    return x_ND, sign_N
+
+
+def axis_loss(t: Float[Tensor, " tokens"], l1: float) -> float:
+    """Mean of (error² + l1 · code) where two features, one for each sign, speak of one coordinate t, as well as can
+    be.
+
+    The best code is (|t| − l1/2)₊, which a linear encoder with a ReLU can compute. It costs l1·|t| − l1²/4 where
+    that is above zero, and t² where the axis stays silent. As (|t| − l1/2)² ≥ 0, that is never more than t², the
+    cost of no features at all: every axis is worth describing, noise included.
+    """
+    size = t.abs()
+    return float(torch.where(size > l1 / 2, l1 * size - l1**2 / 4, size.square()).mean())

@@ -1,0 +1,1 @@
+"""Notebook 07: how the model knows who is the indirect object."""

@@ -1,0 +1,93 @@
+"""The sparse autoencoders of notebook 08: six recipes, trained alike, on text in which the names of the task are
+common.
+
+Trained and measured by `scripts/train_task_saes.py`, with `reference.pack`; a card lies beside each. A quarter of what
+they read are sentences of `ioi.ioi_sentences`, the rest are stories. In stories alone each of the names makes up
+less than one token in a thousand, and an autoencoder that is trained for minutes has no features for them yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from sae_tutorial.activations.store import ActivationStore
+from sae_tutorial.autoencoder.config import SAEConfig
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.autoencoder.shipped import unpack
+from sae_tutorial.circuits.ioi import ioi_sentences
+from sae_tutorial.training.loop import TrainingRun, train_many
+from sae_tutorial.training.settings import TrainSettings
+
+FOLDER = Path(__file__).parents[2] / "assets" / "saes" / "stories-ioi"
+SEED = 1_000_000  # of the sentences that they are trained on; every other seed makes other sentences
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one of them is, but for its sizes, and what its training adds to the common settings."""
+
+    config: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def _relu(l1: float) -> Recipe:
+    """Cunningham et al. 2023: tied, no decoder bias, L1."""
+    return Recipe({"rule": "relu", "tied": True, "b_dec": False}, {"l1": l1, "lr": 5e-3})
+
+
+RECIPES = {
+    "relu_0.1": _relu(0.1),
+    "relu_0.03": _relu(0.03),
+    "relu_0.01": _relu(0.01),
+    "relu_0": _relu(0.0),
+    "mutual_choice": Recipe({"rule": "mutual_choice", "k": 32}, {}),
+    "feature_choice": Recipe({"rule": "feature_choice", "k": 32}, {}),
+}
+
+
+def task_sae(name: str) -> SparseAutoencoder:
+    """The shipped SAE of this recipe: 1,024 features of `reference.HOOK` of the embedded model. ValueError for
+    others."""
+    if name not in RECIPES:
+        raise ValueError(f"name must be one of {', '.join(RECIPES)}, got {name!r}")
+    return unpack(FOLDER / name)
+
+
+def task_store(
+    model: Any, hook_name: str, tokens: Int[Tensor, "rows context"], n_sentences: int, seed: int = SEED
+) -> ActivationStore:
+    """Activations of text and of IOI sentences, together; no start marks and no padding."""
+    sentences = ioi_sentences(model, n_sentences, seed)
+    width = [int(end) + 1 for end in sentences.positions["END"]]
+    rows = []
+    for length in sorted(set(width)):  # one length at a time: the shortest way to leave out padding
+        rows.append(sentences.tokens[torch.tensor(width) == length, :length])
+    stores = [ActivationStore.harvest(model, part, hook_name, progress=False) for part in [tokens, *rows]]
+    acts = torch.cat([store.rows(torch.arange(len(store))) for store in stores])
+    return ActivationStore.from_tensor(acts, hook_name)
+
+
+def train_task_saes(
+    store: ActivationStore, d_sae: int, steps: int, batch_size: int, k: float = 32, progress: bool = False
+) -> dict[str, TrainingRun]:
+    """All six, side by side on the same batches."""
+    saes, settings = [], []
+    for recipe in RECIPES.values():
+        config = recipe.config | ({"k": k} if "k" in recipe.config else {})
+        saes.append(SparseAutoencoder(SAEConfig(store.d_in, d_sae, **config)))
+        settings.append(TrainSettings(steps=steps, batch_size=batch_size, **recipe.settings))
+    return dict(zip(RECIPES, train_many(saes, store, settings, progress=progress)))
+
+
+def alpha(l1: float, store_scale: float, d_in: int) -> float:
+    """Our L1 coefficient in the units of Cunningham et al. 2023, at this scale of activations: see `objectives.l1`.
+
+    They minimise (mean over dimensions of the squared error) + α · Σ|c|, both of activations as they are.
+    """
+    return l1 * store_scale / d_in**0.5

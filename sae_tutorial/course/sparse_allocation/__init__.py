@@ -1,0 +1,1 @@
+"""Notebook 05: who gets to use which feature."""

@@ -1,0 +1,1 @@
+"""Notebook 02: more features than dimensions."""

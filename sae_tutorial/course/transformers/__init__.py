@@ -1,0 +1,1 @@
+"""Notebook 01: what a transformer is made of."""

@@ -1,0 +1,1 @@
+"""Notebook 06: few features fire often, most rarely."""

@@ -1,0 +1,18 @@
+"""How good an SAE is, and what its features answer to.
+
+splicing       a reconstruction put in the place of what it reconstructs, inside the model
+fidelity       `evaluate`: L0, FVU, loss recovered, dead and underused features
+ground_truth   data whose features are known, and how well a dictionary finds them again
+contexts       where in a text a feature answers
+token_kinds    kinds of tokens (names, sentence starts, rare words), to ask who gets the budget
+density_laws   laws of rank and density, fitted by maximum likelihood, and their rivals
+grid           what the grid of `benchmarks/quality.py` found
+"""
+
+from sae_tutorial.evaluation.fidelity import Evaluation, evaluate, evaluate_many
+
+__all__ = [
+    "Evaluation",
+    "evaluate",
+    "evaluate_many",
+]

@@ -1,0 +1,286 @@
+"""evaluate, evaluate_many: how well SAEs reconstruct a hook, and what the language model makes of the reconstruction.
+
+Two passes over the text. The first reads the hook and stops there: the mean and variance of the activations. The
+second runs the model four times on each batch: as it is, with the hook ablated to zero and to its mean, and, for each
+SAE, with the reconstruction spliced in. Memory is that of one batch, whatever the length of the text.
+
+Where our numbers and those of SAEBench's core evaluation (read at commit 10e0728) mean the same:
+
+    l0, cosine, density, ce_clean, ce_spliced, kl, and their ratio to ablation (ce_loss_score, kl_div_score)
+
+And where they do not:
+
+    BOS and padding   neither spliced, ablated nor counted. SAEBench does not count them either, but splices them too
+                      (unless exclude_special_tokens_from_reconstruction is set) and always ablates them. A model that
+                      lost its first token is lost itself: ablation looks worse, and the score better.
+                      `splice_bos=True` does as SAEBench does. It finds special tokens anywhere in a row; we, like
+                      ActivationStore, look for BOS at position 0 and for padding at the end
+    fvu               Σ|x − x̂|² / Σ|x − mean|², with the mean of all tokens that are evaluated. There,
+                      explained_variance averages 1 − |x − x̂|² / |x − mean|² token by token, with the mean of
+                      a batch: tokens that happen to lie near it rule the average
+    last tokens       a loss needs a next token, and padding is none; SAEBench counts the prediction of padding
+
+Letters of shapes: N kept tokens of a batch, S context, D = d_in, O = d_out, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sae_tutorial.activations.harvesting import KeptText, checked_tokens, special_ids
+from sae_tutorial.activations.shards import Moments
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.evaluation.splicing import (
+    Rows,
+    check_width,
+    cross_entropies,
+    fused_agrees,
+    inference,
+    log_probs,
+    moments_of_hook,
+    replacing,
+)
+from sae_tutorial.training.losses import zipf_shortfall
+from sae_tutorial.training.usage import middle_law
+
+UNDERUSED_PART = 0.5  # of the target; see Evaluation.underused
+LOGITS_AT_ONCE = {"cpu": 2**24, "cuda": 2**28}  # logits of one forward pass: 64 MB, 1 GB of float32
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` found. Losses and divergences in nats, averaged over tokens.
+
+    n_tokens    tokens that were looked at: neither BOS nor padding
+    l0          features per token
+    l0_std      its standard deviation over tokens: 0 where every token gets the same number
+    fvu         fraction of variance unexplained, about the mean: 0 is perfect, 1 is as good as the mean
+    cosine      mean cosine of x and x̂
+    norm_ratio  mean |x̂| / |x|; below 1, the SAE shrinks
+    ce_clean, ce_spliced, ce_zero, ce_mean
+                cross-entropy of the next token: the model as it is, with x̂ instead of x, with 0, with the mean
+    kl, kl_zero, kl_mean
+                KL(clean ‖ spliced), and the same for the two ablations
+    dead        share of features without a match among these tokens
+    underused   share of features with a density below half of what a Zipf law, fitted to the middle ranks of `density`,
+                gives a feature of their rank; dead ones included. NaN where too few features fire to fit a law
+    density     (F,) share of tokens that match each feature
+    threshold   what affinities had to exceed: a number, or (F,) one for each feature, in the units of codes. None where
+                tokens or a batch have a budget instead
+    """
+
+    n_tokens: int
+    l0: float
+    l0_std: float
+    fvu: float
+    cosine: float
+    norm_ratio: float
+    ce_clean: float
+    ce_spliced: float
+    ce_zero: float
+    ce_mean: float
+    kl: float
+    kl_zero: float
+    kl_mean: float
+    dead: float
+    underused: float
+    density: Float[Tensor, " features"]
+    threshold: float | Float[Tensor, " features"] | None
+
+    @property
+    def recovered(self) -> float:
+        """CE loss recovered against zero-ablation, (ce_zero − ce_spliced) / (ce_zero − ce_clean): 1 is perfect."""
+        return _ratio(self.ce_zero - self.ce_spliced, self.ce_zero - self.ce_clean)
+
+    @property
+    def recovered_mean(self) -> float:
+        """The same against mean-ablation, the harder comparison."""
+        return _ratio(self.ce_mean - self.ce_spliced, self.ce_mean - self.ce_clean)
+
+    @property
+    def kl_recovered(self) -> float:
+        """1 − kl / kl_zero, SAEBench's kl_div_score."""
+        return _ratio(self.kl_zero - self.kl, self.kl_zero)
+
+    def __repr__(self) -> str:
+        return (
+            f"Evaluation({self.n_tokens:,} tokens: L0 {self.l0:.1f}, FVU {self.fvu:.4f}, CE {self.ce_clean:.3f} → "
+            f"{self.ce_spliced:.3f}, recovered {self.recovered:.1%} of zero- and {self.recovered_mean:.1%} of "
+            f"mean-ablation, dead {self.dead:.1%}, underused {self.underused:.1%})"
+        )
+
+
+def evaluate(
+    sae: SparseAutoencoder,
+    model: Any,
+    tokens: Int[Tensor, "n context"],
+    hook_name: str,
+    *,
+    target_hook: str | None = None,
+    batch_rule: bool = False,
+    splice_bos: bool = False,
+    batch_size: int | None = None,
+    bos_id: int | Literal["auto", "any"] | None = "auto",
+    pad_id: int | Literal["auto"] | None = "auto",
+    progress: bool = True,
+) -> Evaluation:
+    """Measure `sae` on text: its reconstruction of `hook_name`, and the language model's loss when it is spliced in.
+
+    tokens       (n, context) int64 that the SAE was not trained on; padding, if any, at the end of a row
+    hook_name    where the SAE reads: one vector per token, heads concatenated ("blocks.1.attn.hook_z")
+    target_hook  transcoders only: the hook that is predicted, and replaced
+    batch_rule   allocate as in training, the tokens of a forward pass sharing one budget; the default is how an SAE is
+                 used: each token by itself
+    splice_bos   replace and ablate BOS too, though no SAE of ours is trained on it
+    batch_size   rows per forward pass; by default so many that their logits take 64 MB (1 GB on a GPU)
+    bos_id, pad_id
+                 which positions are no text; as for `ActivationStore.harvest`
+
+    Raises ValueError for a hook that the model does not have, a hook of another width than the SAE, tokens of the wrong
+    shape or range, a transcoder without target_hook (and the reverse), and an SAE whose threshold is not measured yet.
+    """
+    (found,) = evaluate_many(
+        [sae], model, tokens, hook_name, target_hook=target_hook, batch_rule=batch_rule, splice_bos=splice_bos,
+        batch_size=batch_size, bos_id=bos_id, pad_id=pad_id, progress=progress,
+    )  # fmt: skip
+    return found
+
+
+def evaluate_many(
+    saes: Sequence[SparseAutoencoder],
+    model: Any,
+    tokens: Int[Tensor, "n context"],
+    hook_name: str,
+    *,
+    target_hook: str | None = None,
+    batch_rule: bool = False,
+    splice_bos: bool = False,
+    batch_size: int | None = None,
+    bos_id: int | Literal["auto", "any"] | None = "auto",
+    pad_id: int | Literal["auto"] | None = "auto",
+    progress: bool = True,
+) -> list[Evaluation]:
+    """`evaluate` for several SAEs of one hook: what no SAE changes (the model as it is, its ablations, the moments) is
+    computed once. Arguments and errors are those of `evaluate`."""
+    for sae in saes:
+        if sae.config.is_transcoder != (target_hook is not None):
+            raise ValueError(
+                "target_hook is what a transcoder predicts: an SAE with d_out needs it, one without has no use for it; "
+                f"got d_out={sae.config.d_out} and target_hook={target_hook!r}"
+            )
+    in_hook, out_hook = hook_name, hook_name if target_hook is None else target_hook
+    text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
+    for sae in saes:
+        check_width(model, text, in_hook, sae.config.d_in, "d_in")
+        check_width(model, text, out_hook, sae.config.width_out, "d_in" if target_hook is None else "d_out")
+    if batch_size is None:
+        at_once = LOGITS_AT_ONCE["cpu" if str(model.cfg.device) == "cpu" else "cuda"]
+        batch_size = max(1, at_once // (text.context * model.cfg.d_vocab))
+    fused = fused_agrees(model, Rows.of(text, 0, 1, model.cfg.device))
+    sums: list[dict[str, Any]] = [defaultdict(float) for _ in saes]
+    with tqdm(total=2 * len(text), unit=" tokens", unit_scale=True, desc="evaluate", disable=not progress) as bar:
+        moments = moments_of_hook(model, text, out_hook, batch_size, fused, lambda rows: bar.update(len(rows)))
+        with inference(model, fused):
+            for a in range(0, len(text.tokens), batch_size):
+                rows = Rows.of(text, a, a + batch_size, model.cfg.device, splice_bos)
+                if rows.kept.any():
+                    for total, more in zip(sums, _sums(saes, model, rows, in_hook, out_hook, moments, batch_rule)):
+                        for name, value in more.items():
+                            total[name] = total[name] + value
+                    bar.update(len(rows))
+    return [_evaluation(sae, total, moments, batch_rule) for sae, total in zip(saes, sums)]
+
+
+def _sums(
+    saes: Sequence[SparseAutoencoder],
+    model: Any,
+    rows: Rows,
+    in_hook: str,
+    out_hook: str,
+    moments: Moments,
+    batch_rule: bool,
+) -> list[dict[str, Any]]:
+    """Everything that is summed over tokens, for some rows and each SAE."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(acts: Tensor, hook: Any, name: str) -> None:
+        seen[name] = acts.flatten(2)[rows.replaced]
+
+    clean_NV = log_probs(model, rows, [(name, partial(keep, name=name)) for name in {in_hook, out_hook}])
+
+    def instead(name: str, new: Tensor) -> dict[str, float]:
+        """Loss and divergence with `new` in the place of the hook."""
+        changed_NV = log_probs(model, rows, [(out_hook, replacing(rows.replaced, new))])
+        divergence_N = (clean_NV.exp() * (clean_NV - changed_NV)).sum(1)
+        return {"ce_" + name: _total(cross_entropies(changed_NV, rows)), "kl_" + name: _total(divergence_N)}
+
+    mean_O = moments.mean.float()
+    shared = {"ce_clean": _total(cross_entropies(clean_NV, rows)), "predictions": int(rows.has_next.sum())}
+    shared |= instead("zero", torch.zeros_like(mean_O)) | instead("mean", mean_O)
+    found = []
+    for sae in saes:
+        y_hat_NO, sums = _reconstruction(sae, seen[in_hook], seen[out_hook], rows, batch_rule)
+        found.append(shared | sums | instead("spliced", y_hat_NO))
+    return found
+
+
+def _reconstruction(
+    sae: SparseAutoencoder, x_ND: Tensor, y_NO: Tensor, rows: Rows, batch_rule: bool
+) -> tuple[Float[Tensor, "replaced d_out"], dict[str, Any]]:
+    """ŷ of every replaced position, and what is summed about it over the kept ones."""
+    x_ND, y_NO = x_ND.to(sae.W_dec.device), y_NO.to(sae.W_dec.device)
+    u_ND = sae.normalise(x_ND)
+    codes = sae.encode_normalised(u_ND, batch_rule)
+    y_hat_NO = sae.denormalise(sae.decode_normalised(codes, u_ND))
+    kept = rows.kept[rows.replaced].to(y_hat_NO.device)  # all of them, unless BOS is replaced too
+    y, y_hat, matched = y_NO[kept].float(), y_hat_NO[kept].float(), kept[codes.tokens]
+    return y_hat_NO, {
+        "tokens": len(y),
+        "uses": codes.features[matched].bincount(minlength=sae.config.d_sae).cpu(),
+        "l0_squared": _total(codes.l0()[kept].square()),
+        "error": _total((y - y_hat).square().sum(1)),
+        "cosine": _total(torch.cosine_similarity(y, y_hat)),
+        "norm_ratio": _total(y_hat.norm(dim=1) / y.norm(dim=1).clamp(min=1e-30)),
+    }
+
+
+def _total(per_token: Float[Tensor, " n"]) -> float:
+    return float(per_token.cpu().double().sum())
+
+
+def _evaluation(sae: SparseAutoencoder, sums: dict[str, Any], moments: Moments, batch_rule: bool) -> Evaluation:
+    n = sums["tokens"]
+    density = (sums["uses"].double() / n).float()
+    law = middle_law(density)
+    needy = None if law is None else zipf_shortfall(density, law, UNDERUSED_PART) > 0
+    has_budget = sae.config.rule == "token_choice" or (batch_rule and sae.config.k is not None)
+    threshold = sae.threshold.detach().cpu().clone()
+    return Evaluation(
+        n_tokens=int(n),
+        l0=(l0 := float(sums["uses"].sum()) / n),
+        l0_std=max(sums["l0_squared"] / n - l0**2, 0.0) ** 0.5,
+        fvu=_ratio(sums["error"], moments.spread),
+        cosine=sums["cosine"] / n,
+        norm_ratio=sums["norm_ratio"] / n,
+        **{name: _ratio(sums[name], sums["predictions"]) for name in ("ce_clean", "ce_spliced", "ce_zero", "ce_mean")},
+        kl=sums["kl_spliced"] / n,
+        kl_zero=sums["kl_zero"] / n,
+        kl_mean=sums["kl_mean"] / n,
+        dead=float((density == 0).float().mean()),
+        underused=float("nan") if needy is None else float(needy.float().mean()),
+        density=density,
+        threshold=None if has_budget else threshold if threshold.dim() else float(threshold),
+    )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")

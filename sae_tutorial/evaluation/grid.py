@@ -1,0 +1,157 @@
+"""What the grid of `benchmarks/quality.py` found: one row per trained SAE, summed up over seeds.
+
+    runs = load_runs()
+    runs.where(part="main", k=32).summary("fvu")       {("token_choice", 4096, 32): Interval, …}
+    runs.paired("fvu", "mutual_choice", "token_choice", d_sae=4096, k=32)    the difference, seed by seed
+
+The grid is trained piece by piece, so everything here says how many seeds it rests on (`Interval.n`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+FOLDER = Path(__file__).parents[1] / "assets" / "grid"
+RUNS, DENSITIES = "runs.jsonl", "densities.npz"
+
+# What the methods of the grid are called in figures and tables, in the order in which they are shown.
+NAMES = {
+    "relu": "ReLU + L1",
+    "token_choice": "Token Choice",
+    "mutual_choice": "Mutual Choice",
+    "mutual_choice_aux_zipf": "Mutual Choice, aux_zipf",
+    "feature_choice_uniform": "Feature Choice, uniform",
+    "feature_choice_zipf": "Feature Choice, Zipf",
+    "feature_choice_after_mutual": "Mutual Choice, then Feature Choice",
+    "mutual_choice_twice": "Mutual Choice, twice",
+    "token_choice_twice": "Token Choice, twice",
+    "feature_choice_twice": "Feature Choice, twice",
+    "dictionary_learning_topk": "dictionary_learning TopK",
+    "saelens_topk": "SAELens TopK",
+    "dictionary_learning_batchtopk": "dictionary_learning BatchTopK",
+    "dictionary_learning_batchtopk_at_k": "dictionary_learning BatchTopK, cut at k",
+    "saelens_batchtopk": "SAELens BatchTopK",
+    "saelens_batchtopk_at_k": "SAELens BatchTopK, cut at k",
+}
+CELL = ("method", "d_sae", "k")  # runs that agree in these differ only in their seed (within one part of the grid)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over `n` seeds and its 95 % interval (Student's t). With one seed the ends are NaN: nothing is known."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Interval:
+        """Raises ValueError if there are no values."""
+        x = np.asarray(list(values), dtype=float)
+        if x.size == 0:
+            raise ValueError("values is empty: an interval needs at least one")
+        half = student.ppf(0.975, x.size - 1) * x.std(ddof=1) / math.sqrt(x.size) if x.size > 1 else math.nan
+        return cls(float(x.mean()), float(x.mean() - half), float(x.mean() + half), int(x.size))
+
+    def __neg__(self) -> Interval:
+        """The interval of minus the quantity."""
+        return Interval(-self.mean, -self.high, -self.low, self.n)
+
+    def verdict(self, above: float) -> str:
+        """Is the true mean above this number? "holds", "fails", or "open" where the interval has it inside."""
+        if self.low > above:
+            return "holds"
+        return "fails" if self.high < above else "open"
+
+    def text(self, form: str = ".3f") -> str:
+        """The mean, and half the width of the interval where there is one."""
+        half = (self.high - self.low) / 2
+        return f"{self.mean:{form}}" + ("" if math.isnan(half) else f" ± {half:{form.lstrip('+')}}")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Rows of the grid: dictionaries, as `benchmarks/quality.py` wrote them."""
+
+    rows: tuple[dict[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def __repr__(self) -> str:
+        seeds = sorted({row["seed"] for row in self})
+        return f"Runs({len(self)} SAEs, {len(self.cells())} cells, seeds {seeds})"
+
+    def where(self, **fields: Any) -> Runs:
+        """The rows that have all these values."""
+        return Runs(tuple(row for row in self if all(row.get(name) == value for name, value in fields.items())))
+
+    def cells(self) -> list[tuple]:
+        """(method, d_sae, k) of the rows, methods in the order of `NAMES`."""
+        order = list(NAMES)
+        found = {tuple(row[name] for name in CELL) for row in self}
+        known = {method: place for place, method in enumerate(order)}
+        return sorted(found, key=lambda cell: (cell[1], cell[2], known.get(cell[0], len(order)), cell[0]))
+
+    def values(self, measure: str, **fields: Any) -> dict[int, float]:
+        """The measure of each seed. Raises ValueError if two rows share a seed: then `fields` do not name one cell."""
+        found: dict[int, float] = {}
+        for row in self.where(**fields):
+            if row["seed"] in found:
+                raise ValueError(
+                    f"seed {row['seed']} comes twice for {fields}; say which cell is meant (part, method, d_sae, k, …)"
+                )
+            found[row["seed"]] = float(row[measure])
+        return found
+
+    def summary(self, measure: str) -> dict[tuple, Interval]:
+        """Mean and interval of each (method, d_sae, k), rows without a finite value left out."""
+        found = {}
+        for cell in self.cells():
+            values = [v for v in self.values(measure, **dict(zip(CELL, cell))).values() if math.isfinite(v)]
+            if values:
+                found[cell] = Interval.of(values)
+        return found
+
+    def paired(self, measure: str, method: str, other: str, relative: bool = False, **fields: Any) -> Interval | None:
+        """`method` minus `other`, seed by seed; None if they share no seed.
+
+        The seed fixes the start and the order of tokens, so what both methods owe to it cancels in the difference.
+        `relative` divides each difference by the other's value.
+        """
+        ours, theirs = (self.values(measure, method=name, **fields) for name in (method, other))
+        pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+        differences = [(a - b) / b if relative else a - b for a, b in pairs]
+        return Interval.of(differences) if differences else None
+
+
+def load_runs(folder: Path | str | None = None) -> Runs:
+    """All rows of the committed grid, or of the `runs.jsonl` in another folder.
+
+    Raises FileNotFoundError, with the command that makes one, if there is none.
+    """
+    path = (FOLDER if folder is None else Path(folder)) / RUNS
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; `python benchmarks/quality.py` trains the grid and writes it")
+    return Runs(tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()))
+
+
+def load_densities(folder: Path | str | None = None) -> dict[str, np.ndarray]:
+    """Key of a run -> the densities of its features on held-out text, the most frequent first, (F,) float32."""
+    path = (FOLDER if folder is None else Path(folder)) / DENSITIES
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; `python benchmarks/quality.py` trains the grid and writes it")
+    with np.load(path) as arrays:
+        return {key: arrays[key] for key in arrays.files}

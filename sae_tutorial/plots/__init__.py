@@ -1,1 +1,0 @@
-"""Plotly figures, one module per topic. Data in, `Figure` out, nothing else."""

@@ -1,0 +1,98 @@
+"""One descent: clip the gradient, follow it with Adam, and keep decoder rows on the unit sphere.
+
+Beside Adam itself these are passes over matrices as large as the SAE, and memory is what they cost: each is done
+once, block by block, while a block is in the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.training.settings import TrainSettings
+
+# Elements of a block: a quarter of a megabyte of float32.
+BLOCK = 2**16
+
+
+class Descent:
+    """Adam for one SAE, fused, with clipped gradients and unit decoder rows."""
+
+    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings):
+        self.sae, self.clip = sae, settings.clip
+        self.parameters = [p for p in sae.parameters() if p.requires_grad]
+        # Fused Adam copies what is not contiguous. W_encᵀ is: so it gets that view, on the same memory.
+        self.views = [p if p.is_contiguous() else nn.Parameter(p.detach().T) for p in self.parameters]
+        self.adam = torch.optim.Adam(self.views, lr=1.0, betas=settings.betas, eps=settings.eps, fused=True)
+
+    @torch.no_grad()
+    def step(self, loss: Float[Tensor, ""], lr: float) -> Float[Tensor, ""]:
+        """Differentiate `loss`, take one step, return the gradient's norm (decoder rows: the part along the sphere).
+
+        Raises FloatingPointError, and leaves the weights alone, if that norm is not a number.
+        """
+        for p in self.parameters:  # the next gradient may have the memory of the last
+            p.spare, p.grad = p.grad if p.device.type == "cpu" else None, None  # type: ignore[attr-defined]
+        with torch.enable_grad():
+            loss.backward()
+        for p in self.parameters:
+            p.spare = None  # type: ignore[attr-defined]
+        self._project()
+        norm = torch.stack(torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])).norm()
+        if not math.isfinite(norm):
+            raise FloatingPointError(
+                f"training diverged: loss {float(loss.detach()):.4g}, norm of its gradient {float(norm):.4g}. Lower lr "
+                f"({lr:.3g} now), lengthen warmup, or look for huge activations in the store"
+            )
+        for p, view in zip(self.parameters, self.views):
+            if view is not p:
+                view.grad = None if p.grad is None else p.grad.T.contiguous()
+        self.adam.param_groups[0]["lr"] = lr
+        # Fused Adam divides gradients by this as it reads them, which is a pass over memory less than clipping before.
+        # It must be float32, whatever the weights are. noqa: PyTorch's types do not know it.
+        setattr(self.adam, "grad_scale", (norm / self.clip).clamp(min=1).float())  # noqa: B010
+        self.adam.step()
+        self._renormalise()
+        return norm
+
+    def _project(self) -> None:
+        """Take the part along its row out of the decoder's gradient: it would only change the row's norm."""
+        gradient = self.sae.W_dec.grad
+        assert gradient is not None  # every objective decodes
+        for W_RD, grad_RD in self._blocks(self.sae.W_dec.detach(), gradient):
+            along_R1 = (W_RD * grad_RD).sum(1, keepdim=True)
+            grad_RD.addcmul_(W_RD, along_R1, value=-1)
+
+    def _renormalise(self) -> None:
+        for (W_RD,) in self._blocks(self.sae.W_dec.detach()):
+            norm_R1 = W_RD.norm(dim=1, keepdim=True)
+            W_RD /= norm_R1.where(norm_R1 > 0, 1)  # a row of zeros stays one
+        if self.sae.config.rule == "jumprelu":
+            self.sae.threshold.clamp_(min=0)
+
+    def _blocks(self, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """The same rows of each matrix, a few at a time; all at once on a GPU."""
+        rows = max(1, BLOCK // matrices[0].shape[1]) if matrices[0].device.type == "cpu" else matrices[0].shape[0]
+        return zip(*(matrix.split(rows) for matrix in matrices))
+
+    @torch.no_grad()
+    def forget(self, latents: Bool[Tensor, " features"]) -> None:
+        """Adam's running moments of these latents start from zero: their weights are not those of before."""
+        by_latent = ("W_dec", "W_enc", "b_enc")
+        mine = {id(p) for name, p in self.sae.named_parameters() if name in by_latent}
+        for p, view in zip(self.parameters, self.views):
+            if id(p) in mine:
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    if moment in self.adam.state[view]:
+                        self.adam.state[view][moment][latents] = 0
+
+    def state(self) -> dict:
+        return self.adam.state_dict()
+
+    def restore(self, state: dict) -> None:
+        self.adam.load_state_dict(state)

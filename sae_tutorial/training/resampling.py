@@ -1,0 +1,81 @@
+"""Resampling: latents that died start again, where the reconstruction is worst.
+
+A latent that fires on no token gets no gradient, so nothing in the loss can bring it back. Auxiliary losses (`aux_k`)
+coax it; resampling gives it new weights.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sae_tutorial.autoencoder.config import BUDGET_RULES
+from sae_tutorial.autoencoder.matching import choose
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.training.optimiser import Descent
+
+QUIET = 0.2  # the norm of a new encoder vector, as a part of the mean over the living
+
+
+@torch.no_grad()
+def resample_(
+    sae: SparseAutoencoder,
+    u: Float[Tensor, "tokens d_in"],
+    dead: Bool[Tensor, " features"],
+    descent: Descent | None = None,
+    seed: int = 0,
+) -> int:
+    """Point each dead latent at a token that is reconstructed badly, in place; returns how many were dead.
+
+    u        normalised activations to draw from, a token with probability ∝ its squared error, squared
+    dead     (F,) which latents start again
+    descent  its optimiser forgets these latents: their moments belong to another feature
+
+    The decoder row becomes the token's direction as the encoder sees it, (u − b_dec) / |u − b_dec|, the encoder vector
+    the same at 0.2 of the mean norm of the living, and b_enc 0.
+    Source: Bricken et al. 2023, Towards Monosemanticity. Ours: the draw is without replacement as long as there are
+    enough tokens; tied weights cannot be scaled, so their b_enc leaves a latent 0.2 of its strength on its own token
+    (else many new rows of full strength would speak at once); and Adam's count of steps goes on, for all latents share
+    it.
+
+    Raises ValueError for a rule with more weights per latent than these (gated, jumprelu), for a transcoder, and if
+    every latent is dead.
+    """
+    config = sae.config
+    if config.rule in ("gated", "jumprelu") or config.is_transcoder:
+        kind = "a transcoder" if config.is_transcoder else f"rule={config.rule!r}"
+        raise ValueError(f"resampling knows no start for {kind}; use relu or a rule with a budget, without d_out")
+    if dead.all():
+        raise ValueError("all latents are dead, so the penalty is too strong or the learning rate too high; lower one")
+    n_dead = int(dead.sum())
+    if n_dead == 0:
+        return 0
+    tokens = draw_by_squared_loss(squared_errors(sae, u), n_dead, seed)
+    seen_ND = u[tokens] if sae.centre is None else u[tokens] - sae.centre
+    direction_ND = torch.nn.functional.normalize(seen_ND, dim=1)
+    strength_N = (seen_ND * direction_ND).sum(1)
+    sae.W_dec[dead] = direction_ND
+    if config.tied:
+        sae.b_enc[dead] = (QUIET - 1) * strength_N
+    else:
+        sae.W_enc[:, dead] = QUIET * sae.W_enc[:, ~dead].norm(dim=0).mean() * direction_ND.T
+        sae.b_enc[dead] = 0
+    if descent is not None:
+        descent.forget(dead)
+    return n_dead
+
+
+def squared_errors(sae: SparseAutoencoder, u: Float[Tensor, "tokens d_in"]) -> Float[Tensor, " tokens"]:
+    """|u − û|² of each token, by the rule of training."""
+    codes = choose(sae, u) if sae.config.rule in BUDGET_RULES else sae.encode_normalised(u)
+    return (sae.decode_normalised(codes, u) - u).square().sum(1)
+
+
+def draw_by_squared_loss(loss: Float[Tensor, " tokens"], n: int, seed: int = 0) -> Tensor:
+    """`n` tokens, each with probability ∝ loss²; none twice, unless there are fewer than `n` with a loss."""
+    weight = (loss.double() / loss.max()).square()
+    if not weight.isfinite().all():  # nothing is reconstructed badly: any token will do
+        weight = torch.ones_like(weight)
+    generator = torch.Generator(loss.device).manual_seed(seed)
+    return torch.multinomial(weight, n, replacement=n > int((weight > 0).sum()), generator=generator)

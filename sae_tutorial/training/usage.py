@@ -1,0 +1,83 @@
+"""Who fires how often, counted during training: dead latents, running densities, and who gets which rank."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sae_tutorial.allocation import ZipfFit, fit_zipf, mutual_choice
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+
+
+class FeatureUse:
+    """Running counts of one training, all (F,):
+
+    density    share of tokens that match each feature, averaged over the last `window` batches or so: the plain mean
+               of the first `window` batches, an exponential average with that memory afterwards
+    demand     the same for the tokens that would match it under Mutual Choice (feature_choice only)
+    silent     tokens since its last match
+    """
+
+    def __init__(self, n_features: int, window: int, device: torch.device | str = "cpu"):
+        self.window = window
+        self.density = torch.zeros(n_features, device=device)
+        self.demand = torch.zeros(n_features, device=device)
+        self.silent = torch.zeros(n_features, dtype=torch.int64, device=device)
+        self.updates = {"density": 0, "demand": 0}
+
+    def count(self, density: Float[Tensor, " features"], n_tokens: int) -> None:
+        """One batch of `n_tokens` tokens went by, and `density` is the share of them that each feature matched."""
+        self.silent.add_(n_tokens).mul_(density == 0)
+        self._average("density", density)
+
+    def _average(self, name: str, new_F: Float[Tensor, " features"]) -> None:
+        self.updates[name] += 1
+        getattr(self, name).lerp_(new_F.float(), 1 / min(self.updates[name], self.window))
+
+    def dead(self, after: int) -> Bool[Tensor, " features"]:
+        """No match in the last `after` tokens."""
+        return self.silent >= after
+
+    def count_demand(self, affinities: Float[Tensor, "tokens features"], n_matches: int) -> None:
+        """Which features would match if they all competed for the batch's budget, without capacities.
+
+        Feature Choice decides densities itself, so they say nothing about which feature deserves a high one. What all
+        features would get in open competition does.
+        """
+        self._average("demand", mutual_choice(affinities, n_matches).density())
+
+    def state(self) -> dict:
+        """Everything, for a checkpoint."""
+        return {"density": self.density, "demand": self.demand, "silent": self.silent, "updates": dict(self.updates)}
+
+    def restore(self, state: dict) -> None:
+        for name in ("density", "demand", "silent"):
+            getattr(self, name).copy_(state[name])
+        self.updates = dict(state["updates"])
+
+
+@torch.no_grad()
+def rerank_(sae: SparseAutoencoder, demand: Float[Tensor, " features"]) -> None:
+    """Feature Choice: order the features by demand, the most wanted first, and fit the law if capacity="fitted".
+
+    Equal demand keeps the order of before, so that features without any do not swap places for nothing.
+    """
+    before = sae.rank.argsort()  # feature at each rank
+    order = before[demand[before].argsort(descending=True, stable=True)]
+    sae.rank[order] = torch.arange(order.numel(), device=order.device)
+    if sae.config.capacity == "fitted":
+        law = middle_law(demand)
+        if law is not None and law.exponent >= 0:
+            sae.zipf_law.copy_(torch.tensor([law.exponent, law.offset]))
+
+
+def middle_law(density: Float[Tensor, " features"]) -> ZipfFit | None:
+    """The Zipf law of the middle ranks, 1 % to 50 % of the features that fire; None if fewer than 10 lie there.
+
+    Densities are reported to follow the law except at the low end (Ayonrinde 2024), which is where they are to
+    be improved: so the low end must not decide the law. These limits are ours.
+    """
+    alive = int((density > 0).sum())
+    first, last = 1 + alive // 100, alive // 2
+    return fit_zipf(density, (first, last)) if last - first >= 9 else None

@@ -1,0 +1,318 @@
+"""Rows of token ids: from the shipped stories, from files, from data sets that stand in for the hub."""
+
+import gzip
+import json
+import lzma
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from sae_tutorial import story_tokens, text_tokens
+from sae_tutorial.activations import hub, text
+from sae_tutorial.activations.language_model import STORIES
+
+END = "<|endoftext|>"
+TALES = [f"Once upon a time there was a fox number {i}.\n\nIt ran, and ran.\nThen it slept." for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """All that text_tokens asks of a model."""
+    return SimpleNamespace(tokenizer=AutoTokenizer.from_pretrained(STORIES), cfg=SimpleNamespace(n_ctx=256))
+
+
+@pytest.fixture
+def shipped(monkeypatch, tmp_path):
+    """100 samples of 255 tokens, all tokens different, in place of the stories."""
+    samples = np.arange(1, 100 * 255 + 1).reshape(100, 255)
+    text.pack_stories(samples, tmp_path / "stories.npy.xz")
+    monkeypatch.setattr(text, "STORIES_TEXT", tmp_path / "stories.npy.xz")
+    return samples
+
+
+# ---- the shipped stories
+
+
+def test_shipped_stories_are_many_and_small(model):
+    samples = text.shipped_stories(text.STORIES_TEXT)
+    assert samples.size >= 2_000_000 and samples.shape[1] == 255 and samples.dtype == np.uint16
+    assert samples.max() < len(model.tokenizer)
+    size = text.STORIES_TEXT.stat().st_size
+    assert size <= 5e6
+    assert 8 * size / samples.size < 13, "bits per token; 16 unpacked"
+
+
+def test_shipped_stories_are_text(model):
+    rows = story_tokens(20 * 256, 256)
+    assert text.STORIES_BOS == model.tokenizer.bos_token_id
+    read = model.tokenizer.batch_decode(rows)
+    assert all(row.startswith(END) for row in read)
+    common = sum(row.count(" the ") + row.count(" and ") for row in read)
+    assert common > 20 * 4, "English has more of these"
+
+
+def test_shipped_stories_are_as_honest_as_their_docstring(model):
+    """One row in sixteen with a stretch of random tokens: 16 tokens whose mean surprise is near that of any token."""
+    samples = text.shipped_stories(text.STORIES_TEXT)
+    surprise_V = -np.log((np.bincount(samples.ravel(), minlength=5000) + 1) / samples.size)
+    summed = np.pad(surprise_V[samples], ((0, 0), (1, 0))).cumsum(1)
+    strangest = (summed[:, 16:] - summed[:, :-16]).max(1) / 16
+    assert 1 / 17.5 < (strangest > 0.95 * surprise_V.mean()).mean() < 1 / 14.5
+    newline = model.tokenizer("\n")["input_ids"][0]
+    assert not (samples[:, 0] == newline).any(), "ruled out behind the start mark"
+    assert not ((samples[:, :-1] == text.STORIES_BOS) & (samples[:, 1:] == newline)).any()
+
+
+def test_unpacked_once_and_read_only(shipped):
+    samples = text.shipped_stories(text.STORIES_TEXT)
+    assert samples is text.shipped_stories(text.STORIES_TEXT)
+    with pytest.raises(ValueError, match="read-only"):
+        samples[0, 0] = 1
+
+
+@pytest.mark.parametrize("context", [2, 64, 100, 128, 129, 255, 256])
+def test_rows_are_pieces_of_samples(shipped, context):
+    rows = story_tokens(10 * context - 1, context)
+    assert rows.shape == (10, context) and rows.dtype == torch.int64
+    assert (rows[:, 0] == text.STORIES_BOS).all()
+    body = rows[:, 1:]
+    assert (body.diff(dim=1) == 1).all(), "consecutive tokens of the source"
+    assert torch.equal((body[:, 0] - 1) // 255, (body[:, -1] - 1) // 255), "no row spans two samples"
+    assert len(body[:, 0].unique()) == 10, "no row twice"
+
+
+def test_everything_that_is_shipped_can_be_had(shipped):
+    rows = story_tokens(100 * 256, 256)
+    assert torch.equal(rows[:, 1:].flatten().sort().values, torch.arange(1, 100 * 255 + 1))
+    assert story_tokens(400 * 64, 64).shape == (400, 64)  # four rows of 63 to a sample
+
+
+def test_seed_decides(shipped):
+    assert torch.equal(story_tokens(5000, 64, seed=1), story_tokens(5000, 64, seed=1))
+    assert not torch.equal(story_tokens(5000, 64, seed=1), story_tokens(5000, 64, seed=2))
+    short, long = story_tokens(1000, 50, seed=3), story_tokens(9000, 50, seed=3)
+    assert torch.equal(long[: len(short)], short), "what follows the training rows is held out"
+
+
+def test_story_errors_name_value_and_limit(shipped):
+    with pytest.raises(ValueError, match=r"n_tokens=25,601.*25,600 tokens.*rows of 256"):
+        story_tokens(25_601, 256)
+    with pytest.raises(ValueError, match=r"n_tokens=100,000.*25,600 tokens.*rows of 64"):
+        story_tokens(100_000, 64)
+    for context in (257, 1, 0):
+        with pytest.raises(ValueError, match=f"context={context}.*samples of 256"):
+            story_tokens(1000, context)
+    with pytest.raises(ValueError, match="n_tokens=0"):
+        story_tokens(0)
+
+
+def test_packing_is_lossless_and_compact(tmp_path):
+    """Zipf-distributed ids, the hardest case: within 15% of their entropy."""
+    weights = 1 / np.arange(10, 5010)
+    p = weights / weights.sum()
+    samples = np.random.default_rng(0).choice(5000, size=(400, 255), p=p)
+    text.pack_stories(samples, tmp_path / "packed")
+    assert np.array_equal(text.shipped_stories(tmp_path / "packed"), samples)
+    entropy = -(p * np.log2(p)).sum()
+    assert 8 * (tmp_path / "packed").stat().st_size / samples.size < 1.15 * entropy
+
+
+@pytest.mark.parametrize("samples", [np.array([[70_000]]), np.array([[-1]]), np.array([1]), np.zeros((0, 5), int)])
+def test_packing_refuses_what_does_not_fit(samples, tmp_path):
+    with pytest.raises(ValueError, match="samples must be"):
+        text.pack_stories(samples, tmp_path / "packed")
+
+
+# ---- files
+
+
+def expected_ids(model, documents):
+    return [i for d in documents for i in [*model.tokenizer(d)["input_ids"], model.tokenizer.eos_token_id]]
+
+
+def assert_rows_hold(rows, model, documents, context):
+    ids = expected_ids(model, documents)
+    assert (rows[:, 0] == model.tokenizer.bos_token_id).all()
+    assert rows.shape[1] == context and rows.dtype == torch.int64
+    assert rows[:, 1:].flatten().tolist() == ids[: rows[:, 1:].numel()]
+
+
+def written(path, documents):
+    if ".jsonl" in path.name:
+        content = "\n".join(json.dumps({"text": d, "id": i}) for i, d in enumerate(documents)) + "\n\n"
+    else:
+        content = f"\n{END}\n".join(documents) + "\n"
+    opener = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
+    with opener(path, "wt", encoding="utf-8") as file:
+        file.write(content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.xz", "a.txt.gz", "a.jsonl", "a.jsonl.gz", "no_suffix"])
+def test_every_kind_of_file(name, model, tmp_path):
+    rows = text_tokens(written(tmp_path / name, TALES), model, 32)
+    assert_rows_hold(rows, model, TALES, 32)
+    assert len(rows) == len(expected_ids(model, TALES)) // 31
+
+
+def test_documents_keep_their_blank_lines(model, tmp_path):
+    rows = text_tokens(written(tmp_path / "a.txt", TALES[:1]), model, 4)
+    assert "\n\nIt ran" in model.tokenizer.decode(rows[:, 1:].flatten())
+
+
+def test_limit_counts_tokens_with_the_beginnings(model, tmp_path):
+    path = str(written(tmp_path / "a.txt", TALES))
+    assert text_tokens(path, model, 32, limit=96).shape == (3, 32)
+    assert text_tokens(path, model, 32, limit=127).shape == (3, 32)
+    assert torch.equal(text_tokens(path, model, 32, limit=32), text_tokens(path, model, 32)[:1])
+
+
+@pytest.mark.parametrize("piece", [1, 30, 100])
+def test_long_documents_are_read_in_pieces_that_do_not_show(piece, model, tmp_path, monkeypatch):
+    path = written(tmp_path / "a.txt", ["\n\n".join(TALES), "Short.", "A line\n  \n indented \n\n\nand more.\n" * 9])
+    whole = text_tokens(path, model, 16)
+    monkeypatch.setattr(text, "PIECE", piece)
+    assert len(list(text._file_pieces(path))) > 3
+    assert torch.equal(text_tokens(path, model, 16), whole)
+
+
+def test_reading_stops_at_the_limit(model, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes((f"{TALES[0]}{END}" * 2000).encode() + b"\n" + b"line\n" * 100_000 + b"\xff\xff")  # never reached
+    assert text_tokens(path, model, 32, limit=64).shape == (2, 32)
+
+
+def test_file_errors(model, tmp_path):
+    path = written(tmp_path / "a.txt", TALES[:1])
+    for missing in (tmp_path / "b.txt", "b.txt", "./b", "folder/b.jsonl.gz"):
+        with pytest.raises(FileNotFoundError, match="path_or_dataset=.*there is no such file"):
+            text_tokens(missing, model, 16)
+    with pytest.raises(FileNotFoundError, match="there is no such file"):  # a Path is no name on the hub
+        text_tokens(tmp_path.relative_to(tmp_path.parent) / "stories", model, 16, limit=64)
+    with pytest.raises(FileNotFoundError, match="my/own/stories"):  # nor can this be one
+        text_tokens("my/own/stories", model, 16, limit=64)
+    with pytest.raises(ValueError, match="limit=15.*context=16"):
+        text_tokens(path, model, 16, limit=15)
+    for context in (1, 257):
+        with pytest.raises(ValueError, match=f"context={context}.*2 to 256"):
+            text_tokens(path, model, context)
+    with pytest.raises(ValueError, match="holds only .* tokens; a row takes 255"):
+        text_tokens(path, model, 256)
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(ValueError, match="holds only 0 tokens"):
+        text_tokens(tmp_path / "empty.txt", model, 16)
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00" * 99)
+    with pytest.raises(ValueError, match="not UTF-8"):
+        text_tokens(tmp_path / "binary.txt", model, 16)
+    with pytest.raises(ValueError, match="no tokenizer"):
+        text_tokens(path, SimpleNamespace(tokenizer=None, cfg=model.cfg), 16)
+
+
+@pytest.mark.parametrize("line", ["not json", '{"story": "a"}', '["a"]'])
+def test_bad_json_lines_are_named(line, model, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n' + line + "\n")
+    with pytest.raises(ValueError, match='line 2.*"text"'):
+        text_tokens(tmp_path / "a.jsonl", model, 16)
+
+
+@pytest.mark.parametrize("value", ["null", "5", '["a"]'])
+def test_text_that_is_no_string_is_named(value, model, tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": ' + value + "}\n")
+    with pytest.raises(ValueError, match=r'a.jsonl.*line 2: "text" is .*must be a string'):
+        text_tokens(tmp_path / "a.jsonl", model, 16)
+    fake_datasets(monkeypatch, lambda name, **options: [{"text": "fine"}, {"text": json.loads(value)}])
+    with pytest.raises(ValueError, match=r"path_or_dataset='some/thing', row 1: \"text\" is "):
+        text_tokens("some/thing", model, 32, limit=96)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_damaged_archives_are_named_with_the_fix(suffix, model, tmp_path):
+    whole = written(tmp_path / f"a.txt{suffix}", TALES).read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    for content in (b"plain text", whole[: len(whole) // 2], bytes(flipped)):
+        (tmp_path / f"b.txt{suffix}").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"b.txt{suffix}' is no complete {suffix} file .*again"):
+            text_tokens(tmp_path / f"b.txt{suffix}", model, 16)
+
+
+def test_nothing_is_warned_or_left_on_the_screen(model, tmp_path, recwarn, caplog):
+    text_tokens(written(tmp_path / "a.txt", TALES * 5), model, 16)  # longer than the model's context, on purpose
+    assert not recwarn.list and not caplog.records
+
+
+# ---- data sets
+
+
+def fake_datasets(monkeypatch, load_dataset):
+    monkeypatch.setattr(hub, "reachable", lambda: True)
+    monkeypatch.setitem(
+        sys.modules,
+        "datasets",
+        SimpleNamespace(load_dataset=load_dataset, config=SimpleNamespace(HF_HUB_OFFLINE=False)),
+    )
+
+
+def test_hub_data_set_is_streamed_and_no_further_than_needed(model, monkeypatch):
+    asked, taken = [], []
+
+    def load_dataset(name, **options):
+        asked.append((name, options))
+        return ({"text": tale, "other": taken.append(tale)} for tale in TALES)
+
+    fake_datasets(monkeypatch, load_dataset)
+    rows = text_tokens("roneneldan/TinyStories", model, 32, limit=96)
+    assert asked == [("roneneldan/TinyStories", {"split": "train", "streaming": True})]
+    assert_rows_hold(rows, model, TALES, 32)
+    assert rows.shape == (3, 32) and len(taken) < 10
+
+
+@pytest.mark.parametrize("rows, found", [([], "nothing"), ([{"story": "a", "id": 1}], "'story', 'id'")])
+def test_data_set_without_text(rows, found, model, monkeypatch):
+    fake_datasets(monkeypatch, lambda name, **options: rows)
+    with pytest.raises(ValueError, match=f'column "text", found .*{found}'):
+        text_tokens("someone/something", model, 32, limit=96)
+
+
+def test_data_set_needs_a_limit(model):
+    with pytest.raises(ValueError, match="limit=None.*roneneldan/TinyStories.*no such local file or folder"):
+        text_tokens("roneneldan/TinyStories", model, 32)
+
+
+def test_a_name_that_nobody_knows_and_an_empty_folder(model, monkeypatch, tmp_path):
+    def load_dataset(name, **options):
+        raise FileNotFoundError("Dataset doesn't exist")
+
+    fake_datasets(monkeypatch, load_dataset)
+    with pytest.raises(FileNotFoundError, match="'data/stories': there is no such local file .* no data set"):
+        text_tokens("data/stories", model, 32, limit=96)
+    with pytest.raises(FileNotFoundError, match=r"is a folder without data.*\.jsonl"):
+        text_tokens(tmp_path, model, 32, limit=96)
+
+
+def test_local_folder_is_read_with_datasets(model, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "data").mkdir()
+    written(tmp_path / "data" / "train.jsonl", TALES)
+    rows = text_tokens(str(tmp_path / "data"), model, 32, limit=320)
+    assert rows.shape == (10, 32)
+    assert_rows_hold(rows, model, TALES, 32)
+
+
+def test_hub_name_offline_says_what_works_instead(model, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setattr(hub, "reachable", lambda: False)
+    says = "TinyStories.*hub.*cannot be reached.*no such local folder.*story_tokens.*local text file"
+    with pytest.raises(ConnectionError, match=says):
+        text_tokens("roneneldan/TinyStories", model, 32, limit=1000)
+
+
+def test_datasets_missing(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r"sae-tutorial\[hub\]"):
+        text_tokens("roneneldan/TinyStories", model, 32, limit=1000)

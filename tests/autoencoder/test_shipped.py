@@ -1,0 +1,40 @@
+"""The shipped SAEs: the round trip on disk, and the promises of their cards."""
+
+import pytest
+import torch
+from synthetic import make
+from torch.testing import assert_close
+
+from sae_tutorial import evaluate, load_language_model
+from sae_tutorial.autoencoder.shipped import FOLDER, HOOK, RULES, pack, reference_sae, text_for_training, unpack
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_pack_keeps_the_function_up_to_fp16(rule, tmp_path):
+    sae = make(rule, d_sae=24)
+    pack(sae, tmp_path)
+    again = unpack(tmp_path)
+    x = 1 + 3 * torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    assert again.W_dec.dtype == torch.float32
+    assert_close(again.affinities(x), sae.affinities(x), rtol=1e-2, atol=1e-2)
+    same = (again.encode(x).to_dense() > 0) == (sae.encode(x).to_dense() > 0)
+    assert same.float().mean() > 0.99
+    assert_close(again.state_dict()["threshold"], sae.state_dict()["threshold"], rtol=0, atol=0)
+
+
+def test_unknown_rule_is_named():
+    with pytest.raises(ValueError, match="'topk'"):
+        reference_sae("topk")
+
+
+def test_all_fit_into_twelve_megabytes():
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 12e6
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_they_do_what_the_bars_ask(rule):
+    """On 64 of the 256 rows that they were not trained on and that the cards are about."""
+    sae, model = reference_sae(rule), load_language_model("stories")
+    found = evaluate(sae, model, text_for_training()[1][::4], HOOK, progress=False)
+    assert found.recovered > 0.985 and abs(found.l0 - 32) < 0.05 * 32
+    assert sae.config.d_sae == 4096 and sae.config.rule == rule

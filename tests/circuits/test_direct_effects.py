@@ -1,0 +1,81 @@
+import pytest
+import torch
+
+from sae_tutorial import load_language_model
+from sae_tutorial.circuits import direct_effects as evidence
+from sae_tutorial.circuits import ioi, patching
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_language_model("stories")
+
+
+@pytest.fixture(scope="module")
+def sentences(model):
+    return ioi.ioi_sentences(model, 6, seed=2)
+
+
+def test_shares_add_up_to_the_logit_difference(model, sentences):
+    writes = evidence.direct_writes(model, sentences)
+    assert writes.heads.shape[:3] == (4, 8, 6) and writes.mlps.shape[:2] == (4, 6) and writes.stream.shape[:2] == (5, 6)
+    pair = (model, sentences.io, sentences.wrong)
+    constant = model.b_U[sentences.io] - model.b_U[sentences.wrong]
+    whole = ioi.logit_difference(ioi.end_logits(model, sentences), sentences)
+    assert torch.allclose(evidence.towards(writes.stream[-1], *pair) + constant.mean(), whole.mean(), atol=1e-3)
+    scale = patching.activations(model, sentences, ["ln_final.hook_scale"])["ln_final.hook_scale"]
+    bias = (model.b_O - model.b_O.mean(-1, keepdim=True)).sum(0) / ioi.at(scale, sentences.positions["END"])
+    parts = writes.heads.sum((0, 1)) + writes.mlps.sum(0) + writes.stream[0] + bias
+    assert torch.allclose(parts, writes.stream[-1], atol=1e-3)
+
+
+def test_towards_takes_the_mean_of_several_names(model, sentences):
+    writes = evidence.direct_writes(model, sentences)
+    absent = ioi.absent_names(sentences, ioi.name_ids(model))
+    several = evidence.towards(writes.mlps, model, sentences.io, absent)
+    one_by_one = [evidence.towards(writes.mlps, model, sentences.io, absent[:, i]) for i in range(absent.shape[1])]
+    assert torch.allclose(several, torch.stack(one_by_one).mean(0), atol=1e-4)
+
+
+def test_hooks_are_seen(model, sentences):
+    own = patching.activations(model, sentences, ["blocks.3.attn.hook_z"])
+    zeros = {name: torch.zeros_like(acts) for name, acts in own.items()}
+    silent = patching.patch_hooks([patching.head_site("z", (3, 0))], zeros)
+    assert evidence.direct_writes(model, sentences, silent).heads[3, 0].abs().max() < 1e-5
+    assert evidence.direct_writes(model, sentences).heads[3, 0].abs().max() > 0.1
+
+
+def test_attention_is_read_between_roles(model, sentences):
+    found = evidence.attention_between(model, sentences, "END", ["IO", "S2"])
+    name = "blocks.1.attn.hook_pattern"
+    pattern = patching.activations(model, sentences, [name])[name]
+    by_hand = [pattern[i, 2, sentences.positions["END"][i], sentences.positions["S2"][i]] for i in range(6)]
+    assert found["S2"].shape == (4, 8) and found["S2"][1, 2] == pytest.approx(
+        float(torch.stack(by_hand).mean()), abs=1e-5
+    )
+
+
+def test_rank_of_a_name_in_what_a_head_would_say(model, sentences):
+    names = ioi.name_ids(model)
+    ranks = evidence.rank_among_names(model, sentences, "IO", sentences.io, names)
+    assert ranks.shape == (4, 8, 6) and ranks.min() >= 0 and ranks.max() <= len(names) - 1
+    name = "blocks.3.ln1.hook_normalized"
+    x = ioi.at(patching.activations(model, sentences, [name])[name], sentences.positions["IO"])
+    logits = ((x @ model.W_V[3, 0] + model.b_V[3, 0]) @ model.W_O[3, 0]) @ model.W_U[:, names]
+    place = (names == sentences.io[:, None]).int().argmax(1)
+    by_hand = (logits > logits.gather(1, place[:, None]) + 1e-5).sum(1)
+    assert torch.equal(ranks[3, 0], by_hand.float())
+
+
+def test_absent_names_and_lead(model, sentences):
+    names = ioi.name_ids(model)
+    absent = ioi.absent_names(sentences, names)
+    assert absent.shape == (6, len(names) - 2)
+    for i in range(6):
+        assert int(sentences.io[i]) not in absent[i] and int(sentences.wrong[i]) not in absent[i]
+    logits = torch.zeros(6, model.cfg.d_vocab)
+    logits[torch.arange(6), sentences.io] = 3
+    logits[torch.arange(6), sentences.wrong] = 100  # is not asked
+    assert torch.allclose(ioi.lead(logits, sentences, names), torch.full((6,), 3.0))
+    with pytest.raises(ValueError, match="ask about two of them"):
+        ioi.absent_names(sentences, names[:5])

@@ -1,0 +1,154 @@
+"""Edges against the model's own forward pass, against path patching, and against a circuit that is known."""
+
+import pytest
+import torch
+
+from sae_tutorial import load_language_model
+from sae_tutorial.circuits import edges as finding
+from sae_tutorial.circuits import ioi, patching
+
+HEADS = 8
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_language_model("stories")
+
+
+@pytest.fixture(scope="module")
+def clean(model):
+    return ioi.ioi_sentences(model, 4, seed=3)
+
+
+@pytest.fixture(scope="module")
+def other(model, clean):
+    return ioi.counterfactual(model, clean, "abc")
+
+
+def difference(sentences):
+    return lambda logits: ioi.logit_difference(logits, sentences)
+
+
+def test_every_sender_is_heard_by_what_stands_behind_it(model):
+    graph = finding.wiring(model)
+    assert len(graph.senders) == 1 + 4 * 9 and len(graph.receivers) == 4 * 25 + 1
+    assert graph.allowed.shape == (37, 101) and graph.allowed[:, -1].all()
+    heard_by = {
+        name: {graph.receivers[i] for i in row.nonzero().flatten()} for name, row in zip(graph.senders, graph.allowed)
+    }
+    assert "0.0 q" not in heard_by["0.3"] and {"mlp 0", "1.0 q", "3.7 v", "logits"} <= heard_by["0.3"]
+    assert heard_by["mlp 3"] == {"logits"} and heard_by["3.1"] == {"mlp 3", "logits"}
+    assert graph.senders[graph.sender((2, 5))] == "2.5"
+    assert [graph.receivers[i] for i in range(101)[graph.columns(1, "k")]] == [f"1.{h} k" for h in range(HEADS)]
+    assert graph.senders[graph.sender_of(graph.receivers.index("2.5 v"))] == "2.5"
+    assert graph.sender_of(100) is None
+
+
+def test_all_edges_are_the_model_and_no_edges_the_other_sentence(model, clean, other):
+    counterfactual = finding.run_apart(model, other)
+    assert torch.allclose(finding.run_apart(model, clean).logits, ioi.end_logits(model, clean), atol=1e-3)
+    every = finding.wiring(model).allowed.float()
+    assert torch.allclose(
+        finding.edge_logits(model, clean, counterfactual, every), ioi.end_logits(model, clean), atol=1e-3
+    )
+    none = finding.edge_logits(model, clean, counterfactual, torch.zeros_like(every))
+    assert torch.allclose(none, ioi.end_logits(model, other), atol=1e-3)
+
+
+@pytest.mark.parametrize("part", ["q", "k", "v"])
+def test_an_edge_between_heads_is_path_patching_with_mlps_held(model, clean, other, part):
+    sender, receiver = (0, 2), (2, 5)
+    graph, site = finding.wiring(model), patching.head_site(part, receiver)
+    path = patching.path_patch(model, clean, other, [sender], [site], difference(clean), freeze_mlps=True)[0]
+    keep = graph.allowed.float()
+    keep[graph.sender(sender), graph.receivers.index(f"2.5 {part}")] = 0
+    edge = difference(clean)(finding.edge_logits(model, clean, finding.run_apart(model, other), keep))
+    assert torch.allclose(edge, path, atol=2e-3)
+
+
+def test_what_is_known_already_need_not_be_computed_again(model, clean, other):
+    graph, own, counterfactual = finding.wiring(model), finding.run_apart(model, clean), finding.run_apart(model, other)
+    keep = graph.allowed.float()
+    keep[graph.sender((1, 2)), graph.columns(3, "v")] = 0
+    slow = finding.edge_logits(model, clean, counterfactual, keep)
+    for first in (0, graph.before(2), graph.before(3)):
+        assert torch.allclose(
+            finding.edge_logits(model, clean, counterfactual, keep, own.said[:first]), slow, atol=1e-4
+        )
+
+
+def test_edge_attribution_is_the_effect_of_a_small_step(model, clean, other):
+    """An edge removed by a hundredth changes the metric by a hundredth of its score."""
+    graph, counterfactual, metric = finding.wiring(model), finding.run_apart(model, other), difference(clean)
+    scores = finding.edge_attribution(model, clean, other, metric)
+    assert scores.shape == graph.allowed.shape and (scores[~graph.allowed] == 0).all()
+    keep, step = graph.allowed.float(), 0.01
+    for edge in scores.abs().flatten().topk(3).indices.tolist():
+        sender, receiver = divmod(edge, len(graph.receivers))
+        ends = []
+        for sign in (1, -1):
+            moved = keep.clone()
+            moved[sender, receiver] -= sign * step
+            ends.append(metric(finding.edge_logits(model, clean, counterfactual, moved)).double().mean())
+        found = (ends[0] - ends[1]) / (2 * step)
+        assert found == pytest.approx(float(scores[sender, receiver]), rel=0.05, abs=0.02)
+
+
+def test_greedy_removal_keeps_the_one_edge_that_counts(model, clean, other):
+    """If only the last MLP's own voice counts, everything else goes, and the edges in front of nobody go untested."""
+    graph = finding.wiring(model)
+    own, counterfactual = finding.run_apart(model, clean), finding.run_apart(model, other)
+    keep = torch.zeros_like(graph.allowed).float()
+    keep[-1, -1] = 1
+    target = finding.edge_logits(model, clean, counterfactual, keep, own.said)  # all but one edge removed
+
+    def damage(logits):
+        return (logits - target).square().mean()
+
+    far = float(damage(ioi.end_logits(model, clean)))
+    kept = finding.greedy_removal(model, clean, other, damage, threshold=1e-6)
+    assert far > 0.1 and kept[-1, -1]
+    assert float(damage(finding.edge_logits(model, clean, counterfactual, kept.float()))) < far / 10
+
+
+def test_a_higher_threshold_leaves_fewer_edges(model, clean, other):
+    log_p = ioi.end_logits(model, clean).log_softmax(-1)
+
+    def damage(logits):
+        return (log_p.exp() * (log_p - logits.log_softmax(-1))).sum(-1).mean()
+
+    few = finding.greedy_removal(
+        model, clean[:2], other[:2], lambda x: (log_p[:2].exp() * (log_p[:2] - x.log_softmax(-1))).sum(-1).mean(), 2.0
+    )
+    assert few.sum() < finding.wiring(model).allowed.sum() / 10
+    with pytest.raises(ValueError, match="threshold=0"):
+        finding.greedy_removal(model, clean, other, damage, 0)
+
+
+def test_head_scores_take_the_largest_edge(model):
+    graph = finding.wiring(model)
+    edges = torch.zeros(37, 101)
+    edges[graph.sender((1, 1)), [3, 50]] = torch.tensor([0.5, -2.0])
+    assert finding.head_scores(graph, edges, [(0, 0), (1, 1)]).tolist() == [0, 2]
+    assert finding.head_scores(graph, edges != 0, [(0, 0), (1, 1)]).tolist() == [0, 1]
+
+
+def test_roc():
+    best = finding.roc(torch.tensor([3.0, 2.0, 1.0, 0.0]), [True, True, False, False])
+    assert best.area == 1 and best.right[0] == best.wrong[0] == 0 and best.right[-1] == best.wrong[-1] == 1
+    assert finding.roc(torch.tensor([0.0, 1.0]), [True, False]).area == 0
+    assert finding.roc(torch.zeros(6), [True, False] * 3).area == 0.5  # ties: chance
+    scores, members = torch.rand(40, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3 == 0
+    pairs = (scores[members][:, None] > scores[~members][None]).float().mean()
+    assert finding.roc(scores, members).area == pytest.approx(float(pairs), abs=1e-6)
+    with pytest.raises(ValueError, match="0 of 2"):
+        finding.roc(torch.zeros(2), [False, False])
+
+
+def test_another_architecture_is_refused(model):
+    class Other:
+        class cfg:
+            act_fn = "silu"
+
+    with pytest.raises(ValueError, match="act_fn='silu'"):
+        finding.wiring(Other)

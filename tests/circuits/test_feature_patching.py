@@ -1,0 +1,203 @@
+"""Patching with features: each fast computation against a slow and direct one."""
+
+import math
+
+import pytest
+import torch
+
+from sae_tutorial import load_language_model
+from sae_tutorial.autoencoder.shipped import HOOK, reference_sae
+from sae_tutorial.circuits import ioi, patching
+from sae_tutorial.circuits.feature_order import Stages, over_sentences, paired_ratio, remove_greedily, thin_out, worth
+from sae_tutorial.circuits.feature_patching import Dictionary, Edit, behind, divergence, loss_towards
+from sae_tutorial.evaluation.ground_truth import random_directions
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_language_model("stories")
+
+
+@pytest.fixture(scope="module")
+def setting(model):
+    sentences = ioi.ioi_sentences(model, 6, seed=1)
+    other = ioi.counterfactual(model, sentences, "other_io")
+    x, y = (patching.activations(model, s, [HOOK])[HOOK] for s in (sentences, other))
+    return sentences, other, x, y
+
+
+@pytest.fixture(scope="module")
+def axes(setting):
+    _, _, x, _ = setting
+    frame = torch.linalg.qr(torch.randn(x.shape[-1], x.shape[-1], generator=torch.Generator().manual_seed(0))).Q
+    return frame, x.flatten(0, 1).mean(0)
+
+
+@pytest.fixture(scope="module")
+def sae_dictionary():
+    return Dictionary.of_sae("reference", reference_sae("mutual_choice"))
+
+
+def test_what_lies_behind_equals_the_whole_model(model, setting):
+    sentences, _, x, y = setting
+    with torch.no_grad():
+        fast = behind(model, sentences, HOOK)(y)
+    slow = ioi.end_logits(model, sentences, [(HOOK, lambda acts, hook: y)])
+    assert torch.allclose(fast, slow, atol=1e-3)
+    assert torch.equal(x, patching.activations(model, sentences, [HOOK])[HOOK])  # nothing was changed in place
+
+
+def test_only_the_residual_stream_behind_a_block_is_patched(model, setting):
+    with pytest.raises(ValueError, match=r"hook_name='blocks.1.hook_mlp_out': features are patched"):
+        behind(model, setting[0], "blocks.1.hook_mlp_out")
+    with pytest.raises(ValueError, match="is not a hook of this model"):
+        behind(model, setting[0], "blocks.9.hook_resid_post")
+
+
+def test_divergence_is_the_kl_of_target_and_patched():
+    logits, target = torch.randn(3, 7), torch.randn(3, 7)
+    p, q = target.softmax(-1), logits.softmax(-1)
+    assert torch.allclose(divergence(logits, target), (p * (p / q).log()).sum(-1), atol=1e-6)
+    assert divergence(target, target).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["axes", "non-negative", "sae"])
+def test_a_patch_is_the_formula_token_by_token(setting, axes, sae_dictionary, kind):
+    sentences, _, x, y = setting
+    dictionary = {
+        "axes": Dictionary.of_axes("a", *axes),
+        "non-negative": Dictionary.of_axes("n", *axes, non_negative=True),
+        "sae": sae_dictionary,
+    }[kind]
+    edit = Edit.towards(dictionary, x, y, sentences)
+    chosen = edit.used.any(0, keepdim=True) & (torch.arange(edit.changes.shape[-1]) % 3 == 0)
+    fast = edit.patched(chosen)
+    for b in range(2):
+        for p in range(int(sentences.positions["END"][b]) + 1):
+            own, new = dictionary.encode(x[b, p][None])[0], dictionary.encode(y[b, p][None])[0]
+            slow = x[b, p].clone()
+            for j in chosen[0].nonzero()[:, 0].tolist():
+                slow += (new[j] - own[j]) * dictionary.directions[j]
+            assert torch.allclose(fast[b, p], slow, atol=1e-4)
+        after = int(sentences.positions["END"][b]) + 1
+        assert torch.equal(fast[b, after:], x[b, after:])
+        size = (fast[b, 1:after] - x[b, 1:after]).norm(dim=-1).mean()
+        assert torch.allclose(edit.magnitude(chosen)[b], size, atol=1e-5)
+
+
+def test_all_axes_together_are_the_other_sentence(model, setting, axes):
+    sentences, other, x, y = setting
+    edit = Edit.towards(Dictionary.of_axes("a", *axes), x, y, sentences)
+    assert loss_towards(model, sentences, other, HOOK)(edit.patched(edit.used)).abs().max() < 1e-3
+
+
+def test_reconstructions(setting, axes, sae_dictionary):
+    x = setting[2].flatten(0, 1)
+    for non_negative in (False, True):
+        assert torch.allclose(Dictionary.of_axes("a", *axes, non_negative=non_negative).reconstruct(x), x, atol=1e-3)
+    with torch.no_grad():
+        assert torch.allclose(sae_dictionary.reconstruct(x), reference_sae("mutual_choice")(x), atol=1e-3)
+
+
+def toy(B=3, P=2, F=6, D=4):
+    """A loss whose worths are known: squared distance from a target that a few features reach."""
+    generator = torch.Generator().manual_seed(3)
+    x, changes = torch.randn(B, P, D, generator=generator), torch.randn(B, P, F, generator=generator)
+    edit = Edit(x, changes, random_directions(F, D), torch.full((B,), P))
+    target = edit.patched(torch.ones(1, F, dtype=torch.bool))
+    return edit, lambda acts: (acts - target).square().sum((1, 2))
+
+
+def test_worths_of_all_features_sum_to_what_they_achieve():
+    """Integrated gradients are complete, and for a square one point halfway is exact."""
+    edit, loss = toy()
+    everything = edit.used
+    achieved = loss(edit.x) - loss(edit.patched(everything))
+    for points in (1, 5):
+        assert torch.allclose(worth(edit, loss, everything, points).sum(1), achieved, rtol=1e-4)
+
+
+def test_worth_is_the_derivative_written_out(model, setting, axes):
+    sentences, other, x, y = setting
+    edit, loss = (
+        Edit.towards(Dictionary.of_axes("a", *axes), x, y, sentences),
+        loss_towards(model, sentences, other, HOOK),
+    )
+    got = worth(edit, loss, edit.used)
+    middle = edit.x + 0.5 * edit.added(edit.used)
+    for j in (0, 17):
+        step = 1e-2 * edit.changes[..., j, None] * edit.directions[j]
+        with torch.no_grad():
+            slow = (loss(middle - step) - loss(middle + step)) / 2e-2
+        assert torch.allclose(got[:, j], slow, atol=2e-2, rtol=0.05)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_thinning_out(shared):
+    edit, loss = toy()
+    stages = thin_out(edit, loss, [9, 4, 2, 1, 0], shared)
+    assert stages.sizes.tolist() == [6, 4, 2, 1, 0]
+    for earlier, later in zip(stages.chosen, stages.chosen[1:]):
+        assert (later <= earlier).all()  # who has left stays away
+    assert stages.chosen[0].shape[0] == (1 if shared else 3)
+    for chosen, kl, size in zip(stages.chosen, stages.loss, stages.magnitude):
+        assert torch.allclose(kl, loss(edit.patched(chosen)))
+        assert torch.allclose(size, edit.magnitude(chosen))
+
+
+def test_thinning_out_keeps_the_feature_that_matters():
+    edit, _ = toy()
+    alone = torch.zeros(1, 6, dtype=torch.bool)
+    alone[0, 4] = True
+    target = edit.patched(alone)
+    loss = lambda acts: (acts - target).square().sum((1, 2))  # noqa: E731
+    for shared in (True, False):
+        assert thin_out(edit, loss, [3, 1, 0], shared).chosen[2].nonzero()[:, 1].unique().tolist() == [4]
+
+
+def test_greedy_removal_is_the_loop_of_the_paper():
+    edit, loss = toy()
+    thresholds = [1e-3, 0.5, 3.0]
+    got = remove_greedily(edit, loss, thresholds, seed=5)
+    generator = torch.Generator().manual_seed(5)
+    left, before, sizes = list(range(6)), 0.0, [6]
+
+    def kl(features):
+        chosen = torch.zeros(1, 6, dtype=torch.bool)
+        chosen[0, features] = True
+        return float(loss(edit.patched(chosen)).mean())
+
+    for threshold in thresholds:
+        tried = torch.tensor(left)[torch.randperm(len(left), generator=generator)].tolist()
+        for j in tried:
+            now = kl([i for i in left if i != j])
+            if now - before < threshold:
+                left, before = [i for i in left if i != j], now
+        sizes.append(len(left))
+    assert got.sizes.tolist() == sizes
+    assert got.chosen[-1][0].nonzero()[:, 0].tolist() == left
+
+
+def test_halfway_is_read_between_stages():
+    chosen = tuple(torch.arange(8)[None] < n for n in (8, 4, 2, 0))
+    loss = torch.tensor([[1.0, 7.0], [3.0, 7.5], [6.0, 7.8], [8.0, 8.0]])
+    stages = Stages(torch.tensor([8.0, 4, 2, 0]), loss, loss.new_tensor([[4.0, 4], [2, 2], [1, 1], [0, 0]]), chosen)
+    count, size = stages.halfway()
+    assert count[0] == pytest.approx(2 + 2 * 2 / 3) and size[0] == pytest.approx(1 + 2 / 3)
+    assert math.isinf(count[1]) and math.isinf(size[1])
+
+
+def test_intervals_over_sentences():
+    values = torch.randn(2, 400, generator=torch.Generator().manual_seed(0)) + torch.tensor([[0.0], [5.0]])
+    mean, low, high = over_sentences(values)
+    assert torch.allclose(mean, values.mean(1)) and (low < mean).all() and (mean < high).all()
+    half_width = 1.96 * values.std(1) / 20
+    assert torch.allclose(high - low, 2 * half_width, rtol=0.15)
+
+
+def test_paired_ratios_take_infinity():
+    mine, theirs = torch.tensor([1.0, 2.0, math.inf, 2.0, 1.0]), torch.tensor([4.0, 4.0, 4.0, 4.0, math.inf])
+    middle, low, high = paired_ratio(mine, theirs)
+    assert middle == 0.5 and low <= middle <= high
+    assert paired_ratio(torch.full((5,), math.inf), theirs)[0] == math.inf
+    assert paired_ratio(theirs, theirs) == (1.0, 1.0, 1.0)

@@ -1,0 +1,153 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae_tutorial.circuits import heads
+
+
+class Config:
+    n_layers, device = 1, "cpu"
+
+
+class Looking:
+    """A stand-in for a language model whose single layer of heads has the given patterns, whatever it reads."""
+
+    cfg = Config()
+
+    def __init__(self, patterns):
+        self.patterns = patterns  # (heads, positions, positions)
+
+    def run_with_cache(self, tokens, **kwargs):
+        return None, {name: self.patterns.expand(len(tokens), -1, -1, -1) for name in kwargs["names_filter"]}
+
+
+class Elsewhere:
+    """Stands in for a model on another device: what it reads must have been moved there."""
+
+    class cfg:
+        n_layers, device = 1, "meta"
+
+    def run_with_cache(self, tokens, **kwargs):
+        assert tokens.device.type == "meta"
+        return None, {name: torch.empty(len(tokens), 2, *tokens.shape[1:] * 2) for name in kwargs["names_filter"]}
+
+    def run_with_hooks(self, tokens, **kwargs):
+        assert tokens.device.type == "meta"
+        return torch.empty(*tokens.shape, 100, device="meta")
+
+
+def test_tokens_are_moved_to_the_model():
+    """On the meta device tensors have shapes and no numbers; a tensor of the CPU among them is an error."""
+    tokens = heads.repeated_tokens(2, 6, 100, start=0)
+    assert heads.attention_patterns(Elsewhere(), tokens).shape == (1, 2, 2, 13, 13)
+    assert heads.losses_without(Elsewhere(), tokens, [(0, 1)]).device.type == "meta"
+    assert heads.next_token_losses(torch.empty(2, 13, 100, device="meta"), tokens).shape == (2, 12)
+
+
+@pytest.mark.gpu
+def test_heads_are_measured_on_the_gpu_with_tokens_on_the_cpu(model):
+    from sae_tutorial import load_language_model
+
+    tokens = heads.repeated_tokens(2, 8, model.cfg.d_vocab, start=0)
+    on_gpu = load_language_model("stories", device="cuda")
+    ours, theirs = heads.head_scores(on_gpu, tokens).induction, heads.head_scores(model, tokens).induction
+    assert ours.is_cuda and torch.allclose(ours.cpu(), theirs, atol=1e-3)
+    ours, theirs = (heads.losses_without(m, tokens, [(0, 0)]) for m in (on_gpu, model))
+    assert torch.allclose(ours.cpu(), theirs, atol=1e-2)
+
+
+def looking_back(size, offset):
+    """Row i puts all attention on position i - offset, and on position 0 where that does not exist."""
+    pattern = torch.zeros(size, size)
+    for i in range(size):
+        pattern[i, max(i - offset, 0)] = 1
+    return pattern
+
+
+def test_repeated_tokens_repeat_after_a_start_token():
+    tokens = heads.repeated_tokens(3, length=5, vocab_size=100, start=7, seed=1)
+    assert tokens.shape == (3, 11)
+    assert (tokens[:, 0] == 7).all()
+    assert torch.equal(tokens[:, 1:6], tokens[:, 6:])
+    assert torch.equal(tokens, heads.repeated_tokens(3, length=5, vocab_size=100, start=7, seed=1))
+    with pytest.raises(ValueError, match="length=1"):
+        heads.repeated_tokens(3, length=1, vocab_size=100, start=7)
+
+
+def test_scores_are_one_for_the_head_that_each_names_and_zero_for_the_others():
+    length = 6
+    tokens = heads.repeated_tokens(2, length, 100, start=0)
+    size = tokens.shape[1]
+    model = Looking(torch.stack([looking_back(size, offset) for offset in (length - 1, 1, length)]))
+    scores = heads.head_scores(model, tokens)
+    assert scores.induction.tolist() == [[1, 0, 0]]
+    assert scores.previous.tolist() == [[0, 1, 0]]
+    assert scores.duplicate.tolist() == [[0, 0, 1]]
+
+
+def test_a_stripe_must_lie_inside_the_pattern():
+    pattern = torch.eye(4)
+    assert heads.stripe(pattern, offset=0, first=0) == 1
+    for offset, first in ((2, 1), (-1, 1), (1, 4)):
+        with pytest.raises(ValueError, match="offset="):
+            heads.stripe(pattern, offset=offset, first=first)
+
+
+def test_losses_are_those_of_cross_entropy():
+    logits, tokens = torch.randn(2, 5, 11), torch.randint(11, (2, 5))
+    expected = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
+    )
+    assert torch.allclose(heads.next_token_losses(logits, tokens).flatten(), expected, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 6), st.integers(12, 24), st.integers(0, 1000))
+def test_overlap_sees_the_space_and_not_the_basis(d, model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    a, b = torch.randn(2, d, model, generator=generator)
+    mix = torch.eye(d) * 3 + torch.rand(d, d, generator=generator) / d
+    overlap = heads.subspace_overlap(a, b)
+    assert 0 <= overlap <= 1 + 1e-5
+    assert torch.isclose(heads.subspace_overlap(mix @ a, b), overlap, atol=1e-4)
+    assert torch.isclose(heads.subspace_overlap(b, a), overlap, atol=1e-5)
+    assert torch.isclose(heads.subspace_overlap(a, a), torch.tensor(1.0), atol=1e-4)
+
+
+def test_all_overlaps_are_those_of_the_pairs():
+    a, b = torch.randn(3, 4, 16), torch.randn(5, 2, 16)
+    pairs = heads.subspace_overlap(a[:, None].expand(-1, 5, -1, -1), b[None].expand(3, -1, -1, -1))
+    assert torch.allclose(heads.all_overlaps(a, b), pairs, atol=1e-5)
+
+
+def test_overlap_of_known_and_of_random_spaces():
+    eye = torch.eye(8)
+    assert heads.subspace_overlap(eye[:3], eye[3:6]) == 0
+    assert torch.isclose(heads.subspace_overlap(eye[:2], eye[1:3]), torch.tensor(0.5))
+    noise = torch.randn(2, 400, 8, 64, generator=torch.Generator().manual_seed(0))
+    assert heads.subspace_overlap(*noise).mean() == pytest.approx(8 / 64, rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def model():
+    from sae_tutorial import load_language_model
+
+    return load_language_model("stories")
+
+
+def test_patterns_of_the_embedded_model_divide_one(model):
+    tokens = model.to_tokens("Once upon a time there was a")
+    patterns = heads.attention_patterns(model, tokens)
+    assert patterns.shape[:3] == (model.cfg.n_layers, 1, model.cfg.n_heads)
+    assert torch.allclose(patterns.sum(-1), torch.ones(()), atol=1e-4)
+    assert patterns.triu(1).abs().max() == 0
+
+
+def test_silencing_nobody_changes_nothing_and_silencing_all_does(model):
+    tokens = heads.repeated_tokens(2, 8, model.cfg.d_vocab, start=0)
+    intact = heads.losses_without(model, tokens, [])
+    with torch.inference_mode():
+        assert torch.allclose(intact, heads.next_token_losses(model(tokens), tokens), atol=1e-4)
+    everybody = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
+    assert (heads.losses_without(model, tokens, everybody) - intact).abs().max() > 0.01

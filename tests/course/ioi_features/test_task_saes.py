@@ -1,0 +1,64 @@
+"""The autoencoders of notebook 08: shipped, and trained small."""
+
+import pytest
+import torch
+
+from sae_tutorial import ActivationStore, load_language_model, story_tokens
+from sae_tutorial.autoencoder.shipped import HOOK
+from sae_tutorial.circuits import ioi
+from sae_tutorial.course.ioi_features import task_saes
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_language_model("stories")
+
+
+@pytest.fixture(scope="module")
+def store(model):
+    return task_saes.task_store(model, HOOK, story_tokens(1_024, 256)[:4], 12)
+
+
+def test_the_store_holds_text_and_sentences_without_start_marks(model, store):
+    sentences = ioi.ioi_sentences(model, 12, task_saes.SEED)
+    assert len(store) == 4 * 255 + int(sentences.positions["END"].sum())
+    alone = ActivationStore.harvest(model, story_tokens(1_024, 256)[:4], HOOK, progress=False)
+    assert torch.allclose(store.rows(torch.arange(len(alone))), alone.rows(torch.arange(len(alone))), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", task_saes.RECIPES)
+def test_shipped_ones_do_what_their_cards_say(store, name):
+    sae = task_saes.task_sae(name)
+    x = store.rows(torch.arange(1_020))
+    with torch.no_grad():
+        codes, left = sae.encode(x), (x - sae(x)).square().sum() / (x - x.mean(0)).square().sum()
+    card = (task_saes.FOLDER / name / "CARD.md").read_text()
+    fvu, l0 = (float(card.split(f"| {row} | ")[1].split(" ")[0]) for row in ("FVU", "L0"))
+    assert float(left) == pytest.approx(fvu, rel=0.3, abs=0.003)
+    assert float(codes.l0().float().mean()) == pytest.approx(l0, rel=0.2)
+    recipe = task_saes.RECIPES[name].config  # tied weights are no longer tied once the scale is folded in
+    assert (sae.config.rule, sae.config.k) == (recipe["rule"], recipe.get("k"))
+
+
+def test_unknown_names_are_named():
+    with pytest.raises(ValueError, match="name must be one of relu_0.1"):
+        task_saes.task_sae("topk")
+
+
+def test_all_recipes_train(store):
+    runs = task_saes.train_task_saes(store, d_sae=32, steps=4, batch_size=64, k=8)
+    assert list(runs) == list(task_saes.RECIPES)
+    assert all(int(run.sae.tokens_seen) == 256 for run in runs.values())
+
+
+def test_alpha_is_the_same_price_in_the_units_of_the_paper(store):
+    """Ours is their loss, divided by the variance: checked on the gradient of both with respect to the codes."""
+    l1, D = 0.03, store.d_in
+    x = store.rows(torch.arange(50))
+    raw = (x - store.mean).requires_grad_(False)
+    codes = torch.rand(50, 7, requires_grad=True)  # in raw units
+    W = torch.nn.functional.normalize(torch.randn(7, D, generator=torch.Generator().manual_seed(0)), dim=1)
+    theirs = (raw - codes @ W).square().mean() + task_saes.alpha(l1, store.scale, D) * codes.sum(1).mean()
+    u, z = raw / store.scale, codes / store.scale
+    ours = (u - z @ W).square().mean() + l1 * z.sum() / (50 * D**0.5)  # E|u|² = D, so the norm is sqrt(D)
+    assert torch.allclose(theirs / store.scale**2, ours, rtol=1e-4)

@@ -1,0 +1,82 @@
+"""Every check of notebook 05: the stub, the solution, and the mistakes that learners make."""
+
+import numpy as np
+import pytest
+import torch
+
+from sae_tutorial.course.sparse_allocation import exercises as ex
+
+SOLUTIONS = {
+    ex.check_top_k: ex.solution_top_k,
+    ex.check_greedy_token: ex.solution_greedy_token,
+    ex.check_zipf_shares: ex.solution_zipf_shares,
+    ex.check_threshold: ex.solution_threshold,
+    ex.check_difference: ex.solution_difference,
+}
+
+
+@pytest.mark.parametrize("check", SOLUTIONS, ids=lambda check: check.__name__)
+def test_solution_passes_and_stub_is_not_an_error(check):
+    assert check(SOLUTIONS[check]).passed, check(SOLUTIONS[check]).message
+    for stub in (None, lambda *_: None):
+        verdict = check(stub)
+        assert not verdict.passed and "not answered yet" in verdict.message
+
+
+def zipf_from_zero(n_features, n_matches, exponent, offset):
+    weights = (torch.arange(n_features).double() + offset) ** -exponent
+    return n_matches * weights / weights.sum()
+
+
+def mean_of_weakest(batches, k):
+    return sum(float(b.flatten().topk(k * len(b)).values[-1]) for b in batches) / len(batches)
+
+
+def unpaired(ours, theirs):
+    half = 4.3027 * np.sqrt(np.var(ours, ddof=1) / 3 + np.var(theirs, ddof=1) / 3)
+    mean = np.mean(ours) - np.mean(theirs)
+    return mean, mean - half, mean + half
+
+
+def many_seeds(ours, theirs):
+    d = np.array(ours) - np.array(theirs)
+    half = 1.96 * d.std(ddof=1) / len(d) ** 0.5
+    return d.mean(), d.mean() - half, d.mean() + half
+
+
+@pytest.mark.parametrize(
+    ("check", "wrong", "says"),
+    [
+        (ex.check_top_k, lambda a, k: a.topk(k, dim=1).values, "(6, 2)"),
+        (ex.check_top_k, lambda a, k: a * (a >= a.topk(k, dim=1).values[:, -1:]), "negative"),
+        (ex.check_top_k, lambda a, k: ex.solution_top_k(a.T, k).T, "Feature Choice"),
+        (ex.check_top_k, lambda a, k: ex.solution_top_k(a, k + 1), "tokens should have"),
+        (ex.check_top_k, lambda a, k: (ex.solution_top_k(a, k) > 0).float(), "wrong values"),
+        (ex.check_top_k, lambda a, k: ex.solution_top_k(a.flip(1), k), "not its strongest ones"),
+        (ex.check_greedy_token, lambda B, F, k: 1 / B, "Token Choice"),
+        (ex.check_greedy_token, lambda B, F, k: 1.0, "only once"),
+        (ex.check_greedy_token, lambda B, F, k: F / (k * B), "4,096"),
+        (ex.check_zipf_shares, zipf_from_zero, "first rank is 1"),
+        (ex.check_zipf_shares, lambda F, M, s, q: ex.solution_zipf_shares(F, 1, s, q), "hand out 1"),
+        (ex.check_zipf_shares, lambda F, M, s, q: ex.solution_zipf_shares(F, M, 2 * s, q), "60/11"),
+        (ex.check_threshold, mean_of_weakest, "mean of the weakest"),
+        (ex.check_threshold, lambda batches, k: 0.0, "lets in"),
+        (ex.check_difference, lambda a, b: 0.0, "It stopped with TypeError"),
+        (ex.check_difference, lambda a, b: ex.solution_difference(b, a), "wrong sign"),
+        (ex.check_difference, unpaired, "independent"),
+        (ex.check_difference, many_seeds, "4.30"),
+    ],
+)
+def test_mistakes_are_named(check, wrong, says):
+    verdict = check(wrong)
+    assert not verdict.passed
+    assert says in verdict.message and "Hint" in verdict.message
+
+
+def test_half_the_digits_are_enough():
+    verdict = ex.check_zipf_shares(lambda *law: ex.solution_zipf_shares(*law).float())
+    assert verdict, verdict.message
+
+
+def test_the_question_in_brackets_is_answered():
+    assert "1/n_tokens" in ex.check_greedy_token(ex.solution_greedy_token).message

@@ -1,0 +1,61 @@
+import pytest
+
+from sae_tutorial.course.judge import Verdict, judge
+
+
+def check_double(answer):
+    """A small exercise to judge: a function that doubles a number."""
+
+    def doubles_three(double):
+        got = double(3)
+        return None if got == 6 else f"double(3) should be 6, yours gives {got}."
+
+    return judge("Exercise 1", answer, [doubles_three], hint="Add it to itself.", praise="Twice as much.")
+
+
+def stub(x):
+    """YOUR CODE HERE"""
+
+
+def crashes(x):
+    return x["no such key"]
+
+
+@pytest.mark.parametrize("answer", [None, stub])
+def test_a_stub_is_not_answered_yet(answer):
+    verdict = check_double(answer)
+    assert not verdict.passed
+    assert "not answered yet" in verdict.message
+
+
+def test_a_right_answer_passes_with_praise():
+    verdict = check_double(lambda x: x + x)
+    assert verdict and verdict.passed
+    assert repr(verdict) == "✓ Exercise 1: Twice as much."
+
+
+def test_a_wrong_answer_is_told_what_is_wrong_and_gets_the_hint():
+    verdict = check_double(lambda x: x * x)
+    assert not verdict
+    assert "yours gives 9" in repr(verdict)
+    assert "Add it to itself." in repr(verdict)
+
+
+def test_an_exception_ends_in_the_verdict():
+    verdict = check_double(crashes)
+    assert not verdict.passed
+    assert "TypeError" in verdict.message
+
+
+def test_values_false_and_assertions_are_judged_too():
+    def asserts(value):
+        assert value > 0, "It must be positive."
+
+    assert judge("E", 1, [asserts, lambda v: True], hint="h").passed
+    assert "must be positive" in judge("E", -1, [asserts], hint="h").message
+    assert "That is not it." in judge("E", 1, [lambda v: v == 2], hint="h").message
+
+
+def test_a_verdict_does_not_change():
+    with pytest.raises(AttributeError):
+        Verdict(True, "yes").passed = False

@@ -1,0 +1,144 @@
+"""Laws of rank and density: what was put in comes out, and the likelihood tells laws apart."""
+
+import numpy as np
+import pytest
+
+from sae_tutorial.evaluation.density_laws import (
+    FAMILIES,
+    Law,
+    bootstrap,
+    fit_law,
+    gini,
+    misplaced,
+    share_denser,
+    split_counts,
+)
+
+N_TOKENS, F = 60_000, 1500
+TRUE = {
+    "zipf": {"scale": 0.5, "exponent": 0.9},
+    "zipf_mandelbrot": {"scale": 3.0, "exponent": 1.1, "offset": 25.0},
+    "cut_off": {"scale": 0.5, "exponent": 0.6, "cut_off": 600.0},
+    "zipf_mandelbrot_cut_off": {"scale": 1.0, "exponent": 0.7, "offset": 30.0, "cut_off": 1200.0},
+    "log_normal": {"mu": -5.5, "sigma": 1.5},
+}
+
+
+def law(family: str) -> Law:
+    return Law(family, TRUE[family], 0.0, F, N_TOKENS)
+
+
+def counts_from(family: str, seed: int = 0) -> np.ndarray:
+    """Counts of features whose ranks were drawn at random: the population that the likelihood believes in."""
+    rng = np.random.default_rng(seed)
+    density = law(family).density(rng.uniform(0.5, F + 0.5, F))
+    return np.minimum(rng.poisson(density * N_TOKENS), N_TOKENS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_share_denser_is_the_law_read_backwards(family):
+    ranks = np.array([1.0, 2.5, 40.0, 700.0, 1499.0])
+    share = share_denser(family, TRUE[family], F, law(family).density(ranks))
+    assert share * F + 0.5 == pytest.approx(ranks, rel=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fit_finds_the_curve_that_was_put_in(family):
+    counts = counts_from(family)
+    found, ranks = fit_law(counts, N_TOKENS, family), np.array([20, 100, 400, 1000, 1400])
+    assert found.density(ranks) == pytest.approx(law(family).density(ranks), rel=0.2)
+    assert found.r_squared(counts) > 0.98
+
+
+@pytest.mark.parametrize("family", ["zipf", "zipf_mandelbrot", "log_normal"])
+def test_fit_finds_the_parameters(family):
+    """Where nothing can take their place: a cut-off and an offset trade off against the exponent."""
+    found = fit_law(counts_from(family), N_TOKENS, family).parameters
+    for name in ("exponent", "mu", "sigma"):
+        if name in found:
+            assert found[name] == pytest.approx(TRUE[family][name], rel=0.1)
+
+
+@pytest.mark.parametrize("family", ["zipf", "zipf_mandelbrot", "cut_off", "log_normal"])
+def test_aic_prefers_the_law_that_made_the_counts(family):
+    counts = counts_from(family, seed=1)
+    aic = {name: fit_law(counts, N_TOKENS, name).aic for name in FAMILIES}
+    assert aic[family] < min(aic.values()) + 3, aic  # a larger family that holds the true law may be ahead by luck
+    straight = "zipf" if family == "log_normal" else "log_normal"
+    assert aic[straight] > aic[family] + 100
+
+
+def test_larger_families_are_at_least_as_likely():
+    counts = counts_from("cut_off", seed=2)
+    best = {name: fit_law(counts, N_TOKENS, name).log_likelihood for name in FAMILIES}
+    slack = 0.5
+    assert best["zipf"] <= best["zipf_mandelbrot"] + slack <= best["zipf_mandelbrot_cut_off"] + 2 * slack
+    assert best["zipf"] <= best["cut_off"] + slack <= best["zipf_mandelbrot_cut_off"] + 2 * slack
+
+
+def test_features_that_never_fired_do_not_count():
+    counts = counts_from("zipf_mandelbrot")
+    with_dead = np.concatenate([counts, np.zeros(500, dtype=int)])
+    assert fit_law(with_dead, N_TOKENS) == fit_law(counts, N_TOKENS)
+
+
+def test_r_squared_is_that_of_the_ranks_asked_for():
+    exact = np.round(law("zipf_mandelbrot").density(np.arange(1, F + 1)) * N_TOKENS * 1e6).astype(int)
+    there = Law("zipf_mandelbrot", TRUE["zipf_mandelbrot"], 0.0, F, N_TOKENS * 1_000_000)
+    assert there.r_squared(exact) == pytest.approx(1, abs=1e-9)
+    bent = exact.copy()
+    bent[:20] //= 3
+    assert there.r_squared(np.sort(bent)[::-1], (100, 1000)) > there.r_squared(np.sort(bent)[::-1], (1, 1000))
+
+
+def test_bootstrap_spread_is_that_of_fresh_samples():
+    """The point of it: from one dictionary, how much another would differ."""
+    drawn = [fit_law(counts_from("log_normal", seed), N_TOKENS, "log_normal").parameters["mu"] for seed in range(20)]
+    resampled = [b.parameters["mu"] for b in bootstrap(counts_from("log_normal"), N_TOKENS, "log_normal", n=40)]
+    assert np.std(resampled) == pytest.approx(np.std(drawn), rel=0.6)
+    again = [b.parameters["mu"] for b in bootstrap(counts_from("log_normal"), N_TOKENS, "log_normal", n=40)]
+    assert again == resampled
+
+
+def test_split_counts_are_two_halves():
+    counts = np.array([0, 1, 10_000])
+    first, second = split_counts(counts, seed=3)
+    assert (first + second == counts).all() and abs(first[2] - 5000) < 300
+    assert (split_counts(counts, seed=3)[0] == first).all()
+
+
+def test_a_law_misplaces_nothing_at_home():
+    exact = np.round(law("zipf_mandelbrot").density(np.arange(1, F + 1)) * 1e9).astype(int)
+    assert misplaced(law("zipf_mandelbrot"), exact) == pytest.approx(0, abs=1e-6)
+    flat = Law("zipf", {"scale": 1.0, "exponent": 0.0}, 0.0, F, N_TOKENS)
+    quarter = np.array([3] * 20 + [1] * 20)  # uniform gives the rich half 1/2 instead of 3/4
+    assert misplaced(flat, quarter) == pytest.approx(0.25)
+
+
+def test_a_law_is_stretched_to_another_size():
+    ranks, home = np.arange(1, 2 * F + 1), law("zipf_mandelbrot")
+    twice = np.round(home.density((ranks - 0.5) / 2 + 0.5) * 1e9).astype(int)
+    assert misplaced(home, twice) < 1e-6 and misplaced(home, twice, scaled=False) > 0.02
+
+
+def test_gini_of_known_shares():
+    assert gini(np.ones(7)) == pytest.approx(0)
+    assert gini(np.array([0, 0, 0, 1.0])) == pytest.approx(0.75)
+    assert gini(np.array([1.0, 3.0])) == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="not all 0"):
+        gini(np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("counts", "family", "says"),
+    [
+        (np.arange(20), "pareto", "family must be one of zipf"),
+        (np.arange(20) / 3, "zipf", "whole numbers"),
+        (-np.arange(20), "zipf", "0 or more"),
+        (np.arange(5), "zipf", "got 4"),
+        (np.arange(20) * 100, "zipf", "n_tokens must not be below a count"),
+    ],
+)
+def test_what_is_refused(counts, family, says):
+    with pytest.raises(ValueError, match=says):
+        fit_law(counts, 1000, family)

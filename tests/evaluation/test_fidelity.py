@@ -1,0 +1,223 @@
+"""evaluate: every number against its formula, computed the long way round with the model's own hooks."""
+
+import math
+
+import pytest
+import torch
+from tiny_model import BOS, D_MODEL, PAD, rows, tiny_model
+from torch.testing import assert_close
+
+from sae_tutorial import SAEConfig, SparseAutoencoder, evaluate
+from sae_tutorial.evaluation.fidelity import evaluate_many
+
+RESID, MID, MLP, Z = (
+    "blocks.0.hook_resid_post",
+    "blocks.1.hook_resid_mid",
+    "blocks.1.hook_mlp_out",
+    "blocks.1.attn.hook_z",
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("tokenizer"))
+
+
+def an_sae(rule="jumprelu", k=None, d_sae=64, **more):
+    """Random weights that reconstruct a little."""
+    sae = SparseAutoencoder(SAEConfig(D_MODEL, d_sae, rule, k, **more))
+    with torch.no_grad():
+        sae.b_enc.add_(0.1)
+        sae.b_dec.add_(0.05 * torch.arange(len(sae.b_dec)).sin())
+        sae.mean.add_(0.1)
+        sae.scale.fill_(2.0)
+        if rule in ("jumprelu", "mutual_choice"):
+            sae.threshold.fill_(0.4)
+        if sae.config.skip:
+            sae.W_skip.copy_(0.3 * torch.eye(D_MODEL))
+    return sae
+
+
+def identity():
+    """Reconstructs everything: x = relu(x) − relu(−x)."""
+    sae = SparseAutoencoder(SAEConfig(D_MODEL, 2 * D_MODEL, "relu"))
+    both = torch.cat([torch.eye(D_MODEL), -torch.eye(D_MODEL)])
+    with torch.no_grad():
+        sae.W_dec.copy_(both)
+        sae.W_enc.copy_(both.T)
+    return sae
+
+
+def run(sae, model, tokens, hook=RESID, **options):
+    return evaluate(sae, model, tokens, hook, progress=False, **options)
+
+
+def the_long_way(sae, model, tokens, in_hook, out_hook, everywhere=False):
+    """The same numbers from whole tensors. `everywhere`: replace and ablate at every position, as SAEBench does."""
+    text = (tokens != BOS) & (tokens != PAD)
+    clean, cache = model.run_with_cache(tokens)
+    x, y = cache[in_hook].flatten(2), cache[out_hook].flatten(2)
+    y_hat, dense = sae(x).detach(), sae.encode(x.flatten(0, 1)).to_dense().detach().view(*x.shape[:2], -1)
+    mean = y[text].mean(0)
+    where = torch.ones_like(text) if everywhere else text
+    has_next = text[:, :-1] & (tokens[:, 1:] != PAD)
+
+    def loss(logits):
+        log_probs = logits[:, :-1].log_softmax(-1)
+        return -log_probs.gather(-1, tokens[:, 1:, None]).squeeze(-1)[has_next].mean().item()
+
+    def with_values(new):
+        def hook(acts, hook):
+            return torch.where(where[..., None], new.expand_as(y), acts.flatten(2)).view(acts.shape)
+
+        return model.run_with_hooks(tokens, fwd_hooks=[(out_hook, hook)])
+
+    def kl(logits):
+        p, q = clean.softmax(-1), logits.softmax(-1)
+        return (p * (p.log() - q.log())).sum(-1)[text].mean().item()
+
+    spliced, zero, average = (with_values(new) for new in (y_hat, torch.zeros(()), mean))
+    return {
+        "n_tokens": int(text.sum()),
+        "l0": (dense != 0).sum(-1)[text].float().mean().item(),
+        "l0_std": (dense != 0).sum(-1)[text].float().std(correction=0).item(),
+        "fvu": ((y - y_hat)[text].square().sum() / (y[text] - mean).square().sum()).item(),
+        "cosine": torch.cosine_similarity(y, y_hat, dim=-1)[text].mean().item(),
+        "norm_ratio": (y_hat.norm(dim=-1) / y.norm(dim=-1))[text].mean().item(),
+        "ce_clean": loss(clean),
+        "ce_spliced": loss(spliced),
+        "ce_zero": loss(zero),
+        "ce_mean": loss(average),
+        "kl": kl(spliced),
+        "kl_zero": kl(zero),
+        "kl_mean": kl(average),
+        "density": (dense > 0)[text].float().mean(0),
+        "dead": ((dense > 0)[text].sum(0) == 0).float().mean().item(),
+    }
+
+
+def assert_same(found, expected):
+    for name, value in expected.items():
+        assert_close(getattr(found, name), value, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("hook", [RESID, MLP, Z])
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_equals_the_formulas(model, hook, everywhere):
+    sae = an_sae()
+    found = run(sae, model, rows(), hook, splice_bos=everywhere)
+    assert_same(found, the_long_way(sae, model, rows(), hook, hook, everywhere))
+    assert 0.0 < found.dead < 1 and found.l0 > 1
+    assert_close(found.threshold, torch.full((64,), 0.4))
+
+
+def test_scores_are_those_of_saebench_where_nothing_is_padded(model):
+    """SAEBench: averages over tokens that are not special, everything replaced and ablated at every position."""
+    sae, tokens = an_sae("token_choice", k=8), rows(padded=False)
+    found = run(sae, model, tokens, splice_bos=True)
+    _, cache = model.run_with_cache(tokens)
+    x_hat = sae(cache[RESID]).detach()
+    losses = [model(tokens, return_type="loss", loss_per_token=True)]
+    for new in (x_hat, torch.zeros_like(x_hat)):
+        with model.hooks([(RESID, lambda acts, hook, new=new: new)]):
+            losses.append(model(tokens, return_type="loss", loss_per_token=True))
+    clean, spliced, zero = (loss[(tokens != BOS)[:, :-1]].mean().item() for loss in losses)
+    assert_close(found.recovered, (zero - spliced) / (zero - clean), rtol=1e-4, atol=1e-5)
+    assert_close(found.kl_recovered, (found.kl_zero - found.kl) / found.kl_zero)
+    assert found.threshold is None
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_transcoders_read_one_hook_and_replace_another(model, skip):
+    sae = an_sae(d_out=D_MODEL, skip=skip)
+    with torch.no_grad():
+        sae.out_mean.add_(0.2)
+    found = run(sae, model, rows(), MID, target_hook=MLP)
+    assert_same(found, the_long_way(sae, model, rows(), MID, MLP))
+
+
+@pytest.mark.parametrize("hook", [RESID, MLP, Z])
+def test_a_perfect_reconstruction_costs_nothing(model, hook):
+    found = run(identity(), model, rows(), hook)
+    assert found.fvu < 1e-10 and abs(found.kl) < 1e-6
+    assert_close((found.recovered, found.recovered_mean, found.cosine, found.norm_ratio), (1.0,) * 4)
+    assert found.threshold == 0.0
+
+
+def test_predicting_the_mean_has_fvu_1_and_recovers_nothing(model):
+    tokens = rows()
+    sae = SparseAutoencoder(SAEConfig(D_MODEL, 8, "relu"))
+    sae.mean.copy_(model.run_with_cache(tokens)[1][RESID][(tokens != BOS) & (tokens != PAD)].mean(0))
+    sae.b_enc.data.fill_(-1e9)
+    found = run(sae, model, tokens)
+    assert_close((found.fvu, found.recovered_mean, found.dead, found.l0), (1.0, 0.0, 1.0, 0.0), rtol=0, atol=1e-5)
+    assert math.isnan(found.underused)
+
+
+def test_underused_counts_the_dead_and_those_below_half_of_the_law(model):
+    found = run(an_sae(d_sae=256), model, rows(200, padded=False))
+    assert found.dead < found.underused < 1
+
+
+def test_batches_do_not_matter(model):
+    sae = an_sae()
+    one, all_at_once = (run(sae, model, rows(), batch_size=n) for n in (1, 100))
+    assert_close(one.density, all_at_once.density)
+    for name in ("l0", "fvu", "ce_spliced", "ce_mean", "kl"):
+        assert_close(getattr(one, name), getattr(all_at_once, name), rtol=1e-5, atol=1e-6)
+
+
+def test_several_at_once_get_what_each_gets_alone(model):
+    saes = [an_sae(), an_sae("mutual_choice", k=3), an_sae(d_sae=256)]
+    together = evaluate_many(saes, model, rows(), "blocks.1.hook_resid_post", progress=False)
+    for sae, found in zip(saes, together, strict=True):
+        alone = evaluate(sae, model, rows(), "blocks.1.hook_resid_post", progress=False)
+        assert_close(found.density, alone.density)
+        assert all(getattr(found, name) == getattr(alone, name) for name in ("fvu", "ce_spliced", "ce_zero", "kl_mean"))
+    assert evaluate_many([], model, rows(), "blocks.1.hook_resid_post", progress=False) == []
+
+
+def test_no_forward_pass_is_larger_than_a_batch(model, monkeypatch):
+    sizes = []
+    with model.hooks([("hook_embed", lambda acts, hook: sizes.append(len(acts)))]):
+        run(an_sae(), model, rows(), batch_size=4)
+    assert max(sizes) == 4 and sum(sizes) > 5 * 11
+
+
+def test_batch_rule_spends_the_budget_and_has_no_threshold(model):
+    sae = an_sae("mutual_choice", k=3)
+    assert run(sae, model, rows()).threshold == pytest.approx(0.4)
+    found = run(sae, model, rows(), batch_rule=True)
+    assert found.l0 == pytest.approx(3) and found.threshold is None
+
+
+def test_the_model_is_left_as_it_was(model):
+    before = model(rows())
+    model.train()
+    run(an_sae(), model, rows())
+    assert model.training
+    model.eval()
+    assert torch.equal(model(rows()), before)
+
+
+def test_repr_says_the_main_things(model):
+    text = repr(run(an_sae(), model, rows()))
+    assert "144 tokens" in text and "FVU" in text and "zero- and" in text
+
+
+@pytest.mark.parametrize(
+    "sae, options, words",
+    [
+        (an_sae(), dict(target_hook=MLP), "target_hook.*d_out=None"),
+        (an_sae(d_out=D_MODEL), {}, "target_hook.*d_out=32"),
+        (an_sae(), dict(hook="blocks.0.hook_resid"), "not a hook of this model. Did you mean"),
+        (an_sae(), dict(hook="blocks.0.mlp.hook_pre"), "d_in=32 numbers per token"),
+        (an_sae(), dict(hook="blocks.0.attn.hook_pattern"), "evaluate it at the hook that it was trained on"),
+        (an_sae(), dict(tokens=rows()[0]), r"tokens must be a \(n, context\)"),
+        (SparseAutoencoder(SAEConfig(D_MODEL, 64, "mutual_choice", 3)), {}, "no inference threshold yet"),
+    ],
+)
+def test_says_what_is_wrong(model, sae, options, words):
+    options = {"tokens": rows(), "hook": RESID, **options}
+    with pytest.raises(ValueError, match=words):
+        run(sae, model, options.pop("tokens"), options.pop("hook"), **options)

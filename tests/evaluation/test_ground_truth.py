@@ -1,0 +1,59 @@
+"""Known features: the data is what it says, and recovery is judged fairly."""
+
+import pytest
+import torch
+
+from sae_tutorial import SAEConfig, SparseAutoencoder
+from sae_tutorial.evaluation import ground_truth
+
+
+def test_directions_are_unit_vectors_and_reproducible():
+    directions = ground_truth.random_directions(20, 6, seed=3)
+    torch.testing.assert_close(directions.norm(dim=1), torch.ones(20))
+    assert torch.equal(directions, ground_truth.random_directions(20, 6, seed=3))
+    assert not torch.equal(directions, ground_truth.random_directions(20, 6, seed=4))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_autoencoder_starts_at_the_truth(seed):
+    sae = SparseAutoencoder(SAEConfig(16, 20, "relu"), seed=seed)
+    best = ground_truth.best_cosines(ground_truth.random_directions(20, 16, seed=seed), sae.W_dec)
+    assert best.max() < 0.99
+
+
+def test_strengths_are_on_as_often_as_asked_and_never_faint():
+    frequency = torch.tensor([0.5, 0.1, 0.02])
+    strengths = ground_truth.sparse_strengths(50_000, frequency)
+    torch.testing.assert_close((strengths > 0).float().mean(0), frequency, atol=0.01, rtol=0)
+    on = strengths[strengths > 0]
+    assert 0.5 <= on.min() and on.max() <= 1.5
+    assert ground_truth.sparse_strengths(10, 0.3, n=4).shape == (10, 4)
+
+
+@pytest.mark.parametrize("arguments", [(10, 0.3), (10, torch.ones(3), 3), (10, 0.0, 3), (10, 1.5, 3)])
+def test_frequencies_that_make_no_sense(arguments):
+    with pytest.raises(ValueError, match="frequency"):
+        ground_truth.sparse_strengths(*arguments)
+
+
+def test_cosines_ignore_norms_and_respect_signs():
+    truth = torch.eye(3)
+    dictionary = torch.tensor([[5.0, 0, 0], [0, -2.0, 0], [1.0, 0, 1.0]])
+    best = ground_truth.best_cosines(truth, dictionary)
+    torch.testing.assert_close(best, torch.tensor([1.0, 0.0, 0.5**0.5]))
+    assert ground_truth.mean_max_cosine(truth, dictionary) == pytest.approx(float(best.mean()))
+    assert ground_truth.mean_max_cosine(truth, 3 * truth) == pytest.approx(1)
+
+
+def test_mmcs_of_random_dictionaries_grows_with_their_size():
+    truth = ground_truth.random_directions(50, 16, seed=0)
+    values = [ground_truth.mean_max_cosine(truth, ground_truth.random_directions(n, 16, seed=1)) for n in (8, 64, 512)]
+    assert 0 < values[0] < values[1] < values[2] < 0.95
+
+
+def test_share_with_twin():
+    one, half = torch.eye(4), torch.eye(4)[:2]
+    assert ground_truth.share_with_twin([one, half]) == [0.5, 1.0]
+    assert ground_truth.share_with_twin([one, half, one.flip(0)]) == [0.5, 1.0, 0.5]
+    with pytest.raises(ValueError, match="at least 2"):
+        ground_truth.share_with_twin([one])

@@ -1,0 +1,51 @@
+"""Counts of training: who is silent, how dense everyone is, who gets which rank."""
+
+import pytest
+import torch
+
+from sae_tutorial import SAEConfig, SparseAutoencoder
+from sae_tutorial.training.usage import FeatureUse, middle_law, rerank_
+
+
+def test_density_is_a_mean_first_and_forgets_later():
+    use = FeatureUse(2, window=4)
+    for density in (0.1, 0.2, 0.3, 0.4):
+        use.count(torch.tensor([density, 0.0]), n_tokens=10)
+    assert use.density.tolist() == pytest.approx([0.25, 0.0])
+    use.count(torch.tensor([0.65, 1.0]), n_tokens=10)
+    assert use.density.tolist() == pytest.approx([0.75 * 0.25 + 0.65 / 4, 0.25])
+
+
+def test_silence_is_counted_in_tokens_and_ends_with_a_match():
+    use = FeatureUse(2, window=4)
+    for density in ([0.1, 0.0], [0.0, 0.0], [0.0, 0.1]):
+        use.count(torch.tensor(density), n_tokens=10)
+    assert use.silent.tolist() == [20, 0]
+    assert use.dead(after=20).tolist() == [True, False] and not use.dead(after=21).any()
+
+
+def test_demand_is_what_open_competition_would_give():
+    use = FeatureUse(3, window=4)
+    affinities = torch.tensor([[3.0, 1.0, 0.0], [2.0, -1.0, 0.5]])
+    use.count_demand(affinities, n_matches=3)
+    assert use.demand.tolist() == [1.0, 0.5, 0.0]
+
+
+def test_ranks_follow_demand_and_ties_stay_in_place():
+    sae = SparseAutoencoder(SAEConfig(4, 4, "feature_choice", 1))
+    rerank_(sae, torch.tensor([0.0, 0.3, 0.0, 0.5]))
+    assert sae.rank.tolist() == [2, 1, 3, 0]
+    rerank_(sae, torch.tensor([0.0, 0.0, 0.0, 0.0]))
+    assert sae.rank.tolist() == [2, 1, 3, 0]
+    assert sae.zipf_law.tolist() == [1.0, 10.0]
+
+
+def test_a_fitted_law_is_found_in_the_middle_ranks():
+    density = 0.3 / (torch.arange(1, 401) + 5.0) ** 0.8
+    density[200:] *= 0.1  # the low end does not follow
+    law = middle_law(density)
+    assert law.exponent == pytest.approx(0.8, abs=1e-3) and law.offset == pytest.approx(5, abs=0.1)
+    sae = SparseAutoencoder(SAEConfig(4, 400, "feature_choice", 1, capacity="fitted"))
+    rerank_(sae, density.double().float())
+    assert sae.zipf_law.tolist() == pytest.approx([0.8, 5], abs=0.1)
+    assert middle_law(density[:15]) is None
