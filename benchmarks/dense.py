@@ -23,7 +23,7 @@ class DenseTrainee(Trainee):
 
     def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float):
         super().__init__(sae, settings, variance)
-        self.descent = PlainDescent(sae, settings)  # type: ignore[assignment]
+        self.optimiser = PlainDescent(sae, settings)  # type: ignore[assignment]
 
     def budget_losses(self, u: Tensor, target: Tensor) -> Losses:
         sae, k_aux = self.sae, self.settings.aux_latents or self.sae.config.d_in // 2
@@ -32,7 +32,7 @@ class DenseTrainee(Trainee):
         x_hat_BD = (z_BF * mask_BF) @ sae.W_dec + sae.b_dec
         loss = fvu = objectives.reconstruction(x_hat_BD, target, self.variance)
         losses = Losses(loss, fvu, mask_BF.float().mean(0))
-        dead_F = self.use.dead(self.settings.dead_after)
+        dead_F = self.usage.dead(self.settings.dead_after)
         if self.settings.aux_k and dead_F.any():
             z_dead_BL = z_BF[:, dead_F]
             kept_BL = rules.token_choice(z_dead_BL.detach(), k_aux).to_dense() > 0
@@ -46,17 +46,15 @@ class DenseTrainee(Trainee):
     def mask(self, z_BF: Tensor) -> Tensor:
         """Who matches, by the definition of the rule."""
         sae, n_tokens = self.sae, len(z_BF)
-        n_matches = sae.config.n_matches(n_tokens)
-        if sae.config.rule == "token_choice":
-            return matched(rules.token_choice(z_BF, sae.config.n_matches(1)))
-        if sae.config.rule == "mutual_choice":
-            return matched(rules.mutual_choice(z_BF, n_matches))
-        assert sae.config.rule == "feature_choice", "matryoshka selects as mutual_choice does"
-        if self.step < DEMAND_EVERY or self.step % DEMAND_EVERY == 0:
-            self.use._average("demand", matched(rules.mutual_choice(z_BF, n_matches)).float().mean(0))
-        if self.settings.reranks_at(self.step):
-            rerank_(sae, self.use.demand)
-        return matched(rules.feature_choice(z_BF, sae.capacity(n_tokens, self.step)))
+        if sae.config.how.owner == "feature":
+            if self.step < DEMAND_EVERY or self.step % DEMAND_EVERY == 0:
+                wanted_BF = matched(rules.mutual_choice(z_BF, sae.config.n_matches(n_tokens)))
+                self.usage._average("demand", wanted_BF.float().mean(0))
+            if self.settings.reranks_at(self.step):
+                rerank_(sae, self.usage.demand)
+        owner, budget = sae.budget(n_tokens, self.step)
+        choice = {"token": rules.token_choice, "batch": rules.mutual_choice, "feature": rules.feature_choice}[owner]
+        return matched(choice(z_BF, budget))
 
 
 def matched(codes: SparseCodes) -> Tensor:

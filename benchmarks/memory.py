@@ -76,8 +76,8 @@ def inside(way: str, shape: tuple[int, int, int, int], steps: int, device: str) 
         "peak_gb": (after - before) / GB,
         "needed_gb": 4 * 4 * n_parameters / GB,  # float32; weights, gradients, two averages
         "table_gb": 4 * n_tokens * n_features / GB,
-        "dead": int((trainee.use.silent >= steps * n_tokens).sum()),
-        "l0": float(trainee.metrics[2, steps - 1]),
+        "dead": int((trainee.usage.silent >= steps * n_tokens).sum()),
+        "l0": trainee.history.at(steps - 1)["l0"],
     }
 
 

@@ -34,8 +34,8 @@ from sae_tutorial.autoencoder.shipped import HOOK, default_cache, text_for_train
 from sae_tutorial.evaluation.fidelity import evaluate_many
 from sae_tutorial.evaluation.grid import DENSITIES, FOLDER, RUNS, load_densities, load_runs
 from sae_tutorial.training.loop import TrainingRun, train_many
-from sae_tutorial.training.rule_change import with_rule
 from sae_tutorial.training.settings import TrainSettings, encoder_dtype_here
+from sae_tutorial.training.start import with_rule
 
 SEEDS, BUDGETS = (0, 1, 2), (16, 32, 64)
 # Sweeps: exponent and offset of Feature Choice's capacity (1 and 10 are the main part's), and learning rates below the

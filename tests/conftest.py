@@ -14,6 +14,14 @@ os.environ.setdefault("TRITON_INTERPRET", "0" if ctypes.util.find_library("cuda"
 import pytest
 
 
+@pytest.fixture(scope="session")
+def model():
+    """The embedded language model, loaded once. Tests leave it as it was: hooks go in `with model.hooks(...)`."""
+    from sae_tutorial import load_language_model
+
+    return load_language_model("stories")
+
+
 def pytest_collection_modifyitems(items):
     """Skip tests marked `gpu` where there is no CUDA device; torch is imported only if such tests exist."""
     marked = [item for item in items if item.get_closest_marker("gpu")]

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.allocation import fast, rules
+from sae_tutorial.allocation import checks, fast
 from sae_tutorial.allocation.codes import SparseCodes, stack_features
 from sae_tutorial.allocation.fast.selection import strongest
 
@@ -31,13 +31,13 @@ Blocks = Iterable[Float[Tensor, "tokens some"]]
 
 def token_choice(blocks: Blocks, k: int) -> SparseCodes:
     """`rules.token_choice` of all blocks side by side."""
-    k = rules.check_count("k", k)
+    k = checks.check_count("k", k)
     return _strongest_so_far(_each(blocks, lambda affinities_BW, _: fast.token_choice(affinities_BW, k)), "token", k)
 
 
 def mutual_choice(blocks: Blocks, n_matches: int) -> SparseCodes:
     """`rules.mutual_choice` of all blocks side by side."""
-    n = rules.check_count("n_matches", n_matches)
+    n = checks.check_count("n_matches", n_matches)
     return _strongest_so_far(_each(blocks, lambda affinities_BW, _: fast.mutual_choice(affinities_BW, n)), "batch", n)
 
 
@@ -47,7 +47,7 @@ def feature_choice(blocks: Blocks, capacity: int | Int[Tensor, " features"]) -> 
         return stack_features(
             list(_each(blocks, lambda affinities_BW, _: fast.feature_choice(affinities_BW, capacity)))
         )
-    capacity_F = rules.check_capacity(capacity, capacity[None])
+    capacity_F = checks.check_capacity(capacity, capacity[None])
     return _with_own_limits(blocks, fast.feature_choice, "capacity", capacity_F)
 
 
@@ -55,8 +55,15 @@ def threshold_choice(blocks: Blocks, threshold: float | Float[Tensor, " features
     """`rules.threshold_choice` of all blocks side by side."""
     if not isinstance(threshold, Tensor) or threshold.dim() == 0:
         return stack_features(list(_each(blocks, lambda z_BW, _: fast.threshold_choice(z_BW, threshold))))
-    theta_F = rules.check_threshold(threshold, threshold[None])
+    theta_F = checks.check_threshold(threshold, threshold[None])
     return _with_own_limits(blocks, fast.threshold_choice, "threshold", theta_F)
+
+
+def by_owner(blocks: Blocks, owner: str, budget: int | Int[Tensor, " features"]) -> SparseCodes:
+    """`fast.by_owner` of all blocks side by side."""
+    if owner == "feature":
+        return feature_choice(blocks, budget)
+    return (token_choice if owner == "token" else mutual_choice)(blocks, int(budget))
 
 
 def _strongest_so_far(nominated: Iterator[SparseCodes], owner: str, budget: int) -> SparseCodes:
@@ -84,7 +91,7 @@ def _each(blocks: Blocks, choice: Callable[[Tensor, slice], SparseCodes]) -> Ite
     """The choice of each block, which also hears which features these are."""
     first, n_tokens = 0, None
     for affinities_BW in blocks:
-        rules.check_table(affinities_BW)
+        checks.check_table(affinities_BW)
         if n_tokens not in (None, affinities_BW.shape[0]):
             raise ValueError(f"every block must have the same tokens, got {affinities_BW.shape[0]} after {n_tokens}")
         n_tokens, width = affinities_BW.shape
@@ -102,7 +109,7 @@ def _each(blocks: Blocks, choice: Callable[[Tensor, slice], SparseCodes]) -> Ite
 def _of_the_whole(error: ValueError, affinities_BW: Tensor, first: int) -> ValueError:
     """The same error, naming the feature by its number among all features."""
     try:
-        rules.refuse_nan_and_inf(affinities_BW, first)
+        checks.refuse_nan_and_inf(affinities_BW, first)
     except ValueError as better:
         return better
     return error

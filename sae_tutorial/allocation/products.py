@@ -13,7 +13,10 @@ N matches.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from contextvars import ContextVar
 from functools import cache, cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -56,6 +59,56 @@ class MatchPattern:
         return self.tokens[self.feature_order]
 
 
+class GradientMemory:
+    """Memory of gradients that have been used, for the next gradients of the same weights to be written into.
+
+        memory = GradientMemory()
+        memory.collect(parameters)  # their gradients become None, and what they held is kept
+        with memory:  # products of these weights write their gradients there
+            loss.backward()
+
+    A gradient of more than 32 MB is otherwise new memory in each step, which the system clears page by page: at
+    24,576 × 768 that takes three times as long as to compute what goes there. On a GPU nothing is cleared, so nothing
+    is kept.
+    """
+
+    def __init__(self):
+        self._kept: dict[int, Tensor] = {}  # by where the weights lie: a view of them, such as Wᵀ, lies there as well
+
+    def collect(self, parameters: Iterable[Tensor]) -> None:
+        """Take the gradients from these parameters, and forget those collected before."""
+        parameters = list(parameters)
+        self._kept = {p.data_ptr(): p.grad for p in parameters if p.grad is not None and p.device.type == "cpu"}
+        for p in parameters:
+            p.grad = None
+
+    def claim(self, W_FD: Tensor) -> Float[Tensor, "features d"] | None:
+        """Contiguous memory of the shape and dtype of these weights, if some is left. It can be taken once."""
+        spare = self._kept.get(W_FD.data_ptr())
+        for memory in [] if spare is None else [spare, spare.T]:
+            if memory.is_contiguous() and memory.shape == W_FD.shape and memory.dtype == W_FD.dtype:
+                del self._kept[W_FD.data_ptr()]
+                return memory
+        return None
+
+    def __enter__(self) -> GradientMemory:
+        self._token = _lender.set(self)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        _lender.reset(self._token)
+        self._kept.clear()  # what nobody claimed is not held any longer
+
+
+# Whose memory the backward passes of this thread use.
+_lender: ContextVar[GradientMemory | None] = ContextVar("_lender", default=None)
+
+
+def _spare(W_FD: Tensor) -> Tensor | None:
+    lender = _lender.get()
+    return None if lender is None else lender.claim(W_FD)
+
+
 class Decode(torch.autograd.Function):
     """x̂ = Z W, with gradients dZ = (dx̂ Wᵀ at the matches) and dW = Zᵀ dx̂."""
 
@@ -71,7 +124,7 @@ class Decode(torch.autograd.Function):
         values_N, W_FD = ctx.saved_tensors
         need_values, need_W, _ = ctx.needs_input_grad
         dvalues_N = _dots(dout_BD, W_FD, ctx.pattern) if need_values else None
-        dW_FD = _transposed_product(values_N, ctx.pattern, dout_BD, _spare(W_FD, W_FD.shape)) if need_W else None
+        dW_FD = _transposed_product(values_N, ctx.pattern, dout_BD, _spare(W_FD)) if need_W else None
         return dvalues_N, dW_FD, None
 
 
@@ -100,7 +153,7 @@ class EncodeMatches(torch.autograd.Function):
         if need_x:
             dx_BD = _sum_rows(G_N, pattern.features, pattern.token_offsets, W_DF.T)
         if need_W:
-            dW_DF = _transposed_product(G_N, pattern, centred_BD, _spare(W_DF, W_DF.T.shape)).T
+            dW_DF = _transposed_product(G_N, pattern, centred_BD, _spare(W_DF.T)).T
         if need_b_enc or need_b_dec:
             db_enc_F = G_N.new_zeros(pattern.shape[1]).index_add_(0, pattern.features, G_N)
         if need_b_dec:
@@ -130,20 +183,6 @@ def _transposed_product(
         of_block = offsets[start : start + rows + 1] - first
         memory_FD[start : start + rows] = _sum_rows(weights_N[first:last], tokens_N[first:last], of_block, table_BD)
     return memory_FD
-
-
-def _spare(W: Tensor, shape: torch.Size) -> Tensor | None:
-    """Memory that the trainer of W set aside, as `W.spare`, for the next gradient. It can be taken once.
-
-    A gradient of more than 32 MB is otherwise new memory in each step, which the system clears page by page: at
-    24,576 × 768 that takes three times as long as to compute what goes there.
-    """
-    spare = getattr(W, "spare", None)
-    if spare is None:
-        return None
-    W.spare = None  # type: ignore[attr-defined]
-    memory = spare if spare.is_contiguous() else spare.T
-    return memory if memory.is_contiguous() and memory.shape == shape and memory.dtype == W.dtype else None
 
 
 def _dots(A_BD: Tensor, W_FD: Tensor, pattern: MatchPattern) -> Float[Tensor, " matches"]:

@@ -1,6 +1,7 @@
 """What a sparse autoencoder is, and the dictionaries beside it; saved and loaded.
 
-config           `SAEConfig`: sizes and the allocation rule
+fields           settings that are documented and checked where they stand
+config           `SAEConfig`, and the table of allocation rules that everything asks
 sae              `SparseAutoencoder`: an encoder, a rule, a decoder
 matching         the matches of a batch, however large the table of affinities would be
 thresholds       what makes a rule of batches a rule of single tokens

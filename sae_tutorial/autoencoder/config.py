@@ -1,103 +1,147 @@
-"""SAEConfig: what a sparse autoencoder is."""
+"""SAEConfig: what a sparse autoencoder is; and the table of allocation rules that everything else asks."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from numbers import Real
+from typing import Any, Literal
 
-# These spend a budget of k matches per token; the other rules pay for every match by a penalty in the loss.
-BUDGET_RULES = ("token_choice", "mutual_choice", "feature_choice", "matryoshka")
-PENALTY_RULES = ("relu", "jumprelu", "gated")
+from sae_tutorial.autoencoder.fields import as_whole, check_fields, choice, described, flag, number, setting, whole
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What sets an allocation rule apart. Code asks these fields, not names: a new rule is a row of RULES.
+
+    owner       who has a budget of matches in training: a "token", the "batch", or a "feature". None: nobody has, and
+                every match pays the penalty `penalty`
+    thresholds  which decide at inference: "one" for all features, or "each" its own. None: the rule is one of single
+                tokens already
+    learned     thresholds are learned by gradients; else they are measured after training, where there is a budget
+    penalty     the field of TrainSettings that weighs it
+    gated       a gate decides whether a feature is on, and r_mag and b_mag how strongly
+    nested      the features are groups, each of which must reconstruct together with those before it
+    """
+
+    about: str
+    owner: Literal["token", "batch", "feature"] | None = None
+    thresholds: Literal["one", "each"] | None = None
+    learned: bool = False
+    penalty: str | None = None
+    gated: bool = False
+    nested: bool = False
+
+    @property
+    def measured(self) -> bool:
+        """Whether inference needs thresholds that are measured on batches."""
+        return self.owner is not None and self.thresholds is not None
+
+
+RULES = {
+    "token_choice": Rule("TopK: k features for each token", owner="token"),
+    "mutual_choice": Rule("the k·B strongest matches of the batch (what BatchTopK selects)", "batch", "one"),
+    "feature_choice": Rule("each feature takes as many tokens as its capacity says", "feature", "each"),
+    "matryoshka": Rule("as mutual_choice, each prefix of groups must reconstruct alone", "batch", "one", nested=True),
+    "relu": Rule("every positive affinity, made sparse by a penalty", penalty="l1"),
+    "jumprelu": Rule(
+        "every affinity above its feature's learned threshold", thresholds="each", learned=True, penalty="l0"
+    ),
+    "gated": Rule("a gate decides whether, a magnitude how strongly", penalty="l1", gated=True),
+}
+BUDGET_RULES = tuple(name for name, rule in RULES.items() if rule.owner is not None)
+PENALTY_RULES = tuple(name for name, rule in RULES.items() if rule.owner is None)
 CAPACITIES = ("uniform", "zipf", "fitted")
 
 
+def _groups(name: str, value: Any) -> tuple[int, ...]:
+    """A list, from JSON for example, is welcome."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of sizes, got {value!r}")
+    return tuple(as_whole(f"{name}[{i}]", size, least=1) for i, size in enumerate(value))
+
+
+@described
 @dataclass(frozen=True)
 class SAEConfig:
     """What a sparse autoencoder is; how it is trained is the business of `train`.
 
-    d_in, d_sae     width of the activations, number of features
-    rule            who gets to use which feature:
-                    "token_choice"    TopK: k features for each token
-                    "mutual_choice"   the k·B strongest matches of the batch (what BatchTopK selects)
-                    "feature_choice"  each feature takes as many tokens as its capacity says
-                    "matryoshka"      as mutual_choice, with nested dictionaries: each prefix must reconstruct alone
-                    "relu"            every positive affinity, made sparse by a penalty (L1)
-                    "jumprelu"        every affinity above its feature's learned threshold
-                    "gated"           a gate decides whether, a magnitude how strongly
-    k               mean number of features per token, the budget of the first four rules; None for the last three.
-                    Whole for token_choice
-    d_out           width of what is predicted, if that is not the input: a transcoder
-    tied            encoder = decoderᵀ, one matrix. With rule="relu" and b_dec=False: Cunningham et al. 2023
-    b_dec           whether there is a decoder bias, which the encoder subtracts too (a transcoder's encoder does not)
-    skip            a linear path from input to output beside the features, for transcoders
-    normalise       `train` takes the input's mean and scale from its store; False leaves activations as they are
-    groups          matryoshka: sizes of the nested groups, summing to d_sae. None: 1/32, 1/16, 1/8, 1/4 and the rest
-    capacity        feature_choice: how the budget is spread over the features' ranks. "uniform": equally; "zipf":
-                    ∝ (rank + zipf_offset)^−zipf_exponent; "fitted": the same, beginning there, with exponent and offset
-                    fitted again and again to the densities at which features would fire on their own (see `train`)
+    Raises TypeError or ValueError that name the field, its value and what it may be.
     """
 
-    d_in: int
-    d_sae: int
-    rule: str = "mutual_choice"
-    k: float | None = None
-    d_out: int | None = None
-    tied: bool = False
-    b_dec: bool = True
-    skip: bool = False
-    normalise: bool = True
-    groups: tuple[int, ...] | None = None
-    capacity: str = "zipf"
-    zipf_exponent: float = 1.0
-    zipf_offset: float = 10.0
+    d_in: int = whole(help="width of the activations")
+    d_sae: int = whole(help="number of features")
+    rule: str = choice(
+        tuple(RULES),
+        default="mutual_choice",
+        help="who gets to use which feature. " + "; ".join(f'"{name}": {rule.about}' for name, rule in RULES.items()),
+    )
+    k: float | None = number(
+        above=0,
+        default=None,
+        optional=True,
+        help="mean number of features per token, the budget of the first four rules (whole for token_choice); None for "
+        "the last three",
+    )
+    d_out: int | None = whole(
+        default=None, optional=True, help="width of what is predicted, if that is not the input: a transcoder"
+    )
+    tied: bool = flag(
+        default=False, help='encoder = decoderᵀ, one matrix. With rule="relu" and b_dec=False: Cunningham et al. 2023'
+    )
+    b_dec: bool = flag(
+        default=True,
+        help="whether there is a decoder bias, which the encoder subtracts too (a transcoder's encoder does not)",
+    )
+    skip: bool = flag(default=False, help="a linear path from input to output beside the features, for transcoders")
+    normalise: bool = flag(
+        default=True,
+        help="`train` takes the input's mean and scale from its store; False leaves activations as they are",
+    )
+    groups: tuple[int, ...] | None = setting(
+        _groups,
+        default=None,
+        optional=True,
+        help="matryoshka: sizes of the nested groups, summing to d_sae. None: 1/32, 1/16, 1/8, 1/4 and the rest",
+    )
+    capacity: str = choice(
+        CAPACITIES,
+        default="zipf",
+        help='feature_choice: how the budget is spread over the features\' ranks. "uniform": equally; "zipf": '
+        '∝ (rank + zipf_offset)^−zipf_exponent; "fitted": the same, beginning there, with exponent and offset fitted '
+        "again and again to the densities at which features would fire on their own (see `train`)",
+    )
+    zipf_exponent: float = number(least=0, default=1.0, help="feature_choice: how fast capacities fall with the rank")
+    zipf_offset: float = number(above=-1, default=10.0, help="feature_choice: flattens the first ranks of that law")
 
     def __post_init__(self):
-        for name in ("d_in", "d_sae") + (("d_out",) if self.d_out is not None else ()):
-            size = getattr(self, name)
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be a whole number, 1 or more, got {size!r}")
-        if self.rule not in BUDGET_RULES + PENALTY_RULES:
-            raise ValueError(f"rule must be one of {', '.join(BUDGET_RULES + PENALTY_RULES)}, got {self.rule!r}")
+        check_fields(self)
         self._check_k()
-        self._check_groups()
-        if self.capacity not in CAPACITIES:
-            raise ValueError(f"capacity must be one of {', '.join(CAPACITIES)}, got {self.capacity!r}")
-        if not 0 <= self.zipf_exponent < math.inf:
-            raise ValueError(f"zipf_exponent must be a finite number, 0 or more, got {self.zipf_exponent!r}")
-        if not -1 < self.zipf_offset < math.inf:
-            raise ValueError(f"zipf_offset must be a finite number greater than -1, got {self.zipf_offset!r}")
+        if self.groups is not None:
+            if not self.how.nested:
+                raise ValueError(f"groups are for rule='matryoshka', not for {self.rule!r}; leave groups away")
+            if sum(self.groups) != self.d_sae:
+                raise ValueError(f"groups must sum to d_sae={self.d_sae}, got {self.groups}")
         if self.tied and self.is_transcoder:
             raise ValueError(f"tied=True shares one matrix, so d_out={self.d_out} is not possible; leave d_out away")
         if self.skip and not self.is_transcoder:
             raise ValueError("skip=True would let the input through unchanged; it is for transcoders: give d_out")
 
     def _check_k(self) -> None:
-        if self.rule in PENALTY_RULES:
+        if self.how.owner is None:
             if self.k is not None:
                 raise ValueError(f"k={self.k!r} is a budget, but rule={self.rule!r} has none; set k=None")
             return
         if self.k is None:
             raise ValueError(f"rule={self.rule!r} needs k, the mean number of features per token, for example k=32")
-        if not isinstance(self.k, Real) or isinstance(self.k, bool):
-            raise TypeError(f"k must be a number, got {self.k!r}")
-        if not 0 < self.k <= self.d_sae:
-            raise ValueError(f"k must be between 0 and d_sae={self.d_sae}, got {self.k!r}")
-        if self.rule == "token_choice" and self.k != int(self.k):
-            raise ValueError(
-                f"k must be a whole number for token_choice, got {self.k!r}; mutual_choice takes fractions"
-            )
+        if self.k > self.d_sae:
+            raise ValueError(f"k must be at most d_sae={self.d_sae}, got {self.k!r}")
+        if self.how.owner == "token" and self.k != int(self.k):
+            raise ValueError(f"k must be a whole number for {self.rule}, got {self.k!r}; mutual_choice takes fractions")
 
-    def _check_groups(self) -> None:
-        if self.groups is None:
-            return
-        object.__setattr__(self, "groups", tuple(self.groups))  # a list, from JSON for example, is welcome
-        if self.rule != "matryoshka":
-            raise ValueError(f"groups are for rule='matryoshka', not for {self.rule!r}; leave groups away")
-        if not all(isinstance(size, int) for size in self.groups):
-            raise TypeError(f"groups must be whole numbers, got {self.groups}")
-        if not self.groups or min(self.groups) < 1 or sum(self.groups) != self.d_sae:
-            raise ValueError(f"groups must be positive and sum to d_sae={self.d_sae}, got {self.groups}")
+    @property
+    def how(self) -> Rule:
+        """The row of RULES that `rule` names."""
+        return RULES[self.rule]
 
     @property
     def is_transcoder(self) -> bool:
@@ -105,7 +149,7 @@ class SAEConfig:
 
     @property
     def width_out(self) -> int:
-        """d_out, or d_in where nothing else was said."""
+        """d_out, or d_in where nothing else was specified."""
         return self.d_in if self.d_out is None else self.d_out
 
     @property

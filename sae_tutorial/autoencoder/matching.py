@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches
 from sae_tutorial.allocation.fast.selection import strongest
-from sae_tutorial.autoencoder.config import BUDGET_RULES
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 # The largest table of affinities that is made in one piece, in elements: 256 MB of float32 on a CPU.
@@ -38,7 +37,7 @@ def _at_once(sae: SparseAutoencoder) -> int:
 
 
 @torch.no_grad()
-def choose(
+def match(
     sae: SparseAutoencoder,
     u: Float[Tensor, "tokens d_in"],
     step: int = 0,
@@ -75,12 +74,9 @@ def choose(
 
 def _in_blocks(sae: SparseAutoencoder, u: Tensor, step: int, dtype: torch.dtype | None, slack: float) -> SparseCodes:
     blocks = affinity_blocks(sae, u, dtype or sae.W_dec.dtype)
-    if sae.config.rule not in BUDGET_RULES:
+    if sae.config.how.owner is None:
         return blockwise.threshold_choice(blocks, sae.threshold.detach())
-    owner, budget = sae.budget(len(u), step, slack)
-    if isinstance(budget, Tensor):
-        return blockwise.feature_choice(blocks, budget)
-    return (blockwise.token_choice if owner == "token" else blockwise.mutual_choice)(blocks, budget)
+    return blockwise.by_owner(blocks, *sae.budget(len(u), step, slack))
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_tutorial.autoencoder.config import BUDGET_RULES, SAEConfig
+from sae_tutorial.autoencoder.config import RULES, SAEConfig
 from sae_tutorial.autoencoder.rescaling import unit_decoder_
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
@@ -74,7 +74,7 @@ def read_saelens(folder: Path) -> SparseAutoencoder:
         d_in=_pick(cfg, "d_in", folder / "cfg.json"),
         d_sae=_pick(cfg, "d_sae", folder / "cfg.json"),
         rule=rule,
-        k=_number(cfg, "k", folder / "cfg.json") if rule == "token_choice" else None,
+        k=_number(cfg, "k", folder / "cfg.json") if RULES[rule].owner == "token" else None,
         d_out=cfg.get("d_out", cfg["d_in"]) if is_transcoder else None,
         skip=skip,
     )
@@ -128,13 +128,13 @@ def read_dictionary_learning(folder: Path) -> SparseAutoencoder:
     if kind == "GatedAutoEncoder":
         names |= {"r_mag": "r_mag", "mag_bias": "b_mag"}
     rule = DICTIONARY_LEARNING[kind]
-    if rule in ("mutual_choice", "matryoshka", "jumprelu"):
+    if RULES[rule].thresholds is not None:
         names["threshold"] = "threshold"
     weights = _renamed(theirs, names, file)
     k = groups = None
-    if rule in BUDGET_RULES:
+    if RULES[rule].owner is not None:
         k = float(theirs["k"]) if "k" in theirs else _number(trainer, "k", folder / "config.json")
-    if rule == "matryoshka":
+    if RULES[rule].nested:
         groups = tuple(_pick(theirs, "group_sizes", file).tolist())
     D, F = _matrix(weights, "W_enc", file).shape
     sae = assemble(
@@ -143,7 +143,7 @@ def read_dictionary_learning(folder: Path) -> SparseAutoencoder:
         file,
         subtracts_b_dec=kind not in ("AutoEncoderNew", "JumpReluAutoEncoder"),
     )
-    if rule in ("mutual_choice", "matryoshka") and sae.threshold < 0:
+    if RULES[rule].measured and (sae.threshold < 0).any():
         warnings.warn(
             f"{file}: this {kind} has no inference threshold (it is {float(sae.threshold):g}). Measure one before you "
             "encode, measure_thresholds(sae, batches), or ask for encode(x, batch_rule=True).",
@@ -186,7 +186,7 @@ def assemble(
     if subtracts_b_dec is not None and subtracts_b_dec != ours:
         shift_F = weights["b_dec"] @ weights["W_enc"] * (1 if ours else -1)
         weights["b_enc"] = weights["b_enc"] + shift_F
-        if config.rule == "gated":
+        if config.how.gated:
             weights["b_mag"] = weights["b_mag"] + shift_F * weights["r_mag"].exp()
     if "W_enc" in weights:
         weights["W_enc"] = weights["W_enc"].T.contiguous().T  # feature by feature, as the sparse products like it

@@ -25,7 +25,7 @@ def unit_decoder_(sae: SparseAutoencoder) -> SparseAutoencoder:
         return sae
     sae.W_enc.mul_(norm_F)
     sae.b_enc.mul_(norm_F)
-    if sae.config.rule == "gated":
+    if sae.config.how.gated:
         sae.b_mag.mul_(norm_F)
     sae.threshold.mul_(norm_F if sae.threshold.dim() else norm_F.mean())
     return sae
@@ -47,7 +47,7 @@ def folded(sae: SparseAutoencoder) -> SparseAutoencoder:
     new = fold_normalisation(weights, sae.mean, float(sae.scale), subtracts_b_dec=not config.is_transcoder, **out)
     other.W_enc.copy_(new["W_enc"])
     other.b_enc.copy_(new["b_enc"])
-    if config.rule == "gated":  # the magnitude sees the same shift as the gate, in its own measure
+    if config.how.gated:  # the magnitude sees the same shift as the gate, in its own measure
         other.b_mag.add_((new["b_enc"] - sae.b_enc) * sae.r_mag.exp())
     other.W_dec.copy_(new["W_dec"])
     other.b_dec.copy_(new["b_dec"])

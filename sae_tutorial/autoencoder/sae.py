@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sae_tutorial import allocation
 from sae_tutorial.allocation import SparseCodes, encode_matches, stack_tokens
-from sae_tutorial.autoencoder.config import BUDGET_RULES, SAEConfig
+from sae_tutorial.autoencoder.config import SAEConfig
 
 # `encode` makes affinities for so many (token, feature) pairs at a time: 256 MB of float32.
 ENCODE_AT_ONCE = 2**26
@@ -71,17 +71,16 @@ class SparseAutoencoder(nn.Module):
             if config.is_transcoder:
                 rows_FD = nn.functional.normalize(torch.randn(F, D, generator=generator), dim=1)
             self.W_enc = nn.Parameter(rows_FD.T)
-        if config.rule == "gated":
+        if config.how.gated:
             self.r_mag = nn.Parameter(torch.zeros(F))
             self.b_mag = nn.Parameter(torch.zeros(F))
         if config.skip:
             self.W_skip = nn.Parameter(torch.zeros(d_out, D))
-        if config.rule == "jumprelu":
+        if config.how.learned:
             self.threshold = nn.Parameter(torch.full((F,), 1e-3 * math.sqrt(D)))
         else:
-            shape = (F,) if config.rule == "feature_choice" else ()
-            measured = config.rule in BUDGET_RULES and config.rule != "token_choice"
-            self.register_buffer("threshold", torch.full(shape, UNSET if measured else 0.0))
+            shape = (F,) if config.how.thresholds == "each" else ()
+            self.register_buffer("threshold", torch.full(shape, UNSET if config.how.measured else 0.0))
         self.register_buffer("mean", torch.zeros(D))
         self.register_buffer("scale", torch.tensor(1.0))
         if config.is_transcoder:
@@ -89,7 +88,7 @@ class SparseAutoencoder(nn.Module):
             self.register_buffer("out_scale", torch.tensor(1.0))
         law = (0.0, 0.0) if config.capacity == "uniform" else (config.zipf_exponent, config.zipf_offset)
         self.register_buffer("rank", torch.arange(F))
-        self.register_buffer("zipf_law", torch.tensor(law, dtype=torch.float64))
+        self.register_buffer("zipf_law", torch.tensor(law))
         self.register_buffer("tokens_seen", torch.tensor(0))
 
     # ------------------------------------------------------------------ in raw activations
@@ -170,19 +169,21 @@ class SparseAutoencoder(nn.Module):
         """Memory for a table of affinities (tokens, features). On a CPU it lies there feature after feature: the
         product that fills it is a tenth faster then. Token Choice wants to read the features of a token in one go,
         which is worth as much."""
-        if self.W_dec.device.type == "cpu" and self.config.rule != "token_choice":
+        if self.W_dec.device.type == "cpu" and self.config.how.owner != "token":
             return torch.empty(n_features, n_tokens, dtype=dtype).T
         return torch.empty(n_tokens, n_features, dtype=dtype, device=self.W_dec.device)
 
     def budget(self, n_tokens: int, step: int = 0, slack: float = 0.0) -> tuple[str, int | Int[Tensor, " features"]]:
         """Who has a budget in a batch of training, and how many matches: ("token", k), ("batch", k·B) or ("feature",
         capacities). `slack` widens it by that share and a few more, for who wants to see the runners-up, too."""
-        rule = self.config.rule
-        if rule == "token_choice":
-            return "token", _wider(self.config.n_matches(1), slack)
-        if rule == "feature_choice":
-            return "feature", _wider(self.capacity(n_tokens, step), slack)
-        return "batch", _wider(self.config.n_matches(n_tokens), slack)
+        owner = self.config.how.owner
+        assert owner is not None, f"{self.config.rule} has no budget"
+        budget = {
+            "token": lambda: self.config.n_matches(1),
+            "batch": lambda: self.config.n_matches(n_tokens),
+            "feature": lambda: self.capacity(n_tokens, step),
+        }[owner]()
+        return owner, _wider(budget, slack)
 
     def allocate(
         self,
@@ -193,20 +194,16 @@ class SparseAutoencoder(nn.Module):
     ) -> SparseCodes:
         """The matches of a batch by the rule of training (penalty rules have the same rule at all times). `guess` is
         for `mutual_choice`."""
-        if self.config.rule not in BUDGET_RULES:
+        if self.config.how.owner is None:
             return self.allocate_by_threshold(affinities)
-        owner, budget = self.budget(affinities.shape[0], step, slack)
-        if owner == "feature":
-            return allocation.feature_choice(affinities, budget)
-        if owner == "token":
-            return allocation.token_choice(affinities, int(budget))
-        return allocation.mutual_choice(affinities, int(budget), guess=guess)
+        return allocation.fast.by_owner(affinities, *self.budget(len(affinities), step, slack), guess=guess)
 
     def allocate_by_threshold(self, affinities: Float[Tensor, "tokens features"]) -> SparseCodes:
-        """The matches of each token by itself: token_choice keeps its rule, all others compare with `threshold`."""
-        if self.config.rule == "token_choice":
+        """The matches of each token by itself: by `threshold`, or by the rule of training where that is one of single
+        tokens already."""
+        if self.config.how.owner == "token":
             return allocation.token_choice(affinities, self.config.n_matches(1))
-        if self.config.rule in BUDGET_RULES and (self.threshold < 0).any():
+        if self.config.how.measured and (self.threshold < 0).any():
             raise ValueError(
                 f"this {self.config.rule} SAE has no inference threshold yet: `train` measures it at its end, "
                 "`measure_thresholds(sae, batches)` at any time; encode(x, batch_rule=True) needs none"
@@ -234,7 +231,7 @@ class SparseAutoencoder(nn.Module):
         """The chosen matches, with values that gradients flow through. `codes.values` must be their affinities."""
         if torch.is_grad_enabled():
             codes = encode_matches(u, self.W_enc, self.b_enc, codes, self.centre, rescore=False)
-        if self.config.rule != "gated":
+        if not self.config.how.gated:
             return codes
         magnitudes_N = self.magnitudes(codes.values, codes.features)
         on = magnitudes_N > 0
@@ -248,8 +245,11 @@ class SparseAutoencoder(nn.Module):
         self, codes: SparseCodes, u: Float[Tensor, "tokens d_in"] | None = None
     ) -> Float[Tensor, "tokens d_out"]:
         """`decode` in the units inside, with the skip path, where there is one, from `u`."""
-        x_hat_BO = codes @ self.W_dec + self.b_dec
-        return x_hat_BO + u @ self.W_skip.T if self.config.skip and u is not None else x_hat_BO
+        return codes @ self.W_dec + (self.b_dec if u is None else self.base(u))
+
+    def base(self, u: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_out"] | Float[Tensor, " d_out"]:
+        """What a reconstruction starts from, without any feature: b_dec, and the skip path where there is one."""
+        return self.b_dec + u @ self.W_skip.T if self.config.skip else self.b_dec
 
     def extra_repr(self) -> str:
         c = self.config

@@ -22,7 +22,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sae_tutorial.autoencoder.config import BUDGET_RULES
 from sae_tutorial.autoencoder.other_libraries import (
     assemble,
     config_of,
@@ -63,7 +62,7 @@ def save_sae(
     measured yet: without it, other libraries would read a plain ReLU SAE.
     """
     rule = sae.config.rule
-    if rule in BUDGET_RULES and (sae.threshold < 0).any():
+    if sae.config.how.measured and (sae.threshold < 0).any():
         raise ValueError(
             f"this {rule} SAE has no inference threshold yet, and without it others would use all positive affinities; "
             "call measure_thresholds(sae, batches) first. (To interrupt a training, use train(..., checkpoint=...).)"
@@ -190,7 +189,7 @@ def _saelens_cfg(sae: SparseAutoencoder, metadata: dict[str, Any]) -> dict[str, 
         "reshape_activations": "hook_z" if str(metadata.get("hook_name")).endswith("hook_z") else "none",
         "metadata": {"sae_lens_version": "6.0.0", "prepend_bos": True} | metadata,
     }
-    if config.rule == "token_choice":
+    if config.how.owner == "token":
         cfg |= {"k": int(config.k or 0), "rescale_acts_by_decoder_norm": False}
     return cfg | ({"d_out": config.d_out} if config.is_transcoder else {})
 

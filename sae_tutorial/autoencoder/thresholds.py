@@ -23,13 +23,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.allocation.zipf import ROTATION
-from sae_tutorial.autoencoder.matching import choose
+from sae_tutorial.autoencoder.matching import match
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 
 def window(sae: SparseAutoencoder, n_tokens: int) -> int:
     """Over so many batches of `n_tokens` each feature gets its share of the budget: 1, unless capacities rotate."""
-    if sae.config.rule != "feature_choice":
+    if sae.config.how.owner != "feature":
         return 1
     n_matches = max(1, sae.config.n_matches(n_tokens))
     return 1 if n_matches >= sae.config.d_sae else ROTATION * -(-sae.config.d_sae // n_matches)
@@ -52,11 +52,11 @@ def measure_thresholds(
 
     Raises ValueError if there are no batches.
     """
-    if sae.config.rule not in ("mutual_choice", "matryoshka", "feature_choice"):
+    if not sae.config.how.measured:
         return sae
     batches = list(batches) if isinstance(batches, Iterator) else batches
     # Batches differ: a feature with capacity 1 may fairly have 0 or 5 of its tokens in one batch.
-    slack = 1.0 if sae.config.rule == "feature_choice" else 0.25
+    slack = 1.0 if sae.config.how.owner == "feature" else 0.25
     while True:
         listed = _strongest(sae, batches, first_step, slack)
         cut = listed.cut()
@@ -92,13 +92,13 @@ class _Listed(NamedTuple):
 
 
 def _strongest(sae: SparseAutoencoder, batches: Iterable[Tensor], first_step: int, slack: float) -> _Listed:
-    each = sae.config.rule == "feature_choice"
+    each = sae.config.how.thresholds == "each"
     width = sae.config.d_sae if each else 1
     values, features, rotation = [], [], 1
     budget, hidden = (torch.zeros(width, dtype=d, device=sae.W_dec.device) for d in (torch.int64, sae.W_dec.dtype))
     for i, x_BD in enumerate(batches):
         rotation = max(rotation, window(sae, len(x_BD)))
-        strongest = choose(sae, sae.normalise(x_BD), first_step + i, slack=slack)
+        strongest = match(sae, sae.normalise(x_BD), first_step + i, slack=slack)
         values.append(strongest.values)
         features.append(strongest.features.int() if each else torch.zeros_like(strongest.features, dtype=torch.int32))
         budget += sae.budget(len(x_BD), first_step + i)[1]

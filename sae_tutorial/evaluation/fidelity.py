@@ -38,6 +38,7 @@ from tqdm.auto import tqdm
 
 from sae_tutorial.activations.harvesting import KeptText, checked_tokens, special_ids
 from sae_tutorial.activations.shards import Moments
+from sae_tutorial.allocation.zipf import middle_law, zipf_shortfall
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.evaluation.splicing import (
     Rows,
@@ -49,8 +50,6 @@ from sae_tutorial.evaluation.splicing import (
     moments_of_hook,
     replacing,
 )
-from sae_tutorial.training.losses import zipf_shortfall
-from sae_tutorial.training.usage import middle_law
 
 UNDERUSED_PART = 0.5  # of the target; see Evaluation.underused
 LOGITS_AT_ONCE = {"cpu": 2**24, "cuda": 2**28}  # logits of one forward pass: 64 MB, 1 GB of float32
@@ -262,7 +261,8 @@ def _evaluation(sae: SparseAutoencoder, sums: dict[str, Any], moments: Moments, 
     density = (sums["uses"].double() / n).float()
     law = middle_law(density)
     needy = None if law is None else zipf_shortfall(density, law, UNDERUSED_PART) > 0
-    has_budget = sae.config.rule == "token_choice" or (batch_rule and sae.config.k is not None)
+    owner = sae.config.how.owner
+    has_budget = owner == "token" or (batch_rule and owner is not None)
     threshold = sae.threshold.detach().cpu().clone()
     return Evaluation(
         n_tokens=int(n),

@@ -18,14 +18,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_tutorial.activations.store import ActivationStore
+from sae_tutorial.autoencoder.fields import as_whole
 from sae_tutorial.autoencoder.matching import tokens_at_once
 from sae_tutorial.autoencoder.rescaling import unit_decoder_
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.autoencoder.thresholds import measure_thresholds, window
 from sae_tutorial.training.checkpoint import restore, save
-from sae_tutorial.training.settings import TrainSettings, check_whole
+from sae_tutorial.training.settings import TrainSettings
 from sae_tutorial.training.start import start_
-from sae_tutorial.training.step import METRICS, Trainee
+from sae_tutorial.training.step import Trainee
 
 # Called now and then with the number of steps done and the latest metrics.
 Callback = Callable[[int, dict[str, float]], Any]
@@ -131,8 +132,8 @@ def train_many(
     steps, batch_size, seed = _what_they_share(each)
     _check_stores(saes, store, target_store)
     _check_saes(saes, batch_size)
-    check_whole("log_every", log_every)
-    check_whole("checkpoint_every", checkpoint_every)
+    log_every = as_whole("log_every", log_every, least=1)
+    checkpoint_every = as_whole("checkpoint_every", checkpoint_every, least=1)
     path = None if checkpoint is None else Path(checkpoint)
     if resume and path is None:
         raise ValueError("resume=True goes on from a checkpoint, but there is none; give its file: checkpoint=...")
@@ -158,7 +159,7 @@ def train_many(
                     error.add_note(f"in step {done} of {steps}" + (f", SAE {i} of {len(saes)}" if i else ""))
                     raise
             if done % log_every == 0 or done == steps:
-                latest = [dict(zip(METRICS, t.metrics[:, done - 1].tolist())) for t in trainees]
+                latest = [t.history.at(done - 1) for t in trainees]
                 bar.set_postfix_str(_one_line(latest), refresh=False)
                 if on_step is not None:
                     on_step(done, latest)
@@ -220,8 +221,7 @@ def _measure(trainee: Trainee, done: int, batches: Callable[[int], Iterator[Tens
 
 
 def _run(trainee: Trainee, seconds: float) -> TrainingRun:
-    metrics = dict(zip(METRICS, trainee.metrics.cpu().numpy()))
-    return TrainingRun(trainee.sae, trainee.settings, metrics, trainee.use.density.clone(), seconds)
+    return TrainingRun(trainee.sae, trainee.settings, trainee.history.arrays(), trainee.usage.density.clone(), seconds)
 
 
 def _one_line(latest: list[dict[str, float]]) -> str:

@@ -1,4 +1,4 @@
-"""One descent: clip the gradient, follow it with Adam, and keep decoder rows on the unit sphere.
+"""Follow the gradient: clip it, take a step of Adam, and keep decoder rows on the unit sphere.
 
 Beside Adam itself these are passes over matrices as large as the SAE, and memory is what they cost: each is done
 once, block by block, while a block is in the cache.
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sae_tutorial.allocation.products import GradientMemory
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.training.settings import TrainSettings
 
@@ -20,7 +21,7 @@ from sae_tutorial.training.settings import TrainSettings
 BLOCK = 2**16
 
 
-class Descent:
+class UnitAdam:
     """Adam for one SAE, fused, with clipped gradients and unit decoder rows."""
 
     def __init__(self, sae: SparseAutoencoder, settings: TrainSettings):
@@ -28,6 +29,7 @@ class Descent:
         self.parameters = [p for p in sae.parameters() if p.requires_grad]
         # Fused Adam copies what is not contiguous. W_encᵀ is: so it gets that view, on the same memory.
         self.views = [p if p.is_contiguous() else nn.Parameter(p.detach().T) for p in self.parameters]
+        self.memory = GradientMemory()
         self.adam = torch.optim.Adam(self.views, lr=1.0, betas=settings.betas, eps=settings.eps, fused=True)
 
     @torch.no_grad()
@@ -36,12 +38,9 @@ class Descent:
 
         Raises FloatingPointError, and leaves the weights alone, if that norm is not a number.
         """
-        for p in self.parameters:  # the next gradient may have the memory of the last
-            p.spare, p.grad = p.grad if p.device.type == "cpu" else None, None  # type: ignore[attr-defined]
-        with torch.enable_grad():
+        self.memory.collect(self.parameters)
+        with torch.enable_grad(), self.memory:  # the next gradients may have the memory of the last
             loss.backward()
-        for p in self.parameters:
-            p.spare = None  # type: ignore[attr-defined]
         self._project()
         norm = torch.stack(torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])).norm()
         if not math.isfinite(norm):
@@ -53,8 +52,9 @@ class Descent:
             if view is not p:
                 view.grad = None if p.grad is None else p.grad.T.contiguous()
         self.adam.param_groups[0]["lr"] = lr
-        # Fused Adam divides gradients by this as it reads them, which is a pass over memory less than clipping before.
-        # It must be float32, whatever the weights are. noqa: PyTorch's types do not know it.
+        # The protocol of torch.amp.GradScaler: a fused optimiser divides gradients by its attribute `grad_scale` as it
+        # reads them, which is a pass over memory less than clipping before. It must be float32, whatever the weights
+        # are. noqa: PyTorch's types do not know it.
         setattr(self.adam, "grad_scale", (norm / self.clip).clamp(min=1).float())  # noqa: B010
         self.adam.step()
         self._renormalise()
@@ -72,7 +72,7 @@ class Descent:
         for (W_RD,) in self._blocks(self.sae.W_dec.detach()):
             norm_R1 = W_RD.norm(dim=1, keepdim=True)
             W_RD /= norm_R1.where(norm_R1 > 0, 1)  # a row of zeros stays one
-        if self.sae.config.rule == "jumprelu":
+        if self.sae.config.how.learned:
             self.sae.threshold.clamp_(min=0)
 
     def _blocks(self, *matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:

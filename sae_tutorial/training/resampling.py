@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sae_tutorial.autoencoder.config import BUDGET_RULES
-from sae_tutorial.autoencoder.matching import choose
+from sae_tutorial.autoencoder.matching import match
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.training.optimiser import Descent
+from sae_tutorial.training.optimiser import UnitAdam
 
 QUIET = 0.2  # the norm of a new encoder vector, as a part of the mean over the living
 
@@ -23,14 +22,14 @@ def resample_(
     sae: SparseAutoencoder,
     u: Float[Tensor, "tokens d_in"],
     dead: Bool[Tensor, " features"],
-    descent: Descent | None = None,
+    optimiser: UnitAdam | None = None,
     seed: int = 0,
 ) -> int:
     """Point each dead latent at a token that is reconstructed badly, in place; returns how many were dead.
 
-    u        normalised activations to draw from, a token with probability ∝ its squared error, squared
-    dead     (F,) which latents start again
-    descent  its optimiser forgets these latents: their moments belong to another feature
+    u          normalised activations to draw from, a token with probability ∝ its squared error, squared
+    dead       (F,) which latents start again
+    optimiser  forgets these latents: its moments belong to another feature
 
     The decoder row becomes the token's direction as the encoder sees it, (u − b_dec) / |u − b_dec|, the encoder vector
     the same at 0.2 of the mean norm of the living, and b_enc 0.
@@ -43,7 +42,7 @@ def resample_(
     every latent is dead.
     """
     config = sae.config
-    if config.rule in ("gated", "jumprelu") or config.is_transcoder:
+    if config.how.gated or config.how.learned or config.is_transcoder:
         kind = "a transcoder" if config.is_transcoder else f"rule={config.rule!r}"
         raise ValueError(f"resampling knows no start for {kind}; use relu or a rule with a budget, without d_out")
     if dead.all():
@@ -61,14 +60,14 @@ def resample_(
     else:
         sae.W_enc[:, dead] = QUIET * sae.W_enc[:, ~dead].norm(dim=0).mean() * direction_ND.T
         sae.b_enc[dead] = 0
-    if descent is not None:
-        descent.forget(dead)
+    if optimiser is not None:
+        optimiser.forget(dead)
     return n_dead
 
 
 def squared_errors(sae: SparseAutoencoder, u: Float[Tensor, "tokens d_in"]) -> Float[Tensor, " tokens"]:
     """|u − û|² of each token, by the rule of training."""
-    codes = choose(sae, u) if sae.config.rule in BUDGET_RULES else sae.encode_normalised(u)
+    codes = sae.encode_normalised(u) if sae.config.how.owner is None else match(sae, u)
     return (sae.decode_normalised(codes, u) - u).square().sum(1)
 
 

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sae_tutorial.allocation import ZipfFit, fit_zipf, mutual_choice
+from sae_tutorial.allocation import mutual_choice
+from sae_tutorial.allocation.zipf import middle_law
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 
-class FeatureUse:
+class FeatureUsage:
     """Running counts of one training, all (F,):
 
     density    share of tokens that match each feature, averaged over the last `window` batches or so: the plain mean
@@ -70,14 +71,3 @@ def rerank_(sae: SparseAutoencoder, demand: Float[Tensor, " features"]) -> None:
         law = middle_law(demand)
         if law is not None and law.exponent >= 0:
             sae.zipf_law.copy_(torch.tensor([law.exponent, law.offset]))
-
-
-def middle_law(density: Float[Tensor, " features"]) -> ZipfFit | None:
-    """The Zipf law of the middle ranks, 1 % to 50 % of the features that fire; None if fewer than 10 lie there.
-
-    Densities are reported to follow the law except at the low end (Ayonrinde 2024), which is where they are to
-    be improved: so the low end must not decide the law. These limits are ours.
-    """
-    alive = int((density > 0).sum())
-    first, last = 1 + alive // 100, alive // 2
-    return fit_zipf(density, (first, last)) if last - first >= 9 else None

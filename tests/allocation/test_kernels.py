@@ -172,9 +172,12 @@ def test_compact(dtype, device):
         floor = random_table(shape, device, dtype, seed=1).clamp(min=0.25)
         tokens, features = (~(table < floor)).nonzero(as_tuple=True)
         expected = SparseCodes(table[tokens, features], tokens, features, (6, 100))
-        assert same(kernels.selection.compact(table, floor), expected)
-    everything = kernels.selection.compact(table.abs() + 1, floor[:1, :1])
-    assert len(everything) == 600
+        tokens, features, values, finite = kernels.selection.compact(table, floor)
+        assert same(SparseCodes(values, tokens, features, (6, 100)), expected) and finite
+    *_, everything, finite = kernels.selection.compact(table.abs() + 1, floor[:1, :1])
+    assert len(everything) == 600 and finite
+    table[3, 7] = torch.nan
+    assert not kernels.selection.compact(table, floor)[-1]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

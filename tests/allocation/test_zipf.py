@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_tutorial.allocation import feature_choice, fit_zipf, zipf_capacity
+from sae_tutorial.allocation import ZipfFit, feature_choice, fit_zipf, zipf_capacity
+from sae_tutorial.allocation.zipf import zipf_shortfall
 
 laws = {"exponent": st.floats(0, 4) | st.sampled_from([0.0, 1.0, 60.0]), "offset": st.floats(-0.9, 50)}
 
@@ -205,3 +206,17 @@ def test_a_fit_becomes_a_capacity():
 def test_unusable_densities_are_errors(densities, ranks, message):
     with pytest.raises(ValueError, match=message):
         fit_zipf(torch.tensor(densities), ranks)
+
+
+def test_shortfall_is_0_on_target_and_1_for_the_dead():
+    law = ZipfFit(exponent=1.0, offset=0.0, scale=0.1, r_squared=1.0, ranks=(1, 8))
+    target = law.density(torch.arange(1, 9)).float()
+    assert not zipf_shortfall(target, law, part=0.5).any()
+    density = target.clone()
+    density[6], density[7] = target[6] / 4, 0.0
+    shortfall = zipf_shortfall(density, law, part=0.5)
+    assert shortfall.tolist() == pytest.approx([0] * 6 + [0.5, 1.0])
+    shuffled = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(zipf_shortfall(density[shuffled], law, part=0.5), shortfall[shuffled])
+    with pytest.raises(ValueError, match="part must be"):
+        zipf_shortfall(density, law, part=0.0)

@@ -2,14 +2,10 @@
 
 import pytest
 import torch
-from synthetic import make
+from synthetic import make, randn
 
-from sae_tutorial.autoencoder import matching as choosing
+from sae_tutorial.autoencoder import matching
 from sae_tutorial.autoencoder.config import BUDGET_RULES, PENALTY_RULES
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def assert_same(found, expected):
@@ -22,9 +18,9 @@ def assert_same(found, expected):
 def test_blocks_equal_the_whole(rule, at_once, monkeypatch):
     sae, u = make(rule), randn(40, 8)
     expected = sae.allocate(sae.preactivations(u).detach(), step=3)
-    monkeypatch.setattr(choosing, "AT_ONCE", {"cpu": at_once, "cuda": at_once})
-    assert choosing.fits(sae, 40) == (at_once == 6400)
-    assert_same(choosing.choose(sae, u, step=3), expected)
+    monkeypatch.setattr(matching, "AT_ONCE", {"cpu": at_once, "cuda": at_once})
+    assert matching.fits(sae, 40) == (at_once == 6400)
+    assert_same(matching.match(sae, u, step=3), expected)
 
 
 def test_blocks_with_ties_equal_the_whole(monkeypatch):
@@ -36,17 +32,17 @@ def test_blocks_with_ties_equal_the_whole(monkeypatch):
                 p.copy_((2 * p).round())
         expected = sae.allocate(sae.preactivations(u).detach())
         with monkeypatch.context() as patch:
-            patch.setattr(choosing, "AT_ONCE", {"cpu": 64 * 7, "cuda": 64 * 7})
-            assert_same(choosing.choose(sae, u), expected)
+            patch.setattr(matching, "AT_ONCE", {"cpu": 64 * 7, "cuda": 64 * 7})
+            assert_same(matching.match(sae, u), expected)
 
 
 @pytest.mark.parametrize("rule", BUDGET_RULES)
 @pytest.mark.parametrize("at_once", [256 * 30, 2**20])
 def test_bfloat16_affinities_lead_to_nearly_the_same_matches(rule, at_once, monkeypatch):
-    monkeypatch.setattr(choosing, "AT_ONCE", {"cpu": at_once, "cuda": at_once})
+    monkeypatch.setattr(matching, "AT_ONCE", {"cpu": at_once, "cuda": at_once})
     sae, u = make(rule, d_in=32, d_sae=256), randn(200, 32)
     exact = sae.allocate(sae.preactivations(u).detach())
-    chosen = choosing.choose(sae, u, dtype=torch.bfloat16)
+    chosen = matching.match(sae, u, dtype=torch.bfloat16)
     assert chosen.values.dtype == torch.float32 and len(chosen) == len(exact) == 800
     assert (chosen.to_dense() != 0).eq(exact.to_dense() != 0).float().mean() > 0.9999
     torch.testing.assert_close(chosen.values.sum(), exact.values.sum(), rtol=1e-4, atol=0)
@@ -60,9 +56,9 @@ def test_bfloat16_affinities_lead_to_nearly_the_same_matches(rule, at_once, monk
 def test_exact_affinities_stay_exact_through_the_second_choice(rule):
     sae, u = make(rule).double(), randn(40, 8).double()
     exact = sae.allocate(sae.preactivations(u).detach())
-    assert_same(choosing.choose(sae, u, affinities=sae.preactivations(u).detach().float()), exact)
+    assert_same(matching.match(sae, u, affinities=sae.preactivations(u).detach().float()), exact)
 
 
 def test_slack_shows_the_runners_up():
     sae, u = make("token_choice"), randn(40, 8)
-    assert (choosing.choose(sae, u, slack=0.5).l0() == 4 + 2 + 4).all()
+    assert (matching.match(sae, u, slack=0.5).l0() == 4 + 2 + 4).all()

@@ -215,7 +215,7 @@ def test_saelens_folders_that_are_not_what_they_seem(folder):
     "changes, words",
     [
         (dict(d_in="8"), "does not describe an SAE: d_in must be a whole number, 1 or more, got '8'"),
-        (dict(k=99), "does not describe an SAE: k must be between 0 and d_sae=24, got 99"),
+        (dict(k=99), "does not describe an SAE: k must be at most d_sae=24, got 99"),
         (dict(k=2.5), "does not describe an SAE: k must be a whole number for token_choice, got 2.5"),
     ],
 )

@@ -5,7 +5,7 @@ import torch
 from synthetic import make
 from torch.testing import assert_close
 
-from sae_tutorial import evaluate, load_language_model
+from sae_tutorial import evaluate
 from sae_tutorial.autoencoder.shipped import FOLDER, HOOK, RULES, pack, reference_sae, text_for_training, unpack
 
 
@@ -32,9 +32,9 @@ def test_all_fit_into_twelve_megabytes():
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_they_do_what_the_bars_ask(rule):
+def test_they_do_what_the_bars_ask(rule, model):
     """On 64 of the 256 rows that they were not trained on and that the cards are about."""
-    sae, model = reference_sae(rule), load_language_model("stories")
+    sae = reference_sae(rule)
     found = evaluate(sae, model, text_for_training()[1][::4], HOOK, progress=False)
     assert found.recovered > 0.985 and abs(found.l0 - 32) < 0.05 * 32
     assert sae.config.d_sae == 4096 and sae.config.rule == rule

@@ -26,9 +26,9 @@ def test_a_few_dense_steps_equal_sparse_ones(rule):
         for u in x:
             trainees[-1].advance(u, u)
     sparse, plain = trainees
-    assert type(plain.descent) is dense.PlainDescent
-    torch.testing.assert_close(sparse.metrics[:, :5], plain.metrics[:, :5], atol=1e-4, rtol=1e-3)
-    assert plain.metrics[4, 4] > 0 or rule == "feature_choice", "AuxK had nothing to do"  # there nobody is dead
+    assert type(plain.optimiser) is dense.PlainDescent
+    torch.testing.assert_close(sparse.history.values[:, :5], plain.history.values[:, :5], atol=1e-4, rtol=1e-3)
+    assert plain.history.at(4)["aux"] > 0 or rule == "feature_choice", "AuxK had nothing to do"  # there nobody is dead
     for name, weight in sparse.sae.named_parameters():
         torch.testing.assert_close(weight, dict(plain.sae.named_parameters())[name], atol=1e-4, rtol=1e-3, msg=name)
 

@@ -1,14 +1,8 @@
 import pytest
 import torch
 
-from sae_tutorial import load_language_model
 from sae_tutorial.circuits import direct_effects as evidence
 from sae_tutorial.circuits import ioi, patching
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_language_model("stories")
 
 
 @pytest.fixture(scope="module")

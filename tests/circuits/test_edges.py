@@ -3,16 +3,10 @@
 import pytest
 import torch
 
-from sae_tutorial import load_language_model
 from sae_tutorial.circuits import edges as finding
 from sae_tutorial.circuits import ioi, patching
 
 HEADS = 8
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_language_model("stories")
 
 
 @pytest.fixture(scope="module")

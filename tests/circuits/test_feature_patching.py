@@ -5,17 +5,11 @@ import math
 import pytest
 import torch
 
-from sae_tutorial import load_language_model
 from sae_tutorial.autoencoder.shipped import HOOK, reference_sae
 from sae_tutorial.circuits import ioi, patching
 from sae_tutorial.circuits.feature_order import Stages, over_sentences, paired_ratio, remove_greedily, thin_out, worth
 from sae_tutorial.circuits.feature_patching import Dictionary, Edit, behind, divergence, loss_towards
 from sae_tutorial.evaluation.ground_truth import random_directions
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_language_model("stories")
 
 
 @pytest.fixture(scope="module")

@@ -129,13 +129,6 @@ def test_overlap_of_known_and_of_random_spaces():
     assert heads.subspace_overlap(*noise).mean() == pytest.approx(8 / 64, rel=0.02)
 
 
-@pytest.fixture(scope="module")
-def model():
-    from sae_tutorial import load_language_model
-
-    return load_language_model("stories")
-
-
 def test_patterns_of_the_embedded_model_divide_one(model):
     tokens = model.to_tokens("Once upon a time there was a")
     patterns = heads.attention_patterns(model, tokens)

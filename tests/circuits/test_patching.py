@@ -3,16 +3,10 @@
 import pytest
 import torch
 
-from sae_tutorial import load_language_model
 from sae_tutorial.circuits import ioi, patching
 from sae_tutorial.circuits.patching import Site, head_site
 
 LAST = "blocks.3.hook_resid_post"
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_language_model("stories")
 
 
 @pytest.fixture(scope="module")

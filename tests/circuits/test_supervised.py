@@ -3,15 +3,9 @@
 import pytest
 import torch
 
-from sae_tutorial import load_language_model
 from sae_tutorial.autoencoder.shipped import HOOK
 from sae_tutorial.circuits import ioi, patching, supervised
 from sae_tutorial.circuits.feature_patching import behind
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_language_model("stories")
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,7 @@ def test_a_pattern_is_drawn_below_the_diagonal_with_its_tokens_escaped():
         widgets.pattern_svg(torch.eye(2), ["a", "b", "c"])
 
 
-def test_the_viewer_follows_its_controls():
-    from sae_tutorial import load_language_model
-
-    model = load_language_model("stories")
+def test_the_viewer_follows_its_controls(model):
     box = widgets.attention_viewer(model, "Tom saw Mary.")
     sentence, sliders, picture = box.children
     layer, head = sliders.children
@@ -32,10 +29,8 @@ def test_the_viewer_follows_its_controls():
     assert picture.value.count("text-anchor") == widgets.MAX_TOKENS
 
 
-def test_the_patching_viewer_draws_a_map_or_says_what_is_wrong():
-    from sae_tutorial import load_language_model
-
-    box = widgets.patching_viewer(load_language_model("stories"))
+def test_the_patching_viewer_draws_a_map_or_says_what_is_wrong(model):
+    box = widgets.patching_viewer(model)
     sentence, controls, said, picture = box.children
     right, wrong, part = controls.children
     assert "Mary above John" in said.value and picture.value.count("<rect") == 4 * 15

@@ -7,6 +7,16 @@ from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder
 from sae_tutorial.autoencoder.config import BUDGET_RULES
 
 
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(sae, loss):
+    sae.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in sae.named_parameters() if p.grad is not None}
+
+
 def superposed(n_tokens=8000, d_in=16, n_features=32, mean_active=3.0, seed=0):
     """(activations (n, d_in), directions (n_features, d_in)); feature frequencies fall like 1 / (rank + 3)."""
     generator = torch.Generator().manual_seed(seed)

@@ -270,20 +270,20 @@ def test_learning_rate_rises_stays_and_falls():
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        (dict(steps=0), "steps must be 1 or more, got 0"),
-        (dict(lr=0), "lr must be greater than 0 and finite, got 0"),
+        (dict(steps=0), "steps must be a whole number, 1 or more, got 0"),
+        (dict(lr=0), "lr must be a finite number, greater than 0, got 0"),
         (dict(l1=-1.0), "l1 must be a finite number, 0 or more, got -1.0"),
-        (dict(warmup=2), "warmup is a part of the run"),
+        (dict(warmup=2), "warmup must be a number, 0 or more and at most 1, got 2"),
         (dict(warmup=0.6, decay=0.6), "more than the whole run"),
-        (dict(p_end=1.0), "p_end must be at least 0 and less than 1"),
-        (dict(underused_below=0.0), "underused_below must be greater than 0"),
+        (dict(p_end=1.0), "p_end must be a number, 0 or more and less than 1, got 1.0"),
+        (dict(underused_below=0.0), "underused_below must be a number, greater than 0 and at most 1, got 0.0"),
         (dict(encoder_dtype="fp8"), "encoder_dtype must be one of auto, float32, bfloat16"),
-        (dict(steps=3.0), "steps must be a whole number, got 3.0"),
-        (dict(threshold_batches=2.5), "threshold_batches must be a whole number, got 2.5"),
-        (dict(dead_after=None), "dead_after must be a whole number, got None"),
-        (dict(aux_latents=-1), "aux_latents must be 0 or more, got -1"),
+        (dict(steps=3.0), "steps must be a whole number, 1 or more, got 3.0"),
+        (dict(threshold_batches=2.5), "threshold_batches must be a whole number, 1 or more, got 2.5"),
+        (dict(dead_after=None), "dead_after must be a whole number, 1 or more, got None"),
+        (dict(aux_latents=-1), "aux_latents must be a whole number, 0 or more, got -1"),
         (dict(clip="1"), "clip must be a number, got '1'"),
-        (dict(lr=float("inf")), "lr must be greater than 0 and finite, got inf"),
+        (dict(lr=float("inf")), "lr must be a finite number, greater than 0, got inf"),
         (dict(betas=(0.9,)), r"betas must be two numbers from 0 to below 1, for example \(0.9, 0.999\), got \(0.9,\)"),
         (dict(resample_at=0.5), r"resample_at must be a list .* for example \(0.5,\), got 0.5"),
     ],
@@ -296,7 +296,7 @@ def test_settings_say_what_is_wrong(wrong, words):
 def test_what_train_is_given_says_what_is_wrong():
     store = ActivationStore.from_tensor(superposed(300)[0])
     for wrong in (dict(log_every=0), dict(checkpoint_every=0)):
-        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be 1 or more, got 0"):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a whole number, 1 or more, got 0"):
             train(fresh(), store, **SHORT, **wrong)
     with pytest.raises(ValueError, match="the same SAE twice"):
         train_many([sae := fresh(), sae], store, **SHORT)

@@ -8,7 +8,7 @@ import torch
 from synthetic import make
 
 from sae_tutorial.autoencoder.rescaling import unit_decoder_
-from sae_tutorial.training.optimiser import Descent
+from sae_tutorial.training.optimiser import UnitAdam
 from sae_tutorial.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(clip=0.01)
@@ -23,11 +23,11 @@ def test_steps_equal_plain_adam_on_the_clipped_projected_gradient(more, monkeypa
     monkeypatch.setattr("sae_tutorial.training.optimiser.BLOCK", 24)  # several blocks, the last one smaller
     sae = unit_decoder_(make("relu", **more))
     plain, u = copy.deepcopy(sae), torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
-    descent = Descent(sae, SETTINGS)
+    optimiser = UnitAdam(sae, SETTINGS)
     parameters = [p for p in plain.parameters() if p.requires_grad]
     adam = torch.optim.Adam(parameters, lr=0.01, eps=SETTINGS.eps, foreach=False)
     for _ in range(3):
-        norm = descent.step(loss_of(sae, u), lr=0.01)
+        norm = optimiser.step(loss_of(sae, u), lr=0.01)
         adam.zero_grad()
         loss_of(plain, u).backward()
         with torch.no_grad():
@@ -44,22 +44,22 @@ def test_steps_equal_plain_adam_on_the_clipped_projected_gradient(more, monkeypa
 
 def test_a_diverging_step_says_so_and_leaves_the_weights_alone():
     sae = make("relu")
-    before, descent = copy.deepcopy(sae.state_dict()), Descent(sae, SETTINGS)
+    before, optimiser = copy.deepcopy(sae.state_dict()), UnitAdam(sae, SETTINGS)
     with pytest.raises(FloatingPointError, match="training diverged: loss inf.*Lower lr"):
-        descent.step(loss_of(sae, torch.full((20, 8), 1e30)), lr=0.01)
+        optimiser.step(loss_of(sae, torch.full((20, 8), 1e30)), lr=0.01)
     for name, value in sae.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
-def test_resumed_descents_continue_exactly():
+def test_resumed_optimisers_continue_exactly():
     u = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
     sae = make("jumprelu")
-    descent = Descent(sae, SETTINGS)
-    descent.step(loss_of(sae, u), lr=0.01)
+    optimiser = UnitAdam(sae, SETTINGS)
+    optimiser.step(loss_of(sae, u), lr=0.01)
     other = copy.deepcopy(sae)
-    resumed = Descent(other, SETTINGS)
-    resumed.restore(copy.deepcopy(descent.state()))
-    for trainee, one in ((descent, sae), (resumed, other)):
+    resumed = UnitAdam(other, SETTINGS)
+    resumed.restore(copy.deepcopy(optimiser.state()))
+    for trainee, one in ((optimiser, sae), (resumed, other)):
         trainee.step(loss_of(one, u), lr=0.01)
     assert all(torch.equal(p, q) for p, q in zip(sae.parameters(), other.parameters()))
 
@@ -68,21 +68,22 @@ def test_resumed_descents_continue_exactly():
 def test_gradients_take_the_memory_of_the_last_ones(rule, more, monkeypatch):
     monkeypatch.setattr("sae_tutorial.allocation.products.INTO_MEMORY", 8 * 5)  # several blocks, the last one smaller
     sae, u = unit_decoder_(make(rule, **more)), torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
-    descent, other = Descent(sae, TrainSettings(clip=math.inf)), copy.deepcopy(sae)
+    optimiser, other = UnitAdam(sae, TrainSettings(clip=math.inf)), copy.deepcopy(sae)
     matrices = [sae.W_dec] if sae.config.tied else [sae.W_enc, sae.W_dec]
 
     def loss(one):
         return (one.encode_normalised(u, batch_rule=True) @ one.W_dec + one.b_dec - u).square().sum()
 
-    descent.step(loss(sae), lr=0.01)
+    optimiser.step(loss(sae), lr=0.01)
     places = [p.grad.data_ptr() for p in matrices]
     for _ in range(2):
         other.load_state_dict(sae.state_dict())
         other.zero_grad()
         loss(other).backward()
-        descent._project = lambda: None  # leaves the gradient as it came
-        descent.step(loss(sae), lr=0.01)
+        optimiser._project = lambda: None  # leaves the gradient as it came
+        optimiser.step(loss(sae), lr=0.01)
         for p, q in zip(sae.parameters(), other.parameters()):
-            assert torch.equal(p.grad, q.grad) and p.spare is None
+            assert torch.equal(p.grad, q.grad)
+        assert not optimiser.memory._kept  # nothing is held between two steps
     if not sae.config.tied:  # where two gradients are added up, the sum may be elsewhere
         assert places == [p.grad.data_ptr() for p in matrices]

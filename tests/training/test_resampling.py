@@ -6,7 +6,7 @@ from synthetic import make, store_and_held_out
 from torch.nn.functional import normalize
 
 from sae_tutorial import SAEConfig, SparseAutoencoder, train
-from sae_tutorial.training.optimiser import Descent
+from sae_tutorial.training.optimiser import UnitAdam
 from sae_tutorial.training.resampling import draw_by_squared_loss, resample_, squared_errors
 from sae_tutorial.training.settings import TrainSettings
 
@@ -78,12 +78,12 @@ def test_draws_follow_the_squared_loss():
 
 def test_the_optimiser_forgets_the_dead_and_nobody_else():
     sae = small()
-    descent = Descent(sae, TrainSettings(steps=10))
+    optimiser = UnitAdam(sae, TrainSettings(steps=10))
     for _ in range(3):
-        descent.step(sae.affinities(U).sum() + (sae.W_dec * U[:12]).sum() + sae.b_dec.sum(), lr=1e-3)
-    resample_(sae, U, DEAD, descent)
-    for p, view in zip(descent.parameters, descent.views):
-        moment = descent.adam.state[view]["exp_avg_sq"]
+        optimiser.step(sae.affinities(U).sum() + (sae.W_dec * U[:12]).sum() + sae.b_dec.sum(), lr=1e-3)
+    resample_(sae, U, DEAD, optimiser)
+    for p, view in zip(optimiser.parameters, optimiser.views):
+        moment = optimiser.adam.state[view]["exp_avg_sq"]
         if p is sae.b_dec:
             assert (moment > 0).all()
         else:

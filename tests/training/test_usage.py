@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from sae_tutorial import SAEConfig, SparseAutoencoder
-from sae_tutorial.training.usage import FeatureUse, middle_law, rerank_
+from sae_tutorial.allocation.zipf import middle_law
+from sae_tutorial.training.usage import FeatureUsage, rerank_
 
 
 def test_density_is_a_mean_first_and_forgets_later():
-    use = FeatureUse(2, window=4)
+    use = FeatureUsage(2, window=4)
     for density in (0.1, 0.2, 0.3, 0.4):
         use.count(torch.tensor([density, 0.0]), n_tokens=10)
     assert use.density.tolist() == pytest.approx([0.25, 0.0])
@@ -17,7 +18,7 @@ def test_density_is_a_mean_first_and_forgets_later():
 
 
 def test_silence_is_counted_in_tokens_and_ends_with_a_match():
-    use = FeatureUse(2, window=4)
+    use = FeatureUsage(2, window=4)
     for density in ([0.1, 0.0], [0.0, 0.0], [0.0, 0.1]):
         use.count(torch.tensor(density), n_tokens=10)
     assert use.silent.tolist() == [20, 0]
@@ -25,7 +26,7 @@ def test_silence_is_counted_in_tokens_and_ends_with_a_match():
 
 
 def test_demand_is_what_open_competition_would_give():
-    use = FeatureUse(3, window=4)
+    use = FeatureUsage(3, window=4)
     affinities = torch.tensor([[3.0, 1.0, 0.0], [2.0, -1.0, 0.5]])
     use.count_demand(affinities, n_matches=3)
     assert use.demand.tolist() == [1.0, 0.5, 0.0]

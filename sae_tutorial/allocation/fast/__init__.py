@@ -18,7 +18,7 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.allocation import rules
+from sae_tutorial.allocation import checks, rules
 from sae_tutorial.allocation.codes import SparseCodes
 from sae_tutorial.allocation.fast.floors import feature_floors, guessed_floors, token_floors
 from sae_tutorial.allocation.fast.selection import compact, strongest
@@ -26,14 +26,14 @@ from sae_tutorial.allocation.fast.table import Table, least_positive
 
 
 def token_choice(affinities: Float[Tensor, "tokens features"], k: int) -> SparseCodes:
-    table, k = _table(affinities), min(rules.check_count("k", k), affinities.shape[1])
+    table, k = _table(affinities), min(checks.check_count("k", k), affinities.shape[1])
     return _codes(affinities, strongest(compact(table, token_floors(table, k)[:, None]), "token", k))
 
 
 def feature_choice(
     affinities: Float[Tensor, "tokens features"], capacity: int | Int[Tensor, " features"]
 ) -> SparseCodes:
-    table, capacity_F = _table(affinities), rules.check_capacity(capacity, affinities)
+    table, capacity_F = _table(affinities), checks.check_capacity(capacity, affinities)
     listed = compact(table, feature_floors(table, capacity_F)[None, :])
     return _codes(affinities, strongest(listed, "feature", capacity_F))
 
@@ -41,7 +41,7 @@ def feature_choice(
 def mutual_choice(
     affinities: Float[Tensor, "tokens features"], n_matches: int, *, guess: float | None = None
 ) -> SparseCodes:
-    table, n_matches = _table(affinities), rules.check_count("n_matches", n_matches)
+    table, n_matches = _table(affinities), checks.check_count("n_matches", n_matches)
     for floor in guessed_floors(table, n_matches, guess):
         listed = compact(table, floor.view(1, 1))
         if len(listed) >= n_matches:
@@ -52,10 +52,24 @@ def mutual_choice(
 def threshold_choice(
     affinities: Float[Tensor, "tokens features"], threshold: float | Float[Tensor, " features"]
 ) -> SparseCodes:
-    table, theta = _table(affinities), rules.check_threshold(threshold, affinities).clamp(min=0)
+    table, theta = _table(affinities), checks.check_threshold(threshold, affinities).clamp(min=0)
     theta_1F = theta.expand(affinities.shape[1])[None, :]
     listed = compact(table, theta_1F.clamp(min=least_positive(affinities)))
     return _codes(affinities, listed.where(listed.values > theta_1F[0, listed.features]))
+
+
+def by_owner(
+    affinities: Float[Tensor, "tokens features"],
+    owner: str,
+    budget: int | Int[Tensor, " features"],
+    *,
+    guess: float | None = None,
+) -> SparseCodes:
+    """The rule under which each "token" may match `budget` features, each "feature" `budget` tokens, or the whole
+    "batch" `budget` pairs. `guess` is `mutual_choice`'s, and nothing to the other two."""
+    if owner == "batch":
+        return mutual_choice(affinities, int(budget), guess=guess)
+    return token_choice(affinities, int(budget)) if owner == "token" else feature_choice(affinities, budget)
 
 
 for _rule in (token_choice, feature_choice, mutual_choice, threshold_choice):  # the same promise, in the same words
@@ -63,7 +77,7 @@ for _rule in (token_choice, feature_choice, mutual_choice, threshold_choice):  #
 
 
 def _table(affinities: Tensor) -> Table:
-    rules.check_table(affinities)
+    checks.check_table(affinities)
     return Table(affinities)
 
 

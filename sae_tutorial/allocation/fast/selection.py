@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_tutorial.allocation import kernels, rules
+from sae_tutorial.allocation import checks, kernels
 from sae_tutorial.allocation.codes import SparseCodes
 from sae_tutorial.allocation.fast.table import LINE, Table, ascending, not_below
 
@@ -22,18 +22,26 @@ BLOCK = {"cpu": 2**22, "other": 2**28}
 def compact(table: Table, floor: Float[Tensor, "tokens|1 features|1"]) -> SparseCodes:
     """The entries that are not below their floor, row after row. Raises ValueError if one of them is NaN or inf."""
     if kernels.serve(table.affinities):
-        return kernels.selection.compact(table.affinities, floor)
-    if table.by_feature:  # read it as it lies in memory
-        features, tokens, values = _compact_rows(table, floor.T)
-        order = tokens.int().argsort(stable=True)
-        tokens, features, values = tokens[order], features[order], values[order]
+        tokens, features, values, finite = kernels.selection.compact(table.affinities, floor)
     else:
-        tokens, features, values = _compact_rows(table, floor)
-    if values.numel() and not math.isfinite(values.max()):  # NaN if there is one
+        tokens, features, values = _compact(table, floor)
+        finite = values.numel() == 0 or math.isfinite(values.max())  # NaN if there is one
+    if not finite:
         i = int((~values.isfinite()).nonzero()[0])
-        raise rules.not_a_number(int(tokens[i]), int(features[i]), float(values[i]))
+        raise checks.not_a_number(int(tokens[i]), int(features[i]), float(values[i]))
     n_tokens, n_features = table.affinities.shape
     return SparseCodes(values, tokens, features, (n_tokens, n_features))
+
+
+def _compact(
+    table: Table, floor: Float[Tensor, "tokens|1 features|1"]
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Token, feature and value of each entry that is not below its floor, row after row."""
+    if not table.by_feature:
+        return _compact_rows(table, floor)
+    features, tokens, values = _compact_rows(table, floor.T)  # read as it lies in memory
+    order = tokens.int().argsort(stable=True)
+    return tokens[order], features[order], values[order]
 
 
 def _compact_rows(table: Table, floor: Float[Tensor, "rows|1 columns|1"]) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,8 +14,6 @@ import triton.language as tl
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_tutorial.allocation import rules
-from sae_tutorial.allocation.codes import SparseCodes
 from sae_tutorial.allocation.kernels.device import on_device_of
 from sae_tutorial.allocation.kernels.floors import FORMATS, _key, kth_of_lines
 
@@ -28,18 +26,21 @@ COPIES = 16  # of a histogram, so that programs seldom wait for each other
 # Compact.
 
 
-def compact(z_BF: Float[Tensor, "tokens features"], floor: Float[Tensor, "tokens|1 features|1"]) -> SparseCodes:
+def compact(
+    z_BF: Float[Tensor, "tokens features"], floor: Float[Tensor, "tokens|1 features|1"]
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, " n"], bool]:
     """The entries that are not below their floor, row after row; floors below the least positive number count as that.
 
         tokens, features = (~(z < floor)).nonzero(as_tuple=True);  values = z[tokens, features]
+        finite = values.isfinite().all()
 
     The table is read once. What is kept of that are bits, 1/32 of a float32 table's size, and counts, which say where
-    in the list the entries go. Raises ValueError that names the first NaN or inf.
+    in the list the entries go.
     """
     (B, F), (integer, inf, top, _) = z_BF.shape, FORMATS[z_BF.dtype]
     if z_BF.numel() == 0:
         index = torch.empty(0, dtype=torch.int64, device=z_BF.device)
-        return SparseCodes(z_BF.new_empty(0), index, index, (B, F))
+        return index, index, z_BF.new_empty(0), True
     block = min(BLOCK, max(32, triton.next_power_of_2(F)))
     pieces, words_per_tile = triton.cdiv(F, block), block // 32  # a row is so many tiles, a tile so many words
     n_words = B * pieces * words_per_tile
@@ -62,10 +63,7 @@ def compact(z_BF: Float[Tensor, "tokens features"], floor: Float[Tensor, "tokens
             *(n_words, pieces * words_per_tile, words_per_tile, *bits_BF.stride()),
             **dict(WORDS=WORDS),
         )
-    if any_bad:
-        i = int((~values.isfinite()).nonzero()[0])
-        raise rules.not_a_number(int(tokens[i]), int(features[i]), float(values[i]))
-    return SparseCodes(values, tokens, features, (B, F))
+    return tokens, features, values, not any_bad
 
 
 @triton.jit

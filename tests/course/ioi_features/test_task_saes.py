@@ -3,15 +3,10 @@
 import pytest
 import torch
 
-from sae_tutorial import ActivationStore, load_language_model, story_tokens
+from sae_tutorial import ActivationStore, story_tokens
 from sae_tutorial.autoencoder.shipped import HOOK
 from sae_tutorial.circuits import ioi
 from sae_tutorial.course.ioi_features import task_saes
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_language_model("stories")
 
 
 @pytest.fixture(scope="module")
