@@ -29,8 +29,10 @@ from peer_quality import PEERS, train_peer
 from tqdm import tqdm
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
+from sae_tutorial.activations.files import cache_folder
+from sae_tutorial.activations.text import text_for_training
 from sae_tutorial.autoencoder.config import BUDGET_RULES
-from sae_tutorial.autoencoder.shipped import HOOK, default_cache, text_for_training
+from sae_tutorial.autoencoder.shipped import HOOK
 from sae_tutorial.evaluation.fidelity import evaluate_many
 from sae_tutorial.evaluation.grid import DENSITIES, FOLDER, RUNS, load_densities, load_runs
 from sae_tutorial.training.loop import TrainingRun, train_many
@@ -232,7 +234,7 @@ def main() -> None:
     parser.add_argument("--only", help="one part of the grid")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--cache", type=Path, default=cache_folder("training"))
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()

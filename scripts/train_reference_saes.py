@@ -18,16 +18,9 @@ from typing import Any
 import torch
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
-from sae_tutorial.autoencoder.shipped import (
-    FOLDER,
-    HELD_OUT_ROWS,
-    HOOK,
-    RULES,
-    default_cache,
-    pack,
-    text_for_training,
-    unpack,
-)
+from sae_tutorial.activations.files import cache_folder
+from sae_tutorial.activations.text import HELD_OUT_ROWS, text_for_training
+from sae_tutorial.autoencoder.shipped import FOLDER, HOOK, RULES, pack, unpack
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
 from sae_tutorial.training.loop import TrainingRun, train_many
 from sae_tutorial.training.settings import TrainSettings
@@ -75,7 +68,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=RULES, default=RULES)
     parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--cache", type=Path, default=cache_folder("training"))
     args = parser.parse_args()
 
     model, (tokens, held_out) = load_language_model("stories"), text_for_training()

@@ -1,8 +1,8 @@
 """Run a language model up to one hook and stop there, at the speed of plain PyTorch.
 
 A `TransformerBridge` computes whatever its hooks might be asked for: every attention pattern, every LayerNorm scale.
-Whoever reads one hook needs none of that. `fused_forward` swaps three steps for PyTorch's fused equivalents while it is
-open, and touches only modules whose inner hooks nobody is listening to:
+Reading one hook needs none of that. `fused_forward` swaps three steps for PyTorch's fused equivalents while it is
+open, and touches only modules whose inner hooks are not in use:
 
     attention    softmax(q kᵀ / √d + causal mask) v      ->  torch.nn.functional.scaled_dot_product_attention
     LayerNorm    centre, measure, divide, step by step   ->  torch.nn.functional.layer_norm
@@ -12,9 +12,10 @@ The oracle is the bridge's own forward pass: the results agree up to the roundin
 """
 
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,60 +24,79 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 ReadHook = Callable[[Int[Tensor, "batch context"]], Float[Tensor, "batch context *d"]]
+ReadHooks = Callable[[Int[Tensor, "batch context"]], dict[str, Tensor]]
 
 
-class _HookReached(Exception):
-    """Raised inside the hook that is read, so that nothing behind it is computed."""
+class _AllRead(Exception):
+    """Raised inside the last of the hooks that are read, so that nothing after it is computed."""
 
 
 @contextmanager
-def read_hook(model: Any, hook_name: str, *, fused: bool = True) -> Iterator[ReadHook]:
-    """A function from token ids (batch, context) to the activations at `hook_name`; the forward pass ends there.
+def read_hooks(
+    model: Any, hook_names: Iterable[str], *, fused: bool = True, with_gradients: bool = False
+) -> Iterator[ReadHooks]:
+    """A function from token ids (batch, context) to {name: activations}; the forward pass ends at the last of them.
 
-    Runs in eval mode, without gradients and without a KV cache. Tokens may lie anywhere; they are moved to the model,
-    and the activations stay where it is. `fused=False` keeps the bridge's own arithmetic.
+    Runs in eval mode and without a KV cache. Tokens may lie anywhere; they are moved to the model, and the activations
+    stay where it is. Hooks that are on the model already act first, so what they change is what is read.
+
+    fused           False keeps the bridge's own arithmetic
+    with_gradients  False: inference mode
 
     Raises ValueError for a hook that the model does not have (with the closest names), RuntimeError for one that never
     fires.
     """
-    check_hook_name(model, hook_name)
-    caught: list[Tensor] = []
+    names = list(dict.fromkeys(hook_names))
+    for name in names:
+        check_hook_name(model, name)
+    caught: dict[str, Tensor] = {}
 
-    def catch(activations: Tensor, hook: Any) -> None:
-        caught.append(activations)
-        raise _HookReached
+    def catch(activations: Tensor, hook: Any, name: str) -> None:  # `hook.name` may be another name for the same hook
+        caught[name] = activations
+        if len(caught) == len(names):
+            raise _AllRead
 
-    def read(tokens_BS: Tensor) -> Tensor:
+    def read(tokens_BS: Tensor) -> dict[str, Tensor]:
         caught.clear()
         try:
             model(tokens_BS.to(model.cfg.device), return_type=None, use_cache=False)
-        except _HookReached:
-            return caught.pop()
-        raise RuntimeError(
-            f"hook_name={hook_name!r} exists but did not fire during a forward pass. "
-            "Optional hooks must be switched on first, for example model.set_use_attn_result(True)."
-        )
+        except _AllRead:
+            pass
+        for name in names:
+            if name not in caught:
+                raise RuntimeError(
+                    f"hook_name={name!r} exists but did not fire during a forward pass. "
+                    "Optional hooks must be switched on first, for example model.set_use_attn_result(True)."
+                )
+        return {name: caught.pop(name) for name in names}
 
     was_training = model.training
     if was_training:  # walking over all modules costs as much as a short batch
         model.eval()
     try:
         with ExitStack() as stack:
-            stack.enter_context(model.hooks(fwd_hooks=[(hook_name, catch)]))
+            stack.enter_context(model.hooks(fwd_hooks=[(name, partial(catch, name=name)) for name in names]))
             if fused:
                 stack.enter_context(fused_forward(model))
-            stack.enter_context(torch.inference_mode())
+            stack.enter_context(torch.enable_grad() if with_gradients else torch.inference_mode())
             yield read
     finally:
         if was_training:
             model.train()
 
 
+@contextmanager
+def read_hook(model: Any, hook_name: str, *, fused: bool = True) -> Iterator[ReadHook]:
+    """`read_hooks` for one hook: a function from token ids (batch, context) to its activations."""
+    with read_hooks(model, [hook_name], fused=fused) as read:
+        yield lambda tokens_BS: read(tokens_BS)[hook_name]
+
+
 def check_hook_name(model: Any, hook_name: str) -> None:
     """Raise ValueError with the closest names if `model` has no hook of that name."""
     names = list(model.hook_dict)
-    if hook_name not in names:
-        close = get_close_matches(hook_name, names, n=4, cutoff=0.5)
+    if not isinstance(hook_name, str) or hook_name not in names:
+        close = get_close_matches(str(hook_name), names, n=4, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else "See list(model.hook_dict)."
         raise ValueError(f"hook_name={hook_name!r} is not a hook of this model. {hint}")
 

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae_tutorial.activations.files import write_atomically
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -49,31 +51,6 @@ class Moments:
     def scale(self) -> float:
         """Root-mean-square deviation per coordinate: sqrt(E|x - mean|² / d_in)."""
         return (self.spread / (self.n * len(self.mean))) ** 0.5
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write a file that is either complete or absent, whatever interrupts us."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    with open(unfinished, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-
-
-def write_once(path: Path, content: bytes) -> None:
-    """Like `write_atomically`, but of several processes that write the same path only the first one does."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.first")
-    write_atomically(unfinished, content)
-    try:
-        os.link(unfinished, path)  # unlike os.replace, this fails if somebody was first
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links
-        if not path.exists():
-            os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

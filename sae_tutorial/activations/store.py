@@ -21,18 +21,15 @@ from torch import Tensor
 
 from sae_tutorial.activations.forward import check_hook_name
 from sae_tutorial.activations.harvesting import (
-    KeptText,
-    checked_tokens,
     dtype_name_of,
     harvest_to_disk,
     harvest_to_memory,
     moments_of_finite,
     read_harvest,
-    special_ids,
 )
+from sae_tutorial.activations.kept_text import KeptText, checked_tokens, special_ids
+from sae_tutorial.activations.memory import MIB, rows_per_pass
 from sae_tutorial.activations.shards import Moments, Shard, gather_rows
-
-MIB = 2**20
 
 
 class ActivationStore:
@@ -122,7 +119,7 @@ class ActivationStore:
             if number is not None and number < 1:
                 raise ValueError(f"{name}={number} must be at least 1: {advice}.")
         if batch_size is None:
-            batch_size = max(1, (4096 if str(model.cfg.device) == "cpu" else 32768) // text.context)
+            batch_size = rows_per_pass(model.cfg.device, text.context)
         if cache_dir is None:
             acts, moments = harvest_to_memory(model, text, hook_name, dtype, batch_size, device, progress)
             return cls(moments, acts=acts, text=text, hook_name=hook_name)
@@ -278,40 +275,6 @@ class ActivationStore:
         if self.scale == 0:
             raise ValueError("All activations of this store are equal, so they have no scale to divide by.")
         return self.scale
-
-
-def fold_normalisation(
-    weights: dict[str, Tensor],
-    mean: Float[Tensor, " d_in"],
-    scale: float,
-    *,
-    subtracts_b_dec: bool = True,
-    out_mean: Float[Tensor, " d_out"] | None = None,
-    out_scale: float | None = None,
-) -> dict[str, Tensor]:
-    """Weights that do to raw activations what `weights` do to normalised ones: same codes, denormalised reconstruction.
-
-    weights          W_enc (D, F), b_enc (F,), W_dec (F, D), b_dec (D,); every other entry is passed through, for codes
-                     keep their size, and thresholds with them
-    subtracts_b_dec  whether the encoder sees x - b_dec (then b_enc stays as it is) or x itself
-    out_mean/_scale  for a transcoder: the normalisation of what it predicts, if that is another store's
-
-    Exact: with u = (x - mean) / scale,
-        (u - b_dec) W_enc = (x - b_dec · scale - mean) (W_enc / scale)
-        (z W_dec + b_dec) · scale + mean = z (W_dec · scale) + (b_dec · scale + mean)
-    """
-    if subtracts_b_dec and out_mean is not None:
-        raise ValueError("subtracts_b_dec=True shares b_dec between input and output, so out_mean must not differ.")
-    mean = mean.to(weights["W_enc"])
-    mean_out = mean if out_mean is None else out_mean.to(mean)
-    scale_out = scale if out_scale is None else out_scale
-    folded = dict(weights)
-    folded["W_enc"] = weights["W_enc"] / scale
-    folded["W_dec"] = weights["W_dec"] * scale_out
-    folded["b_dec"] = weights["b_dec"] * scale_out + mean_out
-    if not subtracts_b_dec:
-        folded["b_enc"] = weights["b_enc"] - mean @ folded["W_enc"]
-    return folded
 
 
 class Batches:

@@ -263,3 +263,17 @@ def _dataset_ids(name: str, is_folder: bool, tokenizer: Any, max_rows: int, cont
         rows = enumerate(chain([first], documents))
         pieces = ((_checked(row["text"], f"path_or_dataset={name!r}, row {i}"), True) for i, row in rows)
         return _ids(pieces, tokenizer, max_rows, context)
+
+
+HELD_OUT_ROWS = 256  # about 65,000 tokens
+
+
+def text_for_training(n_tokens: int = 2_000_000) -> tuple[Int[Tensor, "rows 256"], Int[Tensor, "held_out 256"]]:
+    """The shipped stories in two parts: what SAEs of the middle layer are trained on, and what they are measured on.
+
+    Raises ValueError where nothing would be left to train on.
+    """
+    if n_tokens < 2 * HELD_OUT_ROWS * 256:
+        raise ValueError(f"n_tokens={n_tokens:,}: {HELD_OUT_ROWS} rows of 256 are held out; ask for 131,072 or more.")
+    tokens = story_tokens(n_tokens, 256)
+    return tokens[:-HELD_OUT_ROWS], tokens[-HELD_OUT_ROWS:]

@@ -9,7 +9,7 @@ rescaling        the same function with other weights: decoder rows of unit norm
 other_libraries  folders of SAELens, sparsify and dictionary_learning
 saving           `save_sae` and `load_sae`: a folder that SAELens reads, too
 shipped          `reference_sae`: the trained SAEs that come with the package
-dictionaries     directions that need no training: PCA, ICA, k-means, random
+dictionaries     one interface for SAEs, PCA, ICA, k-means and random directions; matching pursuit
 """
 
 from sae_tutorial.autoencoder.config import SAEConfig

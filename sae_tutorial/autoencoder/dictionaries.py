@@ -1,22 +1,86 @@
-"""Directions to read activations by: found without labels, and judged by how few of them a token needs.
+"""Dictionaries beside SAEs: directions found without labels, and one interface for all of them.
 
-Four ways to choose a dictionary of unit directions (principal components, independent components, cluster centres,
-random ones), and one way to use any of them: matching pursuit, which takes for each token the directions that
-serve it best.
+    Dictionary    a way to write activations as sums of directions: of an SAE, of axes (PCA, random), of ICA, of k-means
+    *_directions  four ways to choose directions without training: principal and independent components, cluster
+                  centres, random ones
+    pursuit       for each token the directions that serve it best, from any of them
 
-Letters of shapes: B tokens, D dimensions, F directions of a dictionary. A dictionary is (F, D), rows of length 1.
+Letters of shapes: B tokens, D dimensions, F directions. Directions are (F, D), rows of length 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Dictionary = Float[Tensor, "directions dims"]
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+
+Directions = Float[Tensor, "directions dims"]
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """A way to write activations as sums of directions: x = Σ_j c_j f_j + a constant + what is left.
+
+    Attributes:
+        name: what figures call it.
+        encode: (N, D) raw activations -> (N, F) codes, each token by itself.
+        directions: (F, D), what one unit of each code adds to the activation.
+        constant: (D,), what an activation without any feature would be.
+    """
+
+    name: str
+    encode: Callable[[Float[Tensor, "tokens d"]], Float[Tensor, "tokens features"]]
+    directions: Float[Tensor, "features d"]
+    constant: Float[Tensor, " d"]
+
+    def reconstruct(self, x_ND: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens d"]:
+        """The constant and the sum of the features."""
+        return self.encode(x_ND) @ self.directions + self.constant
+
+    @classmethod
+    def of_sae(cls, name: str, sae: SparseAutoencoder) -> Dictionary:
+        """The features of an SAE; codes in the units inside, so directions carry its scale."""
+
+        def encode(x_ND: Tensor) -> Tensor:
+            with torch.no_grad():
+                return sae.encode(x_ND).to_dense()
+
+        constant = sae.denormalise(sae.b_dec[None])[0]
+        return cls(name, encode, (sae.W_dec * sae.scale).detach(), constant.detach())
+
+    @classmethod
+    def of_readers(cls, name: str, readers: Float[Tensor, "features d"], mean: Float[Tensor, " d"]) -> Dictionary:
+        """Directions to read by, as ICA finds them: code j is (x − mean) · reader j. What each code writes is given by
+        the pseudo-inverse: the sum of the features is the projection of x onto the span of the readers."""
+        return cls(name, lambda x_ND: (x_ND - mean) @ readers.T, torch.linalg.pinv(readers).T, mean)
+
+    @classmethod
+    def of_centres(cls, name: str, centres: Float[Tensor, "features d"]) -> Dictionary:
+        """k-means: a token has one feature, with code 1: the centre that it is nearest to."""
+
+        def encode(x_ND: Tensor) -> Tensor:
+            return F.one_hot(nearest(x_ND, centres), len(centres)).to(x_ND)
+
+        return cls(name, encode, centres, torch.zeros_like(centres[0]))
+
+    @classmethod
+    def of_axes(
+        cls, name: str, axes: Float[Tensor, "axes d"], mean: Float[Tensor, " d"], non_negative: bool = False
+    ) -> Dictionary:
+        """Orthonormal axes (of PCA, or random ones) about a mean. `non_negative`: each axis twice, once for each of its
+        sides."""
+
+        def encode(x_ND: Tensor) -> Tensor:
+            codes_NF = (x_ND - mean) @ axes.T
+            return torch.cat([codes_NF, -codes_NF], dim=1).relu() if non_negative else codes_NF
+
+        return cls(name, encode, torch.cat([axes, -axes]) if non_negative else axes, mean)
 
 
 def variance_explained(x_BD: Float[Tensor, "tokens dims"], guess_BD: Float[Tensor, "tokens dims"]) -> float:
@@ -44,7 +108,7 @@ def random_rotation(
     return frame @ turn @ frame.T
 
 
-def principal_directions(x_BD: Float[Tensor, "tokens dims"]) -> Dictionary:
+def principal_directions(x_BD: Float[Tensor, "tokens dims"]) -> Directions:
     """All D principal components, the one with the largest variance first (eigenvectors of the covariance)."""
     centred_BD = x_BD - x_BD.mean(0)
     return torch.linalg.eigh(centred_BD.T @ centred_BD).eigenvectors.T.flip(0).contiguous()
@@ -52,7 +116,7 @@ def principal_directions(x_BD: Float[Tensor, "tokens dims"]) -> Dictionary:
 
 def independent_directions(
     x_BD: Float[Tensor, "tokens dims"], n: int, *, steps: int = 60, seed: int = 0
-) -> tuple[Dictionary, Dictionary]:
+) -> tuple[Directions, Directions]:
     """FastICA with g = tanh on the first `n` principal components: what to read, and what is written.
 
     Returns two dictionaries (n, D), of fewer than n if x fills fewer dimensions. `readers` are the rows of the unmixing
@@ -105,7 +169,7 @@ def nearest(x_BD: Float[Tensor, "tokens dims"], centres_ND: Float[Tensor, "centr
 
 
 def pursuit(
-    x_BD: Float[Tensor, "tokens dims"], dictionary_FD: Dictionary, k: int
+    x_BD: Float[Tensor, "tokens dims"], dictionary_FD: Directions, k: int
 ) -> tuple[Int[Tensor, "tokens k"], Float[Tensor, "steps dims_left"]]:
     """Orthogonal matching pursuit: for every token up to `k` directions, one after the other, and what is left.
 
@@ -137,7 +201,7 @@ def pursuit(
 def pursuit_curve(
     x_BD: Float[Tensor, "tokens dims"],
     mean_D: Float[Tensor, " dims"],
-    dictionary_FD: Dictionary,
+    dictionary_FD: Directions,
     k: int,
     chunk: int = 512,
 ) -> Float[Tensor, " steps"]:
@@ -150,7 +214,7 @@ def pursuit_curve(
 
 
 def projection_curve(
-    x_BD: Float[Tensor, "tokens dims"], mean_D: Float[Tensor, " dims"], frame_FD: Dictionary, k: int
+    x_BD: Float[Tensor, "tokens dims"], mean_D: Float[Tensor, " dims"], frame_FD: Directions, k: int
 ) -> Float[Tensor, " steps"]:
     """The same share if all tokens must use the first 0, 1, …, k directions of an orthonormal dictionary."""
     taken_F = ((x_BD - mean_D) @ frame_FD[:k].T).square().sum(0)

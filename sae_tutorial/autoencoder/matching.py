@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae_tutorial.activations.memory import at_once
 from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches
 from sae_tutorial.allocation.fast.selection import strongest
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
-# The largest table of affinities that is made in one piece, in elements: 256 MB of float32 on a CPU.
-AT_ONCE = {"cpu": 2**26, "cuda": 2**31}
+FLOAT32 = 4  # bytes
 
 
 def fits(sae: SparseAutoencoder, n_tokens: int) -> bool:
@@ -29,11 +29,7 @@ def fits(sae: SparseAutoencoder, n_tokens: int) -> bool:
 
 def tokens_at_once(sae: SparseAutoencoder) -> int:
     """How many tokens' affinities are made in one piece."""
-    return max(1, _at_once(sae) // sae.config.d_sae)
-
-
-def _at_once(sae: SparseAutoencoder) -> int:
-    return AT_ONCE["cpu" if sae.W_dec.device.type == "cpu" else "cuda"]
+    return at_once(sae.W_dec.device, FLOAT32 * sae.config.d_sae)
 
 
 @torch.no_grad()
@@ -85,7 +81,7 @@ def affinity_blocks(
 ) -> Iterator[Float[Tensor, "tokens some"]]:
     """Affinities of a few features at a time (of `some`, or of all), one block after the other in the same memory."""
     n_features = sae.config.d_sae if some is None else len(some)
-    width = min(max(1, _at_once(sae) // max(1, len(u))), n_features)
+    width = min(at_once(sae.W_dec.device, FLOAT32 * max(1, len(u))), n_features)
     memory = sae.table_memory(len(u), width, dtype)
     for start in range(0, n_features, width):
         features = slice(start, min(start + width, n_features))

@@ -6,8 +6,9 @@ import copy
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from sae_tutorial.activations.store import fold_normalisation
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 
@@ -60,3 +61,37 @@ def folded(sae: SparseAutoencoder) -> SparseAutoencoder:
         other.out_mean.zero_()
         other.out_scale.fill_(1)
     return other
+
+
+def fold_normalisation(
+    weights: dict[str, Tensor],
+    mean: Float[Tensor, " d_in"],
+    scale: float,
+    *,
+    subtracts_b_dec: bool = True,
+    out_mean: Float[Tensor, " d_out"] | None = None,
+    out_scale: float | None = None,
+) -> dict[str, Tensor]:
+    """Weights that do to raw activations what `weights` do to normalised ones: same codes, denormalised reconstruction.
+
+    weights          W_enc (D, F), b_enc (F,), W_dec (F, D), b_dec (D,); every other entry is passed through, for codes
+                     keep their size, and thresholds with them
+    subtracts_b_dec  whether the encoder sees x - b_dec (then b_enc stays as it is) or x itself
+    out_mean/_scale  for a transcoder: the normalisation of what it predicts, if that is another store's
+
+    Exact: with u = (x - mean) / scale,
+        (u - b_dec) W_enc = (x - b_dec · scale - mean) (W_enc / scale)
+        (z W_dec + b_dec) · scale + mean = z (W_dec · scale) + (b_dec · scale + mean)
+    """
+    if subtracts_b_dec and out_mean is not None:
+        raise ValueError("subtracts_b_dec=True shares b_dec between input and output, so out_mean must not differ.")
+    mean = mean.to(weights["W_enc"])
+    mean_out = mean if out_mean is None else out_mean.to(mean)
+    scale_out = scale if out_scale is None else out_scale
+    folded = dict(weights)
+    folded["W_enc"] = weights["W_enc"] / scale
+    folded["W_dec"] = weights["W_dec"] * scale_out
+    folded["b_dec"] = weights["b_dec"] * scale_out + mean_out
+    if not subtracts_b_dec:
+        folded["b_enc"] = weights["b_enc"] - mean @ folded["W_enc"]
+    return folded

@@ -19,11 +19,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sae_tutorial import allocation
+from sae_tutorial.activations.memory import at_once
 from sae_tutorial.allocation import SparseCodes, encode_matches, stack_tokens
 from sae_tutorial.autoencoder.config import SAEConfig
 
-# `encode` makes affinities for so many (token, feature) pairs at a time: 256 MB of float32.
-ENCODE_AT_ONCE = 2**26
 ALL = slice(None)
 # A threshold that nobody has measured yet.
 UNSET = -1.0
@@ -223,7 +222,7 @@ class SparseAutoencoder(nn.Module):
             if batch_rule:
                 codes = self.allocate(self.preactivations(u))
             else:  # each token by itself, so as many at a time as memory likes
-                pieces = u.split(max(1, ENCODE_AT_ONCE // self.config.d_sae))
+                pieces = u.split(at_once(u.device, u.element_size() * self.config.d_sae))
                 codes = stack_tokens([self.allocate_by_threshold(self.preactivations(piece)) for piece in pieces])
         return self.strengths(u, codes)
 

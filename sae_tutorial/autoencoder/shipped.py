@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import json
 import lzma
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
 from safetensors.torch import load, save
-from torch import Tensor
 
-from sae_tutorial.activations.text import story_tokens
 from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.other_libraries import assemble, read_json
 from sae_tutorial.autoencoder.rescaling import folded
@@ -25,7 +21,6 @@ from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 FOLDER = Path(__file__).parents[1] / "assets" / "saes" / "stories"
 HOOK = "blocks.1.hook_resid_post"
-HELD_OUT_ROWS = 256  # about 65,000 tokens
 RULES = ("token_choice", "mutual_choice", "feature_choice")
 CONFIG, WEIGHTS = "config.json", "weights.safetensors.xz"
 # Every second byte holds sign and exponent: telling xz so (lp, pb) saves a seventh.
@@ -41,25 +36,6 @@ def reference_sae(rule: str = "feature_choice", *, device: torch.device | str | 
         raise ValueError(f"rule must be one of {', '.join(RULES)} (those have a reference SAE), got {rule!r}")
     sae = unpack(FOLDER / rule)
     return sae if device is None else sae.to(device)
-
-
-def text_for_training(n_tokens: int = 2_000_000) -> tuple[Int[Tensor, "rows 256"], Int[Tensor, "held_out 256"]]:
-    """The shipped stories in two parts: what SAEs of the middle layer are trained on, and what they are measured on.
-
-    Raises ValueError where nothing would be left to train on.
-    """
-    if n_tokens < 2 * HELD_OUT_ROWS * 256:
-        raise ValueError(f"n_tokens={n_tokens:,}: {HELD_OUT_ROWS} rows of 256 are held out; ask for 131,072 or more.")
-    tokens = story_tokens(n_tokens, 256)
-    return tokens[:-HELD_OUT_ROWS], tokens[-HELD_OUT_ROWS:]
-
-
-def default_cache() -> Path:
-    """Where scripts that train on these stories keep activations (2 GB, the same for all) and checkpoints."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(home) if home else Path.home() / ".cache") / "sae_tutorial" / "training"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def pack(sae: SparseAutoencoder, folder: Path) -> None:

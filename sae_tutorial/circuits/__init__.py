@@ -1,8 +1,8 @@
 """The model taken apart, and put together from features.
 
+prompts           texts of which some positions have names, and what the model says at their ends
 heads             what heads attend to, read and write
-ioi               indirect-object sentences with their counterfactuals and measures
-ioi_prompts       the classic eight prompts, and one of your own
+ioi               sentences with an indirect object, their counterfactuals and measures
 patching          activations put in from elsewhere, path by path
 direct_effects    what the heads of a circuit write, where they look, what they make of a name
 edges             the model as a graph: what each edge is worth (EAP), which can go (ACDC)

@@ -2,7 +2,7 @@
 
 A model is a graph. Senders write into the residual stream: the embedding, each head, each MLP. Receivers read from it:
 the queries, keys and values of each head, each MLP, the logits. An edge leads from every sender to every receiver
-behind it, and to remove it means that the receiver hears what the sender says on *another* sentence, while everybody
+behind it, and to remove it means that the receiver hears what the sender says on *another* prompt, while everybody
 else hears what it says on this one. `edge_logits` is the forward pass with any set of edges removed. On top of it:
 
     edge_attribution   what removing each edge would change, to first order, all edges from one gradient
@@ -12,7 +12,7 @@ else hears what it says on this one. `edge_logits` is the forward pass with any 
 Sources: Syed et al. 2023 (edge attribution patching), Conmy et al. 2023 (ACDC, the greedy removal). Models of GPT-2's
 architecture, loaded in compatibility mode, one sequence of layers with attention before the MLP.
 
-Letters of shapes: S senders, R receivers, B sentences, P positions, H heads, D dimension of a head, M of the stream.
+Letters of shapes: S senders, R receivers, B prompts, P positions, H heads, D dimension of a head, M of the stream.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sae_tutorial.circuits.ioi import Sentences, at
 from sae_tutorial.circuits.patching import Head, Metric
+from sae_tutorial.circuits.prompts import Prompts, at
 
 
 @dataclass(frozen=True)
@@ -94,39 +94,39 @@ def wiring(model: Any) -> Wiring:
 class Run:
     """One forward pass, taken apart: what each sender said, and the stream before each attention, MLP and the end."""
 
-    said: Float[Tensor, "senders sentences positions model"]
-    stream: Float[Tensor, "stages sentences positions model"]
-    logits: Float[Tensor, "sentences vocab"]
+    said: Float[Tensor, "senders prompts positions model"]
+    stream: Float[Tensor, "stages prompts positions model"]
+    logits: Float[Tensor, "prompts vocab"]
 
 
-def run_apart(model: Any, sentences: Sentences) -> Run:
+def run_apart(model: Any, prompts: Prompts) -> Run:
     """A run with every edge in place."""
     graph = wiring(model)
     with torch.no_grad():
         keep_SR = graph.allowed.to(model.W_E.dtype)
-        return _run(model, sentences, graph, keep_SR, None, [])
+        return _run(model, prompts, graph, keep_SR, None, [])
 
 
 def edge_logits(
     model: Any,
-    sentences: Sentences,
+    prompts: Prompts,
     other: Run,
     keep: Float[Tensor, "senders receivers"],
-    known: Float[Tensor, "known sentences positions model"] | None = None,
-) -> Float[Tensor, "sentences vocab"]:
+    known: Float[Tensor, "known prompts positions model"] | None = None,
+) -> Float[Tensor, "prompts vocab"]:
     """Logits at END when the edges with `keep` 0 carry what the sender says in `other`, and those with 1 what it says.
 
     Values between mix the two, and gradients reach `keep`. With all edges kept these are the model's own logits, with
     none those of `other`.
 
     Args:
-        other: `run_apart` of a counterfactual of `sentences`.
+        other: `run_apart` of a counterfactual of `prompts`.
         known: what the first senders say, if it is known already: nothing in front of them is computed again.
     """
-    return _run(model, sentences, wiring(model), keep, other, [] if known is None else list(known)).logits
+    return _run(model, prompts, wiring(model), keep, other, [] if known is None else list(known)).logits
 
 
-def _run(model: Any, sentences: Sentences, graph: Wiring, keep: Tensor, other: Run | None, said: list[Tensor]) -> Run:
+def _run(model: Any, prompts: Prompts, graph: Wiring, keep: Tensor, other: Run | None, said: list[Tensor]) -> Run:
     streams: list[Tensor] = []
 
     def heard(columns: slice, stage: int, n_senders: int, bias: Tensor | float = 0.0) -> Tensor:
@@ -140,7 +140,7 @@ def _run(model: Any, sentences: Sentences, graph: Wiring, keep: Tensor, other: R
         return other.stream[stage] + (keep[:n_senders, columns].T @ change).view(-1, *now.shape[1:])
 
     if not said:
-        said = [model.W_E[sentences.tokens] + model.W_pos[: sentences.tokens.shape[1]]]
+        said = [model.W_E[prompts.tokens] + model.W_pos[: prompts.tokens.shape[1]]]
     bias = torch.zeros_like(model.b_O[0])
     for layer in range(graph.n_layers):
         start, end = graph.before(layer), graph.before(layer + 1)
@@ -156,7 +156,7 @@ def _run(model: Any, sentences: Sentences, graph: Wiring, keep: Tensor, other: R
             hidden = torch.nn.functional.gelu(x_BPM @ model.W_in[layer] + model.b_in[layer], approximate="tanh")
             said = [*said[: end - 1], hidden @ model.W_out[layer] + model.b_out[layer]]
     last = heard(graph.columns(graph.n_layers, "logits"), 2 * graph.n_layers, len(said), bias)[0]
-    logits = _norm(model, at(last, sentences.positions["END"])) @ model.W_U + model.b_U
+    logits = _norm(model, at(last, prompts.positions["END"])) @ model.W_U + model.b_U
     return Run(torch.stack(said), torch.stack(streams) if other is None else last[None], logits)
 
 
@@ -166,7 +166,7 @@ def _norm(model: Any, x: Tensor) -> Tensor:
     return x / (x.square().mean(-1, keepdim=True) + model.cfg.eps).sqrt()
 
 
-def _heads(model: Any, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "heads sentences positions model"]:
+def _heads(model: Any, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "heads prompts positions model"]:
     """What each head writes. `q`, `k`, `v` are what it reads: (H, B, P, M), or one for all heads."""
     q_HBPD, k_HBPD, v_HBPD = (
         x @ getattr(model, f"W_{name}")[layer][:, None] + getattr(model, f"b_{name}")[layer][:, None, None]
@@ -179,7 +179,7 @@ def _heads(model: Any, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Float[Ten
 
 
 def edge_attribution(
-    model: Any, sentences: Sentences, other: Sentences, metric: Metric
+    model: Any, prompts: Prompts, other: Prompts, metric: Metric
 ) -> Float[Tensor, "senders receivers"]:
     """What removing each edge would change in the mean metric, to first order: one forward and one backward pass.
 
@@ -190,16 +190,16 @@ def edge_attribution(
     graph, counterfactual = wiring(model), run_apart(model, other)
     keep_SR = graph.allowed.to(model.W_E.dtype).requires_grad_()
     with torch.enable_grad():
-        value = metric(edge_logits(model, sentences, counterfactual, keep_SR)).mean()
+        value = metric(edge_logits(model, prompts, counterfactual, keep_SR)).mean()
         (gradient,) = torch.autograd.grad(value, keep_SR)
     return -gradient.detach() * graph.allowed
 
 
 def greedy_removal(
     model: Any,
-    sentences: Sentences,
-    other: Sentences,
-    damage: Callable[[Float[Tensor, "sentences vocab"]], Tensor],
+    prompts: Prompts,
+    other: Prompts,
+    damage: Callable[[Float[Tensor, "prompts vocab"]], Tensor],
     threshold: float,
     split_qkv: bool = False,
     progress: str | None = None,
@@ -219,13 +219,13 @@ def greedy_removal(
     """
     if not threshold > 0:
         raise ValueError(f"threshold={threshold}: take a positive number, in the units of `damage`.")
-    graph, clean, counterfactual = wiring(model), run_apart(model, sentences), run_apart(model, other)
+    graph, clean, counterfactual = wiring(model), run_apart(model, prompts), run_apart(model, other)
     keep_SR = graph.allowed.clone()
 
     def damaged(first: int) -> float:
         with torch.no_grad():
             keep = keep_SR.to(model.W_E.dtype)
-            return float(damage(edge_logits(model, sentences, counterfactual, keep, clean.said[:first])))
+            return float(damage(edge_logits(model, prompts, counterfactual, keep, clean.said[:first])))
 
     now = damaged(len(graph.senders))
     backwards = _receivers_backwards(graph, split_qkv)
@@ -264,7 +264,7 @@ def _first_changed(graph: Wiring, owner: int) -> int:
     return graph.before(int(graph.senders[owner].split(".")[0]))
 
 
-def head_scores(
+def edge_scores(
     graph: Wiring, edges: Float[Tensor, "senders receivers"] | Bool[Tensor, "senders receivers"], heads: Iterable[Head]
 ) -> Float[Tensor, " heads"]:
     """The largest edge that leaves each head, in size."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -130,33 +130,3 @@ def remove_greedily(
                     chosen[0, j] = True
             stages.append(chosen.clone())
     return recorded(edit, loss, stages)
-
-
-# ---------------------------------------------------------------------- statistics over sentences
-
-
-def over_sentences(
-    values: Float[Tensor, "stages sentences"], resamples: int = 1000, seed: int = 0
-) -> tuple[Float[Tensor, " stages"], Float[Tensor, " stages"], Float[Tensor, " stages"]]:
-    """Mean over sentences, and the low and high end of a 95 % bootstrap interval."""
-    drawn = _resampled(values.shape[1], resamples, seed)
-    means = values[:, drawn].mean(-1)  # (stages, resamples)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975]).to(means), dim=1)
-    return values.mean(1), low, high
-
-
-def paired_ratio(
-    mine: Float[Tensor, " sentences"], theirs: Float[Tensor, " sentences"], resamples: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """The median over sentences of mine / theirs, and its 95 % bootstrap interval.
-
-    A median, so that a sentence in which a dictionary never gets halfway (inf) counts as worse than any other, no more.
-    """
-    ratio = torch.where(mine.isinf() & theirs.isinf(), 1.0, mine / theirs)
-    medians = ratio[_resampled(len(ratio), resamples, seed)].median(1).values
-    low, high = (medians.sort().values[round(q * (resamples - 1))] for q in (0.025, 0.975))
-    return float(ratio.median()), float(low), float(high)
-
-
-def _resampled(n: int, resamples: int, seed: int) -> Int[Tensor, "resamples n"]:
-    return torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))

@@ -7,12 +7,15 @@ Sentences come as ABBA (the indirect object first) and BABA (the subject first),
 name, place and object is one token of the model at hand, so a counterfactual differs from its original in the names
 alone, position by position. Source of the task, the roles and the counterfactuals: Wang et al. 2022.
 
+Beside sentences from our templates there are the classic eight prompts of GPT-2 tutorials, and one of your own.
+
 Letters of shapes: B sentences, P positions (shorter sentences are padded on the right), V vocabulary.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -21,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.activations.forward import read_hook
+from sae_tutorial.circuits.prompts import Prompts, token_ids, tokens_of, usable
 
 NAMES = (
     "Mary John Tom James Anna Ben Lily Sam Max Lucy Jack Emma Kate Alice Peter Paul David George Henry Charlie William "
@@ -64,53 +67,17 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Sentences:
-    """A batch of sentences, on the model's device.
+class Sentences(Prompts):
+    """Prompts with an indirect object: positions are those of ROLES, groups one for each template and order of names.
 
     Attributes:
         frames: what each sentence is made of.
-        tokens: (B, P) ids, the beginning-of-text token first; behind END comes padding, which END cannot see.
         io, wrong: (B,) ids of the right name and of the wrong one.
-        positions: for each of ROLES, (B,) where it stands. In a counterfactual: where it stood in the original.
-        groups: (B,) one number per template and order of names; within a group all positions agree.
     """
 
     frames: tuple[Frame, ...]
-    tokens: Int[Tensor, "sentences positions"]
     io: Int[Tensor, " sentences"]
     wrong: Int[Tensor, " sentences"]
-    positions: dict[str, Int[Tensor, " sentences"]]
-    groups: Int[Tensor, " sentences"]
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    @property
-    def text(self) -> list[str]:
-        return [frame.text for frame in self.frames]
-
-    def __getitem__(self, rows: slice) -> Sentences:
-        positions = {role: where[rows] for role, where in self.positions.items()}
-        parts = (self.tokens[rows], self.io[rows], self.wrong[rows])
-        return Sentences(self.frames[rows], *parts, positions, self.groups[rows])
-
-
-def single_tokens(model: Any, words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """`words` in two parts: those that are one token behind a space in this model's vocabulary, and the others."""
-    tokenizer = model.tokenizer
-    one = [len(tokenizer(" " + word, add_special_tokens=False).input_ids) == 1 for word in words]
-    return [w for w, is_one in zip(words, one) if is_one], [w for w, is_one in zip(words, one) if not is_one]
-
-
-def usable(model: Any, words: Sequence[str], what: str, needed: int) -> list[str]:
-    """The words that are single tokens. ValueError that lists what was dropped if fewer than `needed` are left."""
-    kept, dropped = single_tokens(model, words)
-    if len(kept) < needed:
-        raise ValueError(
-            f"{what}: {needed} words that are one token behind a space are needed, and this model's tokenizer has only "
-            f"{len(kept)} of them ({', '.join(kept) or 'none'}). Dropped: {', '.join(dropped)}. Pass other {what}."
-        )
-    return kept
 
 
 def ioi_sentences(
@@ -152,7 +119,8 @@ def ioi_sentences(
 
 def sentences_of(model: Any, frames: Sequence[Frame]) -> Sentences:
     """Frames as a batch of tokens. ValueError if a name is no single token or is not where its role says."""
-    ids, tokens_BP = _tokens(model, frames)
+    text = tuple(frame.text for frame in frames)
+    ids, tokens_BP = tokens_of(model, text)
     io, wrong = (token_ids(model, [getattr(frame, name) for frame in frames]) for name in ("io", "wrong"))
     rows = [_roles(row, int(i), int(w), frame) for row, i, w, frame in zip(ids, io, wrong, frames)]
     positions = {role: torch.tensor([row[role] for row in rows]) for role in ROLES}
@@ -161,22 +129,8 @@ def sentences_of(model: Any, frames: Sequence[Frame]) -> Sentences:
     groups = torch.tensor([order[kind] for kind in kinds])
     device = model.cfg.device
     positions = {role: where.to(device) for role, where in positions.items()}
-    return Sentences(tuple(frames), tokens_BP.to(device), io.to(device), wrong.to(device), positions, groups.to(device))
-
-
-def _tokens(model: Any, frames: Sequence[Frame]) -> tuple[list[list[int]], Int[Tensor, "sentences positions"]]:
-    """The ids of each sentence, and all of them as one table, padded on the right with the id that rows begin with."""
-    ids = [model.to_tokens(frame.text)[0].tolist() for frame in frames]
-    width = max(map(len, ids))
-    return ids, torch.tensor([row + [row[0]] * (width - len(row)) for row in ids])
-
-
-def token_ids(model: Any, names: Sequence[str]) -> Int[Tensor, " n"]:
-    kept, dropped = single_tokens(model, sorted(set(names)))
-    if dropped:
-        raise ValueError(f"names: {', '.join(dropped)} would be more than one token of this model; use other names.")
-    known = {name: model.tokenizer(" " + name, add_special_tokens=False).input_ids[0] for name in kept}
-    return torch.tensor([known[name] for name in names])
+    parts = (tokens_BP.to(device), positions, groups.to(device), tuple(frames), io.to(device), wrong.to(device))
+    return Sentences(text, *parts)
 
 
 def _roles(row: list[int], io: int, wrong: int, frame: Frame) -> dict[str, int]:
@@ -221,29 +175,11 @@ def counterfactual(
     if kind not in kinds:
         raise ValueError(f"kind={kind!r} is none of {', '.join(map(repr, kinds))}.")
     frames = tuple(kinds[kind](frame) for frame in sentences.frames)
-    _, tokens_BP = _tokens(model, frames)  # as long as the original's: every name is one token
+    text = tuple(frame.text for frame in frames)
+    _, tokens_BP = tokens_of(model, text)  # as long as the original's: every name is one token
     device = sentences.tokens.device
     io, wrong = (token_ids(model, [getattr(frame, name) for frame in frames]).to(device) for name in ("io", "wrong"))
-    return replace(sentences, frames=frames, tokens=tokens_BP.to(device), io=io, wrong=wrong)
-
-
-def end_logits(
-    model: Any, sentences: Sentences, hooks: Sequence[tuple[str, Callable[..., Any]]] = ()
-) -> Float[Tensor, "sentences vocab"]:
-    """Logits of the token behind each sentence, with these forward hooks in place, without gradients.
-
-    Only END is unembedded. Equals `model.run_with_hooks(tokens, fwd_hooks=hooks)` at END, up to rounding.
-    """
-    with model.hooks(fwd_hooks=list(hooks)), read_hook(model, "ln_final.hook_normalized") as read:
-        final_BD = at(read(sentences.tokens), sentences.positions["END"])
-    return final_BD @ model.W_U + model.b_U
-
-
-def at(
-    acts: Float[Tensor, "sentences positions *d"], where: Int[Tensor, " sentences"]
-) -> Float[Tensor, " sentences *d"]:
-    """One position of each sentence."""
-    return acts[torch.arange(len(acts), device=acts.device), where]
+    return replace(sentences, text=text, frames=frames, tokens=tokens_BP.to(device), io=io, wrong=wrong)
 
 
 def logit_difference(logits: Float[Tensor, "sentences vocab"], sentences: Sentences) -> Float[Tensor, " sentences"]:
@@ -279,12 +215,42 @@ def lead(
     return logits[rows, sentences.io] - logits.gather(1, absent_names(sentences, names)).mean(-1)
 
 
-def normalised(difference: Tensor, clean: Tensor | float, corrupted: Tensor | float) -> Tensor:
-    """Logit differences on a scale where the corrupted run is 0 and the clean run 1.
+# The eight prompts on which tutorials of GPT-2 agree: each sentence with both names as the giver.
+CLASSIC = (
+    ("When {a} and {b} went to the shops, {s} gave the bag to", "John", "Mary"),
+    ("When {a} and {b} went to the park, {s} gave the ball to", "Tom", "James"),
+    ("When {a} and {b} went to the shops, {s} gave an apple to", "Dan", "Sid"),
+    ("After {a} and {b} went to the park, {s} gave a drink to", "Martin", "Amy"),
+)
 
-    Raises ValueError if the two runs do not differ: there is no scale between them.
+
+def classic_sentences(model: Any) -> Sentences:
+    """The eight prompts of `CLASSIC`. GPT-2 small has a mean logit difference of 3.5519 on them."""
+    frames = [Frame(template, a, b, s, "", "", io, s) for template, a, b in CLASSIC for s, io in ((a, b), (b, a))]
+    return sentences_of(model, frames)
+
+
+def own_sentence(model: Any, text: str, io: str, giver: str) -> Sentences:
+    """One sentence of yours that names `io` once and `giver` twice, and stops where `io` is due.
+
+    Raises ValueError, in words for its writer, if a name is not a single token of this model or not where it should be.
     """
-    span = torch.as_tensor(clean - corrupted)
-    if (span.abs() < 1e-6).any():
-        raise ValueError(f"clean={clean} and corrupted={corrupted} are the same: nothing was corrupted.")
-    return (difference - corrupted) / span
+    text = text.rstrip()
+    for name, needed in ((io, 1), (giver, 2)):
+        found = len(re.findall(rf"(?<= ){re.escape(name)}\b", text)) if name else 0
+        if found != needed:
+            times = ("once", "twice")[needed - 1]
+            raise ValueError(
+                f"The sentence must name {name or 'somebody'!r} {times}, behind a space; it does {found} times."
+            )
+    token_ids(model, [io, giver])
+    marks = {io: "{a}", giver: "{b}"}
+    template = re.sub(
+        rf"(?<= )({re.escape(io)}|{re.escape(giver)})\b",
+        lambda found: marks[found[1]],
+        text.replace("{", "").replace("}", ""),
+    )
+    head, tail = template.rsplit("{b}", 1)
+    if "{a}" not in head:
+        raise ValueError(f"The second {giver!r} must come behind {io!r}, or nothing says who receives.")
+    return sentences_of(model, [Frame(head + "{s}" + tail, io, giver, giver, "", "", io, giver)])

@@ -1,17 +1,17 @@
-"""Interventions: run a model on one sentence while some of its activations come from elsewhere.
+"""Interventions: run a model on one prompt while some of its activations come from elsewhere.
 
 Everything is made of three things:
 
-    Site     where: a hook, and there all of it or one head, at all positions or at one per sentence
-    donor    what stands there instead, by hook name: the activations of other sentences, their mean, or zeros
-    metric   what is read off: a function of the logits at END, one number per sentence
+    Site     where: a hook, and there all of it or one head, at all positions or at one per prompt
+    donor    what stands there instead, by hook name: the activations of other prompts, their mean, or zeros
+    metric   what is read off: a function of the logits at END, one number per prompt
 
 `patch_each` patches sites one by one (activation patching, ablation). `path_patch` lets a sender speak to some
 receivers only. `attribution` estimates what `patch_each` would find, for all sites at once, from one gradient. All run
-whole batches of sentences. Sources: Wang et al. 2022 (path patching, mean-ablation by template), Nanda 2023
+whole batches of prompts. Sources: Wang et al. 2022 (path patching, mean-ablation by template), Nanda 2023
 (attribution patching).
 
-Letters of shapes: B sentences, P positions, H heads, V vocabulary.
+Letters of shapes: B prompts, P positions, H heads, V vocabulary.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sae_tutorial.activations.forward import check_hook_name
-from sae_tutorial.circuits.ioi import Sentences, at, end_logits
+from sae_tutorial.activations.forward import read_hooks
+from sae_tutorial.circuits.prompts import Prompts, at, end_logits
 
 Donor = Mapping[str, Tensor]
 Hook = tuple[str, Callable[..., Any]]
-Metric = Callable[[Float[Tensor, "sentences vocab"]], Float[Tensor, " sentences"]]
+Metric = Callable[[Float[Tensor, "prompts vocab"]], Float[Tensor, " prompts"]]
 Head = tuple[int, int]  # layer, head
 
 
@@ -42,12 +42,12 @@ class Site:
     Attributes:
         hook_name: activations (B, P, ...), or patterns (B, H, P, P).
         head: one head of hook_q, hook_k, hook_v, hook_z or hook_pattern; None for all of the hook.
-        positions: (B,) one position per sentence (of a pattern: the position that looks), or None for all.
+        positions: (B,) one position per prompt (of a pattern: the position that looks), or None for all.
     """
 
     hook_name: str
     head: int | None = None
-    positions: Int[Tensor, " sentences"] | None = None
+    positions: Int[Tensor, " prompts"] | None = None
 
     def put(self, acts: Tensor, new: Tensor) -> Tensor:
         """`acts` with what stands at this site in `new`."""
@@ -63,7 +63,7 @@ class Site:
         return acts
 
 
-def head_site(name: str, head: Head, positions: Int[Tensor, " sentences"] | None = None) -> Site:
+def head_site(name: str, head: Head, positions: Int[Tensor, " prompts"] | None = None) -> Site:
     """`name` ("z", "q", "k", "v", "pattern") of one head."""
     return Site(f"blocks.{head[0]}.attn.hook_{name}", head[1], positions)
 
@@ -72,29 +72,23 @@ def all_heads(model: Any) -> list[Head]:
     return [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
 
 
-def activations(model: Any, sentences: Sentences, hook_names: Iterable[str]) -> dict[str, Tensor]:
+def activations(model: Any, prompts: Prompts, hook_names: Iterable[str]) -> dict[str, Tensor]:
     """What the model computes at these hooks, without gradients: a donor. ValueError for a hook that does not exist."""
-    names = list(dict.fromkeys(hook_names))
-    for name in names:
-        check_hook_name(model, name)
-    found: dict[str, Tensor] = {}
-    keep = [(name, partial(_remember, found, name)) for name in names]
-    with torch.no_grad(), model.hooks(fwd_hooks=keep):
-        model(sentences.tokens, return_type=None, use_cache=False)
-    return found
+    with read_hooks(model, hook_names, fused=False) as read:
+        return read(prompts.tokens)
 
 
 def _remember(found: dict[str, Tensor], name: str, acts: Tensor, hook: Any) -> None:
     found[name] = acts  # `hook.name` would be another name for the same hook
 
 
-def mean_by_group(acts: Donor, sentences: Sentences) -> dict[str, Tensor]:
-    """Each activation replaced by its mean over the sentences of its template and order of names, position by position.
+def mean_by_group(acts: Donor, prompts: Prompts) -> dict[str, Tensor]:
+    """Each activation replaced by its mean over the prompts of its template and order of names, position by position.
 
     With `acts` from the "abc" counterfactual this is the mean-ablation of Wang et al. 2022: a head that is silenced
-    this way still says what all sentences of the template have in common.
+    this way still says what all prompts of the template have in common.
     """
-    groups = sentences.groups
+    groups = prompts.groups
     means = {name: torch.empty_like(acts_BP) for name, acts_BP in acts.items()}
     for group in groups.unique():
         rows = groups == group
@@ -117,44 +111,33 @@ def _put(site: Site, new: Tensor, acts: Tensor, hook: Any) -> Tensor:
     return site.put(acts, new)
 
 
-def patched_logits(
-    model: Any, sentences: Sentences, sites: Iterable[Site], donor: Donor
-) -> Float[Tensor, "sentences vocab"]:
+def patched_logits(model: Any, prompts: Prompts, sites: Iterable[Site], donor: Donor) -> Float[Tensor, "prompts vocab"]:
     """Logits at END when all `sites` at once hold the donor's activations."""
-    return end_logits(model, sentences, patch_hooks(sites, donor))
+    return end_logits(model, prompts, patch_hooks(sites, donor))
 
 
 def patch_each(
-    model: Any, sentences: Sentences, sites: Sequence[Site], donor: Donor, metric: Metric, progress: str | None = None
-) -> Float[Tensor, "sites sentences"]:
+    model: Any, prompts: Prompts, sites: Sequence[Site], donor: Donor, metric: Metric, progress: str | None = None
+) -> Float[Tensor, "sites prompts"]:
     """`metric` with each of `sites` patched by itself. `progress`: the label of a progress bar."""
     bar = tqdm(sites, desc=progress, leave=False, disable=progress is None)
-    return torch.stack([metric(patched_logits(model, sentences, [site], donor)) for site in bar])
+    return torch.stack([metric(patched_logits(model, prompts, [site], donor)) for site in bar])
 
 
 def patch_positions(
-    model: Any, sentence: Sentences, donor: Donor, hook_names: Sequence[str], metric: Metric
+    model: Any, prompt: Prompts, donor: Donor, hook_names: Sequence[str], metric: Metric
 ) -> Float[Tensor, "hooks positions"]:
-    """`metric` with each position of one sentence patched by itself, at each hook: one pass for all its positions.
+    """`metric` with each position of one prompt patched by itself, at each hook: one pass for all its positions.
 
     Args:
-        sentence: one, and `donor` of one other that is as long.
-        metric: of logits that are copies of this one sentence's, (P, V).
+        prompt: one, and `donor` of one other that is as long.
+        metric: of logits that are copies of this one prompt's, (P, V).
 
-    Raises ValueError for more than one sentence: see `patch_each`.
+    Raises ValueError for more than one prompt: see `patch_each`.
     """
-    if len(sentence) != 1:
-        raise ValueError(f"sentence: {len(sentence)} sentences; give one, for example sentences[:1].")
-    width = sentence.tokens.shape[1]
-    copies = Sentences(
-        sentence.frames * width,
-        sentence.tokens.expand(width, -1),
-        sentence.io.expand(width),
-        sentence.wrong.expand(width),
-        {role: where.expand(width) for role, where in sentence.positions.items()},
-        sentence.groups.expand(width),
-    )
-    everywhere = torch.arange(width, device=sentence.tokens.device)
+    width = prompt.tokens.shape[1]
+    copies = prompt.repeated(width)
+    everywhere = torch.arange(width, device=prompt.tokens.device)
     acts = {name: donor[name].expand(width, *donor[name].shape[1:]) for name in hook_names}
     sites = [Site(name, None, everywhere) for name in hook_names]
     return torch.stack([metric(patched_logits(model, copies, [site], acts)) for site in sites])
@@ -162,19 +145,19 @@ def patch_positions(
 
 def path_patch(
     model: Any,
-    sentences: Sentences,
-    other: Sentences,
+    prompts: Prompts,
+    other: Prompts,
     senders: Sequence[Head],
     receivers: Sequence[Site],
     metric: Metric,
     freeze_mlps: bool = False,
     progress: str | None = None,
-) -> Float[Tensor, "senders sentences"]:
+) -> Float[Tensor, "senders prompts"]:
     """`metric` when each sender in turn says what it says on `other`, and only the receivers hear it.
 
-    In three passes (Wang et al. 2022): both batches of sentences are run and remembered; then `sentences` again with
+    In three passes (Wang et al. 2022): both batches of prompts are run and remembered; then `prompts` again with
     every head held at what it said there, but for the sender, who says what it said on `other`, to see what the
-    receivers would get; then `sentences` once more with that given to the receivers, and everything behind them free.
+    receivers would get; then `prompts` once more with that given to the receivers, and everything behind them free.
     MLPs are no senders: what the sender tells a receiver through them counts, unless `freeze_mlps`.
 
     Args:
@@ -183,7 +166,7 @@ def path_patch(
     """
     heads_out = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
     mlps_out = [f"blocks.{layer}.hook_mlp_out" for layer in range(model.cfg.n_layers)] if freeze_mlps else []
-    own = activations(model, sentences, heads_out + mlps_out)
+    own = activations(model, prompts, heads_out + mlps_out)
     others = activations(model, other, heads_out)
     effects = []
     for sender in tqdm(senders, desc=progress, leave=False, disable=progress is None):
@@ -192,14 +175,14 @@ def path_patch(
         freeze = patch_hooks([Site(name) for name in heads_out + mlps_out], held)
         heard: dict[str, Tensor] = {}
         keep: list[Hook] = [(name, partial(_remember, heard, name)) for name in {site.hook_name for site in receivers}]
-        end_logits(model, sentences, freeze + keep)
-        effects.append(metric(patched_logits(model, sentences, receivers, heard)))
+        end_logits(model, prompts, freeze + keep)
+        effects.append(metric(patched_logits(model, prompts, receivers, heard)))
     return torch.stack(effects)
 
 
 def attribution(
-    model: Any, sentences: Sentences, donor: Donor, metric: Metric
-) -> dict[str, Float[Tensor, "sentences positions *more"]]:
+    model: Any, prompts: Prompts, donor: Donor, metric: Metric
+) -> dict[str, Float[Tensor, "prompts positions *more"]]:
     """What patching would change, to first order: (donor − own) · ∂metric/∂activation, summed over the last dimension.
 
     One forward and one backward pass for every hook of `donor`, position and head: (B, P) for the residual stream and
@@ -213,8 +196,8 @@ def attribution(
         return own[name]
 
     with torch.enable_grad(), model.hooks(fwd_hooks=[(name, partial(watch, name)) for name in donor]):
-        logits_BPV = model(sentences.tokens, return_type="logits", use_cache=False)
-        total = metric(at(logits_BPV, sentences.positions["END"])).sum()
+        logits_BPV = model(prompts.tokens, return_type="logits", use_cache=False)
+        total = metric(at(logits_BPV, prompts.positions["END"])).sum()
         gradients = torch.autograd.grad(total, list(own.values()))
     return {
         name: ((donor[name] - acts) * gradient).sum(-1).detach()
@@ -222,9 +205,7 @@ def attribution(
     }
 
 
-def keep_only(
-    model: Any, circuit: Mapping[Head, Sequence[Int[Tensor, " sentences"]] | None], means: Donor
-) -> list[Hook]:
+def keep_only(model: Any, circuit: Mapping[Head, Sequence[Int[Tensor, " prompts"]] | None], means: Donor) -> list[Hook]:
     """Hooks that put every head at its mean, but for those of `circuit`, which keep their own output.
 
     Args:

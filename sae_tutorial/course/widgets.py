@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.circuits.heads import attention_patterns
-from sae_tutorial.circuits.ioi import Sentences, counterfactual, end_logits, logit_difference, normalised
-from sae_tutorial.circuits.ioi_prompts import own_sentence
+from sae_tutorial.circuits.ioi import Sentences, counterfactual, logit_difference, own_sentence
 from sae_tutorial.circuits.patching import activations, patch_positions
+from sae_tutorial.circuits.prompts import end_logits, normalised
 
 MAX_TOKENS = 40  # a longer sentence would not be readable
 

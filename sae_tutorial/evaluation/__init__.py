@@ -1,5 +1,6 @@
 """How good an SAE is, and what its features answer to.
 
+intervals      how sure one can be: over seeds, over sentences
 splicing       a reconstruction put in the place of what it reconstructs, inside the model
 fidelity       `evaluate`: L0, FVU, loss recovered, dead and underused features
 ground_truth   data whose features are known, and how well a dictionary finds them again

@@ -64,7 +64,7 @@ def examples(tokens: Int[Tensor, "sequences positions"], token: int, n: int, see
     return list(by_row.values())[:n]
 
 
-def contexts(
+def around(
     tokenizer: Any,
     tokens: Int[Tensor, "sequences positions"],
     activations: Float[Tensor, "sequences positions"],

@@ -36,7 +36,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sae_tutorial.activations.harvesting import KeptText, checked_tokens, special_ids
+from sae_tutorial.activations.kept_text import KeptText, checked_tokens, special_ids
+from sae_tutorial.activations.memory import at_once
 from sae_tutorial.activations.shards import Moments
 from sae_tutorial.allocation.zipf import middle_law, zipf_shortfall
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
@@ -52,7 +53,6 @@ from sae_tutorial.evaluation.splicing import (
 )
 
 UNDERUSED_PART = 0.5  # of the target; see Evaluation.underused
-LOGITS_AT_ONCE = {"cpu": 2**24, "cuda": 2**28}  # logits of one forward pass: 64 MB, 1 GB of float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +182,8 @@ def evaluate_many(
         check_width(model, text, in_hook, sae.config.d_in, "d_in")
         check_width(model, text, out_hook, sae.config.width_out, "d_in" if target_hook is None else "d_out")
     if batch_size is None:
-        at_once = LOGITS_AT_ONCE["cpu" if str(model.cfg.device) == "cpu" else "cuda"]
-        batch_size = max(1, at_once // (text.context * model.cfg.d_vocab))
+        tables = 4  # of logits are there at a time: clean, changed, their difference, what it weighs
+        batch_size = at_once(model.cfg.device, tables * 4 * text.context * model.cfg.d_vocab)
     fused = fused_agrees(model, Rows.of(text, 0, 1, model.cfg.device))
     sums: list[dict[str, Any]] = [defaultdict(float) for _ in saes]
     with tqdm(total=2 * len(text), unit=" tokens", unit_scale=True, desc="evaluate", disable=not progress) as bar:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+
+from sae_tutorial.evaluation.intervals import Interval
 
 FOLDER = Path(__file__).parents[1] / "assets" / "grid"
 RUNS, DENSITIES = "runs.jsonl", "densities.npz"
@@ -42,40 +43,6 @@ NAMES = {
     "saelens_batchtopk_at_k": "SAELens BatchTopK, cut at k",
 }
 CELL = ("method", "d_sae", "k")  # runs that agree in these differ only in their seed (within one part of the grid)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over `n` seeds and its 95 % interval (Student's t). With one seed the ends are NaN: nothing is known."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Interval:
-        """Raises ValueError if there are no values."""
-        x = np.asarray(list(values), dtype=float)
-        if x.size == 0:
-            raise ValueError("values is empty: an interval needs at least one")
-        half = student.ppf(0.975, x.size - 1) * x.std(ddof=1) / math.sqrt(x.size) if x.size > 1 else math.nan
-        return cls(float(x.mean()), float(x.mean() - half), float(x.mean() + half), int(x.size))
-
-    def __neg__(self) -> Interval:
-        """The interval of minus the quantity."""
-        return Interval(-self.mean, -self.high, -self.low, self.n)
-
-    def verdict(self, above: float) -> str:
-        """Is the true mean above this number? "holds", "fails", or "open" where the interval has it inside."""
-        if self.low > above:
-            return "holds"
-        return "fails" if self.high < above else "open"
-
-    def text(self, form: str = ".3f") -> str:
-        """The mean, and half the width of the interval where there is one."""
-        half = (self.high - self.low) / 2
-        return f"{self.mean:{form}}" + ("" if math.isnan(half) else f" ± {half:{form.lstrip('+')}}")
 
 
 @dataclass(frozen=True)

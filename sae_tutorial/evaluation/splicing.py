@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_tutorial.activations.forward import check_hook_name, fused_forward, read_hook
-from sae_tutorial.activations.harvesting import KeptText
+from sae_tutorial.activations.kept_text import KeptText
 from sae_tutorial.activations.shards import Moments
 
 

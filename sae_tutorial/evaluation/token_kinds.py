@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae_tutorial.evaluation.intervals import bootstrap
+
 KINDS = ("sentence start", "name", "rare word", "word", "common word", "word ending", "punctuation")
 COMMON, RARE = 50, 1000  # a token type is common up to the first rank by frequency, rare beyond the second
 
@@ -84,11 +86,5 @@ def mean_by_kind(
     kind_of = torch.nn.functional.one_hot(kinds.long(), n_kinds).double()
     sums_NK = torch.einsum("nl,nlk->nk", values.double(), kind_of)
     counts_NK = kind_of.sum(1)
-    n, generator = len(values), torch.Generator().manual_seed(seed)
-    drawn_RN = torch.randint(n, (resamples, n), generator=generator)
-    times_RN = torch.zeros(resamples, n, dtype=torch.double).scatter_add_(
-        1, drawn_RN, torch.ones_like(drawn_RN).double()
-    )
-    means_RK = (times_RN @ sums_NK) / (times_RN @ counts_NK)
-    low_K, high_K = means_RK.nanquantile(torch.tensor([0.025, 0.975]).double(), dim=0)
-    return sums_NK.sum(0) / counts_NK.sum(0), low_K, high_K
+    parts_2KN = torch.stack([sums_NK.T, counts_NK.T])
+    return bootstrap(parts_2KN, lambda parts: parts[0].sum(-1) / parts[1].sum(-1), resamples, seed)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sae_tutorial.course.sparse_allocation.figures import below, look
-from sae_tutorial.evaluation.grid import Interval
+from sae_tutorial.evaluation.intervals import Interval
 from sae_tutorial.figures.style import GRID, TEXT, finish
 
 

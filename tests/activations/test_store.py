@@ -12,10 +12,12 @@ import torch
 from torch.testing import assert_close
 
 from sae_tutorial.activations import harvesting
+from sae_tutorial.activations.files import write_once
 from sae_tutorial.activations.forward import fused_forward, read_hook
-from sae_tutorial.activations.harvesting import special_ids
-from sae_tutorial.activations.shards import Moments, write_once
-from sae_tutorial.activations.store import ActivationStore, fold_normalisation
+from sae_tutorial.activations.kept_text import special_ids
+from sae_tutorial.activations.shards import Moments
+from sae_tutorial.activations.store import ActivationStore
+from sae_tutorial.autoencoder.rescaling import fold_normalisation
 
 BOS, PAD = 0, 1
 N_LAYERS, D_MODEL, N_HEADS, VOCAB, CONTEXT = 3, 32, 4, 60, 24

@@ -4,6 +4,7 @@ import pytest
 import torch
 from synthetic import make, randn
 
+from sae_tutorial.activations import memory
 from sae_tutorial.autoencoder import matching
 from sae_tutorial.autoencoder.config import BUDGET_RULES, PENALTY_RULES
 
@@ -18,7 +19,7 @@ def assert_same(found, expected):
 def test_blocks_equal_the_whole(rule, at_once, monkeypatch):
     sae, u = make(rule), randn(40, 8)
     expected = sae.allocate(sae.preactivations(u).detach(), step=3)
-    monkeypatch.setattr(matching, "AT_ONCE", {"cpu": at_once, "cuda": at_once})
+    monkeypatch.setitem(memory.AT_ONCE, "cpu", 4 * at_once)
     assert matching.fits(sae, 40) == (at_once == 6400)
     assert_same(matching.match(sae, u, step=3), expected)
 
@@ -32,14 +33,14 @@ def test_blocks_with_ties_equal_the_whole(monkeypatch):
                 p.copy_((2 * p).round())
         expected = sae.allocate(sae.preactivations(u).detach())
         with monkeypatch.context() as patch:
-            patch.setattr(matching, "AT_ONCE", {"cpu": 64 * 7, "cuda": 64 * 7})
+            patch.setitem(memory.AT_ONCE, "cpu", 4 * 64 * 7)
             assert_same(matching.match(sae, u), expected)
 
 
 @pytest.mark.parametrize("rule", BUDGET_RULES)
 @pytest.mark.parametrize("at_once", [256 * 30, 2**20])
 def test_bfloat16_affinities_lead_to_nearly_the_same_matches(rule, at_once, monkeypatch):
-    monkeypatch.setattr(matching, "AT_ONCE", {"cpu": at_once, "cuda": at_once})
+    monkeypatch.setitem(memory.AT_ONCE, "cpu", 4 * at_once)
     sae, u = make(rule, d_in=32, d_sae=256), randn(200, 32)
     exact = sae.allocate(sae.preactivations(u).detach())
     chosen = matching.match(sae, u, dtype=torch.bfloat16)

@@ -7,6 +7,7 @@ import torch
 from synthetic import make
 
 from sae_tutorial import SAEConfig, SparseAutoencoder
+from sae_tutorial.activations import memory
 from sae_tutorial.autoencoder.config import BUDGET_RULES, PENALTY_RULES
 from sae_tutorial.autoencoder.rescaling import folded, unit_decoder_
 
@@ -91,7 +92,7 @@ def test_a_code_does_not_depend_on_its_neighbours(rule):
 def test_long_inputs_are_encoded_piece_by_piece(monkeypatch):
     sae, x = make("mutual_choice"), tokens()
     whole = sae.encode(x)
-    monkeypatch.setattr("sae_tutorial.autoencoder.sae.ENCODE_AT_ONCE", 64 * 7)
+    monkeypatch.setitem(memory.AT_ONCE, "cpu", 4 * 64 * 7)
     pieces = sae.encode(x)
     assert torch.equal(whole.tokens, pieces.tokens) and torch.equal(whole.features, pieces.features)
     torch.testing.assert_close(whole.values, pieces.values)

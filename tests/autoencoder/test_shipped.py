@@ -6,7 +6,8 @@ from synthetic import make
 from torch.testing import assert_close
 
 from sae_tutorial import evaluate
-from sae_tutorial.autoencoder.shipped import FOLDER, HOOK, RULES, pack, reference_sae, text_for_training, unpack
+from sae_tutorial.activations.text import text_for_training
+from sae_tutorial.autoencoder.shipped import FOLDER, HOOK, RULES, pack, reference_sae, unpack
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sae_tutorial.circuits import direct_effects as evidence
-from sae_tutorial.circuits import ioi, patching
+from sae_tutorial.circuits import ioi, patching, prompts
 
 
 @pytest.fixture(scope="module")
@@ -15,10 +15,10 @@ def test_shares_add_up_to_the_logit_difference(model, sentences):
     assert writes.heads.shape[:3] == (4, 8, 6) and writes.mlps.shape[:2] == (4, 6) and writes.stream.shape[:2] == (5, 6)
     pair = (model, sentences.io, sentences.wrong)
     constant = model.b_U[sentences.io] - model.b_U[sentences.wrong]
-    whole = ioi.logit_difference(ioi.end_logits(model, sentences), sentences)
+    whole = ioi.logit_difference(prompts.end_logits(model, sentences), sentences)
     assert torch.allclose(evidence.towards(writes.stream[-1], *pair) + constant.mean(), whole.mean(), atol=1e-3)
     scale = patching.activations(model, sentences, ["ln_final.hook_scale"])["ln_final.hook_scale"]
-    bias = (model.b_O - model.b_O.mean(-1, keepdim=True)).sum(0) / ioi.at(scale, sentences.positions["END"])
+    bias = (model.b_O - model.b_O.mean(-1, keepdim=True)).sum(0) / prompts.at(scale, sentences.positions["END"])
     parts = writes.heads.sum((0, 1)) + writes.mlps.sum(0) + writes.stream[0] + bias
     assert torch.allclose(parts, writes.stream[-1], atol=1e-3)
 
@@ -54,7 +54,7 @@ def test_rank_of_a_name_in_what_a_head_would_say(model, sentences):
     ranks = evidence.rank_among_names(model, sentences, "IO", sentences.io, names)
     assert ranks.shape == (4, 8, 6) and ranks.min() >= 0 and ranks.max() <= len(names) - 1
     name = "blocks.3.ln1.hook_normalized"
-    x = ioi.at(patching.activations(model, sentences, [name])[name], sentences.positions["IO"])
+    x = prompts.at(patching.activations(model, sentences, [name])[name], sentences.positions["IO"])
     logits = ((x @ model.W_V[3, 0] + model.b_V[3, 0]) @ model.W_O[3, 0]) @ model.W_U[:, names]
     place = (names == sentences.io[:, None]).int().argmax(1)
     by_hand = (logits > logits.gather(1, place[:, None]) + 1e-5).sum(1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sae_tutorial.circuits import edges as finding
-from sae_tutorial.circuits import ioi, patching
+from sae_tutorial.circuits import ioi, patching, prompts
 
 HEADS = 8
 
@@ -40,13 +40,13 @@ def test_every_sender_is_heard_by_what_stands_behind_it(model):
 
 def test_all_edges_are_the_model_and_no_edges_the_other_sentence(model, clean, other):
     counterfactual = finding.run_apart(model, other)
-    assert torch.allclose(finding.run_apart(model, clean).logits, ioi.end_logits(model, clean), atol=1e-3)
+    assert torch.allclose(finding.run_apart(model, clean).logits, prompts.end_logits(model, clean), atol=1e-3)
     every = finding.wiring(model).allowed.float()
     assert torch.allclose(
-        finding.edge_logits(model, clean, counterfactual, every), ioi.end_logits(model, clean), atol=1e-3
+        finding.edge_logits(model, clean, counterfactual, every), prompts.end_logits(model, clean), atol=1e-3
     )
     none = finding.edge_logits(model, clean, counterfactual, torch.zeros_like(every))
-    assert torch.allclose(none, ioi.end_logits(model, other), atol=1e-3)
+    assert torch.allclose(none, prompts.end_logits(model, other), atol=1e-3)
 
 
 @pytest.mark.parametrize("part", ["q", "k", "v"])
@@ -99,14 +99,14 @@ def test_greedy_removal_keeps_the_one_edge_that_counts(model, clean, other):
     def damage(logits):
         return (logits - target).square().mean()
 
-    far = float(damage(ioi.end_logits(model, clean)))
+    far = float(damage(prompts.end_logits(model, clean)))
     kept = finding.greedy_removal(model, clean, other, damage, threshold=1e-6)
     assert far > 0.1 and kept[-1, -1]
     assert float(damage(finding.edge_logits(model, clean, counterfactual, kept.float()))) < far / 10
 
 
 def test_a_higher_threshold_leaves_fewer_edges(model, clean, other):
-    log_p = ioi.end_logits(model, clean).log_softmax(-1)
+    log_p = prompts.end_logits(model, clean).log_softmax(-1)
 
     def damage(logits):
         return (log_p.exp() * (log_p - logits.log_softmax(-1))).sum(-1).mean()
@@ -119,12 +119,12 @@ def test_a_higher_threshold_leaves_fewer_edges(model, clean, other):
         finding.greedy_removal(model, clean, other, damage, 0)
 
 
-def test_head_scores_take_the_largest_edge(model):
+def test_edge_scores_take_the_largest_edge(model):
     graph = finding.wiring(model)
     edges = torch.zeros(37, 101)
     edges[graph.sender((1, 1)), [3, 50]] = torch.tensor([0.5, -2.0])
-    assert finding.head_scores(graph, edges, [(0, 0), (1, 1)]).tolist() == [0, 2]
-    assert finding.head_scores(graph, edges != 0, [(0, 0), (1, 1)]).tolist() == [0, 1]
+    assert finding.edge_scores(graph, edges, [(0, 0), (1, 1)]).tolist() == [0, 2]
+    assert finding.edge_scores(graph, edges != 0, [(0, 0), (1, 1)]).tolist() == [0, 1]
 
 
 def test_roc():

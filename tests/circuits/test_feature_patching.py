@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
+from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.shipped import HOOK, reference_sae
-from sae_tutorial.circuits import ioi, patching
-from sae_tutorial.circuits.feature_order import Stages, over_sentences, paired_ratio, remove_greedily, thin_out, worth
-from sae_tutorial.circuits.feature_patching import Dictionary, Edit, behind, divergence, loss_towards
+from sae_tutorial.circuits import ioi, patching, prompts
+from sae_tutorial.circuits.feature_order import Stages, remove_greedily, thin_out, worth
+from sae_tutorial.circuits.feature_patching import Edit, divergence, loss_towards, run_from
 from sae_tutorial.evaluation.ground_truth import random_directions
 
 
@@ -35,17 +36,17 @@ def sae_dictionary():
 def test_what_lies_behind_equals_the_whole_model(model, setting):
     sentences, _, x, y = setting
     with torch.no_grad():
-        fast = behind(model, sentences, HOOK)(y)
-    slow = ioi.end_logits(model, sentences, [(HOOK, lambda acts, hook: y)])
+        fast = run_from(model, sentences, HOOK)(y)
+    slow = prompts.end_logits(model, sentences, [(HOOK, lambda acts, hook: y)])
     assert torch.allclose(fast, slow, atol=1e-3)
     assert torch.equal(x, patching.activations(model, sentences, [HOOK])[HOOK])  # nothing was changed in place
 
 
 def test_only_the_residual_stream_behind_a_block_is_patched(model, setting):
     with pytest.raises(ValueError, match=r"hook_name='blocks.1.hook_mlp_out': features are patched"):
-        behind(model, setting[0], "blocks.1.hook_mlp_out")
+        run_from(model, setting[0], "blocks.1.hook_mlp_out")
     with pytest.raises(ValueError, match="is not a hook of this model"):
-        behind(model, setting[0], "blocks.9.hook_resid_post")
+        run_from(model, setting[0], "blocks.9.hook_resid_post")
 
 
 def test_divergence_is_the_kl_of_target_and_patched():
@@ -179,19 +180,3 @@ def test_halfway_is_read_between_stages():
     count, size = stages.halfway()
     assert count[0] == pytest.approx(2 + 2 * 2 / 3) and size[0] == pytest.approx(1 + 2 / 3)
     assert math.isinf(count[1]) and math.isinf(size[1])
-
-
-def test_intervals_over_sentences():
-    values = torch.randn(2, 400, generator=torch.Generator().manual_seed(0)) + torch.tensor([[0.0], [5.0]])
-    mean, low, high = over_sentences(values)
-    assert torch.allclose(mean, values.mean(1)) and (low < mean).all() and (mean < high).all()
-    half_width = 1.96 * values.std(1) / 20
-    assert torch.allclose(high - low, 2 * half_width, rtol=0.15)
-
-
-def test_paired_ratios_take_infinity():
-    mine, theirs = torch.tensor([1.0, 2.0, math.inf, 2.0, 1.0]), torch.tensor([4.0, 4.0, 4.0, 4.0, math.inf])
-    middle, low, high = paired_ratio(mine, theirs)
-    assert middle == 0.5 and low <= middle <= high
-    assert paired_ratio(torch.full((5,), math.inf), theirs)[0] == math.inf
-    assert paired_ratio(theirs, theirs) == (1.0, 1.0, 1.0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sae_tutorial.circuits import ioi, ioi_prompts
+from sae_tutorial.circuits import ioi, prompts
 
 
 @pytest.fixture(scope="module")
@@ -63,26 +63,26 @@ def test_swapping_twice_gives_the_original_back(model, sentences):
 def test_end_logits_are_the_models_own(model, sentences):
     with torch.no_grad():
         logits = model(sentences.tokens, return_type="logits")
-    expected = ioi.at(logits, sentences.positions["END"])
-    assert torch.allclose(ioi.end_logits(model, sentences), expected, atol=1e-3)
+    expected = prompts.at(logits, sentences.positions["END"])
+    assert torch.allclose(prompts.end_logits(model, sentences), expected, atol=1e-3)
 
 
 def test_end_logits_obey_the_hooks_that_are_passed(model, sentences):
     hook = ("blocks.2.hook_attn_out", lambda acts, hook: torch.zeros_like(acts))
     with torch.no_grad():
         logits = model.run_with_hooks(sentences.tokens, fwd_hooks=[hook])
-    expected = ioi.at(logits, sentences.positions["END"])
-    assert torch.allclose(ioi.end_logits(model, sentences, [hook]), expected, atol=1e-3)
+    expected = prompts.at(logits, sentences.positions["END"])
+    assert torch.allclose(prompts.end_logits(model, sentences, [hook]), expected, atol=1e-3)
 
 
 def test_padding_changes_nothing(model, sentences):
     """A sentence by itself has no padding; in a batch with longer ones it has."""
-    alone = torch.cat([ioi.end_logits(model, ioi.sentences_of(model, [frame])) for frame in sentences.frames[:8]])
-    assert torch.allclose(ioi.end_logits(model, sentences[:8]), alone, atol=1e-3)
+    alone = torch.cat([prompts.end_logits(model, ioi.sentences_of(model, [frame])) for frame in sentences.frames[:8]])
+    assert torch.allclose(prompts.end_logits(model, sentences[:8]), alone, atol=1e-3)
 
 
 def test_the_embedded_model_knows_the_answer(model, sentences):
-    difference = ioi.logit_difference(ioi.end_logits(model, sentences), sentences)
+    difference = ioi.logit_difference(prompts.end_logits(model, sentences), sentences)
     assert (difference > 0).float().mean() >= 0.9 and difference.mean() > 2
 
 
@@ -93,10 +93,10 @@ def test_the_difference_of_swapped_sentences_has_the_other_sign(model, sentences
 
 
 def test_normalised_puts_the_corrupted_run_at_0_and_the_clean_one_at_1():
-    values = ioi.normalised(torch.tensor([-2.0, 0.5, 3.0]), clean=3.0, corrupted=-2.0)
+    values = prompts.normalised(torch.tensor([-2.0, 0.5, 3.0]), clean=3.0, corrupted=-2.0)
     assert torch.allclose(values, torch.tensor([0.0, 0.5, 1.0]))
     with pytest.raises(ValueError, match="nothing was corrupted"):
-        ioi.normalised(torch.zeros(1), clean=1.0, corrupted=1.0)
+        prompts.normalised(torch.zeros(1), clean=1.0, corrupted=1.0)
 
 
 class TwoNames:
@@ -109,7 +109,7 @@ class TwoNames:
 def test_names_that_are_no_single_tokens_are_listed():
     with pytest.raises(ValueError, match=r"names: 3 words .* only 2 of them \(Mary, John\)\. Dropped: Tom, James"):
         ioi.ioi_sentences(TwoNames(), 4, names=["Mary", "John", "Tom", "James"])
-    assert ioi.single_tokens(TwoNames(), ["Mary", "Tom"]) == (["Mary"], ["Tom"])
+    assert prompts.single_tokens(TwoNames(), ["Mary", "Tom"]) == (["Mary"], ["Tom"])
 
 
 @pytest.mark.parametrize("template, found", [
@@ -135,13 +135,13 @@ def test_a_sentence_of_ones_own_is_checked(model):
 
 
 def test_own_sentence_finds_its_roles(model):
-    found = ioi_prompts.own_sentence(model, "When Mary and John went out, John gave {a} drink to ", "Mary", "John")
+    found = ioi.own_sentence(model, "When Mary and John went out, John gave {a} drink to ", "Mary", "John")
     words = {role: model.tokenizer.decode([int(found.tokens[0, where[0]])]) for role, where in found.positions.items()}
     assert (words["IO"], words["S1"], words["S2"], words["END"]) == (" Mary", " John", " John", " to")
-    baba = ioi_prompts.own_sentence(model, "When John and Mary went out, John gave a drink to", "Mary", "John")
-    assert baba.text == ["When John and Mary went out, John gave a drink to"]
+    baba = ioi.own_sentence(model, "When John and Mary went out, John gave a drink to", "Mary", "John")
+    assert baba.text == ("When John and Mary went out, John gave a drink to",)
     swapped = ioi.counterfactual(model, baba, "swapped")
-    assert swapped.text == ["When John and Mary went out, Mary gave a drink to"]
+    assert swapped.text == ("When John and Mary went out, Mary gave a drink to",)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +156,10 @@ def test_own_sentence_finds_its_roles(model):
 )
 def test_own_sentence_says_what_is_wrong(model, text, io, giver, says):
     with pytest.raises(ValueError, match=says):
-        ioi_prompts.own_sentence(model, text, io, giver)
+        ioi.own_sentence(model, text, io, giver)
 
 
 def test_the_classic_eight_have_both_givers():
-    assert len(ioi_prompts.CLASSIC) == 4
-    frames = [(template, a, b) for template, a, b in ioi_prompts.CLASSIC if "{s}" in template]
+    assert len(ioi.CLASSIC) == 4
+    frames = [(template, a, b) for template, a, b in ioi.CLASSIC if "{s}" in template]
     assert len(frames) == 4 and ("John", "Mary") == frames[0][1:]

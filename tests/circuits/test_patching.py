@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_tutorial.circuits import ioi, patching
+from sae_tutorial.circuits import ioi, patching, prompts
 from sae_tutorial.circuits.patching import Site, head_site
 
 LAST = "blocks.3.hook_resid_post"
@@ -92,14 +92,14 @@ def test_patching_one_row_of_a_pattern_leaves_the_other_rows(model, clean, other
 def test_patching_the_whole_stream_gives_the_other_sentences_answer(model, clean, other):
     donor = patching.activations(model, other, [LAST])
     logits = patching.patched_logits(model, clean, [Site(LAST)], donor)
-    assert torch.allclose(logits, ioi.end_logits(model, other), atol=1e-3)
+    assert torch.allclose(logits, prompts.end_logits(model, other), atol=1e-3)
 
 
 def test_patching_with_its_own_activations_changes_nothing(model, clean):
     names = ["blocks.0.attn.hook_v", "blocks.2.hook_mlp_out"]
     own = patching.activations(model, clean, names)
     logits = patching.patched_logits(model, clean, [head_site("v", (0, 1)), Site(names[1])], own)
-    assert torch.allclose(logits, ioi.end_logits(model, clean), atol=1e-3)
+    assert torch.allclose(logits, prompts.end_logits(model, clean), atol=1e-3)
 
 
 def test_agrees_with_transformer_lens(model):
@@ -136,7 +136,7 @@ def test_the_direct_path_to_the_logits_is_what_the_head_writes(model, clean, oth
     own, new = (patching.activations(model, s, [name, LAST]) for s in (clean, other))
     W_O = model.blocks[3].attn.W_O[1]  # (d_head, d_model)
     change = (new[name][:, :, 1] - own[name][:, :, 1]) @ W_O
-    final = ioi.at(own[LAST] + change, clean.positions["END"])
+    final = prompts.at(own[LAST] + change, clean.positions["END"])
     final = final - final.mean(-1, keepdim=True)
     scale = (final.square().mean(-1, keepdim=True) + model.cfg.eps).sqrt()
     expected = ioi.logit_difference(final / scale @ model.W_U + model.b_U, clean)
@@ -176,7 +176,7 @@ def test_path_patching_equals_its_definition_sentence_by_sentence(model, clean, 
 
 def test_a_sender_is_not_heard_by_receivers_in_front_of_it(model, clean, other):
     site = head_site("k", (1, 0))
-    before = difference(clean)(ioi.end_logits(model, clean))
+    before = difference(clean)(prompts.end_logits(model, clean))
     for sender in [(1, 3), (3, 2)]:
         found = patching.path_patch(model, clean, other, [sender], [site], difference(clean))[0]
         assert torch.allclose(found, before, atol=1e-3)
@@ -189,7 +189,7 @@ def test_attribution_is_the_derivative_of_patching(model, clean, other):
     estimate = patching.attribution(model, clean, new, difference(clean))[name]
     assert estimate.shape == (*clean.tokens.shape, model.cfg.n_heads)
     nearby = {name: own[name] + part * (new[name] - own[name])}
-    before = difference(clean)(ioi.end_logits(model, clean)).double()
+    before = difference(clean)(prompts.end_logits(model, clean)).double()
     sites = [head_site("z", (1, head)) for head in range(model.cfg.n_heads)]
     moved = patching.patch_each(model, clean, sites, nearby, difference(clean)).double()
     found = (moved - before) / part  # (heads, B)
@@ -208,14 +208,16 @@ def test_keeping_every_head_changes_nothing_and_keeping_none_silences_all(model,
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(4)]
     means = patching.mean_by_group(patching.activations(model, other, names), clean)
     everything = patching.keep_only(model, dict.fromkeys(patching.all_heads(model)), means)
-    assert torch.allclose(ioi.end_logits(model, clean, everything), ioi.end_logits(model, clean), atol=1e-3)
+    assert torch.allclose(prompts.end_logits(model, clean, everything), prompts.end_logits(model, clean), atol=1e-3)
     silenced = patching.patched_logits(model, clean, [Site(name) for name in names], means)
-    assert torch.allclose(ioi.end_logits(model, clean, patching.keep_only(model, {}, means)), silenced, atol=1e-3)
+    assert torch.allclose(prompts.end_logits(model, clean, patching.keep_only(model, {}, means)), silenced, atol=1e-3)
     half = {(1, 2): [clean.positions["END"], clean.positions["S2"]]}
     sites = [Site(name) for name in names]
     hooks = patching.patch_hooks(sites, means)
     held = patching.keep_only(model, half, means)
-    assert not torch.allclose(ioi.end_logits(model, clean, hooks), ioi.end_logits(model, clean, held), atol=1e-4)
+    assert not torch.allclose(
+        prompts.end_logits(model, clean, hooks), prompts.end_logits(model, clean, held), atol=1e-4
+    )
 
 
 def test_a_donor_that_lacks_the_hook_is_named(model, clean):
@@ -234,5 +236,5 @@ def test_all_positions_of_one_sentence_in_one_pass(model, clean, other):
     sites = [Site(name, None, torch.tensor([place])) for name in names for place in range(width)]
     slow = patching.patch_each(model, one, sites, donor, metric)[:, 0].view(2, width)
     assert torch.allclose(found, slow, atol=1e-3)
-    with pytest.raises(ValueError, match="8 sentences"):
+    with pytest.raises(ValueError, match="8 prompts cannot be copied as one"):
         patching.patch_positions(model, clean, donor, names, metric)

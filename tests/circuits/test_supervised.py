@@ -5,7 +5,7 @@ import torch
 
 from sae_tutorial.autoencoder.shipped import HOOK
 from sae_tutorial.circuits import ioi, patching, supervised
-from sae_tutorial.circuits.feature_patching import behind
+from sae_tutorial.circuits.feature_patching import run_from
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_changed_sentences_differ_in_one_attribute(model, sentences, attribute):
 
 
 def test_sufficiency_and_necessity_have_their_ends(model, sentences, x):
-    run, roles = behind(model, sentences, HOOK), supervised.at_roles(x, sentences)
+    run, roles = run_from(model, sentences, HOOK), supervised.at_roles(x, sentences)
     mean = roles.mean(0)
     assert supervised.sufficient_and_necessary(run, x, roles, mean, sentences) == pytest.approx((1, 1), abs=1e-4)
     nothing = supervised.sufficient_and_necessary(run, x, mean.expand_as(roles), mean, sentences)
@@ -130,23 +130,3 @@ def test_f1_is_counted():
             scores.append(2 * both / max(1.0, float(active[:, f].sum()) + float(has[:, v].sum())))
         assert best[v] == pytest.approx(max(scores)) and scores[which[v]] == pytest.approx(max(scores))
     assert supervised.best_f1(torch.zeros(5, 2, dtype=torch.bool), torch.zeros(5, 1))[0] == 0
-
-
-def test_two_attributes_are_sums_of_two_vectors():
-    x, has = supervised.two_attributes(500, 4, 30, norms=(2.0, 1.0))
-    assert (has.sum(1) == 2).all() and (has[:, :4].sum(1) == 1).all()
-    vectors = torch.linalg.lstsq(has, x, driver="gelsd").solution
-    assert torch.allclose(has @ vectors, x, atol=1e-4)
-    same = (has[:, None] == has[None]).all(-1)
-    assert torch.allclose(x[same[0]], x[0].expand(int(same[0].sum()), -1))
-
-
-def test_clusters_and_the_cost_of_an_axis():
-    x, sign = supervised.two_clusters(20_000, d=5)
-    assert (x[sign > 0, 0].mean() - 2).abs() < 0.05 and x[:, 1:].mean(0).abs().max() < 0.05
-    codes = torch.linspace(0, 8, 4001)
-    for price in (0.5, 2.0, 5.0):
-        t = x[:200, 0]
-        searched = ((t.abs()[:, None] - codes).square() + price * codes).min(1).values.mean()
-        assert supervised.axis_loss(t, price) == pytest.approx(float(searched), abs=1e-3)
-        assert supervised.axis_loss(t, price) <= float(t.square().mean())

@@ -51,7 +51,7 @@ def test_examples_come_from_different_sequences():
 def test_contexts_stay_inside_their_row():
     tokens = torch.arange(8).reshape(2, 4)
     activations = torch.arange(8.0).reshape(2, 4) / 10
-    first, last = features.contexts(Letters(), tokens, activations, [5, 3], width=2)
+    first, last = features.around(Letters(), tokens, activations, [5, 3], width=2)
     assert (first.before, first.token, first.after) == ("e", "f", "gh")
     assert (last.before, last.token, last.after) == ("bc", "d", "")
     assert first.activation == pytest.approx(0.5)

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from sae_tutorial.evaluation.grid import NAMES, Interval, Runs, load_densities, load_runs
+from sae_tutorial.evaluation.grid import NAMES, Runs, load_densities, load_runs
+from sae_tutorial.evaluation.intervals import Interval
 
 
 def row(method="token_choice", seed=0, k=32, fvu=0.1, part="main", **more):
@@ -24,20 +25,6 @@ GRID = Runs(
         row("odd_one", k=16, fvu=math.nan),
     )
 )
-
-
-def test_interval_is_students_t():
-    one = Interval.of([1.0, 2.0, 3.0])
-    assert (one.mean, one.n) == (2.0, 3)
-    assert one.high - one.mean == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
-    assert one.text(".1f") == "2.0 ± 2.5"
-
-
-def test_one_seed_has_no_interval_and_decides_nothing():
-    one = Interval.of([5.0])
-    assert math.isnan(one.low) and one.text(".1f") == "5.0" and one.verdict(above=0) == "open"
-    with pytest.raises(ValueError, match="empty"):
-        Interval.of([])
 
 
 @pytest.mark.parametrize(("values", "verdict"), [([1, 1.1], "holds"), ([-1, -1.1], "fails"), ([-1, 1], "open")])

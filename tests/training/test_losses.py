@@ -5,7 +5,6 @@ import torch
 from synthetic import make, randn
 
 from sae_tutorial.allocation import SparseCodes
-from sae_tutorial.autoencoder import matching
 from sae_tutorial.training import losses
 
 
@@ -78,9 +77,11 @@ def test_aux_k_leaves_out_tokens_that_miss_nothing():
 
 def test_aux_k_keeps_to_the_memory_of_a_block(monkeypatch):
     sae, u, residual = make("mutual_choice"), randn(8, 8), randn(8, 8, seed=1)
-    dead, sizes, memory = torch.arange(64) < 50, [], sae.table_memory
+    dead, sizes, table_memory = torch.arange(64) < 50, [], sae.table_memory
     whole = losses.aux_k(sae, u, residual, sae.preactivations(u).detach(), dead, 4)
-    monkeypatch.setitem(matching.AT_ONCE, "cpu", 8 * 12)
-    monkeypatch.setattr(type(sae), "table_memory", lambda _, n, f, dtype: sizes.append(n * f) or memory(n, f, dtype))
+    monkeypatch.setitem(memory.AT_ONCE, "cpu", 4 * 8 * 12)
+    monkeypatch.setattr(
+        type(sae), "table_memory", lambda _, n, f, dtype: sizes.append(n * f) or table_memory(n, f, dtype)
+    )
     torch.testing.assert_close(losses.aux_k(sae, u, residual, None, dead, 4), whole)
     assert max(sizes) == 8 * 12

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sae_tutorial.allocation import rules
 from sae_tutorial.course.judge import Verdict, judge
-from sae_tutorial.evaluation.grid import Interval
+from sae_tutorial.evaluation.intervals import Interval
 
 # Exercise 1: TopK in three lines.
 

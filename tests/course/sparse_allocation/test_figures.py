@@ -7,7 +7,7 @@ import torch
 
 from sae_tutorial.allocation import mutual_choice, token_choice
 from sae_tutorial.course.sparse_allocation import figures as plots
-from sae_tutorial.evaluation.grid import Interval
+from sae_tutorial.evaluation.intervals import Interval
 from sae_tutorial.figures import grid as grid_plots
 
 Z = torch.rand(4, 5, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,46 @@
+"""Two toys in which a sum of directions hides."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def two_attributes(
+    n_tokens: int, n_values: int, d: int, norms: tuple[float, float], seed: int = 0
+) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens values"]]:
+    """a = u_i + v_j: two attributes with random directions, the first louder than the second.
+
+    Returns activations, and indicators of all values, (N, 2·n_values), those of the loud attribute first.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.nn.functional.normalize(torch.randn(2, n_values, d, generator=generator), dim=-1)
+    vectors = vectors * torch.tensor(norms)[:, None, None]
+    drawn = torch.randint(n_values, (2, n_tokens), generator=generator)
+    x_ND = vectors[0][drawn[0]] + vectors[1][drawn[1]]
+    return x_ND, torch.cat([torch.nn.functional.one_hot(row, n_values) for row in drawn], dim=1).float()
+
+
+def two_clusters(
+    n_tokens: int, d: int = 100, distance: float = 2.0, seed: int = 0
+) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, " tokens"]]:
+    """±μ + N(0, 1) noise in every dimension, with |μ| = `distance`, along the first axis; and the sign of each
+    token."""
+    generator = torch.Generator().manual_seed(seed)
+    sign_N = torch.randint(2, (n_tokens,), generator=generator) * 2.0 - 1
+    x_ND = torch.randn(n_tokens, d, generator=generator)
+    x_ND[:, 0] += distance * sign_N
+    return x_ND, sign_N
+
+
+def axis_loss(t: Float[Tensor, " tokens"], l1: float) -> float:
+    """Mean of (error² + l1 · code) where two features, one for each sign, speak of one coordinate t, as well as can
+    be.
+
+    The best code is (|t| − l1/2)₊, which a linear encoder with a ReLU can compute. It costs l1·|t| − l1²/4 where
+    that is above zero, and t² where the axis stays silent. As (|t| − l1/2)² ≥ 0, that is never more than t², the
+    cost of no features at all: every axis is worth describing, noise included.
+    """
+    size = t.abs()
+    return float(torch.where(size > l1 / 2, l1 * size - l1**2 / 4, size.square()).mean())

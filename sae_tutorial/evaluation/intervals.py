@@ -1,0 +1,91 @@
+"""How sure one can be: intervals over seeds, and bootstraps over sentences, rows or whatever was drawn.
+
+Interval      a mean over a few seeds, with Student's t
+bootstrap     any statistic over many units, with the units drawn again
+paired_ratio  one against the other, unit by unit
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import t as student
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over `n` seeds and its 95 % interval (Student's t). With one seed the ends are NaN: nothing is known."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Interval:
+        """Raises ValueError if there are no values."""
+        x = np.asarray(list(values), dtype=float)
+        if x.size == 0:
+            raise ValueError("values is empty: an interval needs at least one")
+        half = student.ppf(0.975, x.size - 1) * x.std(ddof=1) / math.sqrt(x.size) if x.size > 1 else math.nan
+        return cls(float(x.mean()), float(x.mean() - half), float(x.mean() + half), int(x.size))
+
+    def __neg__(self) -> Interval:
+        """The interval of minus the quantity."""
+        return Interval(-self.mean, -self.high, -self.low, self.n)
+
+    def verdict(self, above: float) -> str:
+        """Is the true mean above this number? "holds", "fails", or "open" where the interval has it inside."""
+        if self.low > above:
+            return "holds"
+        return "fails" if self.high < above else "open"
+
+    def text(self, form: str = ".3f") -> str:
+        """The mean, and half the width of the interval where there is one."""
+        half = (self.high - self.low) / 2
+        return f"{self.mean:{form}}" + ("" if math.isnan(half) else f" ± {half:{form.lstrip('+')}}")
+
+
+def bootstrap(
+    values: Float[Tensor, "*more units"],
+    statistic: Callable[[Tensor], Tensor] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Float[Tensor, "*more"], Float[Tensor, "*more"], Float[Tensor, "*more"]]:
+    """A statistic over the last dimension (default: the mean), and the low and high end of its 95 % bootstrap interval.
+
+    Units (sentences, rows of text) are drawn with replacement, the same ones for all that comes before the last
+    dimension. `statistic` takes (..., units) to (...) for any number of units; it may join what stands in front, a sum
+    and a count for example. Ends are resampled values themselves, so that a statistic that is sometimes infinite has an
+    interval; NaN, where a draw leaves nothing to compute from, is left out.
+    """
+    of = statistic or (lambda x: x.mean(-1))
+    drawn_RN = _drawn(values.shape[-1], resamples, seed).to(values.device)
+    found = of(values[..., drawn_RN])
+    ends = torch.nanquantile(
+        found.double(), torch.tensor([0.025, 0.975]).to(found.device).double(), dim=-1, interpolation="nearest"
+    )
+    low, high = ends.to(found.dtype)
+    return of(values), low, high
+
+
+def paired_ratio(
+    mine: Float[Tensor, " units"], theirs: Float[Tensor, " units"], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """The median over units of mine / theirs, and its 95 % bootstrap interval.
+
+    A median, so that a unit in which one of them never gets there (inf) counts as worse than any other, no more.
+    """
+    ratio = torch.where(mine.isinf() & theirs.isinf(), 1.0, mine / theirs)
+    middle, low, high = bootstrap(ratio, lambda x: x.median(-1).values, resamples, seed)
+    return float(middle), float(low), float(high)
+
+
+def _drawn(n: int, resamples: int, seed: int) -> Int[Tensor, "resamples n"]:
+    return torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,26 @@
+"""The two toys in which a sum of directions hides."""
+
+import pytest
+import torch
+
+from sae_tutorial.course.ioi_features import toys
+
+
+def test_two_attributes_are_sums_of_two_vectors():
+    x, has = toys.two_attributes(500, 4, 30, norms=(2.0, 1.0))
+    assert (has.sum(1) == 2).all() and (has[:, :4].sum(1) == 1).all()
+    vectors = torch.linalg.lstsq(has, x, driver="gelsd").solution
+    assert torch.allclose(has @ vectors, x, atol=1e-4)
+    same = (has[:, None] == has[None]).all(-1)
+    assert torch.allclose(x[same[0]], x[0].expand(int(same[0].sum()), -1))
+
+
+def test_clusters_and_the_cost_of_an_axis():
+    x, sign = toys.two_clusters(20_000, d=5)
+    assert (x[sign > 0, 0].mean() - 2).abs() < 0.05 and x[:, 1:].mean(0).abs().max() < 0.05
+    codes = torch.linspace(0, 8, 4001)
+    for price in (0.5, 2.0, 5.0):
+        t = x[:200, 0]
+        searched = ((t.abs()[:, None] - codes).square() + price * codes).min(1).values.mean()
+        assert toys.axis_loss(t, price) == pytest.approx(float(searched), abs=1e-3)
+        assert toys.axis_loss(t, price) <= float(t.square().mean())
