@@ -41,7 +41,7 @@ def read_hooks(
     stay where it is. Hooks that are on the model already act first, so what they change is what is read.
 
     fused           False keeps the bridge's own arithmetic
-    with_gradients  False: inference mode
+    with_gradients  False: without gradients
 
     Raises ValueError for a hook that the model does not have (with the closest names), RuntimeError for one that never
     fires.
@@ -78,7 +78,7 @@ def read_hooks(
             stack.enter_context(model.hooks(fwd_hooks=[(name, partial(catch, name=name)) for name in names]))
             if fused:
                 stack.enter_context(fused_forward(model))
-            stack.enter_context(torch.enable_grad() if with_gradients else torch.inference_mode())
+            stack.enter_context(torch.set_grad_enabled(with_gradients))
             yield read
     finally:
         if was_training:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sae_tutorial.course.sparse_allocation.figures import below, look
 from sae_tutorial.evaluation.intervals import Interval
+from sae_tutorial.figures.looks import below, look
 from sae_tutorial.figures.style import GRID, TEXT, finish
 
 

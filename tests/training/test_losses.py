@@ -4,6 +4,7 @@ import pytest
 import torch
 from synthetic import make, randn
 
+from sae_tutorial.activations import memory
 from sae_tutorial.allocation import SparseCodes
 from sae_tutorial.training import losses
 

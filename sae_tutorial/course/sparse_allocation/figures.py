@@ -11,27 +11,11 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 from torch import Tensor
 
+from sae_tutorial.figures.looks import below, look
 from sae_tutorial.figures.style import PALETTE, TEXT, finish
 from sae_tutorial.figures.text import floats, label
 
-# One colour and one marker for each rule or method, the same in every figure of the notebook.
-LOOKS = {
-    "ReLU + L1": (PALETTE[6], "x"),
-    "Token Choice": (PALETTE[0], "circle"),
-    "Mutual Choice": (PALETTE[1], "square"),
-    "Mutual Choice, no help": (PALETTE[7], "square-open"),
-    "Mutual Choice, aux_k": (PALETTE[1], "square"),
-    "Mutual Choice, aux_zipf": (PALETTE[3], "diamond"),
-    "Feature Choice": (PALETTE[2], "triangle-up"),
-    "Feature Choice, Zipf": (PALETTE[2], "triangle-up"),
-    "Feature Choice, uniform": (PALETTE[4], "triangle-down"),
-}
 Band = tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]  # mean, low end, high end
-
-
-def look(name: str) -> tuple[str, str]:
-    """Colour and marker."""
-    return LOOKS.get(name, (TEXT, "circle"))
 
 
 # ---------------------------------------------------------------------- the table that fills up
@@ -323,7 +307,3 @@ def rank_density(densities: Mapping[str, Float[Tensor, " features"]], floor: flo
     fig.update_xaxes(type="log", dtick=1)
     fig.update_yaxes(type="log", dtick=1, tickformat="~p")
     return fig.update_layout(width=800, height=450, legend=below(), margin={"b": 120})
-
-
-def below() -> dict:
-    return {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}
