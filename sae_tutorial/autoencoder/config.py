@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sae_tutorial.autoencoder.fields import as_whole, check_fields, choice, described, flag, number, setting, whole
+from sae_tutorial.autoencoder.fields import (
+    NO_DEFAULT,
+    as_whole,
+    check_fields,
+    choice,
+    described,
+    flag,
+    number,
+    several,
+    whole,
+)
 
 
 @dataclass(frozen=True)
@@ -53,11 +62,8 @@ PENALTY_RULES = tuple(name for name, rule in RULES.items() if rule.owner is None
 CAPACITIES = ("uniform", "zipf", "fitted")
 
 
-def _groups(name: str, value: Any) -> tuple[int, ...]:
-    """A list, from JSON for example, is welcome."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be a list of sizes, got {value!r}")
-    return tuple(as_whole(f"{name}[{i}]", size, least=1) for i, size in enumerate(value))
+def _size(name: str, value: Any) -> int:
+    return as_whole(name, value, least=1)
 
 
 @described
@@ -68,50 +74,31 @@ class SAEConfig:
     Raises TypeError or ValueError that name the field, its value and what it may be.
     """
 
-    d_in: int = whole(help="width of the activations")
-    d_sae: int = whole(help="number of features")
+    d_in: int = whole(NO_DEFAULT, "width of the activations")
+    d_sae: int = whole(NO_DEFAULT, "number of features")
     rule: str = choice(
+        "mutual_choice",
+        "who gets to use which feature. " + "; ".join(f'"{name}": {rule.about}' for name, rule in RULES.items()),
         tuple(RULES),
-        default="mutual_choice",
-        help="who gets to use which feature. " + "; ".join(f'"{name}": {rule.about}' for name, rule in RULES.items()),
     )
-    k: float | None = number(
-        above=0,
-        default=None,
-        optional=True,
-        help="mean number of features per token, the budget of the first four rules (whole for token_choice); None for "
-        "the last three",
-    )
-    d_out: int | None = whole(
-        default=None, optional=True, help="width of what is predicted, if that is not the input: a transcoder"
-    )
-    tied: bool = flag(
-        default=False, help='encoder = decoderᵀ, one matrix. With rule="relu" and b_dec=False: Cunningham et al. 2023'
-    )
-    b_dec: bool = flag(
-        default=True,
-        help="whether there is a decoder bias, which the encoder subtracts too (a transcoder's encoder does not)",
-    )
-    skip: bool = flag(default=False, help="a linear path from input to output beside the features, for transcoders")
-    normalise: bool = flag(
-        default=True,
-        help="`train` takes the input's mean and scale from its store; False leaves activations as they are",
-    )
-    groups: tuple[int, ...] | None = setting(
-        _groups,
-        default=None,
-        optional=True,
-        help="matryoshka: sizes of the nested groups, summing to d_sae. None: 1/32, 1/16, 1/8, 1/4 and the rest",
+    k: float | None = number(None, "mean number of features per token, for rules that have a budget", above=0)
+    d_out: int | None = whole(None, "width of what is predicted, if that is not the input: a transcoder")
+    tied: bool = flag(False, 'encoder = decoderᵀ, one matrix. With "relu" and b_dec=False: Cunningham et al. 2023')
+    b_dec: bool = flag(True, "a decoder bias, which the encoder subtracts too (a transcoder's encoder does not)")
+    skip: bool = flag(False, "a linear path from input to output beside the features, for transcoders")
+    normalise: bool = flag(True, "`train` takes mean and scale from its store; False leaves activations as they are")
+    groups: tuple[int, ...] | None = several(
+        None, "matryoshka: sizes of the nested groups, summing to d_sae. None: 1/32, 1/16, 1/8, 1/4, the rest", _size
     )
     capacity: str = choice(
-        CAPACITIES,
-        default="zipf",
-        help='feature_choice: how the budget is spread over the features\' ranks. "uniform": equally; "zipf": '
+        "zipf",
+        'feature_choice: how the budget is spread over the features\' ranks. "uniform": equally; "zipf": '
         '∝ (rank + zipf_offset)^−zipf_exponent; "fitted": the same, beginning there, with exponent and offset fitted '
         "again and again to the densities at which features would fire on their own (see `train`)",
+        CAPACITIES,
     )
-    zipf_exponent: float = number(least=0, default=1.0, help="feature_choice: how fast capacities fall with the rank")
-    zipf_offset: float = number(above=-1, default=10.0, help="feature_choice: flattens the first ranks of that law")
+    zipf_exponent: float = number(1.0, "feature_choice: how fast capacities fall with the rank", least=0)
+    zipf_offset: float = number(10.0, "feature_choice: flattens the first ranks of that law", above=-1)
 
     def __post_init__(self):
         check_fields(self)

@@ -3,10 +3,8 @@
     @described
     @dataclass(frozen=True)
     class Oven:
-        \"\"\"How to bake.\"\"\"
-
-        minutes: int = whole(least=1, default=30, help="how long")
-        glow: float = number(above=0, default=1.5, help="how hot, in parts of the usual")
+        minutes: int = whole(30, "how long")
+        glow: float = number(1.5, "how hot, in parts of the usual", above=0)
 
         def __post_init__(self):
             check_fields(self)
@@ -19,31 +17,32 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-Check = Callable[[str, Any], Any]  # (name, value) -> the value to keep; TypeError or ValueError that name it
 C = TypeVar("C", bound=type)
 NO_DEFAULT = dataclasses.MISSING
 
 
-def setting(check: Check, *, help: str, default: Any = NO_DEFAULT, optional: bool = False, **more: Any) -> Any:
-    """A field with its check and its help; `optional` lets None through, `more` goes into the field's metadata."""
-    kept = (lambda name, value: None if value is None else check(name, value)) if optional else check
+def setting(default: Any, help: str, check: Callable[[str, Any], Any], **more: Any) -> Any:
+    """A field with its help and its check, (name, value) -> the value to keep; TypeError or ValueError that name both.
+    A default of None lets None through. `more` goes into the field's metadata."""
+    kept = check if default is not None else lambda name, value: None if value is None else check(name, value)
     return dataclasses.field(default=default, metadata={"check": kept, "help": help} | more)
 
 
-def whole(*, least: int = 1, **more: Any) -> Any:
-    return setting(lambda name, value: as_whole(name, value, least), **more)
+def whole(default: Any, help: str, least: int = 1, **more: Any) -> Any:
+    return setting(default, help, lambda name, value: as_whole(name, value, least), **more)
 
 
 def number(
+    default: Any,
+    help: str,
     *,
     least: float = -math.inf,
     above: float = -math.inf,
@@ -54,49 +53,50 @@ def number(
 ) -> Any:
     def check(name: str, value: Any) -> float:
         x = as_number(name, value)
-        inside = least <= x <= most and above < x and (x < below or (not finite and x == below == math.inf))
-        if not inside:
+        if not (least <= x <= most and above < x and (x < below or (not finite and x == math.inf))):
             raise ValueError(f"{name} must be {_span(least, above, most, below, finite)}, got {value!r}")
         return x
 
-    return setting(check, **more)
+    return setting(default, help, check, **more)
 
 
-def choice(options: Sequence[str], **more: Any) -> Any:
+def choice(default: str, help: str, options: Sequence[str], **more: Any) -> Any:
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in options:
             raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")
-        return str(value)
+        return value
 
-    return setting(check, **more)
+    return setting(default, help, check, **more)
 
 
-def flag(**more: Any) -> Any:
+def flag(default: bool, help: str, **more: Any) -> Any:
     def check(name: str, value: Any) -> bool:
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{name} must be True or False, got {value!r}")
         return bool(value)
 
-    return setting(check, **more)
+    return setting(default, help, check, **more)
 
 
-# ---------------------------------------------------------------------- values
+def several(default: Any, help: str, one: Callable[[str, Any], Any], **more: Any) -> Any:
+    """A list of values, each checked by `one`, kept as a tuple: a list, from JSON for example, is welcome."""
+
+    def check(name: str, value: Any) -> tuple:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise TypeError(f"{name} must be a list, got {value!r}")
+        return tuple(one(f"{name}[{i}]", item) for i, item in enumerate(value))
+
+    return setting(default, help, check, **more)
 
 
 def as_whole(name: str, value: Any, least: int = 0) -> int:
     """`value` as Python's int. TypeError or ValueError that name what is no whole number of at least `least`."""
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        found: Any = value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
-        value = operator.index(found)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, {least} or more, got {value!r}") from None
-    if value < least:
+    found: Any = value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
+    if isinstance(found, bool | np.bool_) or not isinstance(found, Integral):
+        raise TypeError(f"{name} must be a whole number, {least} or more, got {value!r}")
+    if found < least or found >= 2**63:
         raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
-    if value >= 2**63:
-        raise ValueError(f"{name} must be less than 2**63, got {value!r}")
-    return value
+    return int(found)
 
 
 def as_number(name: str, value: Any) -> float:
@@ -112,9 +112,6 @@ def _span(least: float, above: float, most: float, below: float, finite: bool) -
     parts = [f"{least:g} or more"] * (least > -math.inf) + [f"greater than {above:g}"] * (above > -math.inf)
     parts += [f"at most {most:g}"] * (most < math.inf) + [f"less than {below:g}"] * (below < math.inf)
     return ("a finite number, " if finite and most == below == math.inf else "a number, ") + " and ".join(parts)
-
-
-# ---------------------------------------------------------------------- classes
 
 
 def check_fields(instance: Any) -> None:

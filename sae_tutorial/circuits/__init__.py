@@ -7,6 +7,4 @@ patching          activations put in from elsewhere, path by path
 direct_effects    what the heads of a circuit write, where they look, what they make of a name
 edges             the model as a graph: what each edge is worth (EAP), which can go (ACDC)
 feature_patching  patching with the features of any dictionary
-feature_order     which features matter most
-supervised        dictionaries made from labels, and the tests that they set
 """

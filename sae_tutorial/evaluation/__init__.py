@@ -5,8 +5,6 @@ splicing       a reconstruction put in the place of what it reconstructs, inside
 fidelity       `evaluate`: L0, FVU, loss recovered, dead and underused features
 ground_truth   data whose features are known, and how well a dictionary finds them again
 contexts       where in a text a feature answers
-token_kinds    kinds of tokens (names, sentence starts, rare words), to ask who gets the budget
-density_laws   laws of rank and density, fitted by maximum likelihood, and their rivals
 grid           what the grid of `benchmarks/quality.py` found
 """
 

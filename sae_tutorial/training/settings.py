@@ -4,57 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from sae_tutorial.autoencoder.config import Rule, SAEConfig
-from sae_tutorial.autoencoder.fields import (
-    as_number,
-    check_fields,
-    choice,
-    described,
-    number,
-    setting,
-    whole,
-)
+from sae_tutorial.autoencoder.fields import as_number, check_fields, choice, described, number, several, whole
 
 ENCODER_DTYPES = ("auto", "float32", "bfloat16")
-
-
-def _part_of_the_run(**more: Any) -> Any:
-    return number(least=0, most=1, **more)
-
-
-def _betas(name: str, value: Any) -> tuple[float, ...]:
-    numbers = _numbers(name, value, "two numbers from 0 to below 1, for example (0.9, 0.999)")
-    if len(numbers) != 2 or not all(0 <= beta < 1 for beta in numbers):
-        raise ValueError(f"{name} must be two numbers from 0 to below 1, for example (0.9, 0.999), got {value!r}")
-    return numbers
-
-
-def _parts(name: str, value: Any) -> tuple[float, ...]:
-    numbers = _numbers(name, value, "a list of parts of the run, for example (0.5,)")
-    if not all(0 < part < 1 for part in numbers):
-        raise ValueError(f"{name} are parts of the run between 0 and 1, got {value!r}")
-    return numbers
-
-
-def _numbers(name: str, value: Any, what: str) -> tuple[float, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be {what}, got {value!r}")
-    return tuple(as_number(f"{name}[{i}]", one) for i, one in enumerate(value))
 
 
 # Which rules a setting is for; the others refuse it.
 def _with_budget(rule: Rule) -> bool:
     return rule.owner is not None
-
-
-def _by_feature(rule: Rule) -> bool:
-    return rule.owner == "feature"
 
 
 def _pays(penalty: str) -> Callable[[Rule], bool]:
@@ -69,108 +32,105 @@ class TrainSettings:
     Raises TypeError or ValueError that name the field, its value and what it may be.
     """
 
-    steps: int = whole(default=1000, help="how many steps")
-    batch_size: int = whole(default=2048, help="tokens in each step")
-    seed: int = whole(least=0, default=0, help="order of the activations")
-    lr: float | None = number(
-        above=0, default=None, optional=True, help="peak learning rate; None: 4e-3 · sqrt(2048 / d_sae), at most 3e-3"
-    )
-    warmup: float = _part_of_the_run(default=0.05, help="part of the run in which the rate rises from 0, linearly")
-    decay: float = _part_of_the_run(default=0.2, help="part of the run in which it falls to 0 at the end, linearly")
-    betas: tuple[float, float] = setting(_betas, default=(0.9, 0.999), help="Adam's")
-    eps: float = number(above=0, default=6.25e-10, help="Adam's; this one is that of Gao et al. 2024")
-    clip: float = number(
-        above=0, finite=False, default=1.0, help="largest norm of the gradient of all parameters together"
-    )
+    steps: int = whole(1000, "how many steps")
+    batch_size: int = whole(2048, "tokens in each step")
+    seed: int = whole(0, "order of the activations", least=0)
+    lr: float | None = number(None, "peak learning rate; None: 4e-3 · sqrt(2048 / d_sae), at most 3e-3", above=0)
+    warmup: float = number(0.05, "part of the run in which the rate rises from 0, linearly", least=0, most=1)
+    decay: float = number(0.2, "part of the run in which it falls to 0 at the end, linearly", least=0, most=1)
+    betas: tuple[float, float] = several((0.9, 0.999), "Adam's", as_number)
+    eps: float = number(6.25e-10, "Adam's; this one is that of Gao et al. 2024", above=0)
+    clip: float = number(1.0, "largest norm of the gradient of all parameters together", above=0, finite=False)
     l1: float = number(
+        0.0,
+        "relu, gated: coefficient of the penalty Σ|z| per token, counted as if E|x|² = 1",
         least=0,
-        default=0.0,
         rules=_pays("l1"),
-        help="relu, gated: coefficient of the penalty Σ|z| per token, counted as if E|x|² = 1",
     )
     l0: float = number(
+        0.0,
+        "jumprelu: coefficient of the number of matches per token (Rajamanoharan et al. 2024b)",
         least=0,
-        default=0.0,
         rules=_pays("l0"),
-        help="jumprelu: coefficient of the number of matches per token (Rajamanoharan et al. 2024b)",
     )
     bandwidth: float = number(
+        1e-3,
+        "jumprelu: width of the window around a threshold in which it learns, counted as if E|x|² = 1",
         above=0,
-        default=1e-3,
         rules=_pays("l0"),
-        help="jumprelu: width of the window around a threshold in which it learns, counted as if E|x|² = 1",
     )
     p_end: float | None = number(
+        None,
+        "relu: anneal the penalty's exponent from 1 towards this (`penalties.annealed_p`); None: stays 1",
         least=0,
         below=1,
-        default=None,
-        optional=True,
         rules=lambda rule: rule.penalty == "l1" and not rule.gated,
-        help="relu: anneal the penalty's exponent from 1 towards this (`penalties.annealed_p`); None: stays 1",
     )
-    penalty_warmup: float = _part_of_the_run(
-        default=0.1, rules=lambda rule: rule.owner is None, help="part of the run in which penalties rise from 0"
+    penalty_warmup: float = number(
+        0.1, "part of the run in which penalties rise from 0", least=0, most=1, rules=lambda rule: rule.owner is None
     )
     aux_k: float = number(
+        1 / 32,
+        "budget rules: weight of the loss that revives dead latents (Gao et al. 2024: 1/32)",
         least=0,
-        default=1 / 32,
         rules=_with_budget,
-        help="budget rules: weight of the loss that revives dead latents (Gao et al. 2024: 1/32)",
     )
     aux_zipf: float = number(
+        0.0,
+        "budget rules: weight of its generalisation to underused latents, dead ones included: set aux_k=0 with it",
         least=0,
-        default=0.0,
         rules=_with_budget,
-        help="budget rules: weight of its generalisation to underused latents, dead ones included: set aux_k=0 with it",
     )
     aux_latents: int | None = whole(
-        least=0,
-        default=None,
-        optional=True,
-        rules=_with_budget,
-        help="how many of them a token may use; None: half of d_in",
+        None, "how many of them a token may use; None: half of d_in", least=0, rules=_with_budget
     )
     dead_after: int = whole(
-        default=200_000,
-        help="tokens without a match after which a latent counts as dead; Gao et al. 2024 wait for 10 million, in runs "
-        "of billions",
+        200_000,
+        "tokens without a match after which a latent counts as dead; Gao et al. 2024 wait for 10 million, in runs of "
+        "billions",
     )
-    resample_at: tuple[float, ...] = setting(
-        _parts,
-        default=(),
-        help="parts of the run, for example (0.25, 0.5): after each, dead latents start again, on tokens of that batch "
+    resample_at: tuple[float, ...] = several(
+        (),
+        "parts of the run, for example (0.25, 0.5): after each, dead latents start again, on tokens of that batch "
         "(`resampling.resample_`)",
+        as_number,
     )
     underused_below: float = number(
+        0.5,
+        "aux_zipf: a latent is underused below this part of its target density",
         above=0,
         most=1,
-        default=0.5,
         rules=_with_budget,
-        help="aux_zipf: a latent is underused below this part of its target density",
     )
-    density_window: int = whole(default=100, help="batches over which running densities are averaged")
+    density_window: int = whole(100, "batches over which running densities are averaged")
     rerank_every: int = whole(
-        default=100,
+        100,
+        "feature_choice: steps between two decisions about which feature has which rank. Decisions are made at steps "
+        "1, 2, 4, … until there, and none once the rate decays. aux_zipf fits its law then",
         rules=_with_budget,
-        help="feature_choice: steps between two decisions about which feature has which rank. Decisions are made at "
-        "steps 1, 2, 4, … until there, and none once the rate decays. aux_zipf fits its law then",
     )
     encoder_dtype: str = choice(
+        "auto",
+        'precision of the product that makes the affinities of budget rules: "float32", "bfloat16" (the strongest are '
+        'computed again in float32, and these decide), "auto": bfloat16 if it is fast here',
         ENCODER_DTYPES,
-        default="auto",
         rules=_with_budget,
-        help='precision of the product that makes the affinities of budget rules: "float32", "bfloat16" (the strongest '
-        'are computed again in float32, and these decide), "auto": bfloat16 if it is fast here',
     )
     threshold_batches: int = whole(
-        default=16,
+        16,
+        "how many of the last batches the inference thresholds are measured on; more where capacities rotate and it "
+        "takes more for every feature to have its turn",
         rules=_with_budget,
-        help="how many of the last batches the inference thresholds are measured on; more where capacities rotate and "
-        "it takes more for every feature to have its turn",
     )
 
     def __post_init__(self):
         check_fields(self)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(
+                f"betas must be two numbers from 0 to below 1, for example (0.9, 0.999), got {self.betas!r}"
+            )
+        if not all(0 < part < 1 for part in self.resample_at):
+            raise ValueError(f"resample_at are parts of the run between 0 and 1, got {self.resample_at!r}")
         if self.warmup + self.decay > 1:
             raise ValueError(f"warmup={self.warmup} and decay={self.decay} are more than the whole run; lower one")
 

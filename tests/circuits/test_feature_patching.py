@@ -8,8 +8,8 @@ import torch
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.shipped import HOOK, reference_sae
 from sae_tutorial.circuits import ioi, patching, prompts
-from sae_tutorial.circuits.feature_order import Stages, remove_greedily, thin_out, worth
 from sae_tutorial.circuits.feature_patching import Edit, divergence, loss_towards, run_from
+from sae_tutorial.course.ioi_features.feature_order import Stages, remove_greedily, thin_out, worth
 from sae_tutorial.evaluation.ground_truth import random_directions
 
 

@@ -285,7 +285,7 @@ def test_learning_rate_rises_stays_and_falls():
         (dict(clip="1"), "clip must be a number, got '1'"),
         (dict(lr=float("inf")), "lr must be a finite number, greater than 0, got inf"),
         (dict(betas=(0.9,)), r"betas must be two numbers from 0 to below 1, for example \(0.9, 0.999\), got \(0.9,\)"),
-        (dict(resample_at=0.5), r"resample_at must be a list .* for example \(0.5,\), got 0.5"),
+        (dict(resample_at=0.5), r"resample_at must be a list, got 0.5"),
     ],
 )
 def test_settings_say_what_is_wrong(wrong, words):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_tutorial.evaluation.token_kinds import KINDS, mean_by_kind, token_kinds
+from sae_tutorial.course.sparse_allocation.token_kinds import KINDS, mean_by_kind, token_kinds
 
 VOCABULARY = [
     "<|endoftext|>",

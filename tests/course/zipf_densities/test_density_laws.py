@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sae_tutorial.evaluation.density_laws import (
+from sae_tutorial.course.zipf_densities.density_laws import (
     FAMILIES,
     Law,
     bootstrap,

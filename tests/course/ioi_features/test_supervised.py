@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from sae_tutorial.autoencoder.shipped import HOOK
-from sae_tutorial.circuits import ioi, patching, supervised
+from sae_tutorial.circuits import ioi, patching
 from sae_tutorial.circuits.feature_patching import run_from
+from sae_tutorial.course.ioi_features import supervised
 
 
 @pytest.fixture(scope="module")
