@@ -94,7 +94,7 @@ def as_whole(name: str, value: Any, least: int = 0) -> int:
     found: Any = value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
     if isinstance(found, bool | np.bool_) or not isinstance(found, Integral):
         raise TypeError(f"{name} must be a whole number, {least} or more, got {value!r}")
-    if found < least or found >= 2**63:
+    if not least <= int(found) < 2**63:
         raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
     return int(found)
 
