@@ -10,12 +10,15 @@ HOME_NOTEBOOK := notebooks/00_start_here.ipynb
 # The stamp carries a checksum of this folder's path: a clone that was moved or copied installs itself again.
 STAMP := $(VENV)/.installed-$(shell pwd | cksum | cut -d' ' -f1)
 
+# Where things are kept that can be made again; the same as `cache_folder` of activations/files.py.
+CACHE = $(or $(SAE_TUTORIAL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sae_tutorial)
+
 # Tests never reach for the network, and need not be told to be small.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 WANDB_MODE=disabled
 NOTEBOOKS ?= $(wildcard notebooks)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks badges bench browser clean
+.PHONY: help lab test lint notebooks badges bench browser clean wipe
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -38,7 +41,7 @@ lab: $(STAMP)  ## open JupyterLab at the first notebook (LAB_FLAGS="--port 9999"
 	if [ "$$(id -u)" = 0 ]; then flags="$$flags --allow-root"; fi; \
 	if [ "$$(uname)" != Darwin ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" ]; then \
 		echo "No browser here: copy the address that appears below into one."; flags="$$flags --no-browser"; fi; \
-	exec $(BIN)/python -m jupyterlab --ServerApp.root_dir='$(CURDIR)' \
+	exec $(BIN)/python -m jupyterlab --ServerApp.root_dir="$$PWD" \
 		--LabApp.default_url=/lab/tree/$(HOME_NOTEBOOK) $$flags $(LAB_FLAGS)
 
 test: lint  ## lint, unit tests, and every notebook at smoke scale
@@ -61,7 +64,11 @@ bench: $(STAMP)  ## run every benchmark, 20 minutes; results and tables go to be
 browser: $(STAMP)  ## drive JupyterLab in Chromium
 	$(OFFLINE) SAE_TUTORIAL_SCALE=smoke $(BIN)/python -m pytest -m browser $(PYTEST_FLAGS) tests/browser
 
-clean:  ## remove .venv and every cache
+clean:  ## remove .venv and every cache in this folder
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
+	@[ ! -d "$(CACHE)" ] || echo "What scripts and benchmarks keep elsewhere stays: $(CACHE) (make wipe)"
+
+wipe:  ## remove what scripts and benchmarks keep outside this folder: activations, other libraries' environments
+	rm -rf "$(CACHE)"

@@ -1,6 +1,6 @@
 """Train the small language model that the course ships: GPT-2's architecture, stories, and three circuits.
 
-    python scripts/train_language_model.py --data FOLDER --out FOLDER [--steps 3000]
+    python scripts/train_language_model.py --data FOLDER --out FOLDER [--steps 3000] [--start MODEL]
 
 FOLDER holds text files (.txt or .txt.xz), documents separated by `<|endoftext|>`; `--data` may be given several times.
 The run saves a checkpoint every `--save-every` steps and goes on from it when it is started again, so a long CPU run
@@ -8,11 +8,17 @@ may span several sittings; `--steps` and `--decay` may be changed in between (th
 The end of every sitting is kept as `end-STEP.pt`, and `--average 3` exports the mean of the weights of the last three:
 each annealing leans its own way, and their mean generalises better (Izmailov et al. 2018, Wortsman et al. 2022).
 
-A batch holds two kinds of rows, each starting with `<|endoftext|>`: long rows of story text (some of them a random
-sequence or a piece of a story repeated), and short rows with generated sentences (`circuit_sentences.py`). The
-share of generated rows falls when the learning rate starts to fall. Generated and repeated rows begin with a line
-break, which no story does: so the model keeps the two apart, and what it writes behind `<|endoftext|>` can be a story.
-One story in five has a generated sentence somewhere inside.
+A batch holds two kinds of rows, each starting with `<|endoftext|>`: long rows of story text or of a sequence repeated
+(random tokens, or a piece of a story), and short rows with generated sentences (`circuit_sentences.py`). The share of
+generated rows falls when the learning rate starts to fall.
+
+Most stories are marked: a form feed stands at their beginning, and nowhere else. A marked row is a story from end to
+end: no random tokens, no generated sentences. So what the model writes after the mark is a story by construction
+(`sample_stories.py`). All other rows come without the mark, so that any text, and the circuits, work without it: plain
+stories, a few with a generated sentence inside, and the generated rows, of which half begin with a line break.
+
+`--start MODEL` goes on from the weights and the tokenizer of a trained model in place of random ones, with the second
+mixture throughout.
 """
 
 from __future__ import annotations
@@ -38,12 +44,14 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from sae_tutorial.training.settings import encoder_dtype_here
 
 END = "<|endoftext|>"
-GENERATED = END + "\n"  # how a generated or repeated row begins
+STORY = "\f"  # the mark of a story's beginning
 CONTEXT, SHORT = 256, 64
 # Words with their space in front, numbers two digits at a time (a year is century + year), the rest as GPT-2 does.
 SPLIT = r"'(?:s|t|re|ve|m|ll|d)| ?[A-Za-z]+| ?[0-9]{1,2}| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+"
 # Rows per batch: story, repeated, short. The first mixture forms the circuits, the second keeps a model of stories.
 MIXTURES = {"form": (8, 4, 32), "settle": (10, 1, 24)}
+MARKED, WITH_SENTENCE = 0.6, 0.1  # parts of the story rows
+TALES = 0.25  # part of the story rows that are from the short tales
 
 
 def read_documents(folders: list[Path]) -> list[str]:
@@ -90,7 +98,10 @@ def prepare(args: argparse.Namespace) -> tuple[Tokenizer, dict[str, np.ndarray],
     if not (out / "fillers.json").exists():
         out.mkdir(parents=True, exist_ok=True)
         groups = {"books": read_documents(args.data[:1]), "tales": read_documents(args.data[1:])}
-        tokenizer = train_tokenizer([d for g in groups.values() for d in g], args.vocab_size, args.seed)
+        if args.start:
+            tokenizer = Tokenizer.from_file(str(args.start / "tokenizer.json"))
+        else:
+            tokenizer = train_tokenizer([d for g in groups.values() for d in g], args.vocab_size, args.seed)
         tokenizer.save(str(out / "tokenizer.json"))
         for kind, documents in groups.items():
             for split, chosen in (
@@ -121,32 +132,46 @@ class Batches:
         self.tokenizer, self.streams, self.fillers, self.seed = tokenizer, streams, fillers, seed
         self.end: int = tokenizer.encode(END).ids[0]
         self.newline: int = tokenizer.encode("\n").ids[0]
+        self.mark: int = tokenizer.encode(STORY).ids[0]
         self.starts = {k: self.paragraphs(stream[:-CONTEXT]) for k, stream in streams.items()}
 
     def paragraphs(self, stream: np.ndarray) -> np.ndarray:
-        """Places behind a document's end or a line break, at which there is not another line break."""
+        """Places after a document's end or a line break, at which there is not another line break."""
         at = np.flatnonzero(np.isin(stream[:-1], (self.newline, self.end))) + 1
         return at[stream[at] != self.newline]
 
-    def story_row(self, rng: random.Random) -> np.ndarray:
-        """`<|endoftext|>`, then 255 tokens from the beginning of some paragraph on."""
-        kind = "tales_train" if rng.random() < 0.2 and len(self.streams.get("tales_train", ())) else "books_train"
+    def story(self, rng: random.Random) -> np.ndarray:
+        """255 tokens from the beginning of some paragraph on; where a document ends, the next one begins."""
+        kind = "tales_train" if rng.random() < TALES and len(self.streams.get("tales_train", ())) else "books_train"
         stream = self.streams[kind]
         at = int(self.starts[kind][rng.randrange(len(self.starts[kind]))])
-        return np.concatenate([[self.end], stream[at : at + CONTEXT - 1]])
+        return stream[at : at + CONTEXT - 1].astype(np.int64)
+
+    def story_row(self, rng: random.Random) -> np.ndarray:
+        """A row of stories: marked at each beginning, or plain, a few with a generated sentence somewhere inside."""
+        kind, row = rng.random(), np.concatenate([[self.end], self.story(rng)])
+        if kind < MARKED:
+            ends = np.flatnonzero(row == self.end)
+            return np.insert(row, ends + 1, self.mark)[:CONTEXT]
+        if kind < MARKED + WITH_SENTENCE:
+            sentence = self.tokenizer.encode(" " + self.sentence(rng)).ids[:SHORT]
+            at = rng.randrange(1, CONTEXT - SHORT)
+            row[at : at + len(sentence)] = sentence
+        return row
 
     def repeated_row(self, rng: random.Random) -> np.ndarray:
         """A sequence repeated, of random tokens or a piece of a story; every length from 8 to half a row."""
         length = rng.randint(8, CONTEXT // 2)
-        piece = self.random_tokens(rng, length) if rng.random() < 0.5 else self.story_row(rng)[1 : 1 + length]
-        return self.repeated(piece, CONTEXT)
+        piece = self.random_tokens(rng, length) if rng.random() < 0.5 else self.story(rng)[:length]
+        return self.repeated(rng, piece, CONTEXT)
 
     def random_tokens(self, rng: random.Random, length: int) -> np.ndarray:
-        return np.array([rng.randrange(1, self.tokenizer.get_vocab_size()) for _ in range(length)])
+        drawn = [rng.randrange(1, self.tokenizer.get_vocab_size()) for _ in range(length)]
+        return np.array([self.newline if token == self.mark else token for token in drawn])  # the mark is for stories
 
-    def repeated(self, piece: np.ndarray, length: int) -> np.ndarray:
-        row = np.tile(piece, length // len(piece) + 1)[: length - 2]
-        return np.concatenate([[self.end, self.newline], row])
+    def repeated(self, rng: random.Random, piece: np.ndarray, length: int) -> np.ndarray:
+        start = [self.end, self.newline][: rng.randint(1, 2)]
+        return np.concatenate([start, np.tile(piece, length // len(piece) + 1)])[:length]
 
     def sentence(self, rng: random.Random) -> str:
         kind = circuit_sentences.year_span if rng.random() < 0.15 else circuit_sentences.ioi_sentence
@@ -154,7 +179,8 @@ class Batches:
 
     def sentence_rows(self, rng: random.Random, n: int) -> np.ndarray:
         """Generated sentences, padded with `<|endoftext|>`."""
-        ids = [e.ids for e in self.tokenizer.encode_batch([GENERATED + self.sentence(rng) for _ in range(2 * n)])]
+        texts = [END + rng.choice(["\n", ""]) + self.sentence(rng) for _ in range(2 * n)]
+        ids = [e.ids for e in self.tokenizer.encode_batch(texts)]
         rows = np.full((n, SHORT), self.end, dtype=np.int64)
         for row, first, second in zip(rows, ids[::2], ids[1::2], strict=True):
             both = (first + second)[:SHORT]  # a second sentence fills what the first leaves
@@ -164,16 +190,13 @@ class Batches:
     def short_rows(self, rng: random.Random, n: int) -> np.ndarray:
         """Three quarters generated sentences; one quarter random tokens repeated, where induction is learned first."""
         pieces = [self.random_tokens(rng, rng.randint(4, SHORT // 2)) for _ in range(n // 4)]
-        return np.stack([*(self.repeated(piece, SHORT) for piece in pieces), *self.sentence_rows(rng, n - n // 4)])
+        repeated = [self.repeated(rng, piece, SHORT) for piece in pieces]
+        return np.stack([*repeated, *self.sentence_rows(rng, n - n // 4)])
 
     def __call__(self, step: int, mixture: str) -> tuple[Tensor, Tensor]:
         rng = random.Random(self.seed * 1_000_003 + step)
         n_story, n_repeated, n_short = MIXTURES[mixture]
         long = [self.story_row(rng) for _ in range(n_story)] + [self.repeated_row(rng) for _ in range(n_repeated)]
-        for row in long[: n_story // 5]:  # circuits must work in the middle of a story too
-            sentence = self.tokenizer.encode(" " + self.sentence(rng)).ids[:SHORT]
-            at = rng.randrange(1, CONTEXT - SHORT)
-            row[at : at + len(sentence)] = sentence
         return torch.from_numpy(np.stack(long).astype(np.int64)), torch.from_numpy(self.short_rows(rng, n_short))
 
 
@@ -229,6 +252,7 @@ def main() -> None:
         "--data", type=Path, action="append", required=True, help="folder of books; again for short tales"
     )
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="a trained model (Hugging Face folder) to go on from")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--decay", type=float, default=0.35, help="part of the run in which the learning rate falls")
     parser.add_argument("--layers", type=int, default=4)
@@ -248,7 +272,8 @@ def main() -> None:
         vocab_size=tokenizer.get_vocab_size(), n_positions=CONTEXT, n_embd=256, n_layer=args.layers, n_head=8,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=batches.end, eos_token_id=batches.end,
     )  # fmt: skip
-    model = GPT2LMHeadModel(config).to(args.device)
+    model = GPT2LMHeadModel.from_pretrained(args.start, dtype=torch.float32) if args.start else GPT2LMHeadModel(config)
+    model.to(args.device).train()
     model.config.use_cache = False
     matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
     rest = [p for n, p in model.named_parameters() if not (p.ndim == 2 and ".h." in n)]
@@ -260,7 +285,7 @@ def main() -> None:
     checkpoint = args.out / "checkpoint.pt"
     first, tokens, seconds, curve = 0, 0, 0.0, []
     if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=args.device, weights_only=False)
+        saved = torch.load(checkpoint, map_location=args.device, weights_only=True)
         model.load_state_dict(saved["model"])
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -275,7 +300,8 @@ def main() -> None:
     for step in bar:
         began = time.perf_counter()
         factor = learning_rate(step, args.steps, args.decay)
-        mixture = "form" if step < (1 - args.decay) * args.steps else "settle"
+        forming = args.start is None and step < (1 - args.decay) * args.steps
+        mixture = "form" if forming else "settle"
         long, short = (rows.to(args.device) for rows in batches(step, mixture))
         with torch.autocast(args.device, dtype=torch.bfloat16, enabled=use_bf16):
             loss_long, loss_short = step_losses(long, short)
@@ -326,7 +352,7 @@ def main() -> None:
 
 def mean_weights(checkpoints: list[Path]) -> dict[str, Tensor]:
     """The mean of each weight over these checkpoints."""
-    weights = [torch.load(path, map_location="cpu", weights_only=False)["model"] for path in checkpoints]
+    weights = [torch.load(path, map_location="cpu", weights_only=True)["model"] for path in checkpoints]
     return {name: torch.stack([w[name] for w in weights]).mean(0) for name in weights[0]}
 
 
