@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from sae_tutorial.activations.text import shipped_stories
 
-NEWLINE = 7
+MARK = 7
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_draw_has_the_right_probabilities():
 
 def run(monkeypatch, model, out, *options):
     monkeypatch.setattr(sample_stories.GPT2LMHeadModel, "from_pretrained", lambda *args, **kwargs: model)
-    tokenizer = SimpleNamespace(from_pretrained=lambda folder: lambda text: SimpleNamespace(input_ids=[NEWLINE]))
+    tokenizer = SimpleNamespace(from_pretrained=lambda folder: lambda text: SimpleNamespace(input_ids=[MARK]))
     monkeypatch.setattr(sample_stories, "AutoTokenizer", tokenizer)
     argv = ["sample_stories.py", "--out", str(out), "--tokens", "100", "--batch", "4", "--device", "cpu", *options]
     monkeypatch.setattr(sys, "argv", argv)
@@ -48,10 +48,10 @@ def test_stopped_run_ends_like_an_unbroken_one(model, monkeypatch, tmp_path):
     run(monkeypatch, model, tmp_path / "whole")
     sample_rows = sample_stories.sample_rows
 
-    def stopped(writer, newline, seed, index, bar):
+    def stopped(writer, mark, seed, index, bar):
         if index == 1:
             raise KeyboardInterrupt
-        return sample_rows(writer, newline, seed, index, bar)
+        return sample_rows(writer, mark, seed, index, bar)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(sample_stories, "sample_rows", stopped)
@@ -68,11 +68,20 @@ def test_stopped_run_ends_like_an_unbroken_one(model, monkeypatch, tmp_path):
     assert not np.array_equal(shipped_stories(tmp_path / "other"), whole)
 
 
-def test_no_story_begins_with_a_line_break(model):
-    model.lm_head.weight.data[NEWLINE] += 1.0  # so that one would
-    model.lm_head.weight.data[0] += 1.0
+def test_rows_are_what_the_model_writes_after_the_mark(model):
+    """The first token of a row has the probabilities that follow `<|endoftext|>` and the mark; both are left out."""
     with sample_stories.tqdm(disable=True) as bar:
-        rows = sample_stories.sample_rows(sample_stories.Writer(model, batch=500), NEWLINE, 0, 0, bar)
-    assert (rows == NEWLINE).any() and (rows[:, 0] != NEWLINE).all()
-    behind_end = rows[:, 1:][rows[:, :-1] == 0]
-    assert len(behind_end) and (behind_end != NEWLINE).all()
+        rows = sample_stories.sample_rows(sample_stories.Writer(model, batch=4000), MARK, 0, 0, bar)
+    assert rows.shape == (4000, 11)
+    with torch.inference_mode():
+        expected = model(torch.tensor([[0, MARK]])).logits[0, -1].softmax(-1)
+    frequencies = torch.bincount(torch.from_numpy(rows[:, 0].astype(int)), minlength=40) / 4000
+    torch.testing.assert_close(frequencies, expected, atol=0.03, rtol=0)
+
+
+def test_a_story_inside_a_row_is_marked_as_well(model):
+    model.lm_head.weight.data[0] += 1.0  # so that stories end
+    with sample_stories.tqdm(disable=True) as bar:
+        rows = sample_stories.sample_rows(sample_stories.Writer(model, batch=500), MARK, 0, 0, bar)
+    after_end = rows[:, 1:][rows[:, :-1] == 0]
+    assert len(after_end) > 100 and (after_end == MARK).all()
