@@ -46,7 +46,7 @@ def signed_maps(
         written=lambda value: f"{value:.2f}".replace("0.", ".", 1) if abs(value) >= show else "",
         hover=f"{y} %{{y}}, {x} %{{x}}: %{{z:.3f}}",
     )
-    return fig.update_xaxes(tickangle=0 if max(map(len, columns)) < 4 else -60)
+    return fig.update_xaxes(tickangle=0 if max(map(len, columns), default=0) < 4 else -60)
 
 
 def by_depth(lines: Mapping[str, Float[Tensor, " depths"]], depths: Sequence[str], title: str, y: str) -> go.Figure:

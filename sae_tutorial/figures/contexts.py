@@ -1,4 +1,4 @@
-"""The contexts of a feature: places in a text, how strong the feature (or a neuron) is there, and what stands around."""
+"""The contexts of a feature: places in a text, how strong the feature (or neuron) is there, and the words around."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def rank_density(
         ordered = np.sort(np.asarray(values, dtype=float))[::-1]
         dead = f": {np.mean(ordered == 0):.1%} dead" if floor else ""
         ordered = np.maximum(ordered, floor) if floor else ordered[ordered > 0]
-        drawn[f"{name}{dead}"] = _curve(ordered, found[name]._replace(dash="solid"))
+        drawn[f"{name}{dead}"] = _curve(ordered, found[name]._replace(dash="solid") if laws else found[name])
     for place, (name, values) in enumerate((laws or {}).items()):
         own = name in curves
         dash = "dash" if own else ("dash", "dot", "dashdot")[place % 3]

@@ -76,7 +76,7 @@ def panels(
     room = LINE * max(head.count("<br>") + bool(head) for head in heads)
     between = {"horizontal_spacing": gap + 0.07 * own_y, "vertical_spacing": (38 + room) / height if rows > 1 else 0}
     fig = make_subplots(rows, columns, subplot_titles=heads, **{"shared_yaxes": not own_y} | between | how)
-    fig.update_annotations(font_size=13).update_layout(height=height)
+    fig.update_annotations(font_size=13, yshift=above if room else 0).update_layout(height=height)
     finish(fig, title, above=above + room)
     places = [{"row": i // columns + 1, "col": i % columns + 1} for i in range(len(names))]
     for i, place in enumerate(places):
@@ -89,8 +89,10 @@ def panels(
 # ---------------------------------------------------------------------- lines that are no data, axes
 
 
-def levels(fig: go.Figure, at: Mapping[str, float], *, left: bool = False, named: bool = True, **place: int) -> None:
-    """Dashed lines across at some heights, with their names at the right end, or the `left` one.
+def levels(
+    fig: go.Figure, at: Mapping[str, float], *, log: bool = False, end: float = 1, named: bool = True, **place: int
+) -> None:
+    """Dashed lines across at some heights, with their names above them, the last letter at this share of the width.
 
     A name that begins with "_" is not written.
     """
@@ -98,9 +100,9 @@ def levels(fig: go.Figure, at: Mapping[str, float], *, left: bool = False, named
         fig.add_hline(value, line=RULE | {"dash": DASHES[i % 3]}, **place)
         if named and not name.startswith("_"):
             x, y = _axes(fig, place)
-            end = {"x": 0, "xanchor": "left"} if left else {"x": 1, "xanchor": "right"}
-            end |= {"xref": f"{x} domain", "yref": y, "yanchor": "bottom", "showarrow": False}
-            fig.add_annotation(text=name, y=value, font_size=12, **end)
+            over = {"xref": f"{x} domain", "yref": y, "xanchor": "right", "yanchor": "bottom", "showarrow": False}
+            height = math.log10(value) if log else value  # annotations want the logarithm there
+            fig.add_annotation(text=name, x=end, y=height, font_size=12, **over)
 
 
 def marks(fig: go.Figure, at: Mapping[str, float], *, log: bool = False, colour: str = TEXT, **place: int) -> None:
@@ -111,7 +113,7 @@ def marks(fig: go.Figure, at: Mapping[str, float], *, log: bool = False, colour:
         x, y = _axes(fig, place)
         side = "center" if len(order) == 1 else ("right" if i % 2 == 0 else "left")
         top = {"y": 1, "yref": f"{y} domain", "yanchor": "bottom", "xref": x, "xanchor": side, "showarrow": False}
-        value = math.log10(at[name]) if log else at[name]  # annotations want the logarithm there
+        value = math.log10(at[name]) if log else at[name]
         fig.add_annotation(text=name, x=value, font={"size": 12, "color": colour}, **top)
 
 
@@ -156,6 +158,7 @@ def faint(colour: str, alpha: float) -> str:
 # ---------------------------------------------------------------------- names beside dots
 
 SIDES = {"top center": (0, 1), "bottom center": (0, -1), "middle right": (1, 0), "middle left": (-1, 0)}
+SIDES |= {"top right": (1, 1), "bottom left": (-1, -1), "top left": (-1, 1), "bottom right": (1, -1)}
 Box = tuple[float, float, float, float]
 
 
@@ -176,16 +179,19 @@ def beside(
     found = []
     for x, y, text in texts:
         wide, tall = width_of(text, size), size + 1
-        for side, (right, up) in SIDES.items() if text else ():
-            box = _box(x * px[0] + right * (wide / 2 + 8), y * px[1] + up * (tall / 2 + 6), wide, tall)
-            if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
-                taken.append(box)
-                break
-        else:
-            side = ""
-        found.append(side)
+        boxes = {
+            side: _box(x * px[0] + right * (wide / 2 + 7), y * px[1] + up * (tall / 2 + 6), wide, tall)
+            for side, (right, up) in (SIDES if text else {}).items()
+        }
+        free = [side for side, box in boxes.items() if not any(_meet(box, other) for other in taken)]
+        found.append(free[0] if free else "")
+        taken += [boxes[side] for side in free[:1]]
     return found
 
 
 def _box(x: float, y: float, wide: float, tall: float) -> Box:
     return x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2
+
+
+def _meet(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

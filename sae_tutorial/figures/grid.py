@@ -28,7 +28,7 @@ def pareto(summaries: Mapping[str, Mapping[str, Sequence[Interval]]], title: str
         for measure, label in y.items()
     }
     hover, across = "L0 %{x:.1f}, %{y:.4f}, seeds: %{customdata}", "L0, features per token (log scale)"
-    fig = kinds.lines(panels, title, across, "", log="x", whiskers=True, hover=hover, height=470, gap=0.12)
+    fig = kinds.lines(panels, title, across, [""] * len(y), log="x", whiskers=True, hover=hover, height=470, gap=0.12)
     if fig.data:
         fig.update_xaxes(range=[math.log10(8), math.log10(150)], tickvals=[8, 16, 32, 64, 128])
     return fig

@@ -98,7 +98,7 @@ def lines(
             known = [v for c in panel.values() for v in flattened(numbers([c.x, c.y])) if v is not None]
             ends, rule = [min(known), max(known)], RULE | {"dash": "dash"}
             fig.add_scatter(x=ends, y=ends, mode="lines", line=rule, hoverinfo="skip", showlegend=False, **place)
-        sides = _sides(panel, log, room)
+        sides = _sides(panel, mode, log, room)
         for name, curve in panel.items():
             look, xs, ys = curve.look or found[name], numbers(curve.x), numbers(curve.y)
             error = None
@@ -128,7 +128,7 @@ def lines(
                 **place,
             )
             seen.add(name)
-        levels(fig, level or {}, named=place is places[-1], **place)
+        levels(fig, level or {}, log="y" in log, named=place is places[-1], **place)
         marks(fig, mark or {}, log="x" in log, **place)
     if "x" in log:
         log_axis(fig.update_xaxes, [numbers(c.x) for c in _all(curves)], ticks)
@@ -151,7 +151,7 @@ def _all(curves: Mapping[str, Any]) -> list[Curve]:
     return [curve for panel in _by_panel(curves).values() for curve in panel.values()] if curves else []
 
 
-def _sides(panel: Curves, log: str, room: tuple[float, float]) -> dict[str, dict]:
+def _sides(panel: Curves, mode: str, log: str, room: tuple[float, float]) -> dict[str, dict]:
     """For each curve with texts, how they are written beside their points."""
 
     def scaled(value: float | None, axis: str) -> float | None:
@@ -162,10 +162,14 @@ def _sides(panel: Curves, log: str, room: tuple[float, float]) -> dict[str, dict
         for name, c in panel.items()
     }
     written = {name: list(c.text) for name, c in panel.items() if c.text is not None}
-    known = [p for at in points.values() for p in at if None not in p] if written else []
+    if not written:
+        return {}
+    known = [p for at in points.values() for p in at if None not in p]
+    for name, at in points.items():  # a line is covered as its points are
+        if "lines" in (panel[name].mode or mode):
+            known += [_between(a, b, i / 20) for a, b in zip(at, at[1:]) if None not in a + b for i in range(1, 20)]
     texts = [(*p, text) for name in written for p, text in zip(points[name], written[name]) if None not in p]
-    sides = iter(beside(known, texts, room))  # type: ignore[arg-type]
-    found = {}
+    sides, found = iter(beside(known, texts, room)), {}
     for name, texts_ in written.items():
         places = ["" if None in p else next(sides) for p in points[name]]
         text = [text if side else "" for text, side in zip(texts_, places)]
@@ -173,6 +177,10 @@ def _sides(panel: Curves, log: str, room: tuple[float, float]) -> dict[str, dict
         found[name] = {"text": text, "textposition": [side or "top center" for side in places], "textfont": font}
         found[name]["cliponaxis"] = False
     return found
+
+
+def _between(a: tuple[float, float], b: tuple[float, float], part: float) -> tuple[float, float]:
+    return a[0] + part * (b[0] - a[0]), a[1] + part * (b[1] - a[1])
 
 
 # ---------------------------------------------------------------------- bars, intervals, strips, histograms
@@ -243,8 +251,8 @@ def intervals(
     if nothing(groups):
         return empty(title)
     groups = {name: rows for name, rows in groups.items() if rows}
-    found, labels = looks(groups), [row for rows in groups.values() for row in rows]
-    fig = go.Figure(layout={"height": 120 + 27 * len(labels)})
+    found, labels = looks(groups), [wrap(row, 0.35 * WIDTH, 12) for rows in groups.values() for row in rows]
+    fig = go.Figure(layout={"height": 120 + 30 * len(labels)})
     start = 0
     for group, rows in groups.items():
         middle, low, high = (numbers([span[i] for span in rows.values()]) for i in range(3))
@@ -261,8 +269,9 @@ def intervals(
         )
         start += len(rows)
     marks(fig, mark or {})
-    finish(fig, title, x, above=18 if mark else 0)
+    finish(fig, title, wrap(x, 0.55 * WIDTH, 14), above=18 if mark else 0)
     fig.update_yaxes(tickvals=list(range(start)), ticktext=labels, range=[start - 0.5, -0.5], zeroline=False)
+    fig.update_yaxes(tickfont_size=12)
     return fig.update_layout(showlegend=len(groups) > 1)
 
 
@@ -314,13 +323,11 @@ def histogram(
     bins: tuple[float, float] | int = 40,
     mark: Mapping[str, float] | None = None,
     hover: str = f"%{{x:{SHORT}}}: %{{y:,}}",
-    top: float = math.inf,
     above: int = 0,
 ) -> go.Figure:
     """How many values lie in each bin, names over each other in one panel, seen through.
 
-    `bins`: (where one begins, its width), or how many there are between 0 and the largest value. Values above `top`
-    are counted in the last bin.
+    `bins`: (where one begins, its width), or how many there are between 0 and the largest value.
     """
     if nothing(groups):
         return empty(title)
@@ -329,7 +336,7 @@ def histogram(
     fig, places = panels(list(sets), title, x, y, above=18 if mark else above)
     for place, panel in zip(places, sets.values(), strict=True):
         for name, values in panel.items():
-            kept = np.asarray([v for v in flattened(numbers(values)) if v is not None], dtype=float).clip(max=top)
+            kept = np.asarray([v for v in flattened(numbers(values)) if v is not None], dtype=float)
             counts, edges = np.histogram(kept, _edges(kept, bins))
             fig.add_bar(
                 x=numbers((edges[1:] + edges[:-1]) / 2),

@@ -120,7 +120,8 @@ def finish(fig: go.Figure, title: str, x: str = "", y: str = "", *, above: int =
     lines = titled(title, width)
     more = LINE * lines.count("<br>")
     fig.update_layout(template=NAME, width=width, height=height + more, margin_t=46 + more + above)
-    fig.update_layout(title={"text": lines, "y": 1 - 12 / (height + more)})
+    top = 23 if more else 12  # px; plotly sets several lines from the foot of the first, one line from its head
+    fig.update_layout(title={"text": lines, "y": 1 - top / (height + more)})
     return fig.update_layout(xaxis_title_text=x, yaxis_title_text=y)
 
 

@@ -66,7 +66,7 @@ def explained_curves(
     how = {"mode": "lines", "log": "x", "ticks": [1, 2, 4, 8, 16, 32, 64], "hover": "%{x} per token: %{y:.1%}"}
     fig = kinds.lines(drawn, title, *labels, **how, height=430)
     if fig.data:
-        levels(fig, {level_name: level}, left=True)
+        levels(fig, {level_name: level}, end=0.62)
     return fig.update_yaxes(range=[0, 1], tickformat=".0%")
 
 

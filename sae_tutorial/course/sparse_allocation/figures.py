@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.figures import kinds
-from sae_tutorial.figures.frame import RULE, empty, faint, marks, panels
+from sae_tutorial.figures.frame import RULE, empty, faint, marks
+from sae_tutorial.figures.frame import panels as panels_
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.looks import Look, look
 from sae_tutorial.figures.style import PALETTE, TEXT, titled
@@ -37,7 +38,7 @@ def tables(
     if not chosen or not (affinities > 0).any():
         return empty(title, NOBODY)
     n_tokens, n_features = affinities.shape
-    fig, places = panels(list(chosen), title, "feature", height=110 + 21 * n_tokens, gap=0.02)
+    fig, places = panels_(list(chosen), title, "feature", height=110 + 21 * n_tokens, gap=0.02)
     top = float(affinities.max())
     for place, (name, codes) in zip(places, chosen.items(), strict=True):
         fig.add_trace(_heat(affinities, tokens, top), **place)
@@ -73,7 +74,7 @@ def budget_explorer(
     budgets, names, top = list(budgets), list(chosen), float(affinities.max())
     first = budgets.index(start)
     longest = max(titles, key=lambda title: titled(title).count("<br>"))
-    fig, (over, _, table, beside) = panels([""] * 4, longest, *axes, **room, **grid)
+    fig, (over, _, table, beside) = panels_([""] * 4, longest, *axes, **room, **grid)
     rows, columns = list(range(n_tokens)), list(range(n_features))
     fig.add_trace(_heat(affinities, tokens, top), **table)
     for name in names:
@@ -152,15 +153,15 @@ def _sums(codes: Tensor) -> tuple[list[int], list[int]]:
 
 def prices(each: Mapping[str, Float[Tensor, " buyers"]], everybody: float, title: str, bins: int = 40) -> go.Figure:
     """A histogram of prices per panel (one price for each token, or each feature), with the price for all as a line."""
-    ends = [float(values[values.isfinite()].quantile(0.995)) for values in each.values() if values.isfinite().any()]
-    rules = ("Token Choice", "Feature Choice")
-    panels = {f"price {name}": {rules[i % 2]: values} for i, (name, values) in enumerate(each.items())}
-    x, y = "price: the weakest affinity that gets in", [name.split()[-1] + "s" for name in each]
-    how = {"bins": bins, "top": max([1.3 * everybody, *ends]), "hover": "price %{x:.2f}: %{y}"}
-    fig = kinds.histogram(panels, title, [x] * len(panels), y, **how, above=18)
-    for place, name in enumerate(each if fig.data else ()):
-        at = {"Mutual Choice": everybody}
-        marks(fig, at, colour=look("Mutual Choice").colour, row=1, col=place + 1)
+    panels = {}
+    for i, (name, values) in enumerate(each.items()):
+        known = values[values.isfinite()]
+        end = max(float(known.quantile(0.995)), 1.3 * everybody) if len(known) else 0.0  # the last bin holds the rest
+        panels[f"price {name}"] = {("Token Choice", "Feature Choice")[i % 2]: known.clamp(max=end)}
+    x, y = "price: the weakest that gets in", [name.split()[-1] + "s" for name in each]
+    fig = kinds.histogram(panels, title, [x] * len(panels), y, bins=bins, hover="price %{x:.2f}: %{y}", above=18)
+    for column in range(1, len(panels) + 1 if fig.data else 0):
+        marks(fig, {"Mutual Choice": everybody}, colour=look("Mutual Choice").colour, row=1, col=column)
     return fig
 
 
