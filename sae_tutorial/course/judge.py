@@ -65,7 +65,7 @@ def judge(
         tests: each returns None (or True) if content, else a sentence that says what is wrong. If `answer` is a
             function, tests see it wrapped by `calling`, so that a None it returns counts as not answered yet.
         hint: one sentence that helps without giving the answer away; added from the second complaint on.
-        praise: said when all tests are content; a place for what the reader has just shown, or a function of the answer.
+        praise: said when all tests are content; what the reader has just shown, or a function of the answer.
 
     Exceptions of any kind, the learner's or a test's own, end in the verdict and never in a traceback.
     """
