@@ -12,7 +12,7 @@ from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import RULE, empty
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.looks import Look
-from sae_tutorial.figures.style import GRID, PALETTE, TEXT, finish
+from sae_tutorial.figures.style import GRID, PALETTE, TEXT, WIDTH, finish
 from sae_tutorial.figures.text import on, width_of
 
 
@@ -159,12 +159,16 @@ def diagram(
     for label, (x, y, colour) in nodes.items():
         box = {"bgcolor": colour, "bordercolor": GRID, "borderpad": 4, "font": {"color": on(colour), "size": 11}}
         fig.add_annotation(x=x, y=y, text=label.replace("\n", "<br>"), showarrow=False, **box)
+    unit = (WIDTH - 80) / len(columns)  # px from one token to the next
+    half = {label: max(width_of(line, 11) for line in label.split("\n")) / 2 + 5 for label in nodes}
     for start, end, what in edges:  # last, so that no arrow runs over them; beside rising arrows, above level ones
         (x0, y0, colour), (x1, y1, _) = nodes[start], nodes[end]
-        level = abs(y1 - y0) <= 0.2
-        aside = 0 if level else width_of(what, 11) / 2 + 8
-        middle = {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "yshift": 10 if level else 0, "xshift": aside}
-        fig.add_annotation(**middle, showarrow=False, text=what, font={"size": 11, "color": colour})
+        middle = {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "showarrow": False}
+        wide, level = width_of(what, 11), abs(y1 - y0) <= 0.2
+        gap = unit * abs(x1 - x0) - half[start] - half[end]
+        up = (10 if gap > wide else 28) if level else 0  # where the boxes leave too little between them, above those
+        aside = (half[start] - half[end]) / 2 if level else wide / 2 + 8
+        fig.add_annotation(**middle, text=what, xshift=aside, yshift=up, font={"size": 11, "color": colour})
     fig.add_scatter(x=[0, len(columns) - 1], y=[low, high], mode="markers", marker={"opacity": 0}, hoverinfo="skip")
     finish(fig, title)
     fig.update_xaxes(tickvals=list(range(len(columns))), ticktext=list(columns), range=[-0.7, len(columns) - 0.3])

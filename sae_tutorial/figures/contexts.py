@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
 from sae_tutorial.evaluation.contexts import Context
-from sae_tutorial.figures.frame import empty, nothing
+from sae_tutorial.figures.frame import NOTHING, empty
 from sae_tutorial.figures.style import PALETTE, TEXT, WIDTH, finish
 from sae_tutorial.figures.text import after, before, on, width_of
 
@@ -27,12 +28,11 @@ def feature_contexts(
     if not isinstance(groups, Mapping):
         tokens = dict.fromkeys(context.token for context in groups)
         groups = {token: [context for context in groups if context.token == token] for token in tokens}
+    groups = {name: [c for c in contexts if math.isfinite(c.activation)] for name, contexts in groups.items()}
     places = [context for contexts in groups.values() for context in contexts]
-    if nothing([context.activation for context in places]):
-        return empty(title)
-    longest = max(abs(context.activation) for context in places)
+    longest = max((abs(context.activation) for context in places), default=0)
     if longest == 0:
-        return empty(title, SILENT)
+        return empty(title, SILENT if places else NOTHING)
     labels = [before(context, BEFORE) for context in places]
     room = (WIDTH - 50 - max(width_of(text, SIZE) for text in labels)) / longest  # px for each unit of activation
     fig = go.Figure(layout={"height": 110 + 24 * len(labels) + 30 * named, "bargap": 0.15})

@@ -92,15 +92,18 @@ def panels(
 def levels(
     fig: go.Figure, at: Mapping[str, float], *, log: bool = False, end: float = 1, named: bool = True, **place: int
 ) -> None:
-    """Dashed lines across at some heights, with their names above them, the last letter at this share of the width.
+    """Dashed lines across at some heights, with their names on them, the last letter at this share of the width; of
+    several, the lowest has its name below.
 
     A name that begins with "_" is not written.
     """
+    lowest = min(at.values(), default=0) if len(at) > 1 else -math.inf
     for i, (name, value) in enumerate(at.items()):
         fig.add_hline(value, line=RULE | {"dash": DASHES[i % 3]}, **place)
         if named and not name.startswith("_"):
             x, y = _axes(fig, place)
-            over = {"xref": f"{x} domain", "yref": y, "xanchor": "right", "yanchor": "bottom", "showarrow": False}
+            over = {"xref": f"{x} domain", "yref": y, "xanchor": "right", "showarrow": False}
+            over["yanchor"] = "top" if value == lowest else "bottom"
             height = math.log10(value) if log else value  # annotations want the logarithm there
             fig.add_annotation(text=name, x=end, y=height, font_size=12, **over)
 
@@ -127,13 +130,14 @@ def _axes(fig: go.Figure, place: Mapping[str, int]) -> tuple[str, str]:
 
 def log_axis(update: Callable[..., Any], values: Any, ticks: Sequence[float] | None = None) -> None:
     """Make an axis logarithmic, with ticks where told; else at powers of ten, and where there are few of those at what
-    was measured, or at 2 and 5 as well."""
+    was measured, or at numbers between."""
     flat = sorted({v for v in flattened(numbers(values)) if v is not None and v > 0} or {1.0})
     low, high = math.log10(flat[0]), math.log10(flat[-1])
     if ticks is None and high - low > 2.2:
         update(type="log", dtick=1, exponentformat="power", minor={"ticks": "outside", "ticklen": 3})
         return
-    steps = [m * 10.0**e for e in range(math.floor(low) - 1, math.ceil(high) + 1) for m in (1, 2, 5)]
+    between = (1, 2, 5) if high - low > 1 else (1, 1.5, 2, 3, 5, 7)
+    steps = [m * 10.0**e for e in range(math.floor(low) - 1, math.ceil(high) + 1) for m in between]
     near = [tick for tick in steps if low - 0.31 < math.log10(tick) < high + 0.31]
     update(type="log", tickvals=ticks or (flat if len(flat) <= 8 else near), tickformat=",.3~g")
 

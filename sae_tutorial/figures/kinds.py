@@ -26,7 +26,7 @@ from sae_tutorial.figures.frame import RULE, beside, empty, faint, flattened, le
 from sae_tutorial.figures.frame import whiskers as error_bars
 from sae_tutorial.figures.looks import Look, looks
 from sae_tutorial.figures.style import CLEAR, DIVERGING, HEIGHT, SEQUENTIAL, TEXT, WIDTH, finish
-from sae_tutorial.figures.text import numbers, on, packed, wrap
+from sae_tutorial.figures.text import numbers, on, packed, width_of, wrap
 
 Span = tuple[float, float, float]  # middle, low end, high end
 NO_FILL = "rgba(0, 0, 0, 0)"
@@ -201,17 +201,19 @@ def bars(
 ) -> go.Figure:
     """Bars of one colour for each name; a `Curve` holds keys and their values, `low` and `high` the ends of intervals.
 
-    Upright bars have their keys below, broken into lines; `lying` ones left, the first on top. With `stacked` the bars
+    Upright bars have their keys below, broken into lines or slanted; `lying` ones left, the first on top. With `stacked` the bars
     of a key add up. `colours` gives each bar a colour of its own, `text` is written into the bars.
     """
     if nothing([c.y for c in groups.values()]):
         return empty(title)
-    found, count = looks(groups), max(len(numbers(c.x)) for c in groups.values())
+    found, names = looks(groups), [key for c in groups.values() for key in numbers(c.x) if isinstance(key, str)]
+    room = 0.85 * (WIDTH - 80) / max(len(numbers(c.x)) for c in groups.values())
+    narrow = any(width_of(word, 13) > room for name in names for word in name.split())
     fig = go.Figure(layout={"height": height, "barmode": "stack" if stacked else "group", "bargap": 0.2})
     for name, curve in groups.items():
         keys, values = numbers(curve.x), numbers(curve.y)
-        if not lying:
-            keys = [wrap(key, 0.85 * (WIDTH - 80) / count, 13) if isinstance(key, str) else key for key in keys]
+        if not lying and not narrow:
+            keys = [wrap(key, room, 13) if isinstance(key, str) else key for key in keys]
         colour = (curve.look or found[name]).colour
         error = None if curve.low is None else error_bars(values, numbers(curve.low), numbers(curve.high), TEXT)
         fig.add_bar(
@@ -230,8 +232,8 @@ def bars(
     levels(fig, level or {})
     finish(fig, title, x, y, above=above).update_layout(showlegend=len(groups) > 1, legend_traceorder="normal")
     update = fig.update_yaxes if lying else fig.update_xaxes
-    if isinstance(fig.data[0]["y" if lying else "x"][0], str):
-        update(type="category")
+    if names:
+        update(type="category", tickangle=-35 if narrow and not lying else 0)
     return fig.update_yaxes(autorange="reversed") if lying else fig
 
 
@@ -388,7 +390,7 @@ def heat(
         columns, rows: their names; numbers from 0 without.
         signed: from −limit to limit around a neutral zero; else from 0 to limit. Without `limit`, to the largest found.
         written: what is written into a cell; nothing without. NaN is a gap.
-        cell: height of a row, px. form: how the scale's ticks are written, as ".0%".
+        cell: height of a row, px, at least. form: how the scale's ticks are written, as ".0%".
     """
     if nothing(maps):
         return empty(title)
@@ -396,7 +398,7 @@ def heat(
     tall, wide = every[0].shape
     side_by_side = min(max(1, int((WIDTH - 130) / ((17 if written else 10) * wide + 20))), len(maps))
     n_rows = -(-len(maps) // side_by_side)
-    inner = n_rows * tall * cell + 60 * (n_rows - 1)
+    inner = max(150, n_rows * tall * cell + 60 * (n_rows - 1))  # the scale has a title that needs some height
     fig, places = panels(list(maps), title, x, y, columns=side_by_side, height=inner + 110, gap=0.03)
     for place, name, values in zip(places, maps, every, strict=True):
         text = [["" if math.isnan(v) else written(v) for v in line] for line in values.tolist()] if written else None

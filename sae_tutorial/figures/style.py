@@ -48,7 +48,7 @@ def template() -> go.layout.Template:
         "title": {"standoff": 8, "font": {"size": 14}},
     }
     title = {"x": 0, "xref": "container", "yref": "container", "yanchor": "top", "pad": {"l": EDGE}}
-    bar = {"outlinewidth": 0, "tickcolor": TEXT, "thickness": 12, "title": {"side": "right"}}
+    bar = {"outlinewidth": 0, "tickcolor": TEXT, "thickness": 12, "title": {"side": "right", "font": {"size": 13}}}
     return go.layout.Template(
         layout={
             "paper_bgcolor": "rgba(0, 0, 0, 0)",

@@ -69,8 +69,7 @@ def orders(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title:
 def two_scores(scores: Mapping[str, tuple[float, float]], names: tuple[str, str], title: str, y: str) -> go.Figure:
     """Two bars for each dictionary."""
     groups = {name: Curve(list(scores), [pair[i] for pair in scores.values()]) for i, name in enumerate(names)}
-    fig = kinds.bars(groups, title, "", y, level={"_all": 1}, hover="%{x}: %{y:.2f}", height=430)
-    return fig.update_xaxes(tickangle=-35 if len(scores) > 5 else 0)
+    return kinds.bars(groups, title, "", y, level={"_all": 1}, hover="%{x}: %{y:.2f}", height=430)
 
 
 def controlled(
