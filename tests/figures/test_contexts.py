@@ -12,7 +12,9 @@ def place(activation, token=" time", before="once upon a", after=" there was a v
 
 
 def test_bars_are_coloured_by_group_from_the_top():
-    fig = feature_contexts({"loud": [place(2.0), place(1.5)], "quiet": [place(1.25, " cat")]}, "t", "activation", "feature")
+    fig = feature_contexts(
+        {"loud": [place(2.0), place(1.5)], "quiet": [place(1.25, " cat")]}, "t", "activation", "feature"
+    )
     assert drawn(fig) == {"loud": ([2, 1.5], [0, 1]), "quiet": ([1.25], [2])}
     assert fig.layout.yaxis.autorange == "reversed" and fig.layout.xaxis.title.text == "activation"
     assert plain(fig.layout.yaxis.ticktext) == ["once upon a <b>time</b>"] * 2 + ["once upon a <b>cat</b>"]

@@ -21,7 +21,9 @@ def test_pareto_has_a_line_per_method_and_panel_and_no_whisker_for_one_seed():
         "Token Choice 2": ([16, 32], pytest.approx([0.3, 0.15])),
     }
     assert written(fig) == ["FVU", "CE"] and [bool(t.showlegend) for t in fig.data] == [True, False]
-    assert fig.data[0].error_y.array[1] == 0 < fig.data[0].error_y.array[0] == pytest.approx(TWO[0].high - 0.15, rel=1e-3)
+    assert (
+        fig.data[0].error_y.array[1] == 0 < fig.data[0].error_y.array[0] == pytest.approx(TWO[0].high - 0.15, rel=1e-3)
+    )
     assert plain(fig.data[0].customdata) == [2, 1] and fig.data[0].line.color == look("token_choice").colour
     assert not any(math.isnan(v) for v in fig.data[0].y)
     assert fig.layout.yaxis2.matches is None, "measures have scales of their own"

@@ -74,7 +74,7 @@ def lens_curves(
     }
     fig = kinds.lines(panels, title, "read after", ["", ""], hover="%{x}: %{y:.3~g}").update_layout(showlegend=False)
     fig.update_yaxes(rangemode="tozero").update_xaxes(type="category")
-    return fig.update_layout(yaxis2_tickformat=".0%")
+    return fig.update_yaxes(tickformat=".0%", row=1, col=2) if fig.data else fig
 
 
 def lens_table(
