@@ -63,7 +63,7 @@ def attention_viewer(model: Any, text: str = "Once upon a time there was a littl
         pattern, tokens = state["patterns"][layer.value, head.value], state["tokens"]
         names = [f"{i} {label(token)}" for i, token in enumerate(tokens)]
         title = f"Layer {layer.value} head {head.value}: {habit(pattern, tokens)}"
-        ticks = {"columns": names, "rows": names, "cell": 18}
+        ticks: dict[str, Any] = {"columns": names, "rows": names, "cell": 18}
         return kinds.heat({"": pattern}, title, TAKEN, TAKES, unit="attention", limit=1, form=".0%", **ticks)
 
     sentence.observe(read, names="value")

@@ -3,7 +3,7 @@
 text       tokens, text and numbers as labels
 style      the theme, the colours, and how a title is set
 looks      the colour, dash and marker of each method
-frame      panels, lines that are no data, names beside dots, and what to show where there is nothing
+frame      panels, lines across and upright, logarithmic axes; and what to show where nothing is
 kinds      lines, dots, bars, intervals, strips, histograms and maps: most figures are a call of one of these
 contexts   places where a feature is active
 tables     tables that read well anywhere

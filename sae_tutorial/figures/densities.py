@@ -77,7 +77,7 @@ def moved_budget(
         unit="share of the budget moved",
         columns=runs,
         rows=laws,
-        written="{:.0%}".format,
+        written=".0%",
         hover="law of %{y}<br>given to %{x}: %{z:.0%} of the budget moved",
         form=".0%",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from jaxtyping import Float
@@ -22,13 +23,13 @@ def attention_grid(patterns: Float[Tensor, "layers heads positions positions"], 
     if nothing(patterns):
         return empty(title)
     n_layers, n_heads = patterns.shape[:2]
-    names = {
-        "column_titles": [f"head {h}" for h in range(n_heads)],
-        "row_titles": [f"layer {i}" for i in range(n_layers)],
+    names: dict[str, Any] = {
+        "column_titles": [f"head {head}" for head in range(n_heads)],
+        "row_titles": [f"layer {layer}" for layer in range(n_layers)],
     }
-    gaps = {"gap": 0.012, "vertical_spacing": 0.02, "shared_xaxes": True}
-    size = {"columns": n_heads, "height": 92 + 70 * n_layers, "above": 16}
-    fig, places = panels([""] * (n_layers * n_heads), title, **size, **gaps, **names)
+    room: dict[str, Any] = {"columns": n_heads, "height": 92 + 70 * n_layers, "above": 16, "gap": 0.012}
+    close: dict[str, Any] = {"vertical_spacing": 0.02, "shared_xaxes": True}
+    fig, places = panels([""] * (n_layers * n_heads), title, **room, **close, **names)
     for place, pattern in zip(places, patterns.flatten(0, 1), strict=True):
         fig.add_heatmap(
             z=packed(pattern),
@@ -42,8 +43,8 @@ def attention_grid(patterns: Float[Tensor, "layers heads positions positions"], 
     scale = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": {"title": "attention", "tickformat": ".0%"}}
     fig.update_layout(coloraxis=scale, margin={"l": 20, "b": 34}).update_annotations(font_size=11)
     note = "rows: the position that takes · columns: the position that is taken from"
-    place = {"xref": "paper", "yref": "paper", "x": 0, "y": 0, "yshift": -26, "xanchor": "left"}
-    return fig.add_annotation(text=note, showarrow=False, **place)
+    foot: dict[str, Any] = {"xref": "paper", "yref": "paper", "x": 0, "y": 0, "yshift": -26, "xanchor": "left"}
+    return fig.add_annotation(text=note, showarrow=False, **foot)
 
 
 def attention_picker(

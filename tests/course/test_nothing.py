@@ -1,4 +1,4 @@
-"""A lesson's figure of nothing says that there is nothing: no data, values that are all NaN, affinities that are all 0."""
+"""A lesson's figure of nothing says that there is nothing: no data, values that are all NaN, affinities of 0."""
 
 import math
 

@@ -10,6 +10,7 @@ from drawing import cells, drawn, plain, says_nothing_is_there, written
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.looks import LOOKS, look
+from sae_tutorial.figures.text import width_of
 
 NAN = math.nan
 ONE = {"Token Choice": Curve([1, 2, 3], torch.tensor([4.0, 5.0, NAN])), "b": Curve(np.array([1, 2]), [0.5, 0.25])}
@@ -70,21 +71,48 @@ def test_curves_may_have_a_look_and_a_mode_of_their_own():
     assert (dots.mode, dots.marker.color, plain(dots.customdata)) == ("markers", look("PCA").colour, ["first"])
 
 
-def test_dots_are_named_where_they_cover_no_other():
-    names = ["alone", "covered", "covered too", ""]
-    curve = Curve([0, 10, 10.001, 10.001], [0, 1, 1.001, 1.001], text=names)
-    (dots,) = kinds.dots({"a": curve}, "t", "x", "y").data
+SPREAD = [(i % 7 / 6, i / 19) for i in range(20)]
+
+
+@pytest.mark.parametrize("height", [390, 250, 160])
+def test_names_cover_neither_dots_nor_each_other(height):
+    x, y = zip(*SPREAD)
+    names = [f"name {i}" for i in range(20)]
+    (dots,) = kinds.dots({"a": Curve(x, y, text=names)}, "t", "x", "y", height=height).data
     assert dots.mode == "markers+text" and plain(dots.customdata) == names
-    assert dots.text[0] == "alone" and dots.text[3] == ""
-    assert len({place for place, text in zip(dots.textposition, dots.text) if text}) > 1 or "" in dots.text[:3]
+    room = (470, height - 130)
+    at = [(px * room[0], py * room[1]) for px, py in SPREAD]
+    boxes = [box(*place, text, side) for place, text, side in zip(at, dots.text, dots.textposition) if text]
+    for i, one in enumerate(boxes):
+        assert not any(meet(one, other) for other in boxes[:i])
+        assert not any(meet(one, (px - 3, py - 3, px + 3, py + 3)) for px, py in at)
+    assert boxes and (len(boxes) == 20 or height < 390)
 
 
-def test_names_keep_clear_of_lines():
-    """Above and right of a falling line there is room, on it there is none."""
-    curve = Curve(list(range(5)), [4, 3, 2, 1, 0], text=["a long name"] * 5)
+def box(px, py, text, side):
+    wide, tall = width_of(text, 11), 12
+    up, across = side.split()
+    px += {"right": 1, "left": -1}.get(across, 0) * (wide / 2 + 6)
+    py += {"top": 1, "bottom": -1}.get(up, 0) * (tall / 2 + 5)
+    return px - wide / 2, py - tall / 2, px + wide / 2, py + tall / 2
+
+
+def meet(a, b):
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def test_earlier_names_come_first_and_what_has_no_room_is_on_hover_only():
+    curve = Curve([0.0] * 30 + [1.0], [0.0] * 30 + [1.0], text=[f"name {i}" for i in range(31)])
+    (dots,) = kinds.dots({"a": curve}, "t", "x", "y").data
+    shown = [bool(text) for text in dots.text]
+    assert shown[0] and shown[30] and not any(shown[10:30]) and dots.customdata[20] == "name 20"
+
+
+def test_names_keep_clear_of_lines_and_of_points_that_are_not_there():
+    curve = Curve([*range(5), None], [4, 3, 2, 1, 0, 7], text=["a long name"] * 6)
     (line,) = kinds.lines({"a": curve}, "t", "x", "y").data
-    sides = {side for side, text in zip(line.textposition, line.text) if text}
-    assert sides <= {"top center", "bottom center", "top right", "bottom left", "middle right", "middle left"} and sides
+    sides = [side for side, text in zip(line.textposition, line.text) if text]
+    assert sides and set(sides[1:4]) <= {"top right", "bottom left"} and not line.text[5]
 
 
 def test_dots_may_be_coloured_one_by_one_and_lie_beside_a_diagonal():
@@ -146,7 +174,7 @@ def test_strips_keep_every_value():
 
 def test_boxes_may_leave_the_points_out_and_be_logarithmic():
     fig = kinds.strips({"a": [1.0, 100.0]}, "t", "x", box=True, points=False, ticks=[1, 10], mark={"ten": 10})
-    assert fig.data[0].boxpoints == "outliers" and fig.data[0].line.color != kinds.NO_FILL
+    assert fig.data[0].boxpoints != "all" and fig.data[0].line.color != kinds.NO_FILL
     assert fig.layout.xaxis.type == "log" and fig.layout.annotations[0].x == 1
 
 
@@ -188,7 +216,7 @@ def test_maps_have_their_rows_from_the_top():
 
 def test_signed_maps_share_a_scale_around_zero():
     maps = {"a": torch.tensor([[0.5, -2.0]]), "b": torch.zeros(1, 2)}
-    fig = kinds.heat(maps, "t", "x", "y", unit="u", signed=True, written="{:.1f}".format)
+    fig = kinds.heat(maps, "t", "x", "y", unit="u", signed=True, written=".1f")
     assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (-2, 2)
     assert [plain(row) for row in fig.data[0].text] == [["0.5", "-2.0"]]
     assert cells(fig, 1) == [[0, 0]] and fig.data[1].xaxis == "x2" and written(fig) == ["a", "b"]
@@ -196,14 +224,14 @@ def test_signed_maps_share_a_scale_around_zero():
 
 
 def test_gaps_have_no_number():
-    fig = kinds.heat({"": torch.tensor([[NAN, 1.0]])}, "t", "x", "y", unit="u", written="{:.0f}".format)
+    fig = kinds.heat({"": torch.tensor([[NAN, 1.0]])}, "t", "x", "y", unit="u", written=".0f")
     assert [plain(row) for row in fig.data[0].text] == [["", "1"]]
 
 
 @pytest.mark.parametrize(("columns", "beside"), [(8, 3), (9, 2), (40, 1)])
 def test_maps_stand_beside_each_other_while_their_numbers_have_room(columns, beside):
     maps = {str(i): torch.ones(2, columns) for i in range(3)}
-    fig = kinds.heat(maps, "t", "x", "y", unit="u", written="{:.0f}".format)
+    fig = kinds.heat(maps, "t", "x", "y", unit="u", written=".0f")
     rows = {round(note.y, 3) for note in fig.layout.annotations}
     assert len(rows) == -(-3 // beside)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -63,7 +64,12 @@ def explained_curves(
         for i, (name, curve) in enumerate(curves.items())
     }
     labels = "directions used per token (log scale)", "variance explained, held-out tokens"
-    how = {"mode": "lines", "log": "x", "ticks": [1, 2, 4, 8, 16, 32, 64], "hover": "%{x} per token: %{y:.1%}"}
+    how: dict[str, Any] = {
+        "mode": "lines",
+        "log": "x",
+        "ticks": [1, 2, 4, 8, 16, 32, 64],
+        "hover": "%{x} per token: %{y:.1%}",
+    }
     fig = kinds.lines(drawn, title, *labels, **how, height=430)
     if fig.data:
         levels(fig, {level_name: level}, end=0.62)
@@ -85,7 +91,7 @@ def staircase(
 ) -> go.Figure:
     """Every representation's measurement on every rung; a line marks how far each was built to climb."""
     labels = "rung, measured", "representation"
-    fig = kinds.heat({"": scores}, title, *labels, unit="measured", limit=1, written="{:.2f}".format, cell=46)
+    fig = kinds.heat({"": scores}, title, *labels, unit="measured", limit=1, written=".2f", cell=46)
     if not fig.data:
         return fig
     steps = [(rung - 0.5, row + half) for row, rung in enumerate(climbed) for half in (-0.5, 0.5)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from jaxtyping import Float
@@ -20,9 +21,9 @@ DASHES = ("solid", "dash", "dot")
 
 def places(share: Float[Tensor, "hooks roles"], hooks: Sequence[str], roles: Sequence[str], title: str) -> go.Figure:
     """The share of the KL that is left when one position is patched at one hook: dark where the answer travels."""
-    names = {"columns": roles, "rows": hooks, "hover": "%{y}, %{x}: %{z:.0%} of the KL is left"}
-    axes = {"x": "position that is patched", "y": "residual stream", "unit": "KL left"}
-    return kinds.heat({"": share}, title, **axes, **names, limit=1, written="{:.2f}".format, cell=46, form=".0%")
+    names: dict[str, Any] = {"columns": roles, "rows": hooks, "hover": "%{y}, %{x}: %{z:.0%} of the KL is left"}
+    axes: dict[str, Any] = {"x": "position that is patched", "y": "residual stream", "unit": "KL left"}
+    return kinds.heat({"": share}, title, **axes, **names, limit=1, written=".2f", cell=46, form=".0%")
 
 
 def bars(values: Mapping[str, Span], title: str, x: str) -> go.Figure:
@@ -53,7 +54,7 @@ def carried(
     }
     level = {"half": nothing / 2} | ({} if uninformed is None else {"answer without receiver": uninformed})
     x = ["patched features (log scale)", "size of the edit, mean |x′ − x| per token"]
-    how = {"level": level, "hover": "%{x:.3g}: KL %{y:.2f}", "size": 6, "height": 520}
+    how: dict[str, Any] = {"level": level, "hover": "%{x:.3g}: KL %{y:.2f}", "size": 6, "height": 520}
     fig = kinds.lines(panels, title, x, y, **how)
     if fig.data:
         log_axis(lambda **axis: fig.update_xaxes(**axis, row=1, col=1), [band[0] for band in by_count.values()])
@@ -95,9 +96,9 @@ def f1_map(
     f1: Float[Tensor, "dictionaries columns"], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> go.Figure:
     """Mean best F1 of a single feature, for each dictionary and each attribute at a position."""
-    names = {"columns": columns, "rows": rows, "hover": "%{y}: %{x}, F1 %{z:.2f}"}
+    names: dict[str, Any] = {"columns": columns, "rows": rows, "hover": "%{y}: %{x}, F1 %{z:.2f}"}
     x = "attribute, and the position that is read"
-    return kinds.heat({"": f1}, title, x, "", unit="best F1", limit=1, written="{:.2f}".format, **names)
+    return kinds.heat({"": f1}, title, x, "", unit="best F1", limit=1, written=".2f", **names)
 
 
 def occlusion(found: Mapping[str, Sequence[float]], x: Sequence[float], title: str, x_title: str) -> go.Figure:
@@ -117,7 +118,7 @@ def splitting(
     drawn = {name: Curve(prices, values, look=_turn(i)) for i, (name, values) in enumerate(losses.items())}
     for i, (name, pairs) in enumerate(dots.items()):
         look = Look(PALETTE[3 + i], marker=("circle", "diamond")[i % 2])
-        drawn[name] = Curve(*(zip(*pairs) if pairs else ([], [])), look=look, mode="markers")
+        drawn[name] = Curve([x for x, _ in pairs], [y for _, y in pairs], look=look, mode="markers")
     labels = "price λ of one unit of a code", "total loss per token: error² + λ · L1"
     return kinds.lines(drawn, title, *labels, mode="lines", size=10, hover="λ %{x:.3~g}: %{y:.2f}", height=420)
 

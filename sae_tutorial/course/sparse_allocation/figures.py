@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -68,13 +69,18 @@ def budget_explorer(
     if not chosen or not (affinities > 0).any():
         return empty(titles[0] if titles else "Budgets", NOBODY)
     n_tokens, n_features = affinities.shape
-    axes = ["", "", "feature", "features"], ["tokens", "", "tokens", ""]
-    grid = {"row_heights": [0.22, 0.78], "column_widths": [0.78, 0.22], "shared_xaxes": True, "shared_yaxes": True}
-    room = {"columns": 2, "height": 610, "above": 34, "gap": -0.05, "vertical_spacing": 0.03}
+    x, y = ["", "", "feature", "features"], ["tokens", "", "tokens", ""]
+    grid: dict[str, Any] = {
+        "row_heights": [0.22, 0.78],
+        "column_widths": [0.78, 0.22],
+        "shared_xaxes": True,
+        "shared_yaxes": True,
+    }
+    room: dict[str, Any] = {"columns": 2, "height": 610, "above": 34, "gap": -0.05, "vertical_spacing": 0.03}
     budgets, names, top = list(budgets), list(chosen), float(affinities.max())
     first = budgets.index(start)
     longest = max(titles, key=lambda title: titled(title).count("<br>"))
-    fig, (over, _, table, beside) = panels_([""] * 4, longest, *axes, **room, **grid)
+    fig, (over, _, table, beside) = panels_([""] * 4, longest, x, y, **room, **grid)
     rows, columns = list(range(n_tokens)), list(range(n_features))
     fig.add_trace(_heat(affinities, tokens, top), **table)
     for name in names:

@@ -175,7 +175,7 @@ def recovery_map(
         limit=1,
         columns=[f"{penalty:g}" for penalty in penalties],
         rows=[f"{size}" + (" = truth" if size == truth else "") for size in sizes],
-        written="{:.2f}".format,
+        written=".2f",
         hover="%{y} features, α = %{x}: %{z:.3f}",
         cell=46,
     )

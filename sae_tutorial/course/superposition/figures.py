@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -96,7 +97,13 @@ def gram_and_norms(
         return empty(title)
     n_panels, n_features = norms.shape
     below = ["norm ‖W<sub>i</sub>‖" if i >= n_panels else "" for i in range(2 * n_panels)]
-    room = {"height": 500, "gap": 0.03, "row_heights": [0.55, 0.45], "vertical_spacing": 0.05, "shared_yaxes": False}
+    room: dict[str, Any] = {
+        "height": 500,
+        "gap": 0.03,
+        "row_heights": [0.55, 0.45],
+        "vertical_spacing": 0.05,
+        "shared_yaxes": False,
+    }
     beside = ["output i" if i == 0 else "feature i" if i == n_panels else "" for i in range(2 * n_panels)]
     fig, places = panels_([*names, *[""] * n_panels], title, below, beside, columns=n_panels, **room)
     for panel in range(n_panels):
