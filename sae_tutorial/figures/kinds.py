@@ -244,7 +244,7 @@ def strips(
     found = looks(groups)
     fig = go.Figure(layout={"height": 125 + (52 if box else 40) * len(groups), "showlegend": False})
     for name, values in groups.items():
-        colour = TEXT if name.startswith("random") else found[name].colour
+        colour = found[name].colour
         how = (
             {"boxpoints": "all", "jitter": 0.7, "pointpos": 0, "hoveron": "points"} if points else {"hoveron": "boxes"}
         )

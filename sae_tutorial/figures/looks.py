@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from sae_tutorial.evaluation.grid import NAMES
-from sae_tutorial.figures.style import PALETTE
+from sae_tutorial.figures.style import PALETTE, TEXT
 
 BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, GREY, YELLOW = PALETTE
 
@@ -61,13 +61,13 @@ def look(name: str) -> Look:
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """The look of each name in one figure; those without one of their own take the colours that are left, in turn."""
+    """The look of each name in one figure. Those without one of their own take the colours that are left, in turn, and
+    what is random is grey and dotted."""
     names = list(dict.fromkeys(names))
-    known = {name: look(name) for name in names if NAMES.get(name, name) in LOOKS}
-    taken = {one.colour for one in known.values()}
-    free = [colour for colour in OTHERS if colour not in taken] or list(OTHERS)
-    others = [name for name in names if name not in known]
+    found = {name: look(name) for name in names if NAMES.get(name, name) in LOOKS}
+    found |= {name: Look(TEXT, "dot") for name in names if name.startswith("random")}
+    free = [colour for colour in OTHERS if colour not in {one.colour for one in found.values()}] or list(OTHERS)
+    others = [name for name in names if name not in found]
     dashes = ("solid", "dash", "dot", "dashdot")
-    return known | {
-        name: Look(free[i % len(free)], dashes[i // len(free) % len(dashes)]) for i, name in enumerate(others)
-    }
+    looked = {name: Look(free[i % len(free)], dashes[i // len(free) % 4]) for i, name in enumerate(others)}
+    return found | looked

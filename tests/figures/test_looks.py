@@ -35,3 +35,8 @@ def test_many_names_stay_apart():
 def test_an_unknown_method_has_no_look():
     with pytest.raises(KeyError, match="no such method"):
         look("no such method")
+
+
+def test_what_is_random_is_grey_and_dotted():
+    found = looks(["random directions", "a"])
+    assert found["random directions"] == (TEXT, "dot", "circle") and found["a"].colour != TEXT

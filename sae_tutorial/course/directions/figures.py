@@ -13,7 +13,7 @@ from torch import Tensor
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import empty, levels, nothing, panels
 from sae_tutorial.figures.kinds import Curve
-from sae_tutorial.figures.looks import Look
+from sae_tutorial.figures.looks import Look, looks
 from sae_tutorial.figures.style import PALETTE, SEQUENTIAL
 from sae_tutorial.figures.text import numbers
 
@@ -55,14 +55,8 @@ def explained_curves(
     curves: Mapping[str, Float[Tensor, " steps"]], level: float, level_name: str, title: str, dashed: Sequence[str] = ()
 ) -> go.Figure:
     """Share of variance explained against the number of directions per token, from 1 on; one line per dictionary."""
-    drawn = {
-        name: Curve(
-            list(range(1, len(curve))),
-            curve[1:],
-            look=Look(PALETTE[i % len(PALETTE)], "dash" if name in dashed else "solid"),
-        )
-        for i, (name, curve) in enumerate(curves.items())
-    }
+    found = {n: one._replace(dash="dash" if n in dashed else one.dash) for n, one in looks(curves).items()}
+    drawn = {n: Curve(list(range(1, len(curve))), curve[1:], look=found[n]) for n, curve in curves.items()}
     labels = "directions used per token (log scale)", "variance explained, held-out tokens"
     how: dict[str, Any] = {
         "mode": "lines",
@@ -132,21 +126,17 @@ def lasso_path(
     title: str,
 ) -> go.Figure:
     """Each function's use along the path, from the penalty that allows none to small ones; `shown` ones in colour."""
-    others = [j for j, name in enumerate(names) if name not in shown]
-    curves = {
-        ("_" if i else "") + f"distractors{i or ''}": _path(penalties, lengths[:, j], names[j], Look(PALETTE[6]))
-        for i, j in enumerate(others)
-    }
-    for i, name in enumerate(shown):
-        look = Look(PALETTE[i], "dash" if i % 2 else "solid")
-        curves[name] = _path(penalties, lengths[:, list(names).index(name)], name, look)
+    order = sorted(range(len(names)), key=lambda j: names[j] in shown)  # coloured lines lie on top
+    others = [names[j] for j in order if names[j] not in shown]
+    curves = {}
+    for j in order:
+        place = list(shown).index(names[j]) if names[j] in shown else None
+        look = Look(PALETTE[6]) if place is None else Look(PALETTE[place], "dash" if place % 2 else "solid")
+        name = names[j] if place is not None else "distractors" if names[j] == others[0] else f"_{names[j]}"
+        curves[name] = Curve(penalties, lengths[:, j], about=[names[j]] * len(penalties), look=look)
     labels = "penalty λ, as a share of the largest useful one (log scale)", "use of a function, ‖B<sub>·j·</sub>‖ / √N"
     hover = "%{customdata}: %{y:.2f} at λ = %{x:.3f} of the largest"
     fig = kinds.lines(curves, title, *labels, mode="lines", log="x", ticks=[1, 0.3, 0.1, 0.03, 0.01], hover=hover)
     for trace in fig.data[len(others) :]:
-        trace.line.width = 4  # coloured lines lie on top
+        trace.line.width = 4
     return fig.update_xaxes(autorange="reversed")
-
-
-def _path(penalties: Sequence[float], lengths: Tensor, name: str, look: Look) -> Curve:
-    return Curve(penalties, lengths, about=[name] * len(penalties), look=look)

@@ -68,11 +68,10 @@ def shares_above(
 ) -> go.Figure:
     """For each group, the share of its values that are larger than x: whole distributions, one line each."""
     curves = {}
-    for index, (name, values) in enumerate(groups.items()):
+    for name, values in groups.items():
         ordered = values.detach().flatten().sort().values
         keep = _some(len(ordered))
-        look = Look(TEXT, "dot") if name.startswith("random") else Look(PALETTE[index % len(PALETTE)])
-        curves[name] = Curve(ordered[keep], [1 - place / len(ordered) for place in keep], look=look)
+        curves[name] = Curve(ordered[keep], [1 - place / len(ordered) for place in keep])
     at = {} if mark is None else {mark[1]: mark[0]}
     fig = kinds.lines(curves, title, x, y, mode="lines", mark=at, hover="%{y:.0%} are above %{x:.2f}")
     return fig.update_yaxes(tickformat=".0%", range=[0, 1.03])
