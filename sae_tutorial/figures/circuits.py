@@ -12,7 +12,7 @@ from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import RULE, empty
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.looks import Look
-from sae_tutorial.figures.style import GRID, PALETTE, TEXT, WIDTH, finish
+from sae_tutorial.figures.style import CLEAR, DIVERGING, GRID, PALETTE, TEXT, WIDTH, finish
 from sae_tutorial.figures.text import on, width_of
 
 
@@ -27,6 +27,7 @@ def signed_maps(
     show: float = 0.045,
 ) -> go.Figure:
     """Maps side by side on one scale that is centred on zero; every cell whose size is at least `show` has its number.
+    Smaller ones are transparent: on a dark page a map of nearly nothing does not glare.
 
     Args:
         columns: names of the columns, the same in all maps.
@@ -46,6 +47,11 @@ def signed_maps(
         written=lambda value: f"{value:.2f}".replace("0.", ".", 1) if abs(value) >= show else "",
         hover=f"{y} %{{y}}, {x} %{{x}}: %{{z:.3f}}",
     )
+    if fig.data:
+        edge = min(0.49, show / fig.layout.coloraxis.cmax / 2)
+        (_, blue), (_, grey), (_, vermilion) = DIVERGING
+        near = [[0.5 - edge, grey], [0.5 - edge, CLEAR[1][1]], [0.5 + edge, CLEAR[1][1]], [0.5 + edge, grey]]
+        fig.update_layout(coloraxis_colorscale=[[0, blue], *near, [1, vermilion]])
     return fig.update_xaxes(tickangle=0 if max(map(len, columns), default=0) < 4 else -60)
 
 

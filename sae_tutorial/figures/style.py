@@ -12,7 +12,7 @@ from sae_tutorial.figures.text import wrap
 # Okabe and Ito's palette, yellow last because it is faint on white. Source: Okabe & Ito 2008, jfly.uni-koeln.de/color
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C", "#F0E442"]
 SEQUENTIAL = "Cividis"  # one direction, made for colour-blind readers
-DIVERGING = [[0.0, "#0072B2"], [0.5, "#EFEFEF"], [1.0, "#D55E00"]]  # blue, light grey, vermilion; centre it on zero
+DIVERGING = [[0.0, "#0072B2"], [0.5, "#E3E3E3"], [1.0, "#D55E00"]]  # blue, light grey, vermilion; centre it on zero
 CLEAR = [
     DIVERGING[0],
     [0.5, "rgba(128, 128, 128, 0.12)"],
@@ -100,7 +100,7 @@ def use(static: bool = False) -> None:
     interactive = "colab" if "google.colab" in sys.modules else "plotly_mimetype"
     pio.renderers.default = f"{interactive}+png" if static else interactive
     if interactive == "plotly_mimetype":
-        pio.renderers[interactive].config = {"displaylogo": False}
+        pio.renderers[interactive].config = {"displaylogo": False, "showSendToCloud": False}
     if static:
         png = pio.renderers["png"]
         png.width, png.height, png.scale = (

@@ -25,7 +25,8 @@ def test_a_map_begins_with_layer_0_at_the_top():
     svg = widgets.map_svg(torch.tensor([[1.0, 0.0], [-1.0, torch.nan]]), [" a", " b"])
     colours = [f"rgb{tuple(bytes.fromhex(colour[1:]))}" for _, colour in DIVERGING]
     assert fills(svg) == [colours[2], colours[1], colours[0], colours[1]]
-    assert svg.index("layer 0<") < svg.index("layer 1<")
+    rows = re.findall(r'y="(\d+)" [^>]*><title>layer (\d)', svg)
+    assert rows == [("0", "0"), ("0", "0"), ("30", "1"), ("30", "1")]
     heights = [float(y) for y in re.findall(r'<text x="102" y="([\d.]+)"', svg)]
     assert heights == sorted(heights)
     assert "layer 1, ·a: -1.00" in svg

@@ -16,6 +16,8 @@ def test_signed_maps_are_centred_and_numbered():
     assert [plain(row) for row in fig.data[0].text] == [[".50", "-2.00"], ["", ""]]
     assert fig.layout.yaxis.autorange == "reversed" and fig.layout.xaxis.title.text == "column"
     assert "layer %{y}, column %{x}" in fig.data[0].hovertemplate
+    scale = fig.layout.coloraxis.colorscale
+    assert [round(at, 3) for at, _ in scale] == [0, 0.489, 0.489, 0.511, 0.511, 1], "clear where no number is written"
     many = plots.signed_maps({str(i): torch.ones(2, 2) for i in range(5)}, "t", ["x", "y"], "c", "u", limit=1)
     assert len(many.data) == 5 and many.layout.coloraxis.cmax == 1
 

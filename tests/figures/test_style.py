@@ -71,6 +71,8 @@ def test_plotlys_buttons_are_few_and_beside_the_title():
     bar = style.template().layout.modebar
     assert bar.orientation == "v" and {"zoom", "pan", "select", "lasso", "autoscale"} <= set(bar.remove)
     assert style.TOOLS >= 28  # px that a column of buttons takes
+    style.use()
+    assert pio.renderers["plotly_mimetype"].config == {"displaylogo": False, "showSendToCloud": False}
 
 
 def test_neighbouring_colours_differ():
