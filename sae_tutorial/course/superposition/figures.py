@@ -11,9 +11,8 @@ from jaxtyping import Float
 from plotly.colors import get_colorscale, sample_colorscale
 from torch import Tensor
 
-from sae_tutorial.figures import kinds
+from sae_tutorial.figures import frame, kinds
 from sae_tutorial.figures.frame import empty, nothing
-from sae_tutorial.figures.frame import panels as panels_
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.style import CLEAR, DIVERGING, GRID, PALETTE, SEQUENTIAL, finish
 from sae_tutorial.figures.text import numbers, packed
@@ -39,7 +38,7 @@ def directions(
     labels = labels or [str(i) for i in range(W.shape[2])]
     rows, columns = -(-len(W) // columns), min(columns, len(W))
     height = 105 + 22 * (rows - 1) + rows * (570 // columns)
-    fig, places = panels_(names, title, columns=columns, height=height, gap=0.02)
+    fig, places = frame.panels(names, title, columns=columns, height=height, gap=0.02)
     for panel, place in enumerate(places):
         for trace in _arrows(W[panel], colours, labels, tips=False):
             fig.add_trace(trace.update(showlegend=panel == 0), **place)
@@ -64,7 +63,7 @@ def directions_slider(
     labels = [str(i) for i in range(n_features)]
     heads = ["feature directions", "WᵀW: what output i hears of feature j"]
     axes = ["hidden dimension 1", "feature j"], ["hidden dimension 2", "output i"]
-    fig, (left, right) = panels_(heads, title, *axes, height=470, gap=0.08)
+    fig, (left, right) = frame.panels(heads, title, *axes, height=470, gap=0.08)
     for step in range(n_steps):
         for trace in _arrows(W[step], PALETTE, labels, tips=True):
             fig.add_trace(trace.update(visible=step == n_steps - 1), **left)
@@ -105,7 +104,7 @@ def gram_and_norms(
         "shared_yaxes": False,
     }
     beside = ["output i" if i == 0 else "feature i" if i == n_panels else "" for i in range(2 * n_panels)]
-    fig, places = panels_([*names, *[""] * n_panels], title, below, beside, columns=n_panels, **room)
+    fig, places = frame.panels([*names, *[""] * n_panels], title, below, beside, columns=n_panels, **room)
     for panel in range(n_panels):
         fig.add_trace(_heat(gram[panel]), **places[panel])
         bars = go.Bar(
@@ -161,9 +160,8 @@ def dimensionality_cloud(
     marker, hover = {"size": 3.5, "opacity": 0.6}, "D<sub>i</sub> = %{y:.3f}<extra></extra>"
     fig = go.Figure(dots(x=x, y=y, mode="markers", marker=marker, hovertemplate=hover), layout={"height": 440})
     finish(fig, title, SPARSITY, "dimensionality D<sub>i</sub> of one feature")
-    _fractions(fig, levels, fig.add_hline)
-    fig.update_xaxes(type="log", tickvals=[1, 2, 3, 5, 10, 20]).update_yaxes(range=[0, 1.05])
-    return fig.update_layout(margin_r=60)
+    frame.levels(fig, levels)
+    return fig.update_xaxes(type="log", tickvals=[1, 2, 3, 5, 10, 20]).update_yaxes(range=[0, 1.05])
 
 
 def dimensionality_histogram(
@@ -171,11 +169,9 @@ def dimensionality_histogram(
 ) -> go.Figure:
     """How many features have which D_i, in bins of 0.01, with the fractions of regular shapes as lines."""
     labels = "dimensionality D<sub>i</sub> (share of a dimension)", "features (bins of 0.01)"
-    fig = kinds.histogram({"": dimensionality}, title, *labels, bins=(0, 0.01), hover="D<sub>i</sub> %{x:.3f}: %{y:,}")
-    if fig.data:
-        _fractions(fig, levels, fig.add_vline)
-        fig.update_xaxes(range=[0, 1.02]).update_layout(margin_t=fig.layout.margin.t + 16)
-    return fig
+    hover = "D<sub>i</sub> %{x:.3f}: %{y:,}"
+    fig = kinds.histogram({"": dimensionality}, title, *labels, bins=(0, 0.01), mark=levels, hover=hover)
+    return fig.update_xaxes(range=[0, 1.02])
 
 
 def phase_diagram(
@@ -264,17 +260,6 @@ def _heat(z: Tensor, names: Sequence[str] | None = None, **how: object) -> go.He
 
 def _signed(legend: str, scale: list) -> dict:
     return {"colorscale": scale, "cmin": -1.2, "cmax": 1.2, "colorbar": {"title": legend}}
-
-
-def _fractions(fig: go.Figure, levels: Mapping[str, float], add_line: object) -> None:
-    """Thin dotted lines with their fraction written at the end."""
-    for name, value in levels.items():
-        shift = 6 * ((name == "2/5") - (name == "3/8"))  # these two are neighbours
-        place: dict = {"x": 1, "y": value, "xref": "paper", "xanchor": "left", "yshift": shift}
-        if add_line != fig.add_hline:
-            place = {"x": value, "y": 1, "yref": "paper", "yanchor": "bottom", "xshift": shift}
-        add_line(value, line={"dash": "dot", "color": PALETTE[3], "width": 1})  # type: ignore[operator]
-        fig.add_annotation(text=name, showarrow=False, font={"size": 11, "color": PALETTE[3]}, **place)
 
 
 def _rounded(z: Tensor) -> list[list[str]]:
