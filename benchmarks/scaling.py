@@ -84,7 +84,7 @@ def figure(medians: dict[str, dict[str, list[float]]], sizes: dict[str, list[int
         ticks = {"tickmode": "array", "tickvals": x, "ticktext": [f"{value:,}" for value in x]}
         fig.update_xaxes(type="log", title_text=NAMES[varying], row=1, col=column, **ticks)
     fig.update_yaxes(type="log", dtick=1)
-    fig.update_layout(width=1000, height=460, legend={"orientation": "h", "y": -0.25})
+    fig.update_layout(width=1000, height=460)
     return style.finish(fig, title, NAMES["F"], "milliseconds")
 
 

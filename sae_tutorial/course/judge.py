@@ -1,11 +1,13 @@
 """Exercises that answer back. One module per notebook, named after it.
 
 An exercise is `check_<topic>(answer) -> Verdict` and, beside it, `solution_<topic>`. A check never raises: a stub
-is "not answered yet", a learner's exception is shown, and a wrong answer is told what is wrong with it.
+is "not answered yet", a learner's exception is shown, and a wrong answer is told what is wrong with it. Help comes in
+stages: a hint only with the second wrong answer.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +31,32 @@ class Verdict:
         return self.passed
 
 
+class Tries:
+    """How many wrong answers each exercise has had since the kernel started, to know when a hint is due."""
+
+    def __init__(self) -> None:
+        self.wrong: Counter[tuple[str, str]] = Counter()
+
+    def hint_after(self, name: str, hint: str) -> str:
+        """Count a wrong answer; "" after the first, then the hint."""
+        self.wrong[name, hint] += 1
+        return f"\n  Hint: {hint}" if self.wrong[name, hint] > 1 else ""
+
+
+TRIES = Tries()
+
+
 class NotAnswered(Exception):
     """Raised inside a test when a learner's function returned None: the stub is still there."""
 
 
-def judge(name: str, answer: Any, tests: Sequence[Test], hint: str, praise: str = "That is right.") -> Verdict:
+def judge(
+    name: str,
+    answer: Any,
+    tests: Sequence[Test],
+    hint: str,
+    praise: str | Callable[[Any], str] = "That is right.",
+) -> Verdict:
     """Try `answer` against `tests` in order and stop at the first that complains.
 
     Args:
@@ -41,19 +64,19 @@ def judge(name: str, answer: Any, tests: Sequence[Test], hint: str, praise: str 
         answer: a value or a function; None means that the learner has not started.
         tests: each returns None (or True) if content, else a sentence that says what is wrong. If `answer` is a
             function, tests see it wrapped by `calling`, so that a None it returns counts as not answered yet.
-        hint: one sentence that helps without giving the answer away; added to every complaint.
-        praise: said when all tests are content; a place for what the reader has just shown.
+        hint: one sentence that helps without giving the answer away; added from the second complaint on.
+        praise: said when all tests are content; what the reader has just shown, or a function of the answer.
 
     Exceptions of any kind, the learner's or a test's own, end in the verdict and never in a traceback.
     """
     if answer is None:
-        return _not_answered(name, hint)
+        return _not_answered(name)
     candidate = calling(answer) if callable(answer) else answer
     for test in tests:
         try:
             complaint = test(candidate)
         except NotAnswered:
-            return _not_answered(name, hint)
+            return _not_answered(name)
         except AssertionError as error:
             complaint = str(error) or "A check failed."
         except Exception as error:  # whatever a half-finished answer throws is feedback, not a crash
@@ -61,8 +84,8 @@ def judge(name: str, answer: Any, tests: Sequence[Test], hint: str, praise: str 
         if complaint is False:
             complaint = "That is not it."
         if isinstance(complaint, str):
-            return Verdict(False, f"✗ {name}: {complaint}\n  Hint: {hint}")
-    return Verdict(True, f"✓ {name}: {praise}")
+            return Verdict(False, f"✗ {name}: {complaint}{TRIES.hint_after(name, hint)}")
+    return Verdict(True, f"✓ {name}: {praise(candidate) if callable(praise) else praise}")
 
 
 def calling(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,5 +100,5 @@ def calling(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _not_answered(name: str, hint: str) -> Verdict:
-    return Verdict(False, f"○ {name}: not answered yet.\n  Hint: {hint}")
+def _not_answered(name: str) -> Verdict:
+    return Verdict(False, f"○ {name}: not answered yet.")

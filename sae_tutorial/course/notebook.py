@@ -34,6 +34,7 @@ def setup(seed: int = 0) -> None:
     from sae_tutorial.figures import style
 
     style.use(static=os.environ.get("SAE_TUTORIAL_STATIC", "") == "1")
+    _follow_page(style.PAGE)
 
 
 def scale() -> str:
@@ -54,6 +55,14 @@ def pick(*, smoke: T, laptop: T, gpu: T = _UNSET) -> T:  # type: ignore[assignme
     """The value that belongs to the current scale; `gpu` defaults to what `laptop` has."""
     values = {"smoke": smoke, "laptop": laptop, "gpu": laptop if gpu is _UNSET else gpu}
     return values[scale()]
+
+
+def _follow_page(rules: str) -> None:
+    """In a notebook, give the text of figures the colour that the page's text has, in light and dark themes."""
+    from IPython import display, get_ipython
+
+    if get_ipython() is not None:
+        display.display({"text/html": rules, "text/plain": ""}, raw=True)
 
 
 def _seed(seed: int) -> None:

@@ -1,27 +1,73 @@
-"""The colour and the mark of each method, the same in every figure."""
+"""Colour, dash and marker of each method, the same in every figure: one hue for a family of methods, and within it a
+dash and a marker of its own for each member."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sae_tutorial.evaluation.grid import NAMES
 from sae_tutorial.figures.style import PALETTE, TEXT
 
-# One colour and one marker for each rule or method, the same in every figure of the notebook.
+BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, GREY, YELLOW = PALETTE
+
+
+class Look(NamedTuple):
+    """How one method is drawn: colour, dash of its line, symbol of its markers."""
+
+    colour: str
+    dash: str = "solid"
+    marker: str = "circle"
+
+
+# By the names of `evaluation.grid.NAMES`, and those of the lessons' own autoencoders and baselines.
 LOOKS = {
-    "ReLU + L1": (PALETTE[6], "x"),
-    "Token Choice": (PALETTE[0], "circle"),
-    "Mutual Choice": (PALETTE[1], "square"),
-    "Mutual Choice, no help": (PALETTE[7], "square-open"),
-    "Mutual Choice, aux_k": (PALETTE[1], "square"),
-    "Mutual Choice, aux_zipf": (PALETTE[3], "diamond"),
-    "Feature Choice": (PALETTE[2], "triangle-up"),
-    "Feature Choice, Zipf": (PALETTE[2], "triangle-up"),
-    "Feature Choice, uniform": (PALETTE[4], "triangle-down"),
+    "Token Choice": Look(BLUE),
+    "Token Choice, twice": Look(BLUE, "dash", "circle-open"),
+    "dictionary_learning TopK": Look(BLUE, "dot", "hexagon"),
+    "SAELens TopK": Look(BLUE, "dashdot", "hexagon-open"),
+    "Mutual Choice": Look(ORANGE, "solid", "square"),
+    "Mutual Choice, twice": Look(ORANGE, "dash", "square-cross"),
+    "Mutual Choice, reference": Look(ORANGE, "dash", "square-open"),
+    "Mutual Choice, no help": Look(ORANGE, "dot", "square-open"),
+    "Mutual Choice, aux_k": Look(ORANGE, "solid", "square-x"),
+    "Mutual Choice, aux_zipf": Look(PINK, "solid", "diamond"),
+    "dictionary_learning BatchTopK": Look(ORANGE, "dot", "pentagon"),
+    "dictionary_learning BatchTopK, cut at k": Look(ORANGE, "dot", "pentagon-open"),
+    "SAELens BatchTopK": Look(ORANGE, "dashdot", "star-square"),
+    "SAELens BatchTopK, cut at k": Look(ORANGE, "dashdot", "star-square-open"),
+    "Feature Choice": Look(GREEN, "solid", "triangle-up"),
+    "Feature Choice, Zipf": Look(GREEN, "solid", "triangle-ne"),
+    "Feature Choice, uniform": Look(GREEN, "dash", "triangle-down"),
+    "Feature Choice, twice": Look(GREEN, "dot", "triangle-left"),
+    "Feature Choice, reference": Look(GREEN, "dash", "triangle-up-open"),
+    "Mutual Choice, then Feature Choice": Look(GREEN, "dashdot", "triangle-right"),
+    "ReLU + L1": Look(VERMILION, "solid", "x"),
+    "ReLU, L1 0.1": Look(VERMILION, "solid", "circle"),
+    "ReLU, L1 0.03": Look(VERMILION, "dash", "square"),
+    "ReLU, L1 0.01": Look(VERMILION, "dot", "diamond"),
+    "ReLU, L1 0": Look(GREY, "solid", "x"),
+    "PCA": Look(SKY, "solid", "circle"),
+    "PCA, non-negative": Look(SKY, "dot", "circle-open"),
+    "PCA, 32 axes": Look(SKY, "dash", "circle-x"),
+    "supervised": Look(PINK, "solid", "star"),
 }
+OTHERS = (BLUE, ORANGE, GREEN, VERMILION, PINK, SKY)  # for what has no look of its own, in this order
 
 
-def look(name: str) -> tuple[str, str]:
-    """Colour and marker."""
-    return LOOKS.get(name, (TEXT, "circle"))
+def look(name: str) -> Look:
+    """The look of a method, by its name in figures or in the grid. Raises KeyError for one that has none."""
+    return LOOKS[NAMES.get(name, name)]
 
 
-def below() -> dict:
-    return {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """The look of each name in one figure. Those without one of their own take the colours that are left, in turn, and
+    what is random is grey and dotted."""
+    names = list(dict.fromkeys(names))
+    found = {name: look(name) for name in names if NAMES.get(name, name) in LOOKS}
+    found |= {name: Look(TEXT, "dot") for name in names if name.startswith("random")}
+    free = [colour for colour in OTHERS if colour not in {one.colour for one in found.values()}] or list(OTHERS)
+    others = [name for name in names if name not in found]
+    dashes = ("solid", "dash", "dot", "dashdot")
+    looked = {name: Look(free[i % len(free)], dashes[i // len(free) % 4]) for i, name in enumerate(others)}
+    return found | looked

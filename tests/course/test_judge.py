@@ -34,11 +34,23 @@ def test_a_right_answer_passes_with_praise():
     assert repr(verdict) == "✓ Exercise 1: Twice as much."
 
 
-def test_a_wrong_answer_is_told_what_is_wrong_and_gets_the_hint():
-    verdict = check_double(lambda x: x * x)
-    assert not verdict
-    assert "yours gives 9" in repr(verdict)
-    assert "Add it to itself." in repr(verdict)
+def test_help_comes_in_stages():
+    verdicts = [check_double(answer) for answer in (stub, lambda x: x * x, stub, lambda x: x * x)]
+    assert not any(verdicts)
+    shown = [repr(verdict) for verdict in verdicts]
+    assert shown[0] == shown[2] == "○ Exercise 1: not answered yet."
+    assert shown[1] == "✗ Exercise 1: double(3) should be 6, yours gives 9."
+    assert shown[3] == shown[1] + "\n  Hint: Add it to itself."
+
+
+def test_each_exercise_counts_for_itself():
+    check_double(crashes)
+    assert "Hint" not in judge("Exercise 2", 1, [lambda v: False], hint="h").message
+    assert "Hint" in check_double(crashes).message
+
+
+def test_praise_may_speak_of_the_answer():
+    assert judge("E", 3, [lambda v: None], hint="h", praise="{} it is.".format).message == "✓ E: 3 it is."
 
 
 def test_an_exception_ends_in_the_verdict():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sae_tutorial.course import notebook
+from sae_tutorial.figures import style
 
 
 @pytest.mark.parametrize("name", notebook.SCALES)
@@ -49,6 +50,16 @@ def test_setup_seeds_everything_and_sets_the_theme(monkeypatch):
         draws.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
     assert draws[0] == draws[1] != draws[2]
     assert pio.templates.default == "sae_tutorial"
+
+
+def test_figures_follow_the_page_in_a_notebook_only(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    notebook.setup()
+    assert not shown
+    monkeypatch.setattr("IPython.get_ipython", lambda: object())
+    notebook.setup()
+    assert shown[0]["text/html"] == style.PAGE and shown[0]["text/plain"] == ""
 
 
 @pytest.mark.parametrize("static, renderer", [("1", "plotly_mimetype+png"), ("", "plotly_mimetype")])

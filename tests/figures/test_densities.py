@@ -1,62 +1,62 @@
-"""Figures of densities: right data in the right place, labelled axes."""
+"""Figures of densities draw what they are given, where it belongs."""
 
 import numpy as np
 import pytest
+import torch
+from drawing import cells, drawn, plain, written
 
 from sae_tutorial.figures import densities as plots
+from sae_tutorial.figures.looks import look
 
 ZIPF = 1 / np.arange(1, 1001)
 
 
 def test_curves_are_sorted_thinned_and_without_zeros():
     values = np.concatenate([np.zeros(5), np.random.default_rng(0).permutation(ZIPF)])
-    fig = plots.rank_density(
-        {"Token Choice": values}, "title", laws={"Token Choice": ZIPF, "a rival": ZIPF / 2}, middle=(10, 100)
-    )
+    laws = {"Token Choice": ZIPF, "a rival": ZIPF / 2}
+    fig = plots.rank_density({"Token Choice": values}, "title", laws=laws, middle=(10, 100))
     data, own, rival = fig.data
     assert data.x[0] == 1 and data.x[-1] == 1000 and len(data.x) <= plots.POINTS
-    assert list(data.y) == pytest.approx([1 / r for r in data.x], rel=1e-3)
-    assert data.line.color == plots.COLOURS["Token Choice"] == own.line.color != rival.line.color
-    assert own.line.dash and rival.line.dash and fig.layout.xaxis.type == fig.layout.yaxis.type == "log"
+    assert plain(data.y) == pytest.approx([1 / r for r in data.x], rel=1e-3)
+    assert plain(rival.y) == pytest.approx([0.5 / r for r in rival.x], rel=1e-3)
+    assert [trace.name for trace in fig.data] == ["Token Choice", "Token Choice: law", "a rival"]
+    assert data.line.color == look("Token Choice").colour == own.line.color != rival.line.color
+    assert data.line.dash == "solid" and own.line.dash == "dash"
+    assert fig.layout.xaxis.type == fig.layout.yaxis.type == "log"
     assert (fig.layout.shapes[0].x0, fig.layout.shapes[0].x1) == (10, 100)
+
+
+def test_dead_features_lie_at_the_floor_and_are_counted():
+    fig = plots.rank_density({"Token Choice": torch.tensor([0.5, 0.0, 0.1, 0.0])}, "title", floor=0.01)
+    assert drawn(fig) == {"Token Choice: 50.0% dead": ([1, 2, 3, 4], [0.5, 0.1, 0.01, 0.01])}
+    assert written(fig) == ["never fired"] and fig.layout.shapes[0].y0 == 0.01
+    assert fig.layout.annotations[0].y == -2, "where the line is, on a log axis"
+    alone = plots.rank_density({"Token Choice": torch.zeros(3)}, "title", floor=0.01)
+    assert drawn(alone) == {"Token Choice: 100.0% dead": ([1, 2, 3], [0.01] * 3)}
 
 
 def test_residuals_are_density_over_law():
     fig = plots.residuals({"a": (ZIPF * 3, ZIPF)}, "title")
-    assert list(fig.data[0].y) == pytest.approx([3.0] * len(fig.data[0].x))
+    assert plain(fig.data[0].y) == pytest.approx([3.0] * len(fig.data[0].x))
+    assert fig.layout.shapes[0].y0 == 1
 
 
-def test_strips_keep_every_value():
-    fig = plots.strips({"a": [0.9, 0.95], "b": [1.0]}, "title", "R²", {"paper": 0.982})
-    assert [len(trace.x) for trace in fig.data] == [2, 1]
-    assert fig.layout.annotations[0].text == "paper" and fig.layout.yaxis.ticktext == ("a", "b")
+def test_residuals_have_more_than_one_tick():
+    fig = plots.residuals({"a": (ZIPF * np.linspace(0.3, 1.3, 1000), ZIPF)}, "title")
+    inside = [tick for tick in fig.layout.yaxis.tickvals if 0.3 < tick < 1.3]
+    assert len(inside) >= 3
 
 
-def test_intervals_reach_from_low_to_high():
-    fig = plots.intervals(
-        {"seeds": {"0": (1.0, 0.8, 1.3)}, "none": {}, "layers": {"1": (2.0, 1.0, 4.0)}}, "title", "exponent"
-    )
-    assert len(fig.data) == 2 and fig.data[1].y == (1,)
-    assert fig.data[0].error_x.array[0] == pytest.approx(0.3) and fig.data[0].error_x.arrayminus[0] == pytest.approx(
-        0.2
-    )
+def test_the_matrix_has_givers_down_and_takers_across():
+    fig = plots.moved_budget(np.array([[0, 0.1], [0.2, 0], [0.5, 0.4]]), ["a", "b", "c"], ["d", "e"], "title")
+    assert cells(fig) == [[0, 0.1], [0.2, 0], [0.5, 0.4]] and drawn(fig)["1"] == (["d", "e"], ["a", "b", "c"])
+    assert [plain(row) for row in fig.data[0].text] == [["0%", "10%"], ["20%", "0%"], ["50%", "40%"]]
+    assert (fig.layout.xaxis.title.text, fig.layout.yaxis.title.text) == ("given to", "law of")
 
 
 def test_lines_draw_a_band_where_there_is_one():
-    fig = plots.lines([1, 10], {"a": [0.1, 0.2], "b": ([1, 2], [0.5, 1], [2, 3])}, "title", "step", "Gini", mark=1.0)
-    assert [trace.name for trace in fig.data if trace.name] == ["a", "b"] and len(fig.data) == 3
-
-
-@pytest.mark.parametrize(
-    "fig",
-    [
-        plots.rank_density({"a": ZIPF}, "title"),
-        plots.residuals({"a": (ZIPF, ZIPF)}, "title"),
-        plots.moved_budget(np.array([[0, 0.1], [0.1, 0], [0.5, 0.4]]), ["a", "b", "c"], ["a", "b"], "title"),
-        plots.lines([1, 2], {"a": [1, 2]}, "title", "step", "Gini", logarithmic=False),
-    ],
-    ids=["rank_density", "residuals", "moved_budget", "lines"],
-)
-def test_titles_and_axis_labels(fig):
-    assert fig.layout.title.text == "title"
-    assert fig.layout.xaxis.title.text and fig.layout.yaxis.title.text
+    series = {"a": [0.1, 0.2], "b": ([1, 2], [0.5, 1], [2, 3])}
+    fig = plots.lines([1, 10], series, "title", "step", "Gini", mark=1.0)
+    assert drawn(fig) == {"a": ([1, 10], [0.1, 0.2]), "2": ([1, 10, 10, 1], [2, 3, 1, 0.5]), "b": ([1, 10], [1, 2])}
+    assert fig.layout.shapes[0].y0 == 1 and fig.layout.xaxis.type == "log" and fig.layout.xaxis.tickvals == (1, 10)
+    assert plots.lines([1, 2], series, "t", "x", "y", logarithmic=False).layout.xaxis.type is None

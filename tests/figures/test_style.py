@@ -2,8 +2,12 @@ import sys
 
 import plotly.graph_objects as go
 import plotly.io as pio
+import pytest
 
 from sae_tutorial.figures import style
+from sae_tutorial.figures.text import width_of
+
+WHITE, DARK = "#FFFFFF", "#111111"  # JupyterLab's pages
 
 
 def test_finish_sets_title_and_axes_and_returns_the_figure():
@@ -22,19 +26,53 @@ def test_finish_keeps_what_was_set_before():
     assert fig.layout.title.subtitle.text == "kept"
 
 
-def test_long_titles_are_broken_into_lines():
-    text = "features " * 20 + "end<br>own line"
-    lines = style.wrap(text, width=40).split("<br>")
-    assert max(len(line) for line in lines) <= 40
-    assert lines[-1] == "own line"
-    assert " ".join(lines) == text.replace("<br>", " ")
+@pytest.mark.parametrize("width", [300, style.WIDTH])
+def test_a_title_fits_the_figure_and_gets_the_room_it_needs(width):
+    one, many = (
+        style.finish(go.Figure(layout={"width": width}), text, above=30) for text in ("Short", "A long finding " * 12)
+    )
+    lines = many.layout.title.text.split("<br>")
+    assert len(lines) > 1 and all(width_of(line, style.TITLE) <= width - style.EDGE - style.TOOLS for line in lines)
+    more = style.LINE * (len(lines) - 1)
+    assert many.layout.height - one.layout.height == many.layout.margin.t - one.layout.margin.t == more
+    assert one.layout.margin.t >= 30 + style.LINE
+    assert one.layout.height == style.HEIGHT
 
 
-def test_theme_suits_light_and_dark_pages():
+def test_figures_fit_into_a_narrow_column_and_are_as_large_live_as_still(monkeypatch):
+    assert style.WIDTH <= 620
+    fig = style.finish(go.Figure(), "title")
+    assert fig.layout.width == style.WIDTH and fig.layout.height, "in the figure itself: plotly.js forgets a template's"
+    style.use(static=True)
+    png = pio.renderers["png"]
+    assert (png.width, png.height, png.scale) == (None, None, 1)
+
+
+def test_the_best_grey_for_both_pages_is_taken():
+    def worst(colour):
+        return min(contrast(colour, WHITE), contrast(colour, DARK))
+
+    greys = ["#" + f"{level:02X}" * 3 for level in range(256)]
+    assert worst(style.TEXT) == max(map(worst, greys)) >= 4.3, "there is none that reaches 4.5 on both"
+
+
+def test_text_has_the_colour_of_the_page_in_jupyterlab():
+    """Text is drawn in TEXT, as plotly writes it into the page; the page's rule turns that into its own colour."""
+    red, green, blue = bytes.fromhex(style.TEXT[1:])
+    assert f'text[style*="fill: rgb({red}, {green}, {blue})"]' in style.PAGE
+    assert f"fill: var(--jp-content-font-color1, {style.TEXT}) !important" in style.PAGE
+    for colour, page in (("#212121", WHITE), ("#FFFFFF", DARK)):  # what that is in JupyterLab's themes
+        assert contrast(colour, page) >= 4.5
     layout = style.template().layout
-    assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0, 0, 0, 0)"
-    for background in (1.0, 0.0056):  # white, and the dark theme's #111111
-        assert contrast(luminance(style.TEXT), background) >= 3.9
+    assert layout.font.color == style.TEXT and layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0, 0, 0, 0)"
+
+
+def test_plotlys_buttons_are_few_and_beside_the_title():
+    bar = style.template().layout.modebar
+    assert bar.orientation == "v" and {"zoom", "pan", "select", "lasso", "autoscale"} <= set(bar.remove)
+    assert style.TOOLS >= 28  # px that a column of buttons takes
+    style.use()
+    assert pio.renderers["plotly_mimetype"].config == {"displaylogo": False, "showSendToCloud": False}
 
 
 def test_neighbouring_colours_differ():
@@ -52,10 +90,11 @@ def test_colab_gets_its_own_renderer(monkeypatch):
 
 def luminance(colour: str) -> float:
     """Relative luminance of #RRGGBB. Source: WCAG 2.1."""
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    parts = [value / 255 for value in bytes.fromhex(colour[1:])]
     r, g, b = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
-def contrast(a: float, b: float) -> float:
-    return (max(a, b) + 0.05) / (min(a, b) + 0.05)
+def contrast(a: str, b: str) -> float:
+    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)

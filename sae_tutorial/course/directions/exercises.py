@@ -189,15 +189,22 @@ def check_bent(answer: Any) -> Verdict:
                     )
         return None
 
+    def linear(answer: Callable) -> float:
+        return hierarchy.linear_fit(x, answer(x).float())[1]
+
     def is_bent(answer: Callable) -> str | None:
-        _, linear = hierarchy.linear_fit(x, answer(x).float())
-        return f"it is linear: a linear map explains {linear:.1%} of it; keep it below 95%" if linear > 0.95 else None
+        share = linear(answer)
+        return f"it is linear: a linear map explains {share:.1%} of it; keep it below 95%" if share > 0.95 else None
+
+    def praise(answer: Callable) -> str:
+        own = "Each feature minds its own business, along a curve."
+        return f"{own} A linear map explains {linear(answer):.1%} of it; a line would be 100%."
 
     tests = [right_shape, uses_both, decomposes, is_bent]
     hint = (
         "give each feature coordinates of its own and fill them with something curved, such as cos(π x) and sin(π x)."
     )
-    return judge("Exercise 4", answer, tests, hint, "Each feature minds its own business, along a curve.")
+    return judge("Exercise 4", answer, tests, hint, praise)
 
 
 def solution_bent(x_B2: Tensor) -> Tensor:

@@ -1,179 +1,79 @@
-"""Figures of notebook 03: neurons, arithmetic, special axes, dictionaries, the hierarchy, two wheels."""
+"""Figures of notebook 03: words of neurons, arithmetic, special axes, dictionaries, the hierarchy, two wheels."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
-from plotly.subplots import make_subplots
 from torch import Tensor
 
-from sae_tutorial.course.start_here.figures import after, before
-from sae_tutorial.evaluation.contexts import Context
-from sae_tutorial.figures.style import PALETTE, SEQUENTIAL, TEXT, finish
-from sae_tutorial.figures.text import floats, on
+from sae_tutorial.figures import kinds
+from sae_tutorial.figures.frame import empty, levels, nothing, panels
+from sae_tutorial.figures.kinds import Curve
+from sae_tutorial.figures.looks import Look, looks
+from sae_tutorial.figures.style import PALETTE, SEQUENTIAL
+from sae_tutorial.figures.text import numbers
 
 TWILIGHT = "Twilight"  # cyclic: an angle of −π and one of π are the same place
 
 
-def contexts_by_group(groups: Mapping[str, Sequence[Context]], title: str, x: str) -> go.Figure:
-    """One bar per place in the text, coloured by group: as `start_here.neuron_contexts`, but for several sources.
-
-    The text before, and the token in bold, stand left of the bar; the text goes on inside it, or behind a short one.
-    """
-    fig = go.Figure()
-    longest = max(context.activation for contexts in groups.values() for context in contexts)
-    labels: list[str] = []
-    for index, (name, contexts) in enumerate(groups.items()):
-        rows = list(range(len(labels), len(labels) + len(contexts)))
-        labels += [before(context, width=34) for context in contexts]
-        colour = PALETTE[index % len(PALETTE)]
-        fig.add_bar(
-            x=[round(context.activation, 3) for context in contexts],
-            y=rows,
-            orientation="h",
-            name=name,
-            marker_color=colour,
-            text=[after(context, 34) for context in contexts],
-            textposition=["inside" if context.activation > 0.5 * longest else "outside" for context in contexts],
-            insidetextanchor="start",
-            textangle=0,
-            insidetextfont={"color": on(colour), "size": 12},
-            outsidetextfont={"color": TEXT, "size": 12},
-            hovertemplate="%{text}<br>%{x:.2f}<extra></extra>",
-        )
-    finish(fig, title, x, "")
-    fig.update_yaxes(
-        tickvals=list(range(len(labels))), ticktext=labels, autorange="reversed", showgrid=False, tickfont={"size": 12}
-    )
-    return fig.update_layout(
-        width=860,
-        height=190 + 23 * len(labels),
-        title={"x": 0.02, "xref": "container"},
-        legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "traceorder": "normal"},
-        margin={"t": 110},
-    )
-
-
 def word_histograms(counts: Mapping[str, Float[Tensor, " neurons"]], chance: float, title: str) -> go.Figure:
     """How many different words each neuron's places hold, one histogram per way to choose the places."""
-    fig = go.Figure()
-    for index, (name, values) in enumerate(counts.items()):
-        fig.add_histogram(
-            x=floats(values, 3),
-            xbins={"start": 0.875, "size": 0.25},
-            name=name,
-            marker_color=PALETTE[index],
-            opacity=0.65,
-            hovertemplate="%{x} words: %{y} neurons<extra></extra>",
-        )
-    line = {"color": TEXT, "dash": "dash"}
-    fig.add_vline(x=chance, line=line, annotation_text="places by lot", annotation_position="top")
-    finish(fig, title, "effective number of different words at ten places", "neurons (bins of 0.25)")
-    return fig.update_layout(barmode="overlay", margin={"t": 90}, legend={"x": 1, "xanchor": "right", "y": 0.95})
+    x, mark = "effective number of different words at ten places", {"places by lot": chance}
+    hover = "%{x:.2f} words: %{y} neurons"
+    return kinds.histogram(counts, title, x, "neurons (bins of 0.25)", bins=(0.875, 0.25), mark=mark, hover=hover)
 
 
 def hit_rates(rates: Mapping[str, Mapping[str, float]], title: str) -> go.Figure:
     """Grouped bars: for each relation the share of right answers, one colour per way to answer."""
-    fig = go.Figure()
-    relations = list(rates)
-    for index, way in enumerate(next(iter(rates.values()))):
-        fig.add_bar(
-            x=relations,
-            y=[round(rates[relation][way], 4) for relation in relations],
-            name=way,
-            marker_color=PALETTE[index],
-            hovertemplate="%{x}<br>" + way + ": %{y:.0%}<extra></extra>",
-        )
-    finish(fig, title, "relation", "share of questions answered right")
-    fig.update_yaxes(range=[0, 1], tickformat=".0%")
-    legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
-    return fig.update_layout(width=820, legend=legend, margin={"t": 110})
+    ways = next(iter(rates.values()), {})
+    groups = {way: Curve(list(rates), [row[way] for row in rates.values()]) for way in ways}
+    fig = kinds.bars(groups, title, "relation", "share of questions answered right", hover="%{x}: %{y:.0%}")
+    return fig.update_yaxes(range=[0, 1], tickformat=".0%")
 
 
 def number_line(
     truth: Sequence[float], panels: Mapping[str, tuple[Float[Tensor, " points"], Float[Tensor, " points"]]], title: str
 ) -> go.Figure:
     """One panel per question: what a linear map of held-out embeddings says, against what is true."""
-    fig = make_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=0.1)
-    for column, (right, said) in enumerate(panels.values(), start=1):
-        low, high = float(right.min()), float(right.max())
-        diagonal = {"x": [low, high], "y": [low, high], "mode": "lines", "line": {"color": TEXT, "dash": "dot"}}
-        fig.add_trace(go.Scatter(**diagonal, hoverinfo="skip"), 1, column)
-        marker = {"color": list(truth), "colorscale": SEQUENTIAL, "size": 8, "line": {"color": TEXT, "width": 0.5}}
-        dots = go.Scatter(
-            x=floats(right),
-            y=floats(said, 2),
-            mode="markers",
-            marker=marker,
-            text=[f"{int(value):02d}" for value in truth],
-            hovertemplate="“%{text}”: says %{y:.1f}<extra></extra>",
-        )
-        fig.add_trace(dots, 1, column)
-        fig.update_xaxes(title_text="true value", row=1, col=column)
-    finish(fig, title, "true value", "value read from the embedding")
-    fig.update_annotations(font_size=13)
-    return fig.update_layout(showlegend=False, width=790, margin={"t": 90})
+    words = [f"{int(value):02d}" for value in truth]
+    drawn = {name: {name: Curve(right, said, about=words, colours=truth)} for name, (right, said) in panels.items()}
+    labels, hover = ("true value", "value read from the embedding"), "“%{customdata}”: says %{y:.1f}"
+    return kinds.dots(drawn, title, *labels, hover=hover, diagonal=True).update_layout(showlegend=False)
 
 
 def kurtosis_boxes(kurtosis: Mapping[str, Float[Tensor, " coordinates"]], title: str) -> go.Figure:
     """One box per basis: the kurtosis of its coordinates, on a log axis, with the Gaussian's 3 as a line."""
-    fig = go.Figure()
-    for index, (name, values) in enumerate(kurtosis.items()):
-        fig.add_box(
-            x=floats(values, 2),
-            name=name,
-            marker={"color": PALETTE[index], "size": 3},
-            line_width=1.5,
-            hoverinfo="x",
-        )
-    fig.add_vline(x=3, line={"color": TEXT, "dash": "dash"})
-    place = {"x": math.log10(3), "y": 1, "yref": "y domain", "yanchor": "bottom", "showarrow": False}  # on a log axis
-    fig.add_annotation(text="Gaussian: 3", **place)
-    finish(fig, title, "kurtosis E[z⁴] of one coordinate (log scale)", "")
-    fig.update_xaxes(type="log", tickvals=[2, 3, 5, 10, 30, 100, 300])
-    fig.update_yaxes(autorange="reversed")
-    return fig.update_layout(showlegend=False, margin={"t": 95}, height=340)
+    x, mark = "kurtosis E[z⁴] of one coordinate (log scale)", {"Gaussian: 3": 3}
+    return kinds.strips(kurtosis, title, x, box=True, points=False, mark=mark, ticks=[2, 3, 5, 10, 30, 100, 300])
 
 
 def explained_curves(
     curves: Mapping[str, Float[Tensor, " steps"]], level: float, level_name: str, title: str, dashed: Sequence[str] = ()
 ) -> go.Figure:
     """Share of variance explained against the number of directions per token, from 1 on; one line per dictionary."""
-    fig = go.Figure()
-    for index, (name, curve) in enumerate(curves.items()):
-        fig.add_scatter(
-            x=list(range(1, len(curve))),
-            y=floats(curve[1:]),
-            mode="lines",
-            name=name,
-            line={"color": PALETTE[index % len(PALETTE)], "width": 2.5, "dash": "dash" if name in dashed else "solid"},
-            hovertemplate=name + "<br>%{x} per token: %{y:.1%}<extra></extra>",
-        )
-    fig.add_hline(y=level, line={"color": TEXT, "dash": "dot"})
-    note = {"x": math.log10(4), "y": level, "yanchor": "bottom", "showarrow": False}  # a log axis wants log10
-    fig.add_annotation(text=level_name, font_size=12, **note)
-    finish(fig, title, "directions used per token (log scale)", "variance explained, held-out tokens")
-    fig.update_xaxes(type="log", tickvals=[1, 2, 4, 8, 16, 32, 64])
-    fig.update_yaxes(range=[0, 1], tickformat=".0%")
-    return fig.update_layout(width=820, height=430)
+    found = {n: one._replace(dash="dash" if n in dashed else one.dash) for n, one in looks(curves).items()}
+    drawn = {n: Curve(list(range(1, len(curve))), curve[1:], look=found[n]) for n, curve in curves.items()}
+    labels = "directions used per token (log scale)", "variance explained, held-out tokens"
+    how: dict[str, Any] = {
+        "mode": "lines",
+        "log": "x",
+        "ticks": [1, 2, 4, 8, 16, 32, 64],
+        "hover": "%{x} per token: %{y:.1%}",
+    }
+    fig = kinds.lines(drawn, title, *labels, **how, height=430)
+    if fig.data:
+        levels(fig, {level_name: level}, end=0.62)
+    return fig.update_yaxes(range=[0, 1], tickformat=".0%")
 
 
 def words_by_dictionary(counts: Mapping[str, Float[Tensor, " directions"]], chance: float, title: str) -> go.Figure:
     """One box per dictionary: the effective number of words that its directions answer to."""
-    fig = go.Figure()
-    for index, (name, values) in enumerate(counts.items()):
-        fig.add_box(
-            x=floats(values, 2), name=name, marker={"color": PALETTE[index % len(PALETTE)], "size": 3}, hoverinfo="x"
-        )
-    line = {"color": TEXT, "dash": "dash"}
-    fig.add_vline(x=chance, line=line, annotation_text="words by lot", annotation_position="top")
-    finish(fig, title, "effective number of words among the ten that a direction answers to", "")
-    fig.update_yaxes(autorange="reversed")
-    return fig.update_layout(showlegend=False, margin={"t": 95}, height=400)
+    x, mark = "effective number of words among the ten that a direction answers to", {"words by lot": chance}
+    return kinds.strips(counts, title, x, box=True, points=False, mark=mark)
 
 
 def staircase(
@@ -184,60 +84,38 @@ def staircase(
     title: str,
 ) -> go.Figure:
     """Every representation's measurement on every rung; a line marks how far each was built to climb."""
-    text = [[f"{value:.2f}" for value in row] for row in scores.tolist()]
-    bar = {"title": "measured", "outlinewidth": 0, "thickness": 14}
-    heat = go.Heatmap(
-        z=floats(scores, 3),
-        x=list(range(len(rungs))),
-        y=list(range(len(representations))),
-        text=text,
-        texttemplate="%{text}",
-        zmin=0,
-        zmax=1,
-        colorscale=SEQUENTIAL,
-        colorbar=bar,
-        hovertemplate="%{text}<extra></extra>",
-    )
-    fig = go.Figure(heat)
-    steps_x, steps_y = [], []
-    for row, rung in enumerate(climbed):
-        steps_x += [rung - 0.5, rung - 0.5]
-        steps_y += [row - 0.5, row + 0.5]
-    fig.add_scatter(x=steps_x, y=steps_y, mode="lines", line={"color": PALETTE[3], "width": 5}, hoverinfo="skip")
-    finish(fig, title, "rung, measured", "representation")
-    fig.update_xaxes(tickvals=list(range(len(rungs))), ticktext=list(rungs), showgrid=False, zeroline=False)
-    names = list(representations)
-    fig.update_yaxes(
-        tickvals=list(range(len(names))), ticktext=names, autorange="reversed", showgrid=False, zeroline=False
-    )
-    return fig.update_layout(showlegend=False, height=400, margin={"t": 90})
+    labels = "rung, measured", "representation"
+    fig = kinds.heat({"": scores}, title, *labels, unit="measured", limit=1, written=".2f", cell=46)
+    if not fig.data:
+        return fig
+    steps = [(rung - 0.5, row + half) for row, rung in enumerate(climbed) for half in (-0.5, 0.5)]
+    x, y = zip(*steps)
+    fig.update_traces(x=list(range(len(rungs))), y=list(range(len(representations))))
+    fig.add_scatter(x=x, y=y, mode="lines", line={"color": PALETTE[3], "width": 5}, hoverinfo="skip")
+    fig.update_xaxes(type="linear", tickvals=list(range(len(rungs))), ticktext=list(rungs))
+    return fig.update_yaxes(type="linear", tickvals=list(range(len(representations))), ticktext=list(representations))
 
 
 def coloured_by(
     angles: Float[Tensor, "points 2"], values: Mapping[str, Float[Tensor, " points"]], cyclic: Sequence[str], title: str
 ) -> go.Figure:
     """The same points, laid out by their two angles, once for every function and coloured by its values."""
-    fig = make_subplots(1, len(values), subplot_titles=list(values), horizontal_spacing=0.03)
-    for column, (name, value) in enumerate(values.items(), start=1):
-        marker = {"color": floats(value, 2), "colorscale": TWILIGHT if name in cyclic else SEQUENTIAL, "size": 4}
+    if nothing(angles, values):
+        return empty(title)
+    fig, places = panels(list(values), title, "angle u (rad)", "angle v (rad)", height=300, gap=0.03)
+    for place, (name, value) in zip(places, values.items(), strict=True):
         dots = go.Scattergl if len(value) > 5000 else go.Scatter
+        scale = TWILIGHT if name in cyclic else SEQUENTIAL
         points = dots(
-            x=floats(angles[:, 0], 2),
-            y=floats(angles[:, 1], 2),
+            x=numbers(angles[:, 0], 3),
+            y=numbers(angles[:, 1], 3),
             mode="markers",
-            marker=marker,
+            marker={"color": numbers(value, 3), "colorscale": scale, "size": 4},
             hovertemplate=name + ": %{marker.color:.2f}<extra></extra>",
         )
-        fig.add_trace(points, 1, column)
-        fig.update_xaxes(title_text="angle u (rad)", row=1, col=column)
-        if column > 1:
-            fig.update_yaxes(showticklabels=False, ticks="", row=1, col=column)
+        fig.add_trace(points, **place)
     ticks = {"tickvals": [-np.pi, 0, np.pi], "ticktext": ["−π", "0", "π"], "range": [-3.3, 3.3], "showgrid": False}
-    fig.update_xaxes(**ticks)
-    fig.update_yaxes(**ticks)
-    finish(fig, title, "angle u (rad)", "angle v (rad)")
-    fig.update_annotations(font_size=13)
-    return fig.update_layout(showlegend=False, width=860, height=320, margin={"t": 95})
+    return fig.update_xaxes(**ticks).update_yaxes(**ticks).update_layout(showlegend=False)
 
 
 def lasso_path(
@@ -248,29 +126,17 @@ def lasso_path(
     title: str,
 ) -> go.Figure:
     """Each function's use along the path, from the penalty that allows none to small ones; `shown` ones in colour."""
-    fig = go.Figure()
     order = sorted(range(len(names)), key=lambda j: names[j] in shown)  # coloured lines lie on top
+    others = [names[j] for j in order if names[j] not in shown]
+    curves = {}
     for j in order:
-        coloured = names[j] in shown
-        colour = PALETTE[list(shown).index(names[j])] if coloured else PALETTE[6]
-        width, dash = (
-            (4, "dash" if coloured and list(shown).index(names[j]) % 2 else "solid") if coloured else (1.5, "solid")
-        )
-        fig.add_scatter(
-            x=list(penalties),
-            y=floats(lengths[:, j], 4),
-            mode="lines",
-            name=names[j] if coloured else "distractors",
-            legendgroup=names[j] if coloured else "distractors",
-            showlegend=coloured or j == order[0],
-            line={"color": colour, "width": width, "dash": dash},
-            hovertemplate=names[j] + ": %{y:.2f} at λ = %{x:.3f} of the largest<extra></extra>",
-        )
-    finish(
-        fig,
-        title,
-        "penalty λ, as a share of the largest useful one (log scale)",
-        "use of a function, ‖B<sub>·j·</sub>‖ / √N",
-    )
-    fig.update_xaxes(type="log", autorange="reversed", tickvals=[1, 0.3, 0.1, 0.03, 0.01])
-    return fig.update_layout(width=790, legend={"traceorder": "reversed"})
+        place = list(shown).index(names[j]) if names[j] in shown else None
+        look = Look(PALETTE[6]) if place is None else Look(PALETTE[place], "dash" if place % 2 else "solid")
+        name = names[j] if place is not None else "distractors" if names[j] == others[0] else f"_{names[j]}"
+        curves[name] = Curve(penalties, lengths[:, j], about=[names[j]] * len(penalties), look=look)
+    labels = "penalty λ, as a share of the largest useful one (log scale)", "use of a function, ‖B<sub>·j·</sub>‖ / √N"
+    hover = "%{customdata}: %{y:.2f} at λ = %{x:.3f} of the largest"
+    fig = kinds.lines(curves, title, *labels, mode="lines", log="x", ticks=[1, 0.3, 0.1, 0.03, 0.01], hover=hover)
+    for trace in fig.data[len(others) :]:
+        trace.line.width = 4
+    return fig.update_xaxes(autorange="reversed")

@@ -21,6 +21,7 @@ def check_top_k(answer: Any) -> Verdict:
     generator = torch.Generator().manual_seed(0)
     table = torch.rand(6, 9, generator=generator) - 0.4
     shy = torch.tensor([[0.5, -0.2, -0.1, -0.3], [0.4, 0.3, 0.2, 0.1]])
+    alike = torch.tensor([[0.5, 0.5, 0.5, 0.1], [0.3, 0.7, 0.3, 0.3]])
 
     def right_shape(answer: Callable) -> str | None:
         got = torch.as_tensor(answer(table.clone(), 2))
@@ -46,9 +47,15 @@ def check_top_k(answer: Any) -> Verdict:
                 return f"with k={k} the tokens should have {most} features, yours have {rows}"
         return None
 
+    def no_more_than_k(answer: Callable) -> str | None:
+        most = int((torch.as_tensor(answer(alike.clone(), 2)) > 0).sum(1).max())
+        if most > 2:
+            return f"where affinities are equal a token gets {most} features for k=2: with ties, >= lets in more than k"
+        return None
+
     hint = "affinities.topk(k, dim=1) gives values and places; torch.zeros_like(affinities).scatter(1, places, values)."
     praise = "Token Choice. Transpose the table before and after, and you have Feature Choice with equal capacities."
-    return judge("Exercise 1", answer, [right_shape, only_positive, right_codes], hint, praise)
+    return judge("Exercise 1", answer, [right_shape, only_positive, right_codes, no_more_than_k], hint, praise)
 
 
 def solution_top_k(affinities: Tensor, k: int) -> Tensor:
@@ -157,11 +164,18 @@ def check_threshold(answer: Any) -> Verdict:
     def lets_in_k(answer: Callable) -> str | None:
         for k in (2, 5):
             got = float(answer([b.clone() for b in batches], k))
-            let_in = sum(int((b > got).sum()) for b in batches) / sum(len(b) for b in batches)
+            n_tokens = sum(len(b) for b in batches)
+            let_in = sum(int((b > got).sum()) for b in batches) / n_tokens
+            last = float(torch.cat(batches).flatten().topk(k * n_tokens).values[-1])
             weakest = sum(float(b.flatten().topk(k * len(b)).values[-1]) for b in batches) / len(batches)
             if math.isclose(got, weakest, rel_tol=1e-3):
                 return (
                     f"the mean of the weakest matches lets in {let_in:.2f} features per token, not {k}: batches differ"
+                )
+            if math.isclose(got, last, rel_tol=1e-6):
+                return (
+                    f"that is the weakest match itself, {last:.3f}, and it does not lie above itself: one match is "
+                    "missing. Go below it, halfway to the next value"
                 )
             if abs(let_in - k) > 0.02:
                 return f"for k={k} your threshold {got:.3f} lets in {let_in:.2f} features per token"

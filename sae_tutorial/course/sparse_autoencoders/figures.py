@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 from jaxtyping import Float
-from plotly.subplots import make_subplots
 from torch import Tensor
 
-from sae_tutorial.course.start_here.figures import after, before
-from sae_tutorial.evaluation.contexts import Context
-from sae_tutorial.figures.style import NAME, PALETTE, SEQUENTIAL, TEXT, finish
-from sae_tutorial.figures.text import floats, on
+from sae_tutorial.figures import kinds
+from sae_tutorial.figures.frame import empty, nothing
+from sae_tutorial.figures.kinds import Curve
+from sae_tutorial.figures.looks import Look
+from sae_tutorial.figures.style import PALETTE, TEXT, finish
+from sae_tutorial.figures.text import numbers
 
 REACH = 1.75  # half the width of the plane
 AT_ONCE = 400  # points of a curve that are worth storing
@@ -30,16 +31,17 @@ def learning_plane(
 
     Play button and slider go through the moments and need no kernel. What is stored as a picture is the last moment.
     """
+    if nothing(rows):
+        return empty(title)
     dots = {"size": 3.5, "color": TEXT, "opacity": 0.45}
     crosses = {"size": 15, "symbol": "x-thin", "line": {"width": 3, "color": PALETTE[3]}}
+    start, learned = {"color": PALETTE[5], "dash": "dot"}, {"color": PALETTE[0], "width": 4}
     fig = go.Figure(
         [
             go.Scatter(**_xy(cloud), mode="markers", marker=dots, name="activations x", hoverinfo="skip"),
             go.Scatter(**_xy(1.55 * truth), mode="markers", marker=crosses, name="true directions", hoverinfo="skip"),
-            go.Scatter(
-                **_spokes(rows[0]), mode="lines", line={"color": PALETTE[5], "dash": "dot"}, name="at the start"
-            ),
-            go.Scatter(**_spokes(rows[-1]), mode="lines", line={"color": PALETTE[0], "width": 4}, name="learned rows"),
+            go.Scatter(**_spokes(rows[0]), mode="lines", line=start, name="at the start"),
+            go.Scatter(**_spokes(rows[-1]), mode="lines", line=learned, name="learned rows"),
         ]
     )
     fig.update_traces(hovertemplate="(%{x:.2f}, %{y:.2f})<extra></extra>", selector={"mode": "lines"})
@@ -51,71 +53,28 @@ def learning_plane(
     jump = {"frame": {"duration": 0, "redraw": False}, "mode": "immediate"}
     play = {"type": "buttons", "showactive": False, "x": 0.0, "y": -0.13, "xanchor": "left", "yanchor": "top"}
     play["buttons"] = [{"label": "▶ play", "method": "animate", "args": [None, quick]}]
-    play |= {"bgcolor": "rgba(128, 128, 128, 0.2)", "bordercolor": TEXT, "font": {"color": TEXT}}
-    slider = {"active": len(names) - 1, "x": 0.2, "len": 0.8, "y": -0.08, "pad": {"t": 25}, "font": {"size": 11}}
+    slider = {"active": len(names) - 1, "x": 0.2, "len": 0.8, "y": -0.08, "pad": {"t": 25}}
     slider["currentvalue"] = {"prefix": "training step "}
     slider["steps"] = [{"label": name, "method": "animate", "args": [[name], jump]} for name in names]
-    finish(fig, title, "x<sub>1</sub>", "x<sub>2</sub>")
+    fig.update_layout(updatemenus=[play], sliders=[slider], height=640)
+    finish(fig, title, "x<sub>1</sub>", "x<sub>2</sub>", above=26)
     fig.update_xaxes(range=[-REACH, REACH], constrain="domain")
     fig.update_yaxes(range=[-REACH, REACH], scaleanchor="x")
-    return fig.update_layout(updatemenus=[play], sliders=[slider], width=700, height=620, margin={"b": 110})
-
-
-def feature_contexts(groups: Mapping[str, Sequence[Context]], title: str) -> go.Figure:
-    """The strongest places of some features: a bar for each place, coloured by feature, the text beside and inside."""
-    fig = go.Figure()
-    room = 58 / max(context.activation for places in groups.values() for context in places)  # characters in a bar
-    labels: list[str] = []
-    for index, (name, places) in enumerate(groups.items()):
-        colour = PALETTE[index % len(PALETTE)]
-        fig.add_bar(
-            x=[round(place.activation, 3) for place in places],
-            y=list(range(len(labels), len(labels) + len(places))),
-            orientation="h",
-            name=name,
-            marker_color=colour,
-            text=[after(place, int(room * place.activation)) for place in places],
-            textposition="inside",
-            insidetextanchor="start",
-            textangle=0,
-            insidetextfont={"color": on(colour), "size": 12},
-            customdata=[before(place) + after(place) for place in places],
-            hovertemplate="%{customdata}<br>%{x:.2f}<extra>" + name + "</extra>",
-        )
-        labels += [before(place) for place in places]
-    finish(fig, title, "strength of the feature (units in which E|x|² = 1)", "")
-    fig.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels, autorange="reversed", showgrid=False)
-    fig.update_yaxes(tickfont={"size": 12})
-    legend = {
-        "orientation": "h",
-        "title_text": "feature (share of tokens)",
-        "x": 0.01,
-        "xref": "container",
-        "yref": "container",
-    }
-    legend |= {"y": 0.01, "yanchor": "bottom"}
-    fig.update_layout(width=860, height=190 + 24 * len(labels), legend=legend, margin={"b": 100}, bargap=0.15)
-    return fig.update_layout(title={"x": 0.02, "xref": "container"})
+    return fig.update_layout(legend={"xref": "paper", "x": 0, "yref": "paper", "y": 1}, margin_b=130)
 
 
 def shares_above(
     groups: Mapping[str, Tensor], title: str, x: str, *, mark: tuple[float, str] | None = None, y: str = "share above"
 ) -> go.Figure:
     """For each group, the share of its values that are larger than x: whole distributions, one line each."""
-    fig = go.Figure()
-    for index, (name, values) in enumerate(groups.items()):
+    curves = {}
+    for name, values in groups.items():
         ordered = values.detach().flatten().sort().values
         keep = _some(len(ordered))
-        share = [round(1 - place / len(ordered), 4) for place in keep]
-        style = {"color": PALETTE[index % len(PALETTE)], "width": 2.5}
-        if name.startswith("random"):
-            style |= {"color": TEXT, "dash": "dot"}
-        hover = name + ": %{y:.0%} are above %{x:.2f}<extra></extra>"
-        fig.add_scatter(x=floats(ordered[keep], 3), y=share, mode="lines", line=style, name=name, hovertemplate=hover)
-    if mark is not None:
-        fig.add_vline(x=mark[0], line={"color": TEXT, "dash": "dash", "width": 1}, annotation_text=mark[1])
-    fig.update_yaxes(tickformat=".0%", range=[0, 1.03])
-    return finish(fig, title, x, y)
+        curves[name] = Curve(ordered[keep], [1 - place / len(ordered) for place in keep])
+    at = {} if mark is None else {mark[1]: mark[0]}
+    fig = kinds.lines(curves, title, x, y, mode="lines", mark=at, hover="%{y:.0%} are above %{x:.2f}")
+    return fig.update_yaxes(tickformat=".0%", range=[0, 1.03])
 
 
 def learned_against_true(
@@ -125,21 +84,19 @@ def learned_against_true(
     title: str,
 ) -> go.Figure:
     """Coefficients as they went in and as they came out, one colour per penalty, with lines learned = true − offset."""
-    fig = go.Figure()
-    top = max(float(values.max()) for values in true.values())
-    fig.add_scatter(x=[0, top], y=[0, top], mode="lines", line={"color": TEXT, "dash": "dot"}, name="no bias")
+    if nothing(true):
+        return empty(title)
+    top = max(float(values.nan_to_num(0).max()) for values in true.values())
+    curves = {"no bias": Curve([0, top], [0, top], look=Look(TEXT, "dot"), mode="lines")}
     for index, (name, values) in enumerate(true.items()):
-        colour = PALETTE[index]
-        dots = {"size": 4, "color": colour, "opacity": 0.55}
-        hover = "true %{x:.2f}, learned %{y:.2f}<extra>" + name + "</extra>"
-        places = {"x": floats(values, 3), "y": floats(learned[name], 3)}
-        fig.add_scatter(**places, mode="markers", marker=dots, name=name, legendgroup=name, hovertemplate=hover)
-        line = {"color": colour, "width": 1.5}
-        y = [max(0.0, -offsets[name]), top - offsets[name]]
-        x = [max(0.0, offsets[name]), top]
-        fig.add_scatter(x=x, y=y, mode="lines", line=line, legendgroup=name, showlegend=False, hoverinfo="skip")
-    finish(fig, title, "true strength s", "learned strength c")
-    return fig.update_layout(height=430, legend={"itemsizing": "constant"})
+        look, off = Look(PALETTE[index % len(PALETTE)]), offsets[name]
+        curves[name] = Curve(values, learned[name], look=look)
+        curves[f"_{name}"] = Curve([max(0.0, off), top], [max(0.0, -off), top - off], look=look, mode="lines")
+    hover, labels = "true %{x:.2f}, learned %{y:.2f}", ("true strength s", "learned strength c")
+    fig = kinds.dots(curves, title, *labels, hover=hover, size=4, height=430)
+    return fig.update_traces(marker_opacity=0.55, selector={"mode": "markers"}).update_layout(
+        legend_itemsizing="constant"
+    )
 
 
 def curves(
@@ -154,60 +111,48 @@ def curves(
 
     `ticks` holds number formats of a panel's axis, `tops` where it ends: a first step may be out of all proportion.
     """
-    fig = make_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=0.09)
-    for place, (panel, lines) in enumerate(panels.items(), start=1):
-        for index, (name, values) in enumerate(lines.items()):
-            keep = _some(len(values))
-            hover = name + "<br>step %{x}: %{y:.3g}<extra></extra>"
-            style = {"color": PALETTE[index % len(PALETTE)], "width": 2.5}
-            y = [float(f"{float(values[step]):.4g}") for step in keep]
-            trace = go.Scatter(x=keep, y=y, mode="lines", line=style, name=name, legendgroup=name, hovertemplate=hover)
-            fig.add_trace(trace.update(showlegend=place == 1), 1, place)
-        fig.update_xaxes(title_text=x, row=1, col=place)
+    drawn = {
+        panel: {
+            name: Curve(_some(len(values)), [values[i] for i in _some(len(values))]) for name, values in runs.items()
+        }
+        for panel, runs in panels.items()
+    }
+    own = [""] * len(panels)  # the headings name the axes
+    fig = kinds.lines(drawn, title, x, own, mode="lines", hover="step %{x}: %{y:.3g}", height=400, gap=0.02)
+    for place, panel in enumerate(panels if fig.data else ()):
         top = (tops or {}).get(panel)
-        fig.update_yaxes(rangemode="tozero", tickformat=(ticks or {}).get(panel), row=1, col=place)
-        fig.update_yaxes(range=None if top is None else [0, top], row=1, col=place)
-    finish(fig, title, x, "")  # the headings of the panels name the other axis
-    fig.update_annotations(font_size=13)
-    fig.update_layout(legend={"orientation": "h", "x": 0, "y": -0.24, "yanchor": "top"})
-    return fig.update_layout(template=NAME, width=790, height=400, margin={"t": 100})
+        axis = {
+            "rangemode": "tozero",
+            "tickformat": (ticks or {}).get(panel),
+            "range": None if top is None else [0, top],
+        }
+        fig.update_yaxes(**axis, row=1, col=place + 1)
+    return fig
 
 
 def pareto(
     runs: Mapping[str, Sequence[tuple[str, float, float, float]]], title: str, recovered: str = "CE loss recovered"
 ) -> go.Figure:
     """What sparsity costs: error and CE loss recovered against L0. `runs`: name -> (label, L0, FVU, recovered)."""
-    fig = make_subplots(1, 2, subplot_titles=["reconstruction: lower is better", "prediction: higher is better"])
-    for index, (name, points) in enumerate(runs.items()):
-        labels, *series = zip(*points)
-        for column in (1, 2):
-            trace = go.Scatter(
-                x=[round(l0, 2) for l0 in series[0]],
-                y=[round(value, 4) for value in series[column]],
-                mode="lines+markers+text",
-                text=labels,
-                textposition=_corner(column, first=index == 0),
-                textfont={"size": 10, "color": TEXT},
-                line={"color": PALETTE[index], "width": 2.5},
-                marker={"size": 8, "symbol": ["circle", "diamond", "square"][index % 3]},
-                name=name,
-                legendgroup=name,
-                showlegend=column == 1,
-                hovertemplate=name + ", %{text}<br>L0 %{x:.1f}: %{y:.3f}<extra></extra>",
-            )
-            fig.add_trace(trace, 1, column)
-    ticks = [1, 2, 5, 10, 20, 50, 100, 200]
-    l0 = [point[1] for points in runs.values() for point in points]
-    span = [math.log10(min(l0) / 1.4), math.log10(max(l0) * 1.6)]  # labels stand beside their points
-    axis = {"type": "log", "tickvals": ticks, "range": span, "title_text": "L0, features per token (log scale)"}
-    for column in (1, 2):
-        fig.update_xaxes(**axis, row=1, col=column)
-    finish(fig, title, "L0, features per token (log scale)", "FVU, share of variance")
-    fig.update_yaxes(title_text=f"{recovered}, share", row=1, col=2)
-    fig.update_yaxes(rangemode="tozero", row=1, col=1)
-    fig.update_annotations(font_size=13)
-    fig.update_layout(legend={"orientation": "h", "x": 0, "y": -0.24, "yanchor": "top"})
-    return fig.update_layout(width=790, height=430, margin={"t": 100})
+    panels: dict[str, dict[str, Curve]] = {
+        "FVU, share of variance: lower is better": {},
+        f"{recovered}, share: higher is better": {},
+    }
+    for i, (name, points) in enumerate(runs.items()):
+        labels, l0, *measures = zip(*points) if points else ([], [], [], [])
+        look = Look(PALETTE[i % len(PALETTE)], marker=("circle", "diamond", "square")[i % 3])
+        for panel, values in zip(panels.values(), measures, strict=True):
+            panel[name] = Curve(l0, values, text=labels, look=look)
+    x, hover = "L0, features per token (log scale)", "%{customdata}: L0 %{x:.1f}, %{y:.3f}"
+    fig = kinds.lines(
+        panels, title, x, ["", ""], log="x", ticks=[1, 2, 5, 10, 20, 50, 100, 200], hover=hover, height=430, gap=0.03
+    )
+    if fig.data:
+        every = [math.log10(l0) for points in runs.values() for _, l0, *_ in points if l0 > 0]
+        span = [min(every) - 0.15, max(every) + 0.2]  # labels stand beside their points
+        fig.update_xaxes(range=span)
+        fig.update_yaxes(rangemode="tozero", row=1, col=1)
+    return fig
 
 
 def recovery_map(
@@ -220,39 +165,30 @@ def recovery_map(
     legend: str = "MMCS",
 ) -> go.Figure:
     """A number for each dictionary size and penalty, written into its cell; `truth` marks the true size."""
-    rows = [f"{size}" + (" = truth" if size == truth else "") for size in sizes]
-    columns = [f"{penalty:g}" for penalty in penalties]
-    heat = go.Heatmap(
-        z=floats(values, 3),
-        x=columns,
-        y=rows,
-        zmin=0,
-        zmax=1,
-        colorscale=SEQUENTIAL,
-        texttemplate="%{z:.2f}",
-        colorbar={"title": {"text": legend, "side": "right"}, "outlinewidth": 0, "thickness": 16},
-        hovertemplate="%{y} features, α = %{x}: %{z:.3f}<extra></extra>",
+    fig = kinds.heat(
+        {"": values},
+        title,
+        "L1 coefficient α",
+        "rows of the dictionary",
+        unit=legend,
+        limit=1,
+        columns=[f"{penalty:g}" for penalty in penalties],
+        rows=[f"{size}" + (" = truth" if size == truth else "") for size in sizes],
+        written=".2f",
+        hover="%{y} features, α = %{x}: %{z:.3f}",
+        cell=46,
     )
-    fig = go.Figure(heat)
-    fig.update_xaxes(type="category", showgrid=False)
-    fig.update_yaxes(type="category", showgrid=False)
-    return finish(fig, title, "L1 coefficient α", "rows of the dictionary")
+    return fig.update_yaxes(autorange=True)  # the smallest below
 
 
 def _xy(points: Float[Tensor, "n 2"]) -> dict[str, list]:
-    return {"x": floats(points[:, 0], 3), "y": floats(points[:, 1], 3)}
+    return {"x": numbers(points[:, 0], 3), "y": numbers(points[:, 1], 3)}
 
 
 def _spokes(rows: Float[Tensor, "n 2"]) -> dict[str, list]:
     """A line from the origin to each row, as one trace: None lifts the pen."""
-    x, y = ([part for value in floats(rows[:, axis], 3) for part in (0.0, value, None)] for axis in (0, 1))
+    x, y = ([part for value in numbers(rows[:, axis], 3) for part in (0.0, value, None)] for axis in (0, 1))
     return {"x": x, "y": y}
-
-
-def _corner(column: int, first: bool) -> str:
-    """Where the labels of a curve stand, so that two curves that run beside each other keep them apart."""
-    above = "top" if first == (column == 1) else "bottom"
-    return f"{above} {'right' if first else 'left'}"
 
 
 def _some(n: int) -> list[int]:

@@ -95,10 +95,13 @@ def check_dimensionality(answer: Any) -> Verdict:
 
     def right_numbers(answer: Callable) -> str | None:
         for W, name in ((shape("digon"), "the digon"), (shape("pentagon"), "the pentagon"), (uneven, "a random W")):
-            got, right = torch.as_tensor(answer(W)), feature_dimensionality(W)
-            if not torch.allclose(got.float(), right, atol=1e-4):
-                if torch.allclose(got.float() * W.norm(dim=0) ** 2, right, atol=1e-4) and name == "a random W":
-                    return "regular shapes are right, uneven norms are not: the numerator is ‖W_i‖², not 1"
+            got, right = torch.as_tensor(answer(W)).float(), feature_dimensionality(W)
+            if not torch.allclose(got, right, atol=1e-4):
+                if torch.allclose(got * W.norm(dim=0) ** 2, right, atol=1e-4):  # two mistakes with one result
+                    return (
+                        "regular shapes are right, uneven norms are not: you are off by the factor ‖W_i‖². Either the "
+                        "denominator has W_i in place of the *unit* vector Ŵ_i, or the numerator is not ‖W_i‖²"
+                    )
                 return f"for {name} the first feature has D = {right[0]:.3f}, you say {got.flatten()[0]:.3f}"
         return None
 

@@ -36,6 +36,7 @@ def check_count_parameters(answer: Callable[[int, int, int, int], int | None] | 
                 context * width: "the positions have a table of their own",
                 blocks * 9 * width: "the biases: 4 widths in attention, 4 + 1 in the MLP, per block",
                 blocks * 13 * width: "biases and LayerNorms in the blocks",
+                blocks * 13 * width + 2 * width: "it has matrices only: all biases and LayerNorms are missing",
             }
             why = reasons.get(abs(got - want))
             return f"{name} has {want:,} parameters, yours has {got:,}{': ' + why if why else ''}."
@@ -100,7 +101,13 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
         got = value(overlap, a, a)
         if abs(got - 4) < 1e-3:
             return "You have the sum of the squared cosines; divide by D for their mean."
-        return None if abs(got - 1) < 1e-3 else f"A space overlaps with itself by 1; yours says {got:.3f}."
+        if abs(got - 1) < 1e-3:
+            return None
+        unit = torch.nn.functional.normalize(a, dim=1)
+        why = "make the rows orthonormal first"
+        if abs(got - float((unit @ unit.T).square().sum() / 4)) < 1e-3:
+            why = "your rows have length 1, but are not at right angles to each other; make them orthonormal first"
+        return f"A space overlaps with itself by 1; yours says {got:.3f}: {why}."
 
     def basis(overlap: Callable) -> str | None:
         got = value(overlap, a, mix @ a)

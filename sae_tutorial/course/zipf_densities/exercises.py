@@ -108,6 +108,11 @@ def check_clipped_head(answer: Any) -> Verdict:
     """`answer(n_features, n_matches, n_tokens, exponent, offset)`: who would get more than the batch."""
     cases = ((1024, 32 * 1000, 1000, 1.0, 0.0), (1024, 32 * 1000, 1000, 1.0, 10.0), (4096, 32 * 2048, 2048, 1.5, 5.0))
 
+    def as_much_as_the_batch(answer: Callable) -> str | None:
+        if int(answer(8, 800, 100, 0.0, 0.0)) == 8:
+            return "a rank that gets exactly the batch gets all it can use; only those above it are cut: >, not >="
+        return None
+
     def right_numbers(answer: Callable) -> str | None:
         for case in cases:
             got, right = answer(*case), solution_clipped_head(*case)
@@ -121,7 +126,7 @@ def check_clipped_head(answer: Any) -> Verdict:
 
     hint = "the share of rank r is (r + q)^−s over the sum of all; times the budget it is tokens. How many exceed B?"
     praise = "What they cannot use, zipf_capacity hands down the ranks."
-    return judge("Exercise 4", answer, [right_numbers], hint, praise)
+    return judge("Exercise 4", answer, [right_numbers, as_much_as_the_batch], hint, praise)
 
 
 def solution_clipped_head(n_features: int, n_matches: int, n_tokens: int, exponent: float, offset: float) -> int:

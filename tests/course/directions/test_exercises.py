@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -73,6 +75,13 @@ def test_bent_mistakes():
 def test_other_curves_are_right_as_well(curve):
     verdict = exercises.check_bent(curve)
     assert verdict, verdict.message
+
+
+@pytest.mark.parametrize(("curve", "share"), [(lambda x: x**2, 15 / 16), (exercises.solution_bent, 0.829)])
+def test_the_praise_says_how_linear_it_was(curve, share):
+    """Closed forms for x uniform on [0, 1]: 15/16, and 48/π⁴ / (1 − 4/π²) for half a circle."""
+    said = float(re.search(r"explains ([\d.]+)%", exercises.check_bent(curve).message)[1])
+    assert said == pytest.approx(100 * share, abs=1)
 
 
 def test_shrink_mistakes():

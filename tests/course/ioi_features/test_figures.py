@@ -1,50 +1,72 @@
-"""Figures are made of what they are given."""
+"""Figures of notebook 08 draw what they are given, where it belongs."""
 
+import pytest
 import torch
+from drawing import cells, drawn, plain, written
 
 from sae_tutorial.course.ioi_features import figures as plots
+from sae_tutorial.figures.looks import look
+
+CURVE = (torch.tensor([1.0, 10.0]), torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.5]), torch.tensor([4.0, 1.5]))
 
 
-def titled(fig, title):
-    assert fig.layout.title.text.replace("<br>", " ") == title
-    assert fig.layout.xaxis.title.text is not None
-    return fig
+def test_places_have_hooks_down_and_roles_across():
+    fig = plots.places(torch.tensor([[0.5, 1.0], [0.25, 0.0]]), ["a", "b"], ["IO", "END"], "t")
+    assert cells(fig) == [[0.5, 1], [0.25, 0]] and drawn(fig)["1"] == (["IO", "END"], ["a", "b"])
+    assert fig.layout.yaxis.autorange == "reversed", "the first hook on top"
+    assert [plain(row) for row in fig.data[0].text] == [["0.50", "1.00"], ["0.25", "0.00"]]
 
 
-def test_places():
-    fig = titled(plots.places(torch.rand(3, 2), ["a", "b", "c"], ["IO", "END"], "t"), "t")
-    assert len(fig.data[0].z) == 3 and list(fig.data[0].x) == ["IO", "END"]
-
-
-def test_bars():
-    values = {"PCA": (1.0, 0.5, 1.5), "Mutual Choice": (0.2, 0.1, 0.4)}
-    fig = titled(plots.bars(values, "t", "x"), "t")
-    assert list(fig.data[0].x) == [1.0, 0.2] and fig.data[0].type == "bar"
-    assert list(fig.data[0].error_x.array) == [0.5, 0.2]
+def test_bars_lie_with_their_intervals():
+    fig = plots.bars({"PCA": (1.0, 0.5, 1.5), "Mutual Choice": (0.2, 0.1, 0.4)}, "t", "x")
+    assert drawn(fig) == {"1": ([1, 0.2], ["PCA", "Mutual Choice"])}
+    assert plain(fig.data[0].error_x.array) == pytest.approx([0.5, 0.2])
+    assert plain(fig.data[0].marker.color) == [look("PCA").colour, look("Mutual Choice").colour]
 
 
 def test_carried_has_a_line_and_a_band_in_each_panel():
-    curve = (torch.tensor([1.0, 10.0]), torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.5]), torch.tensor([4.0, 1.5]))
-    fig = titled(plots.carried({"PCA": curve, "new": curve}, {"PCA": curve, "new": curve}, 4.0, "t"), "t")
-    assert len(fig.data) == 8 and sum(trace.showlegend for trace in fig.data) == 2
-    assert list(fig.data[1].y) == [3.0, 1.0] and fig.layout.xaxis.type == "log"
+    other = tuple(values * 2 for values in CURVE)
+    fig = plots.carried({"PCA": CURVE, "new": CURVE}, {"PCA": other, "new": other}, 4.0, "t")
+    assert len(fig.data) == 8 and sum(bool(trace.showlegend) for trace in fig.data) == 2
+    found = drawn(fig)
+    assert found["PCA"] == ([1, 10], [3, 1]) and found["PCA 2"] == ([2, 20], [6, 2])
+    assert found["1"] == ([1, 10, 10, 1], [4, 1.5, 0.5, 2])
+    assert fig.layout.xaxis.type == "log" and fig.layout.xaxis2.type is None
     assert [shape.y0 for shape in fig.layout.shapes] == [2.0, 2.0]
-    fig = plots.carried({"PCA": curve}, {"PCA": curve}, 4.0, "t", uninformed=1.5)
+    fig = plots.carried({"PCA": CURVE}, {"PCA": CURVE}, 4.0, "t", uninformed=1.5)
     assert sorted(shape.y0 for shape in fig.layout.shapes) == [1.5, 1.5, 2.0, 2.0]
-    assert [note.text for note in fig.layout.annotations] == ["half", "answer without receiver"]
+    assert written(fig)[2:] == ["half", "answer without receiver"]
 
 
-def test_the_other_figures():
-    titled(plots.orders({"a": ([1, 2], [3.0, 1.0])}, "t"), "t")
-    fig = titled(plots.two_scores({"PCA": (0.5, 1.0)}, ("one", "two"), "t", "y"), "t")
-    assert [list(trace.y) for trace in fig.data] == [[0.5], [1.0]]
-    fig = titled(
-        plots.controlled(
-            {"a": {"PCA": [0.1, 0.2]}, "b": {"PCA": [0, 1]}}, (2, 4), {"a": 0.5, "b": 1}, {"a": 0.2, "b": 0}, "t"
-        ),
-        "t",
-    )
-    assert len(fig.data) == 2 and sorted(shape.y0 for shape in fig.layout.shapes) == [0, 0.2, 0.5, 1]
-    titled(plots.f1_map(torch.rand(2, 3), ["a", "b"], ["x", "y", "z"], "t"), "t")
-    assert len(titled(plots.occlusion({"loud": [1, 0], "faint": [0, 0]}, (1, 2), "t", "x"), "t").data) == 2
-    assert len(titled(plots.splitting([1, 2], {"f": [3, 4]}, {"d": [(1, 2)]}, "t"), "t").data) == 2
+def test_orders_have_features_across_and_kl_up():
+    fig = plots.orders({"a": ([1, 2], [3.0, 1.0]), "b": ([4], [2.0])}, "t")
+    assert drawn(fig) == {"a": ([1, 2], [3, 1]), "b": ([4], [2])} and fig.layout.xaxis.type == "log"
+    assert [trace.line.dash for trace in fig.data] == ["solid", "dash"]
+
+
+def test_two_scores_stand_beside_each_other():
+    fig = plots.two_scores({"PCA": (0.5, 1.0), "SAE": (0.25, 0.75)}, ("one", "two"), "t", "y")
+    assert drawn(fig) == {"one": (["PCA", "SAE"], [0.5, 0.25]), "two": (["PCA", "SAE"], [1, 0.75])}
+    assert fig.layout.shapes[0].y0 == 1
+
+
+def test_controlled_has_a_panel_for_each_kind_with_its_own_levels():
+    success = {"a": {"PCA": [0.1, 0.2]}, "b": {"PCA": [0, 1]}}
+    fig = plots.controlled(success, (2, 4), {"a": 0.5, "b": 1}, {"a": 0.2, "b": 0}, "t")
+    assert drawn(fig) == {"PCA": ([2, 4], [0.1, 0.2]), "PCA 2": ([2, 4], [0, 1])}
+    levels = [(shape.xref, shape.y0) for shape in fig.layout.shapes]
+    assert levels == [("x domain", 0.5), ("x domain", 0.2), ("x2 domain", 1), ("x2 domain", 0)]
+    assert plain(fig.layout.xaxis.tickvals) == [2, 4], "every number of edits can be read off"
+
+
+def test_f1_has_dictionaries_down_and_attributes_across():
+    fig = plots.f1_map(torch.tensor([[0.5, 1.0, 0.0]]), ["a"], ["x", "y", "z"], "t")
+    assert cells(fig) == [[0.5, 1, 0]] and drawn(fig)["1"] == (["x", "y", "z"], ["a"])
+
+
+def test_occlusion_and_splitting_draw_lines_and_dots():
+    fig = plots.occlusion({"loud": [1, 0.5], "faint": [0, 0.25]}, (1, 2), "t", "x")
+    assert drawn(fig) == {"loud": ([1, 2], [1, 0.5]), "faint": ([1, 2], [0, 0.25])}
+    fig = plots.splitting([1, 2], {"formula": [3, 4]}, {"trained": [(1, 2), (1.5, 2.5)]}, "t")
+    assert drawn(fig) == {"formula": ([1, 2], [3, 4]), "trained": ([1, 1.5], [2, 2.5])}
+    assert [trace.mode for trace in fig.data] == ["lines", "markers"]

@@ -32,6 +32,19 @@ def mean_of_weakest(batches, k):
     return sum(float(b.flatten().topk(k * len(b)).values[-1]) for b in batches) / len(batches)
 
 
+def weakest_match(batches, k):
+    return float(torch.cat(batches).flatten().topk(k * sum(map(len, batches))).values[-1])
+
+
+def first_left_out(batches, k):
+    return float(torch.cat(batches).flatten().topk(k * sum(map(len, batches)) + 1).values[-1])
+
+
+def quantile(batches, k):
+    values = torch.cat(batches)
+    return float(torch.quantile(values.flatten(), 1 - k / values.shape[1]))
+
+
 def unpaired(ours, theirs):
     half = 4.3027 * np.sqrt(np.var(ours, ddof=1) / 3 + np.var(theirs, ddof=1) / 3)
     mean = np.mean(ours) - np.mean(theirs)
@@ -49,6 +62,7 @@ def many_seeds(ours, theirs):
     [
         (ex.check_top_k, lambda a, k: a.topk(k, dim=1).values, "(6, 2)"),
         (ex.check_top_k, lambda a, k: a * (a >= a.topk(k, dim=1).values[:, -1:]), "negative"),
+        (ex.check_top_k, lambda a, k: a.relu() * (a >= a.topk(k, dim=1).values[:, -1:]), "with ties, >= lets in more"),
         (ex.check_top_k, lambda a, k: ex.solution_top_k(a.T, k).T, "Feature Choice"),
         (ex.check_top_k, lambda a, k: ex.solution_top_k(a, k + 1), "tokens should have"),
         (ex.check_top_k, lambda a, k: (ex.solution_top_k(a, k) > 0).float(), "wrong values"),
@@ -61,6 +75,7 @@ def many_seeds(ours, theirs):
         (ex.check_zipf_shares, lambda F, M, s, q: ex.solution_zipf_shares(F, M, 2 * s, q), "60/11"),
         (ex.check_threshold, mean_of_weakest, "mean of the weakest"),
         (ex.check_threshold, lambda batches, k: 0.0, "lets in"),
+        (ex.check_threshold, lambda batches, k: weakest_match(batches, k), "does not lie above itself"),
         (ex.check_difference, lambda a, b: 0.0, "It stopped with TypeError"),
         (ex.check_difference, lambda a, b: ex.solution_difference(b, a), "wrong sign"),
         (ex.check_difference, unpaired, "independent"),
@@ -68,9 +83,14 @@ def many_seeds(ours, theirs):
     ],
 )
 def test_mistakes_are_named(check, wrong, says):
-    verdict = check(wrong)
-    assert not verdict.passed
-    assert says in verdict.message and "Hint" in verdict.message
+    first, second = check(wrong), check(wrong)
+    assert not first.passed and says in first.message and "Hint" not in first.message
+    assert says in second.message and "Hint" in second.message
+
+
+@pytest.mark.parametrize("threshold", [first_left_out, quantile])
+def test_other_thresholds_between_the_two_are_right(threshold):
+    assert ex.check_threshold(threshold), ex.check_threshold(threshold).message
 
 
 def test_half_the_digits_are_enough():

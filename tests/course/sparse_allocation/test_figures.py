@@ -1,92 +1,121 @@
-"""Figures of notebook 05: right data in the right place, labelled axes, controls that show what they say."""
-
-import math
+"""Figures of notebook 05 draw what they are given, where it belongs; controls show what they say."""
 
 import pytest
 import torch
+from drawing import drawn, plain, written
 
 from sae_tutorial.allocation import mutual_choice, token_choice
 from sae_tutorial.course.sparse_allocation import figures as plots
-from sae_tutorial.evaluation.intervals import Interval
-from sae_tutorial.figures import grid as grid_plots
+from sae_tutorial.figures.looks import look
+from sae_tutorial.figures.text import width_of
 
 Z = torch.rand(4, 5, generator=torch.Generator().manual_seed(0))
-WORDS = ["a", " b", "\n", "d"]
+WORDS = ["a", " b", "\n", "<b>"]
+SHOWN = ["a", "·b", "↵", "&lt;b&gt;"]
 BY_BUDGET = {
     "Token Choice": [token_choice(Z, k).to_dense() for k in (1, 2)],
     "Mutual Choice": [mutual_choice(Z, 4 * k).to_dense() for k in (1, 2)],
 }
-BAND = (torch.tensor([3.0, 2.0]), torch.tensor([2.0, 1.5]), torch.tensor([4.0, 2.5]))
-TWO = [Interval.of([0.1, 0.2]), Interval.of([0.3])]
-
-
-def explorer():
-    return plots.budget_explorer(Z, BY_BUDGET, [1, 2], WORDS, 2, "title")
-
-
-FIGURES = {
-    "tables": lambda: plots.tables(Z, {"Token Choice": BY_BUDGET["Token Choice"][1]}, WORDS, "title"),
-    "prices": lambda: plots.prices({"of each token": Z[:, 0], "of each feature": Z[0]}, 0.5, "title"),
-    "by_kind": lambda: plots.by_kind({"Mutual Choice": BAND}, ["name", "word"], "title", "features", level=2),
-    "by_decile": lambda: plots.by_decile({"length": Z[0], "surprise": Z[1]}, "title", "features", 2),
-    "trade": lambda: plots.trade({"Mutual Choice": Z[0]}, {"Mutual Choice": Z[1]}, list("vwxyz"), "title", "x", "y"),
-    "company": lambda: plots.company([1, 2, 2, 3], 2, "title"),
-    "rank_density": lambda: plots.rank_density({"Token Choice": Z[0], "Mutual Choice": Z[1]}, 1e-3, "title"),
-    "differences": lambda: grid_plots.differences([("Mutual Choice", "k = 32", one) for one in TWO], "title", "x"),
-}
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_titles_and_axis_labels(name):
-    fig = FIGURES[name]()
-    assert fig.layout.title.text == "title"
-    assert fig.layout.xaxis.title.text
-    assert name in ("tables", "differences") or fig.layout.yaxis.title.text, "those two name their rows"
+TITLES = ["one for each", "two for each"]
 
 
 def test_tables_fill_the_matches_and_count_them():
     codes = BY_BUDGET["Token Choice"][1]
-    fig = FIGURES["tables"]()
+    fig = plots.tables(Z, {"Token Choice": codes}, WORDS, "title")
     grey, filled, rows, columns = fig.data
-    assert sum(cell is not None for row in filled.z for cell in row) == 8
-    assert list(rows.text) == ["2"] * 4
+    assert [[cell is not None for cell in row] for row in filled.z] == (codes > 0).tolist()
+    assert [list(row) for row in grey.z] == [pytest.approx(row, rel=1e-2) for row in Z.tolist()]
+    assert list(rows.text) == ["2"] * 4 and list(rows.y) == [0, 1, 2, 3]
     assert list(columns.text) == [str(n) for n in (codes > 0).sum(0).tolist()]
-    assert list(fig.layout.yaxis.ticktext) == ["a", "·b", "↵", "d"]
+    assert list(fig.layout.yaxis.ticktext) == SHOWN and grey.customdata[3][0] == "&lt;b&gt;"
+    assert fig.layout.yaxis.range[0] > fig.layout.yaxis.range[1], "the first token on top"
 
 
 def test_buttons_show_one_rule_and_the_slider_refills_all():
-    fig = explorer()
+    fig = plots.budget_explorer(Z, BY_BUDGET, [1, 2], WORDS, 2, TITLES)
     assert [bool(trace.visible) for trace in fig.data[1:]] == [False] * 3 + [True] * 3, "the last rule is shown first"
     token, mutual = fig.layout.updatemenus[0].buttons
     assert token.args[0]["visible"] == [True] + [True] * 3 + [False] * 3
     assert mutual.args[0]["visible"] == [True] + [False] * 3 + [True] * 3
     slider = fig.layout.sliders[0]
     assert slider.active == 1 and [step.label for step in slider.steps] == ["1", "2"]
-    new, where = slider.steps[0].args
+    new, _, where = slider.steps[0].args
     assert list(where) == list(range(1, 7)) and all(len(new[axis]) == 6 for axis in "xyz")
     assert list(new["x"][1]) == [1, 1, 1, 1], "bars of Token Choice at a budget of one"
     assert sum(new["y"][5]) == 4, "tokens per feature of Mutual Choice"
-    start, _ = slider.steps[1].args
+    start = slider.steps[1].args[0]
     assert [list(row) for row in start["z"][3]] == [list(row) for row in fig.data[4].z], (
         "what is shown is the active step"
     )
 
 
-def test_bars_have_their_interval():
-    bar = FIGURES["by_kind"]().data[0]
-    assert list(bar.error_y.array) == [1.0, 0.5] and list(bar.error_y.arrayminus) == [1.0, 0.5]
+def test_the_title_follows_the_budget_and_no_button_makes_it_false():
+    fig = plots.budget_explorer(Z, BY_BUDGET, [1, 2], WORDS, 2, TITLES)
+    assert fig.layout.title.text == "two for each"
+    assert [step.args[1]["title.text"] for step in fig.layout.sliders[0].steps] == TITLES
+    assert all(step.method == "update" for step in fig.layout.sliders[0].steps)
+    assert all(button.method == "restyle" for button in fig.layout.updatemenus[0].buttons)
 
 
-def test_dead_features_lie_at_the_floor():
-    fig = plots.rank_density({"Token Choice": torch.tensor([0.5, 0.1, 0.0, 0.0])}, 0.01, "title")
-    assert list(fig.data[0].y) == [0.5, 0.1, 0.01, 0.01]
-    assert "50.0% dead" in fig.data[0].name
+def test_prices_are_counted_each_in_its_panel():
+    prices = {"of each token": torch.tensor([0.25, 0.25, 0.75]), "of each feature": torch.tensor([0.5])}
+    fig = plots.prices(prices, 0.5, "title", bins=3)
+    token, feature = drawn(fig).values()
+    assert token[1] == [0, 2, 1] and sum(feature[1]) == 1
+    assert [trace.marker.color for trace in fig.data] == [look(n).colour for n in ("Token Choice", "Feature Choice")]
+    assert [shape.x0 for shape in fig.layout.shapes] == [0.5, 0.5]
+    assert (fig.layout.yaxis.title.text, fig.layout.yaxis2.title.text) == ("tokens", "features")
 
 
-def test_pareto_has_a_line_per_method_and_panel_and_no_whisker_for_one_seed():
-    summary = {"Token Choice": {"l0": [Interval.of([16, 16]), Interval.of([32])], "fvu": TWO, "recovered": TWO}}
-    fig = grid_plots.pareto(summary, "title", {"fvu": "FVU", "recovered": "CE"})
-    assert len(fig.data) == 2 and [bool(t.showlegend) for t in fig.data] == [True, False]
-    assert fig.data[0].error_y.array[1] == 0 and fig.data[0].error_y.array[0] > 0
-    assert list(fig.data[0].customdata) == [2, 1]
-    assert not any(math.isnan(v) for v in fig.data[0].y)
+def test_bars_of_kinds_have_their_interval():
+    band = (torch.tensor([3.0, 2.0]), torch.tensor([2.0, 1.5]), torch.tensor([4.5, 2.5]))
+    fig = plots.by_kind({"Mutual Choice": band}, ["name", "word"], "title", "features", level=2.5)
+    assert drawn(fig) == {"Mutual Choice": (["name", "word"], [3, 2])}
+    bar = fig.data[0]
+    assert plain(bar.error_y.array) == [1.5, 0.5] and plain(bar.error_y.arrayminus) == [1.0, 0.5]
+    assert fig.layout.shapes[0].y0 == 2.5
+
+
+def test_deciles_run_from_the_lowest_to_the_highest():
+    fig = plots.by_decile({"length": torch.tensor([1.0, 2.0, 4.0])}, "title", "features", 2)
+    assert drawn(fig) == {"length": ([1, 2, 3], [1, 2, 4])} and fig.layout.shapes[0].y0 == 2
+
+
+def test_trade_has_what_is_given_across_and_what_is_gained_up():
+    given = {"Mutual Choice": torch.tensor([-10.0, 0.0, 20.0]), "Feature Choice": torch.tensor([-5.0, 1.0, 9.0])}
+    gained = {name: values / -100 for name, values in given.items()}
+    fig = plots.trade(given, gained, ["name", "word", "mark"], "title", "x", "y")
+    assert drawn(fig) == {
+        "Mutual Choice": ([-10, 0, 20], [0.1, 0, -0.2]),
+        "Feature Choice": ([-5, 1, 9], [0.05, -0.01, -0.09]),
+    }
+    assert plain(fig.data[0].text) == ["name", "word", "mark"] and fig.data[1].text is None
+    assert plain(fig.data[1].customdata) == ["name", "word", "mark"]
+    assert fig.data[0].marker.symbol == look("Mutual Choice").marker
+
+
+def test_names_in_a_trade_do_not_collide():
+    """Kinds that lie side by side have their names above and below, or not at all."""
+    names = ["sentence start", "punctuation", "common word", "rare word", "name"]
+    x = torch.tensor([0.0, 1.0, 2.0, 3.0, 40.0])
+    fig = plots.trade({"Mutual Choice": x}, {"Mutual Choice": x * 0}, names, "title", "x", "y")
+    (dots,) = fig.data
+    boxes = []
+    for at, text, side in zip(dots.x, dots.text, dots.textposition):
+        middle = (
+            430 / 40 * at
+            + (width_of(text, 11) / 2 + 7) * ("right" in side)
+            - (width_of(text, 11) / 2 + 7) * ("left" in side)
+        )
+        row = {"top": 1, "bottom": -1}.get(side.split()[0], 0)
+        boxes.append((middle - width_of(text, 11) / 2, middle + width_of(text, 11) / 2, row, text))
+    written_ = [box for box in boxes if box[3]]
+    assert len(written_) >= 3
+    for i, one in enumerate(written_):
+        assert not any(one[2] == other[2] and one[0] < other[1] and other[0] < one[1] for other in written_[:i])
+
+
+def test_company_counts_batches():
+    fig = plots.company([1, 2, 2, 4], 3, "title")
+    assert drawn(fig) == {"Mutual Choice": ([1, 2, 4], [1, 2, 1])}
+    assert fig.layout.shapes[0].x0 == 3 and written(fig) == ["by the threshold, in any batch"]

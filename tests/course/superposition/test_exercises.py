@@ -38,6 +38,7 @@ def test_solution_passes_and_stub_is_not_an_error(check):
         (ex.check_superposed, lambda W: ((kept(W).T @ kept(W)).triu(1).abs() > 0.1).any(), "at 60°"),
         (ex.check_dimensionality, lambda W: ex.solution_dimensionality(W).sum(), "shape ()"),
         (ex.check_dimensionality, lambda W: 1 / ((W / W.norm(dim=0)).T @ W).square().sum(1), "numerator"),
+        (ex.check_dimensionality, lambda W: W.norm(dim=0) ** 2 / (W.T @ W).square().sum(1), "*unit* vector"),
         (ex.check_dimensionality, lambda W: W.norm(dim=0) ** 2, "the digon"),
         (ex.check_three_quarters, torch.eye(3), "(3, 3)"),
         (ex.check_three_quarters, 2 * ex.solution_three_quarters(), "make each 1"),
@@ -55,9 +56,9 @@ def test_solution_passes_and_stub_is_not_an_error(check):
     ],
 )
 def test_mistakes_are_named(check, wrong, says):
-    verdict = check(wrong)
-    assert not verdict.passed
-    assert says in verdict.message and "Hint" in verdict.message
+    first, second = check(wrong), check(wrong)
+    assert not first.passed and says in first.message and "Hint" not in first.message
+    assert says in second.message and "Hint" in second.message
 
 
 def test_an_exception_of_the_learner_is_shown():

@@ -1,7 +1,8 @@
-"""Figures of the toy models: right data in the right place, labelled axes, nothing lost on the way."""
+"""Figures of the toy models draw what they are given, where it belongs."""
 
 import pytest
 import torch
+from drawing import cells, drawn, plain, says_nothing_is_there, written
 
 from sae_tutorial.course.superposition import figures as plots
 from sae_tutorial.course.superposition.toy_models import shape
@@ -12,8 +13,9 @@ GRAM = PENTAGONS.mT @ PENTAGONS
 
 def test_directions_draw_every_feature_of_every_model():
     fig = plots.directions(PENTAGONS, ["a", "b"], "title", columns=2)
-    assert len(fig.data) == 10
-    assert fig.data[1].x[1] == pytest.approx(float(PENTAGONS[0, 0, 1]))
+    assert len(fig.data) == 10 and written(fig) == ["a", "b"]
+    assert drawn(fig)["0"] == ([0, float(PENTAGONS[0, 0, 0])], [0, float(PENTAGONS[0, 1, 0])])
+    assert drawn(fig)["3 2"] == ([0, float(PENTAGONS[1, 0, 3])], [0, float(PENTAGONS[1, 1, 3])])
     assert sum(bool(trace.showlegend) for trace in fig.data) == 5, "each feature once in the legend"
 
 
@@ -25,33 +27,71 @@ def test_each_step_of_the_slider_shows_one_model():
     assert all(sum(flags) == 6 and len(flags) == len(fig.data) for flags in shown)
     assert not any(a and b for a, b in zip(*shown, strict=True))
     assert [bool(trace.visible) for trace in fig.data] == shown[slider.active], "the default is a step of the slider"
+    assert cells(fig, 1) == [[round(v, 4) for v in row] for row in GRAM[1].tolist()]
+    assert drawn(fig)["2"] == ([0, float(PENTAGONS[0, 0, 2])], [0, float(PENTAGONS[0, 1, 2])])
+
+
+def test_gram_and_norms_has_a_map_and_bars_per_model():
+    norms, interference = torch.rand(2, 5), torch.rand(2, 5)
+    fig = plots.gram_and_norms(GRAM, norms, interference, ["a", "b"], "title")
+    assert [trace.type for trace in fig.data] == ["heatmap", "bar"] * 2
+    assert cells(fig, 1) == [[round(v, 4) for v in row] for row in GRAM[1].tolist()]
+    assert drawn(fig)["4"] == (pytest.approx(norms[1].tolist()), [0, 1, 2, 3, 4])
+    assert plain(fig.data[3].marker.color) == pytest.approx(interference[1].tolist())
+    assert [trace.xaxis for trace in fig.data] == ["x", "x3", "x2", "x4"], "maps above, bars below"
+
+
+def test_dimensions_per_feature_has_sparsity_across():
+    fig = plots.dimensions_per_feature(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.5]), "title")
+    assert drawn(fig) == {"D*": ([1, 2], [1, 0.5])} and [shape.y0 for shape in fig.layout.shapes] == [1, 0.5]
 
 
 def test_dimensionality_cloud_keeps_what_is_represented():
     D = torch.tensor([[0.5, 0.5, 0.1], [0.4, 0.3, 0.2]])
     kept = torch.tensor([[True, True, False], [True, True, True]])
     fig = plots.dimensionality_cloud(torch.tensor([1.0, 10.0]), D, kept, {"1/2": 0.5}, "title")
-    assert list(fig.data[0].y) == pytest.approx([0.5, 0.5, 0.2, 0.3, 0.4])
-    assert "1/2" in [note.text for note in fig.layout.annotations]
+    x, y = drawn(fig)["1"]
+    assert y == [0.5, 0.5, 0.4, 0.3, 0.2]
+    assert x[:2] == pytest.approx([1, 1], rel=0.05) and x[2:] == pytest.approx([10] * 3, rel=0.05)
+    assert "1/2" in written(fig) and fig.layout.shapes[0].y0 == 0.5
 
 
-@pytest.mark.parametrize(
-    "fig",
-    [
-        plots.dimensions_per_feature(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.5]), "title"),
-        plots.dimensionality_histogram(torch.tensor([0.5, 0.4]), {"1/2": 0.5}, "title"),
-        plots.phase_diagram(torch.rand(2, 2), torch.tensor([0.1, 1]), torch.tensor([0.1, 1]), torch.ones(2), "title"),
-        plots.matrices([torch.eye(2)] * 2, ["a", "b"], "title", x="feature", y="neuron", legend="weight", numbers=True),
-        plots.matrices([torch.eye(2)], [""], "title", x="feature", y="p", legend="share", share=True),
-        plots.directions_slider(PENTAGONS, GRAM, ["dense", "sparse"], "title"),
-    ],
-    ids=lambda fig: fig.data[0].type,
-)
-def test_titles_and_axis_labels(fig):
-    assert fig.layout.title.text == "title"
-    assert fig.layout.xaxis.title.text and fig.layout.yaxis.title.text
+def test_dots_of_one_model_show_no_trend_of_their_own():
+    """They are spread by lot: sorted values in a row would look like a slope."""
+    D = torch.linspace(0, 1, 400)[None]
+    x, y = drawn(plots.dimensionality_cloud(torch.ones(1), D, D > -1, {}, "title"))["1"]
+    assert abs(torch.corrcoef(torch.tensor([x, y]))[0, 1]) < 0.2
 
 
-def test_gram_and_norms_has_a_map_and_bars_per_model():
-    fig = plots.gram_and_norms(GRAM, torch.ones(2, 5), torch.rand(2, 5), ["a", "b"], "title")
-    assert [trace.type for trace in fig.data] == ["heatmap", "bar"] * 2
+def test_the_histogram_counts_in_hundredths():
+    fig = plots.dimensionality_histogram(torch.tensor([0.502, 0.508, 0.413]), {"1/2": 0.5}, "title")
+    ((x, y),) = drawn(fig).values()
+    assert {round(at, 3): count for at, count in zip(x, y) if count} == {0.415: 1, 0.505: 2}
+    assert fig.layout.shapes[0].x0 == 0.5
+
+
+def test_the_phase_diagram_has_importance_across_and_probability_up():
+    share = torch.tensor([[0.0, 0.5], [1.0, 0.25]])
+    boundary = torch.tensor([0.5, 0.75])
+    fig = plots.phase_diagram(share, torch.tensor([0.1, 1]), torch.tensor([0.25, 4]), boundary, "title")
+    assert cells(fig) == [[0, 0.5], [1, 0.25]]
+    assert drawn(fig) == {
+        "1": ([0.25, 4], pytest.approx([0.1, 1])),
+        "closed form": ([0.25, 4], [0.5, 0.75]),
+    }
+    assert fig.layout.yaxis.autorange == "reversed"
+    assert len(plots.phase_diagram(share, torch.ones(2), torch.ones(2), None, "t").data) == 1
+
+
+def test_matrices_share_a_scale():
+    panels = [torch.eye(2), torch.tensor([[0.0, -2.0], [0.0, 0.0]])]
+    fig = plots.matrices(panels, ["a", "b"], "t", x="feature", y="neuron", legend="weight", numbers=True)
+    assert cells(fig, 1) == [[0, -2], [0, 0]] and fig.data[1].text[0][1] == "-2.00" and fig.data[1].text[0][0] == "0.00"
+    assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (-2, 2)
+    fig = plots.matrices([torch.eye(2)], [""], "t", x="x", y="p", legend="share", y_ticks=["0.1", "1"], share=True)
+    assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (0, 1) and plain(fig.data[0].y) == ["0.1", "1"]
+
+
+def test_a_cloud_of_nothing_says_why():
+    fig = plots.dimensionality_cloud(torch.ones(1), torch.ones(1, 3), torch.zeros(1, 3, dtype=torch.bool), {}, "t")
+    assert says_nothing_is_there(fig) and "represented" in written(fig)[0]

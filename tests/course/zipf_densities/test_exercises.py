@@ -18,6 +18,11 @@ def unnormalised(n_features, n_matches, n_tokens, exponent, offset):
     return int((n_matches * (np.arange(1, n_features + 1) + offset) ** -exponent > n_tokens).sum())
 
 
+def at_least_the_batch(n_features, n_matches, n_tokens, exponent, offset):
+    weights = (np.arange(1, n_features + 1) + offset) ** -exponent
+    return int((n_matches * weights / weights.sum() >= n_tokens).sum())
+
+
 def everyone_alike(n, new, rng):
     """Copies an earlier feature instead of the feature of an earlier match."""
     owners, born = [0], 1
@@ -54,6 +59,7 @@ def test_solution_passes_and_stub_is_not_an_error(check):
         (ex.check_tokens_needed, lambda x, e: 1 / x, "it takes 10,000 tokens"),
         (ex.check_clipped_head, unnormalised, "must sum to 1"),
         (ex.check_clipped_head, lambda *_: 0, "there are 4"),
+        (ex.check_clipped_head, at_least_the_batch, "not >="),
         (ex.check_simon, everyone_alike, "not an earlier *feature*"),
         (ex.check_simon, lambda n, new, rng: np.array([n]), "about 2,000 features"),
         (ex.check_simon, lambda n, new, rng: np.ones(3), "sum to 3"),

@@ -1,0 +1,99 @@
+"""A lesson's figure of nothing says that there is nothing: no data, values that are all NaN, affinities of 0."""
+
+import math
+
+import pytest
+import torch
+from drawing import figure_functions, says_nothing_is_there
+
+from sae_tutorial.course.directions import figures as directions
+from sae_tutorial.course.ioi_features import figures as ioi_features
+from sae_tutorial.course.sparse_allocation import figures as sparse_allocation
+from sae_tutorial.course.sparse_autoencoders import figures as sparse_autoencoders
+from sae_tutorial.course.start_here import figures as start_here
+from sae_tutorial.course.superposition import figures as superposition
+from sae_tutorial.course.transformers import figures as transformers
+
+NAN, NANS, EMPTY = math.nan, torch.full((2, 2), math.nan), torch.zeros(0)
+NO_PANELS = torch.zeros(0, 2, 5)
+NOTHING = {
+    start_here: {"words_per_neuron": [(EMPTY, 5.0, 6.0, "t"), (NANS[0], 5.0, 6.0, "t")]},
+    transformers: {
+        "next_tokens": [([], EMPTY, "t"), (["a", "b"], NANS[0], "t")],
+        "parameter_shares": [({}, "t"), ({"m": {}}, "t")],
+        "contributions": [([], EMPTY, "t", "x"), (["a", "b"], NANS[0], "t", "x")],
+        "lens_curves": [([], EMPTY, EMPTY, "t"), (["a", "b"], NANS[0], NANS[0], "t")],
+        "lens_table": [([], [], [], torch.zeros(0, 0), "t"), (["e", "f"], ["a", "b"], [["a", "b"]] * 2, NANS, "t")],
+        "temperatures": [({}, [], "t"), ({1.0: EMPTY}, [], "t")],
+    },
+    superposition: {
+        "directions": [(NO_PANELS, [], "t")],
+        "directions_slider": [(NO_PANELS, torch.zeros(0, 5, 5), [], "t")],
+        "gram_and_norms": [(torch.zeros(0, 5, 5), torch.zeros(0, 5), torch.zeros(0, 5), [], "t")],
+        "dimensions_per_feature": [(EMPTY, EMPTY, "t"), (torch.ones(2), NANS[0], "t")],
+        "dimensionality_cloud": [
+            (torch.ones(2), NANS, NANS > 0, {}, "t"),
+            (torch.ones(2), NANS.abs(), NANS > 0, {}, "t"),
+        ],
+        "dimensionality_histogram": [(EMPTY, {"1/2": 0.5}, "t"), (NANS[0], {}, "t")],
+        "phase_diagram": [(NANS, torch.ones(2), torch.ones(2), None, "t")],
+        "matrices": [([], [], "t"), ([NANS], ["a"], "t")],
+    },
+    directions: {
+        "word_histograms": [({}, 5.0, "t"), ({"a": EMPTY}, 5.0, "t")],
+        "hit_rates": [({}, "t"), ({"a": {}}, "t"), ({"a": {"b": NAN}}, "t")],
+        "number_line": [([], {}, "t"), ([], {"a": (EMPTY, EMPTY)}, "t")],
+        "kurtosis_boxes": [({}, "t"), ({"dead": NANS[0]}, "t")],
+        "explained_curves": [({}, 0.5, "level", "t"), ({"a": torch.zeros(1)}, 0.5, "level", "t")],
+        "words_by_dictionary": [({}, 5.0, "t")],
+        "staircase": [(NANS, ["a", "b"], ["c", "d"], [0, 1], "t")],
+        "coloured_by": [(torch.zeros(0, 2), {}, [], "t")],
+        "lasso_path": [([], torch.zeros(0, 1), ["u"], ["u"], "t"), ([], torch.zeros(0, 0), [], [], "t")],
+    },
+    sparse_autoencoders: {
+        "learning_plane": [(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0, 5, 2), [], "t")],
+        "shares_above": [({}, "t", "x"), ({"dead": EMPTY}, "t", "x")],
+        "learned_against_true": [({}, {}, {}, "t"), ({"a": EMPTY}, {"a": EMPTY}, {"a": 0.1}, "t")],
+        "curves": [({}, "t"), ({"panel": {}}, "t"), ({"panel": {"a": []}}, "t")],
+        "pareto": [({}, "t"), ({"L1": []}, "t")],
+        "recovery_map": [(NANS, [1, 2], [0.1, 0.2], "t")],
+    },
+    sparse_allocation: {
+        "tables": [
+            (torch.zeros(2, 3), {"Token Choice": torch.zeros(2, 3)}, ["a", "b"], "t"),
+            (torch.ones(1, 1), {}, ["a"], "t"),
+        ],
+        "budget_explorer": [(torch.zeros(2, 3), {"Token Choice": [torch.zeros(2, 3)]}, [1], ["a", "b"], 1, ["t"])],
+        "prices": [({}, 0.5, "t"), ({"of each token": EMPTY, "of each feature": NANS[0]}, 0.5, "t")],
+        "by_kind": [({}, [], "t", "y"), ({"Mutual Choice": (NANS[0], NANS[0], NANS[0])}, ["a", "b"], "t", "y")],
+        "by_decile": [({}, "t", "y", 1.0), ({"a": NANS[0]}, "t", "y", 1.0)],
+        "trade": [
+            ({}, {}, [], "t", "x", "y"),
+            ({"Mutual Choice": NANS[0]}, {"Mutual Choice": NANS[0]}, ["a", "b"], "t", "x", "y"),
+        ],
+        "company": [([], 3, "t")],
+    },
+    ioi_features: {
+        "places": [(NANS, ["a", "b"], ["IO", "END"], "t")],
+        "bars": [({}, "t", "x"), ({"PCA": (NAN, NAN, NAN)}, "t", "x")],
+        "carried": [({}, {}, 4.0, "t"), ({"PCA": (EMPTY,) * 4}, {"PCA": (EMPTY,) * 4}, 4.0, "t")],
+        "orders": [({}, "t"), ({"a": ([], [])}, "t")],
+        "two_scores": [({}, ("one", "two"), "t", "y")],
+        "controlled": [({}, (), {}, {}, "t"), ({"a": {}}, (2,), {"a": 0.5}, {"a": 0.1}, "t")],
+        "f1_map": [(NANS, ["a", "b"], ["c", "d"], "t")],
+        "occlusion": [({}, (), "t", "x"), ({"a": [NAN]}, (1,), "t", "x")],
+        "splitting": [([], {}, {}, "t"), ([], {"a": []}, {"b": []}, "t")],
+    },
+}
+MORE = {"matrices": {"x": "x", "y": "y", "legend": "u"}}
+CASES = [(module, name, case) for module, named in NOTHING.items() for name, cases in named.items() for case in cases]
+
+
+@pytest.mark.parametrize("module", NOTHING, ids=lambda module: module.__name__.split(".")[-2])
+def test_every_figure_is_tried(module):
+    assert figure_functions(module) == set(NOTHING[module])
+
+
+@pytest.mark.parametrize(("module", "name", "case"), CASES, ids=lambda value: value if isinstance(value, str) else "")
+def test_nothing_there_is_said_in_words(module, name, case):
+    assert says_nothing_is_there(getattr(module, name)(*case, **MORE.get(name, {})))
