@@ -83,7 +83,7 @@ def load_language_model(
 
 def _local_folder(given: Any, tokenizer: Any) -> Path | None:
     """The folder that `given` means, complete, or None if it must be an id on the hub."""
-    if given == "stories":
+    if str(given) == "stories":
         for file in FILES:
             read_asset(STORIES / file)  # raises if it is damaged
         return STORIES
