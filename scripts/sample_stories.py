@@ -14,20 +14,23 @@ ends as it would have. Uses a GPU if there is one; on two CPU cores 2.1 million 
 from __future__ import annotations
 
 import argparse
+import lzma
 import math
 from pathlib import Path
 from typing import Any
 
+import checksums
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 from train_language_model import STORY
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from sae_tutorial.activations.language_model import STORIES
-from sae_tutorial.activations.text import STORIES_TEXT, pack_stories
+from sae_tutorial.activations.text import STORIES_TEXT
 
 
 class Writer:
@@ -112,6 +115,7 @@ def main() -> None:
 
     rows = np.concatenate([np.load(parts / f"{index:05d}.npy") for index in range(n_batches)])
     pack_stories(rows, args.out)
+    checksums.record(args.out)
     for path in parts.iterdir():
         path.unlink()
     parts.rmdir()
@@ -120,6 +124,14 @@ def main() -> None:
         f"{len(rows):,} rows begun as a story kept, {several:,} of them with a second story inside; 0 left out. "
         f"{rows.size:,} tokens, {size / 1e6:.2f} MB ({8 * size / rows.size:.2f} bits per token)"
     )
+
+
+def pack_stories(samples: Int[np.ndarray, "samples tokens"], path: str | Path) -> None:
+    """Write samples (token ids below 65,536, without the leading `<|endoftext|>`) as a 16-bit .npy inside .xz."""
+    if samples.ndim != 2 or samples.size == 0 or samples.min() < 0 or samples.max() > np.iinfo(np.uint16).max:
+        raise ValueError(f"samples must be (samples, tokens) ids from 0 to 65,535, not {samples.dtype}{samples.shape}.")
+    with lzma.open(path, "wb", preset=9) as file:
+        np.lib.format.write_array(file, samples.astype("<u2"), allow_pickle=False)
 
 
 def fingerprint(model: GPT2LMHeadModel) -> str:
