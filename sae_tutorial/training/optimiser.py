@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sae_tutorial.allocation.products import GradientMemory
+from sae_tutorial.allocation.products import reusing_gradients
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.training.settings import TrainSettings
 
@@ -29,7 +29,6 @@ class UnitAdam:
         self.parameters = [p for p in sae.parameters() if p.requires_grad]
         # Fused Adam copies what is not contiguous. W_encᵀ is: so it gets that view, on the same memory.
         self.views = [p if p.is_contiguous() else nn.Parameter(p.detach().T) for p in self.parameters]
-        self.memory = GradientMemory()
         self.adam = torch.optim.Adam(self.views, lr=1.0, betas=settings.betas, eps=settings.eps, fused=True)
 
     @torch.no_grad()
@@ -38,8 +37,7 @@ class UnitAdam:
 
         Raises FloatingPointError, and leaves the weights alone, if that norm is not a number.
         """
-        self.memory.collect(self.parameters)
-        with torch.enable_grad(), self.memory:  # the next gradients may have the memory of the last
+        with torch.enable_grad(), reusing_gradients(self.parameters):
             loss.backward()
         self._project()
         norm = torch.stack(torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])).norm()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from synthetic import make
 
+from sae_tutorial.allocation import products
 from sae_tutorial.autoencoder.rescaling import unit_decoder_
 from sae_tutorial.training.optimiser import UnitAdam
 from sae_tutorial.training.settings import TrainSettings
@@ -84,6 +85,6 @@ def test_gradients_take_the_memory_of_the_last_ones(rule, more, monkeypatch):
         optimiser.step(loss(sae), lr=0.01)
         for p, q in zip(sae.parameters(), other.parameters()):
             assert torch.equal(p.grad, q.grad)
-        assert not optimiser.memory._kept  # nothing is held between two steps
+        assert products._spare.get() is None  # nothing is held between two steps
     if not sae.config.tied:  # where two gradients are added up, the sum may be elsewhere
         assert places == [p.grad.data_ptr() for p in matrices]

@@ -3,7 +3,7 @@
     compact       one read of the table, which leaves one bit for each entry; then only the bits are read
     strongest     three histograms of the short list, for 11, 10 and 10 bits
 
-How floats become whole numbers is told in `floors`. Letters of shapes: B tokens, F features, N listed entries.
+`floors` explains how floats become whole numbers. Letters of shapes: B tokens, F features, N listed entries.
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ import triton.language as tl
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_tutorial.allocation.kernels.device import on_device_of
+from sae_tutorial.allocation.kernels import on_device_of
 from sae_tutorial.allocation.kernels.floors import FORMATS, _key, kth_of_lines
 
 BLOCK = 4096  # entries that one program of compact or of a histogram reads
 WORDS = 512  # of 32 bits, one for each entry, that one program of compact's second half reads
 OWNERS = 1  # that one program of strongest_in_each serves: some have thousands of entries, most have few
 COPIES = 16  # of a histogram, so that programs seldom wait for each other
-
-
-# Compact.
 
 
 def compact(
@@ -118,9 +115,6 @@ def _ones(x):
     x = (x & 0x0F0F0F0F) + ((x >> 4) & 0x0F0F0F0F)
     x = (x & 0x00FF00FF) + ((x >> 8) & 0x00FF00FF)
     return (x & 0x0000FFFF) + ((x >> 16) & 0x0000FFFF)
-
-
-# Choose.
 
 
 def strongest(values_N: Float[Tensor, " listed"], n: int) -> Bool[Tensor, " listed"]:
