@@ -109,7 +109,6 @@ def check_threshold(threshold: float | Tensor, affinities: Tensor) -> Tensor:
     limit = one_or_each("threshold", threshold, affinities.shape[1])
     check_tensor("threshold", limit, "real numbers", (*FLOATING, *WHOLE), "real")
     if limit.isnan().any():
-        raise ValueError(
-            "threshold is NaN" + (f" for feature {int(limit.isnan().nonzero()[0])}" if limit.dim() else "")
-        )
+        of = f" for feature {int(limit.isnan().nonzero()[0])}" if limit.dim() else ""
+        raise ValueError(f"threshold is NaN{of}")
     return limit.to(affinities)

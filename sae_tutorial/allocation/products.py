@@ -63,8 +63,7 @@ class MatchPattern:
         return self.tokens[self.feature_order]
 
 
-# Memory into which backward passes of this thread may write gradients, by where the weights lie; a view of them, such as
-# Wᵀ, lies there as well.
+# Memory into which backward passes of this thread may write gradients, by the address of the weights (also that of Wᵀ).
 _spare: ContextVar[dict[int, Tensor] | None] = ContextVar("_spare", default=None)
 
 
