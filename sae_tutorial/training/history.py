@@ -18,7 +18,7 @@ class History:
     """
 
     def __init__(self, steps: int, device: torch.device | str = "cpu"):
-        self.values = torch.full((len(METRICS), steps), math.nan, device=device)
+        self.values = torch.full((len(METRICS), steps), math.nan, dtype=torch.float32, device=device)
 
     def record(self, step: int, **metrics: Tensor | float) -> None:
         row = [torch.as_tensor(metrics[name], device=self.values.device).detach().float() for name in METRICS]

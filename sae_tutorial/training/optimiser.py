@@ -1,4 +1,4 @@
-"""Follow the gradient: clip it, take a step of Adam, and keep decoder rows on the unit sphere.
+"""Follow the gradient: clip it, take a step of Adam, and keep decoder rows on their spheres.
 
 Beside Adam itself these are passes over matrices as large as the SAE, and memory is what they cost: each is done
 once, block by block, while a block is in the cache.
@@ -19,10 +19,15 @@ from sae_tutorial.training.settings import TrainSettings
 
 # Elements of a block: a quarter of a megabyte of float32.
 BLOCK = 2**16
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class UnitAdam:
-    """Adam for one SAE, fused, with clipped gradients and unit decoder rows."""
+    """Adam for one SAE, fused, with clipped gradients and decoder rows of constant norm.
+
+    A row keeps the norm that it has at the start, 1 unless `start.unit_rows_` had to leave it at another. (A row of
+    zeros gets the mean norm when it first moves.)
+    """
 
     def __init__(self, sae: SparseAutoencoder, settings: TrainSettings):
         self.sae, self.clip = sae, settings.clip
@@ -30,6 +35,11 @@ class UnitAdam:
         # Fused Adam copies what is not contiguous. W_encᵀ is: so it gets that view, on the same memory.
         self.views = [p if p.is_contiguous() else nn.Parameter(p.detach().T) for p in self.parameters]
         self.adam = torch.optim.Adam(self.views, lr=1.0, betas=settings.betas, eps=settings.eps, fused=True)
+        for view in self.views:  # what Adam makes in its first step; a checkpoint is complete, and as large, before it
+            zero = torch.zeros((), dtype=torch.float32, device=view.device)
+            self.adam.state[view] = dict(zip(MOMENTS, (zero, torch.zeros_like(view), torch.zeros_like(view))))
+        norm_F1 = sae.W_dec.detach().norm(dim=1, keepdim=True)
+        self.norm_F1 = norm_F1.where(norm_F1 > 0, norm_F1[norm_F1 > 0].mean().nan_to_num(nan=1.0))
 
     @torch.no_grad()
     def step(self, loss: Float[Tensor, ""], lr: float) -> Float[Tensor, ""]:
@@ -60,16 +70,16 @@ class UnitAdam:
 
     def _project(self) -> None:
         """Take the part along its row out of the decoder's gradient: it would only change the row's norm."""
-        gradient = self.sae.W_dec.grad
-        assert gradient is not None  # every objective decodes
-        for W_RD, grad_RD in self._blocks(self.sae.W_dec.detach(), gradient):
-            along_R1 = (W_RD * grad_RD).sum(1, keepdim=True)
+        if self.sae.W_dec.grad is None:  # the decoder is frozen
+            return
+        for W_RD, grad_RD, norm_R1 in self._blocks(self.sae.W_dec.detach(), self.sae.W_dec.grad, self.norm_F1):
+            along_R1 = (W_RD * grad_RD).sum(1, keepdim=True) / norm_R1.square()
             grad_RD.addcmul_(W_RD, along_R1, value=-1)
 
     def _renormalise(self) -> None:
-        for (W_RD,) in self._blocks(self.sae.W_dec.detach()):
-            norm_R1 = W_RD.norm(dim=1, keepdim=True)
-            W_RD /= norm_R1.where(norm_R1 > 0, 1)  # a row of zeros stays one
+        for W_RD, norm_R1 in self._blocks(self.sae.W_dec.detach(), self.norm_F1):
+            now_R1 = W_RD.norm(dim=1, keepdim=True)
+            W_RD *= norm_R1 / now_R1.where(now_R1 > 0, 1)  # a row of zeros stays one
         if self.sae.config.how.learned:
             self.sae.threshold.clamp_(min=0)
 
@@ -80,17 +90,21 @@ class UnitAdam:
 
     @torch.no_grad()
     def forget(self, latents: Bool[Tensor, " features"]) -> None:
-        """Adam's running moments of these latents start from zero: their weights are not those of before."""
+        """These latents have new weights: Adam's running moments of them start from zero, and their norms are kept."""
+        self.norm_F1[latents] = self.sae.W_dec[latents].norm(dim=1, keepdim=True)
         by_latent = ("W_dec", "W_enc", "b_enc")
         mine = {id(p) for name, p in self.sae.named_parameters() if name in by_latent}
         for p, view in zip(self.parameters, self.views):
             if id(p) in mine:
                 for moment in ("exp_avg", "exp_avg_sq"):
-                    if moment in self.adam.state[view]:
-                        self.adam.state[view][moment][latents] = 0
+                    self.adam.state[view][moment][latents] = 0
 
-    def state(self) -> dict:
-        return self.adam.state_dict()
+    def state(self) -> dict[str, list[Tensor]]:
+        """Adam's steps and moments of each parameter, and the norms of the rows."""
+        adam = {name: [self.adam.state[view][name] for view in self.views] for name in MOMENTS}
+        return adam | {"norms": [self.norm_F1]}
 
-    def restore(self, state: dict) -> None:
-        self.adam.load_state_dict(state)
+    def restore(self, state: dict[str, list[Tensor]]) -> None:
+        for name, there in self.state().items():
+            for mine, tensor in zip(there, state[name]):
+                mine.copy_(tensor)

@@ -125,6 +125,7 @@ class PenaltyLosses:
 
     def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float):
         self.sae, self.settings, self.variance = sae, settings, variance
+        self.weight = settings.penalty_weight(sae.config)
         self.norm = math.sqrt(variance * sae.config.width_out)  # penalties are counted as if it were 1
         self.p, self.p_weight = 1.0, 1.0  # p-annealing's exponent, and what keeps its penalty continuous
 
@@ -138,16 +139,16 @@ class PenaltyLosses:
         if sae.config.how.learned:
             theta = sae.threshold[features]
             values = jumprelu(z, theta, width)
-            penalty, weight = jumprelu_l0(z, theta, n_tokens, width), settings.l0
+            penalty = jumprelu_l0(z, theta, n_tokens, width)
         elif sae.config.how.gated:
             values = sae.magnitudes(z, features) * (z > 0)
-            penalty, weight = l1(z, n_tokens, self.norm), settings.l1
+            penalty = l1(z, n_tokens, self.norm)
             frozen_BO = decoded(z, sae.W_dec.detach()) + base_BO.detach()
             extra = gated_auxiliary(frozen_BO, target, self.variance)
         else:
-            values, penalty, weight = z, self._annealed(z, n_tokens, step), settings.l1
+            values, penalty = z, self._annealed(z, n_tokens, step)
         fvu = reconstruction(decoded(values, sae.W_dec) + base_BO, target, self.variance)
-        loss = fvu + settings.penalty_at(step) * weight * penalty + extra
+        loss = fvu + settings.penalty_at(step) * self.weight * penalty + extra
         return Losses(loss, fvu, self._density(values, features, n_tokens), penalty=penalty)
 
     def _positive_affinities(self, u: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor | slice, Callable]:

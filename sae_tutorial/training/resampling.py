@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.matching import match
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.training.optimiser import UnitAdam
@@ -31,8 +32,8 @@ def resample_(
     dead       (F,) which latents start again
     optimiser  forgets these latents: its moments belong to another feature
 
-    The decoder row becomes the token's direction as the encoder sees it, (u − b_dec) / |u − b_dec|, the encoder vector
-    the same at 0.2 of the mean norm of the living, and b_enc 0.
+    The decoder row becomes the token's direction as the encoder sees it, u − b_dec, at the mean norm of the living, 1
+    unless they have others; the encoder vector the same at 0.2 of the mean norm of theirs, and b_enc 0.
     Source: Bricken et al. 2023, Towards Monosemanticity. Ours: the draw is without replacement as long as there are
     enough tokens; tied weights cannot be scaled, so their b_enc leaves a latent 0.2 of its strength on its own token
     (else many new rows of full strength would speak at once); and Adam's count of steps goes on, for all latents share
@@ -42,9 +43,7 @@ def resample_(
     every latent is dead.
     """
     config = sae.config
-    if config.how.gated or config.how.learned or config.is_transcoder:
-        kind = "a transcoder" if config.is_transcoder else f"rule={config.rule!r}"
-        raise ValueError(f"resampling knows no start for {kind}; use relu or a rule with a budget, without d_out")
+    check_resampling(config)
     if dead.all():
         raise ValueError("all latents are dead, so the penalty is too strong or the learning rate too high; lower one")
     n_dead = int(dead.sum())
@@ -53,9 +52,9 @@ def resample_(
     tokens = draw_by_squared_loss(squared_errors(sae, u), n_dead, seed)
     seen_ND = u[tokens] if sae.centre is None else u[tokens] - sae.centre
     direction_ND = torch.nn.functional.normalize(seen_ND, dim=1)
-    strength_N = (seen_ND * direction_ND).sum(1)
-    sae.W_dec[dead] = direction_ND
+    sae.W_dec[dead] = direction_ND * sae.W_dec[~dead].norm(dim=1).mean()
     if config.tied:
+        strength_N = (seen_ND * sae.W_dec[dead]).sum(1)
         sae.b_enc[dead] = (QUIET - 1) * strength_N
     else:
         sae.W_enc[:, dead] = QUIET * sae.W_enc[:, ~dead].norm(dim=0).mean() * direction_ND.T
@@ -63,6 +62,13 @@ def resample_(
     if optimiser is not None:
         optimiser.forget(dead)
     return n_dead
+
+
+def check_resampling(config: SAEConfig) -> None:
+    """ValueError for an SAE whose latents have weights beyond those that `resample_` sets."""
+    if config.how.gated or config.how.learned or config.is_transcoder:
+        kind = "a transcoder" if config.is_transcoder else f"rule={config.rule!r}"
+        raise ValueError(f"resampling has no start for {kind}; use relu or a rule with a budget, without d_out")
 
 
 def squared_errors(sae: SparseAutoencoder, u: Float[Tensor, "tokens d_in"]) -> Float[Tensor, " tokens"]:

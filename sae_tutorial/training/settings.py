@@ -1,4 +1,4 @@
-"""TrainSettings: how an SAE is trained. What it is, SAEConfig says."""
+"""TrainSettings: how an SAE is trained. What it is, SAEConfig describes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from sae_tutorial.autoencoder.config import Rule, SAEConfig
 from sae_tutorial.autoencoder.fields import as_number, check_fields, choice, described, number, several, whole
 
 ENCODER_DTYPES = ("auto", "float32", "bfloat16")
+# Coefficients of the penalty that gave about 32 matches per token: see the help of l1.
+PENALTIES = {"relu": 0.17, "gated": 0.1, "jumprelu": 0.0015}
 
 
 # Which rules a setting is for; the others refuse it.
@@ -41,15 +43,15 @@ class TrainSettings:
     betas: tuple[float, float] = several((0.9, 0.999), "Adam's", as_number)
     eps: float = number(6.25e-10, "Adam's; this one is that of Gao et al. 2024", above=0)
     clip: float = number(1.0, "largest norm of the gradient of all parameters together", above=0, finite=False)
-    l1: float = number(
-        0.0,
-        "relu, gated: coefficient of the penalty Σ|z| per token, counted as if E|x|² = 1",
+    l1: float | None = number(
+        None,
+        "relu, gated: coefficient of the penalty Σ|z| per token, counted as if E|x|² = 1. None: TODO",
         least=0,
         rules=_pays("l1"),
     )
-    l0: float = number(
-        0.0,
-        "jumprelu: coefficient of the number of matches per token (Rajamanoharan et al. 2024b)",
+    l0: float | None = number(
+        None,
+        "jumprelu: coefficient of the number of matches per token (Rajamanoharan et al. 2024b). None: TODO",
         least=0,
         rules=_pays("l0"),
     )
@@ -143,6 +145,13 @@ class TrainSettings:
                     f"{field.name}={value!r} is no setting of rule={config.rule!r}, which would ignore it; leave it "
                     f"away. It means: {field.metadata['help']}"
                 )
+
+    def penalty_weight(self, config: SAEConfig) -> float:
+        """The coefficient of this SAE's penalty; 0 if it has none."""
+        if config.how.penalty is None:
+            return 0.0
+        given = getattr(self, config.how.penalty)
+        return PENALTIES[config.rule] if given is None else given
 
     def lr_at(self, step: int, d_sae: int) -> float:
         """The learning rate of this step, the first being 0: up, level, down to almost nothing."""

@@ -10,6 +10,7 @@ part "phases"). That phases can follow each other is an idea of the field; this 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.autoencoder.config import RULES
+from sae_tutorial.autoencoder.rescaling import unit_decoder_
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.training.usage import rerank_
 
@@ -44,6 +46,25 @@ def geometric_median(
         if small:
             break
     return median
+
+
+@torch.no_grad()
+def unit_rows_(sae: SparseAutoencoder) -> None:
+    """Decoder rows of unit norm, in place, as far as the function stays what it is; training then keeps their norms.
+
+    Where features compete for a budget (token_choice, mutual_choice, matryoshka), a longer row goes with smaller
+    affinities, so rescaling rows one by one would change who wins: all of them are divided by the same power of two,
+    which rounds nothing and leaves norms about 1. Tied weights, one norm for two matrices, are left alone.
+    """
+    if sae.config.tied:
+        return
+    if sae.config.how.owner not in ("token", "batch"):
+        unit_decoder_(sae)
+    elif (norm := float(sae.W_dec.norm(dim=1).mean())) > 0:
+        common = 2.0 ** round(math.log2(norm))
+        sae.W_dec.div_(common)
+        for tensor in (sae.W_enc, sae.b_enc, sae.threshold):
+            tensor.mul_(common)
 
 
 @torch.no_grad()
