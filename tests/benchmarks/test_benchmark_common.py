@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import subprocess
+import sys
 import time
 
 import common
@@ -107,6 +109,8 @@ def test_wrong_arguments_are_refused_before_anything_is_measured(name, command):
         )
     if not torch.cuda.is_available():
         assert "there is no CUDA device here" in command(name, "--device", "cuda")
+    if name == "oracle":
+        assert "one seed has no standard deviation" in command(name, "--rounds", "1")
     assert "unrecognized arguments: --no-such" in command(name, "--no-such")
 
 
@@ -136,3 +140,11 @@ def test_a_file_to_write_may_be_at_home_and_in_a_new_folder(tmp_path, monkeypatc
     monkeypatch.setenv("HOME", str(tmp_path))
     assert common.parser("doc").parse_args(["--out", "~/new/a.json"]).out == tmp_path / "new" / "a.json"
     assert [path.name for path in tmp_path.rglob("*")] == ["new"], "tried, and left nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", report.ORDER)
+def test_a_quick_run_works(name):
+    options = ["--peers"] if name == "training_step" else []
+    command = [sys.executable, report.PAGE.parent / f"{name}.py", "--quick", *options]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=600).returncode == 0
