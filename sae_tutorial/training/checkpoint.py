@@ -23,7 +23,6 @@ from sae_tutorial.training.step import Trainee
 
 FORMAT = "sae_tutorial training, version 1"
 PARTS = {"SAEs", "settings", "stores", "seconds"}
-SAMPLED = 32  # rows of a store by which it is told from others
 
 
 def check_room(trainees: list[Trainee], stores: list[ActivationStore], path: Path) -> None:
@@ -49,7 +48,7 @@ def _writer(trainees: list[Trainee], stores: list[ActivationStore], seconds: flo
         "format": FORMAT,
         "SAEs": [trainee.state() for trainee in trainees],
         "settings": _settings(trainees),
-        "stores": [_about(store) for store in stores],
+        "stores": [store.about() for store in stores],
         "seconds": seconds,
     }
 
@@ -75,7 +74,7 @@ def restore(trainees: list[Trainee], stores: list[ActivationStore], path: Path) 
     names = [name for name in [*now, *(was.keys() - now.keys())] if was.get(name) != now.get(name)]
     changed = [f"{name} was {was.get(name)!r} and is {now.get(name)!r}" for name in names]
     for name, about, store in zip(("store", "target_store"), content["stores"], stores):
-        changed += [f"{name}: {difference}" for difference in [_difference(store, about)] if difference]
+        changed += [f"{name}: {difference}" for difference in [store.differs_from(about)] if difference]
     if changed:
         raise ValueError(f"{path} belongs to another run: {'; '.join(changed)}. Use another checkpoint, or undo this")
     found, expected = _parts(content["SAEs"], "SAE"), _parts([trainee.state() for trainee in trainees], "SAE")
@@ -136,23 +135,3 @@ def _like(found: Any, expected: Any, name: str) -> bool:
 def _settings(trainees: list[Trainee]) -> list[dict[str, Any]]:
     """Config and settings of each, as plain values."""
     return [dataclasses.asdict(t.sae.config) | dataclasses.asdict(t.settings) for t in trainees]
-
-
-def _about(store: ActivationStore) -> dict[str, Any]:
-    """Enough to tell whether activations are those of then, harvested on another machine perhaps."""
-    rows = store.rows(torch.linspace(0, len(store) - 1, min(SAMPLED, len(store))).long()).cpu()
-    known = {"hook_name": store.hook_name, "positions": len(store), "scale": float(store.scale)}
-    return known | {"mean": store.mean.cpu(), "rows": rows}
-
-
-def _difference(store: ActivationStore, about: dict[str, Any]) -> str | None:
-    """In words, how this store differs from the one that `about` describes; None if it is the same."""
-    ours, near = _about(store), 1e-3 * store.scale
-    for name in ("hook_name", "positions"):
-        if ours[name] != about[name] and None not in (ours[name], about[name]):
-            return f"its {name} is {ours[name]} and was {about[name]}"
-    if abs(ours["scale"] - about["scale"]) > near or ((ours["mean"] - about["mean"].cpu()).abs() > near).any():
-        return f"its scale is {ours['scale']:.6g} and was {about['scale']:.6g}, or its mean is another"
-    if ((ours["rows"] - about["rows"].cpu()).square().mean(1).sqrt() > 0.1 * store.scale).any():
-        return "its activations are others, or in another order"
-    return None

@@ -83,11 +83,10 @@ def check_stores(
             )
         if target_store is not None and target_store.d_in != sae.config.d_out:
             raise ValueError(f"target_store has width {target_store.d_in}, the SAE has d_out={sae.config.d_out}")
-    texts = {getattr(one, "text_hash", None) for one in stores} - {None}
-    if len(texts) > 1 or len({len(one) for one in stores}) > 1:
+    if len({one.text_hash for one in stores} - {None}) > 1 or len({len(one) for one in stores}) > 1:
         raise ValueError(
-            f"store has {len(store)} positions and target_store {len(stores[-1])}, or they are of other tokens: "
-            "they do not belong together; harvest both from the same tokens"
+            f"store has {len(store)} positions and target_store {len(stores[-1])}, or they hold other tokens; harvest "
+            "both from the same tokens, the second with like=store, so that positions belong together"
         )
     return stores
 

@@ -193,6 +193,9 @@ def prepared(
                 sae.out_scale.fill_(target_store.scale)
         device = sae.W_dec.device
         start_(sae, store.rows(rows).to(device), None if target_store is None else target_store.rows(rows).to(device))
+    sae.hook_name = store.hook_name or getattr(sae, "hook_name", None)  # type: ignore[assignment]
+    if target_store is not None:
+        sae.target_hook_name = target_store.hook_name or getattr(sae, "target_hook_name", None)  # type: ignore[assignment]
     predicted, scale = (store, sae.scale) if target_store is None else (target_store, sae.out_scale)
     return Trainee(sae, settings, variance=(predicted.scale / float(scale)) ** 2)
 

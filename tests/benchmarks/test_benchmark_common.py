@@ -96,9 +96,9 @@ def test_a_result_that_could_not_be_written_is_noticed_before_anything_is_measur
 ):
     (tmp_path / "file").write_text("")
     assert f"argument --out: {tmp_path} is a folder; give the path of a file" in command(name, "--out", tmp_path)
-    assert "argument --out: the folder of" in command(name, "--out", tmp_path / "file" / "a.json")
+    assert "a.json cannot be written" in command(name, "--out", tmp_path / "file" / "a.json")
     monkeypatch.setattr(common, "RESULTS", tmp_path / "file")  # where it goes without --out
-    assert "cannot be made" in command(name)
+    assert "cannot be written" in command(name)
 
 
 @pytest.mark.parametrize("name", [*report.ORDER, "run_all"])
@@ -123,7 +123,7 @@ def test_other_outputs_and_sizes_are_checked_as_early(command, tmp_path, monkeyp
         assert f"argument {option}: {tmp_path / 'file'} is a file; give a folder" in command(
             "quality", option, tmp_path / "file"
         )
-        assert "cannot be made" in command("quality", option, tmp_path / "file" / "folder")
+        assert "cannot be written" in command("quality", option, tmp_path / "file" / "folder")
     assert "argument --only: invalid choice: 'mian'" in command("quality", "--only", "mian")
     for name, option in (
         ("quality", "--steps"),

@@ -283,7 +283,7 @@ def small_disk(n_bytes):
 def test_what_cannot_be_written_is_noticed_before_the_first_step(store, tmp_path):
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "folder.pt").mkdir()
-    for place, words in (("folder.pt", "is a folder; give the path of a file"), ("file/a.pt", "cannot be made")):
+    for place, words in (("folder.pt", "is a folder; give the path of a file"), ("file/a.pt", "cannot be written")):
         with pytest.raises(OSError, match=words):
             train(sae := fresh(), store, **SHORT, checkpoint=tmp_path / place)
         assert sae.tokens_seen == 0

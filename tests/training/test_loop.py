@@ -10,7 +10,7 @@ import pytest
 import torch
 from synthetic import recovered, store_and_held_out, superposed
 
-from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_sae, save_sae, train
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_sae, save_sae, story_tokens, train
 from sae_tutorial.autoencoder.config import BUDGET_RULES, PENALTY_RULES
 from sae_tutorial.autoencoder.rescaling import folded
 from sae_tutorial.training.loop import train_many
@@ -155,6 +155,21 @@ def test_transcoders_predict_another_hook():
         assert error == pytest.approx(run.metrics["fvu"][-20:].mean(), abs=0.05)
         errors[skip] = error
     assert errors[True] < errors[False] < 0.6
+
+
+def test_a_transcoder_wants_both_hooks_of_one_text(model):
+    """The same number of positions is not enough: they must be the same tokens."""
+    tokens, hooks = story_tokens(512, 32), ("blocks.0.ln2.hook_normalized", "blocks.0.hook_mlp_out")
+    options = dict(max_norm=None, progress=False)
+    store, target = (ActivationStore.harvest(model, tokens, hook, **options) for hook in hooks)
+    other = ActivationStore.harvest(model, story_tokens(512, 32, seed=1), hooks[1], **options)
+    assert len(other) == len(target)
+    options = dict(steps=2, batch_size=64, progress=False)
+    sae = SparseAutoencoder(SAEConfig(store.d_in, 64, k=3, d_out=target.d_in))
+    with pytest.raises(ValueError, match="or they hold other tokens; harvest both from the same"):
+        train(sae, store, target_store=other, **options)
+    train(sae, store, target_store=target, **options)
+    assert (sae.hook_name, sae.target_hook_name) == hooks
 
 
 def test_cunninghams_form_is_tied_and_raw():
@@ -392,5 +407,5 @@ def test_stores_that_do_not_fit_are_refused():
         train(fresh(), store, target_store=store, **SHORT)
     with pytest.raises(ValueError, match="target_store has width 16, the SAE has d_out=6"):
         train(fresh(d_out=6), store, target_store=store, **SHORT)
-    with pytest.raises(ValueError, match="do not belong together"):
+    with pytest.raises(ValueError, match="belong together"):
         train(fresh(d_out=16), store, target_store=ActivationStore.from_tensor(x[:200]), **SHORT)
