@@ -22,12 +22,10 @@ from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.training.step import Trainee
 
 FORMAT = "sae_tutorial training, version 1"
-PARTS = {"SAEs", "settings", "stores", "seconds"}
 
 
 def check_room(trainees: list[Trainee], stores: list[ActivationStore], path: Path) -> None:
-    """Write a first checkpoint beside `path`, as large as all that will follow, and delete it: OSError that names the
-    file and the fix where that fails, because of a folder of that name, missing permission or a full disk."""
+    """Write a checkpoint, as large as all that will follow, and delete it. OSError that names the file and the fix."""
     files.check_writable(path)
     files.remove_abandoned(path.parent)
     files.write_unfinished(path, _writer(trainees, stores, 0.0)).unlink()
@@ -62,10 +60,8 @@ def _writer(trainees: list[Trainee], stores: list[ActivationStore], seconds: flo
 
 
 def restore(trainees: list[Trainee], stores: list[ActivationStore], path: Path) -> float:
-    """Put the trainees where the checkpoint was; returns the seconds spent until then.
-
-    Raises ValueError for a file that is damaged or no checkpoint, and for one of other SAEs, settings or activations.
-    """
+    """Put the trainees where the checkpoint was; returns the seconds spent until then. Raises ValueError for a file
+    that is damaged or no checkpoint, and for one of other SAEs, settings or activations."""
     content = _read(path, trainees[0].sae.W_dec.device)
     n_saes = len(content["SAEs"]) if isinstance(content["SAEs"], list) else 0
     if n_saes != len(trainees):
@@ -106,7 +102,8 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
             ) from None
         except Exception:  # a zip file, but none of torch's
             content = None
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not PARTS <= content.keys():
+    parts = {"format", "SAEs", "settings", "stores", "seconds"}
+    if not isinstance(content, dict) or content.keys() != parts or content["format"] != FORMAT:
         raise ValueError(
             f"{path} is no checkpoint that this version of `train` wrote; go on with the one that did, or delete it"
         )

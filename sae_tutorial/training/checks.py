@@ -48,11 +48,9 @@ def check_saes(saes: Sequence[SparseAutoencoder], each: list[TrainSettings]) -> 
             raise ValueError("all parameters of the SAE are frozen; let some learn: sae.requires_grad_(True)")
         if sae.W_dec.dtype == torch.float16:
             raise ValueError("an SAE in float16 cannot be trained: small gradients vanish; convert it: sae.float()")
-        if sae.config.k is not None and sae.config.n_matches(settings.batch_size) < 1:
-            raise ValueError(
-                f"k={sae.config.k:g} leaves not one match to a batch of {settings.batch_size} tokens; raise k or "
-                "batch_size"
-            )
+        k, size = sae.config.k, settings.batch_size
+        if k is not None and sae.config.n_matches(size) < 1:
+            raise ValueError(f"k={k:g} leaves not one match to a batch of {size} tokens; raise k or batch_size")
         settings.check_for(sae.config)
         if settings.resample_at:
             check_resampling(sae.config)
@@ -67,20 +65,16 @@ def check_stores(
     stores = [store] if target_store is None else [store, target_store]
     for name, one in zip(("store", "target_store"), stores):
         if not isinstance(one, ActivationStore):
-            raise TypeError(
-                f"{name} must be an ActivationStore, got {type(one).__name__}; make one of a tensor: "
-                "ActivationStore.from_tensor(x)"
-            )
+            made = "ActivationStore.from_tensor(x) makes one of a tensor"
+            raise TypeError(f"{name} must be an ActivationStore, got {type(one).__name__}; {made}")
         if not (math.isfinite(one.scale) and one.scale > 0):
             raise ValueError(f"all activations of {name} are equal (scale {one.scale}): there is nothing to learn")
     for sae in saes:
         if store.d_in != sae.config.d_in:
             raise ValueError(f"the store's activations have width {store.d_in}, the SAE has d_in={sae.config.d_in}")
         if sae.config.is_transcoder != (target_store is not None):
-            raise ValueError(
-                "target_store is what a transcoder predicts: an SAEConfig with d_out needs it, one without has no use "
-                f"for it; got d_out={sae.config.d_out} and target_store={target_store!r}"
-            )
+            got = f"got d_out={sae.config.d_out} and target_store={target_store!r}"
+            raise ValueError(f"target_store is what a transcoder predicts, whose config has d_out; {got}")
         if target_store is not None and target_store.d_in != sae.config.d_out:
             raise ValueError(f"target_store has width {target_store.d_in}, the SAE has d_out={sae.config.d_out}")
     if len({one.text_hash for one in stores} - {None}) > 1 or len({len(one) for one in stores}) > 1:
@@ -103,7 +97,7 @@ def checkpoint_file(checkpoint: Any, resume: Any) -> Path | None:
     if resume is True and not path.exists():
         near = ", ".join(sorted(other.name for other in path.parent.glob(f"*{path.suffix}"))[:5])
         raise FileNotFoundError(
-            f"resume=True, but there is no {path} (its folder has {near or 'no such files'}); mend the path, or begin "
-            'with resume="auto", which goes on from a checkpoint if there is one'
+            f"resume=True, but there is no {path} (its folder has {near or 'no such files'}); mend the path, or give "
+            'resume="auto", which goes on from a checkpoint if there is one'
         )
     return path

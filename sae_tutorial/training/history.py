@@ -12,10 +12,8 @@ METRICS = ("loss", "fvu", "l0", "dead", "aux", "penalty", "grad_norm", "lr")
 
 
 class History:
-    """One row for each of METRICS, one column for each step; NaN for steps that are still to come.
-
-    It stays on the device of the training, so that recording a step waits for nothing.
-    """
+    """One row for each of METRICS, one column for each step; NaN for steps that are still to come. It stays on the
+    device of the training, so that recording a step waits for nothing."""
 
     def __init__(self, steps: int, device: torch.device | str = "cpu"):
         self.values = torch.full((len(METRICS), steps), math.nan, dtype=torch.float32, device=device)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from sae_tutorial.training.start import start_, unit_rows_
 from sae_tutorial.training.step import Trainee
 
 P = ParamSpec("P")
-R = TypeVar("R")
+Batch = tuple[Tensor, Tensor | None]  # activations, and what is predicted of them
 SAMPLE = 8192  # activations that initialisation looks at
 
 
@@ -56,15 +56,12 @@ class TrainingRun:
         last = {name: float(self.metrics[name][-1]) for name in ("fvu", "l0", "dead")}
         speed = self.settings.steps * self.settings.batch_size / max(self.seconds, 1e-9)
         resumed = f", resumed at step {self.resumed_at:,}" if self.resumed_at else ""
-        window = f" (dead_after={self.settings.dead_after:,} tokens were not seen)" if math.isnan(last["dead"]) else ""
+        unknown = f"– (dead_after={self.settings.dead_after:,} tokens were not seen)"
+        dead = unknown if math.isnan(last["dead"]) else f"{last['dead']:.1%}"
         return (
             f"TrainingRun({self.settings.steps:,} steps in {self.seconds:.0f} s{resumed}, {speed:,.0f} tokens/s: "
-            f"FVU {last['fvu']:.4f}, L0 {last['l0']:.1f}, dead {_shown(last['dead'], '.1%')}{window})"
+            f"FVU {last['fvu']:.4f}, L0 {last['l0']:.1f}, dead {dead})"
         )
-
-
-def _shown(number: float, form: str) -> str:
-    return "–" if math.isnan(number) else format(number, form)
 
 
 @torch.inference_mode(False)
@@ -100,7 +97,7 @@ def train_many(
     path = checkpoint_file(checkpoint, resume)
     store.batches(batch_size, seed)  # refuses a batch that is larger than the store, before anything is changed
 
-    def batches(start: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def batches(start: int) -> Iterator[Batch]:
         """Raw activations, and raw targets of the same positions, from step `start` on."""
         device = saes[0].W_dec.device
         sides = [s.batches(batch_size, seed, epochs=None, start_batch=start, device=device) for s in stores]
@@ -117,7 +114,8 @@ def train_many(
         for done, (x_BD, y_BO) in zip(range(first + 1, steps + 1), batches(first)):
             for i, trainee in enumerate(trainees):
                 try:
-                    _advance(trainee, x_BD, y_BO)
+                    u_BD = trainee.sae.normalise(x_BD)
+                    trainee.advance(u_BD, u_BD if y_BO is None else trainee.sae.normalise_target(y_BO))
                 except (ValueError, FloatingPointError) as error:
                     error.add_note(f"in step {done} of {steps}" + (f", SAE {i} of {len(saes)}" if i else ""))
                     raise
@@ -133,15 +131,16 @@ def train_many(
                     _measure(trainee, done, batches)
             if save_now and path is not None:
                 save(trainees, stores, path, time.perf_counter() - began)
-    return [_run(trainee, time.perf_counter() - began, first) for trainee in trainees]
+    took = time.perf_counter() - began, first
+    return [TrainingRun(t.sae, t.settings, t.history.arrays(), t.usage.density.clone(), *took) for t in trainees]
 
 
 def _arguments_of(
     many: Callable[Concatenate[Any, P], Any],
-) -> Callable[[Callable[..., R]], Callable[Concatenate[SparseAutoencoder, P], R]]:
-    """Decorates a function of one SAE that passes everything else to `many`: it has, and shows, the same arguments."""
+) -> Callable[[Callable[..., Any]], Callable[Concatenate[SparseAutoencoder, P], TrainingRun]]:
+    """For a function of one SAE that passes everything else to `many`: it has, and shows, the same arguments."""
 
-    def decorated(one: Callable[..., R]) -> Callable[Concatenate[SparseAutoencoder, P], R]:
+    def decorated(one: Callable[..., Any]) -> Callable[..., Any]:
         own, others = inspect.signature(one), list(inspect.signature(many).parameters.values())
         setattr(one, "__signature__", own.replace(parameters=[own.parameters["sae"], *others[1:]]))  # noqa: B010
         return one
@@ -200,17 +199,11 @@ def prepared(
     return Trainee(sae, settings, variance=(predicted.scale / float(scale)) ** 2)
 
 
-def _advance(trainee: Trainee, x_BD: Tensor, y_BO: Tensor | None) -> None:
-    """One step on raw activations; without a target, they are their own."""
-    u_BD = trainee.sae.normalise(x_BD)
-    trainee.advance(u_BD, u_BD if y_BO is None else trainee.sae.normalise_target(y_BO))
-
-
 @dataclass(frozen=True)
 class Replayed:
     """The same `n` batches of activations as often as they are wanted: to measure thresholds may take a second look."""
 
-    batches: Callable[[int], Iterator[tuple[Tensor, Tensor | None]]]
+    batches: Callable[[int], Iterator[Batch]]
     start: int
     n: int
 
@@ -218,7 +211,7 @@ class Replayed:
         return (x_BD for x_BD, _ in islice(self.batches(self.start), self.n))
 
 
-def _measure(trainee: Trainee, done: int, batches: Callable[[int], Iterator[tuple[Tensor, Tensor | None]]]) -> None:
+def _measure(trainee: Trainee, done: int, batches: Callable[[int], Iterator[Batch]]) -> None:
     """Thresholds from the last batches; where capacities rotate, from a whole rotation, even if it were longer than
     the run: then from batches that are still to come."""
     last, rotation = trainee.settings.threshold_batches, window(trainee.sae, trainee.settings.batch_size)
@@ -226,16 +219,12 @@ def _measure(trainee: Trainee, done: int, batches: Callable[[int], Iterator[tupl
     measure_thresholds(trainee.sae, Replayed(batches, start, max(rotation, done - start)), start)
 
 
-def _run(trainee: Trainee, seconds: float, resumed_at: int) -> TrainingRun:
-    metrics, density = trainee.history.arrays(), trainee.usage.density.clone()
-    return TrainingRun(trainee.sae, trainee.settings, metrics, density, seconds, resumed_at)
-
-
 def _one_line(latest: list[dict[str, float]]) -> str:
     """FVU, L0 and dead latents for the progress bar; of several SAEs the smallest and the largest."""
 
     def span(name: str, form: str) -> str:
-        low, high = (_shown(end(one[name] for one in latest), form) for end in (min, max))
+        known = sorted(one[name] for one in latest if not math.isnan(one[name]))
+        low, high = (format(known[i], form) if known else "–" for i in (0, -1))
         return low if low == high else f"{low}–{high}"
 
     return f"FVU {span('fvu', '.4f')}, L0 {span('l0', '.1f')}, dead {span('dead', '.1%')}"

@@ -43,9 +43,6 @@ def reconstruction(
     return (x_hat - target).square().mean() / variance
 
 
-# ---------------------------------------------------------------------- latents that fire too little
-
-
 def aux_zipf(
     sae: SparseAutoencoder,
     u: Float[Tensor, "tokens d_in"],
@@ -63,12 +60,11 @@ def aux_zipf(
     needy latents, at these matches. The loss is averaged over tokens that miss anything: 1 where nothing is achieved,
     and 0, a constant, where no latent is needy.
 
-    With s = 1 for the dead and 0 for the others this is AuxK (Gao et al. 2024, who weigh it with 1/32): the term
-    `aux_k` of TrainSettings. With s of `zipf_shortfall` it is the term `aux_zipf`: as s scales a latent's part in ê, it
-    scales its gradient. Ayonrinde 2024 has an aux_zipf_loss that "generalises the aux_k_loss to mitigate dead and
-    underutilised features". Its formula was not at hand, so all of this is ours: that targets come from a Zipf law by
-    rank, that "underused" is a stated part of the target, the linear weight, its place inside ê, and its use in the
-    choice of k.
+    With s = 1 for the dead and 0 for the others this is AuxK (Gao et al. 2024, who weigh it with 1/32), the setting
+    `aux_k`. With s of `zipf_shortfall` it is `aux_zipf`. Ayonrinde 2024 has an aux_zipf_loss that "generalises the
+    aux_k_loss to mitigate dead and underutilised features". Its formula was not at hand, so all of this is ours: that
+    targets come from a Zipf law by rank, that "underused" is a stated part of the target, the linear weight (it scales
+    a latent's part in ê, and so its gradient), its place inside ê, and its use in the choice of k.
     """
     needy = shortfall.nonzero().squeeze(1)
     if needy.numel() == 0 or k == 0:

@@ -23,11 +23,8 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class UnitAdam:
-    """Adam for one SAE, fused, with clipped gradients and decoder rows of constant norm.
-
-    A row keeps the norm that it has at the start, 1 unless `start.unit_rows_` had to leave it at another. (A row of
-    zeros gets the mean norm when it first moves.)
-    """
+    """Adam for one SAE, fused, with clipped gradients. Decoder rows keep the norms that they begin with, 1 unless
+    `start.unit_rows_` had to leave them at others; a row of zeros gets the mean norm when it first moves."""
 
     def __init__(self, sae: SparseAutoencoder, settings: TrainSettings):
         self.sae, self.clip = sae, settings.clip
@@ -60,9 +57,8 @@ class UnitAdam:
             if view is not p:
                 view.grad = None if p.grad is None else p.grad.T.contiguous()
         self.adam.param_groups[0]["lr"] = lr
-        # The protocol of torch.amp.GradScaler: a fused optimiser divides gradients by its attribute `grad_scale` as it
-        # reads them, which is a pass over memory less than clipping before. It must be float32, whatever the weights
-        # are. noqa: PyTorch's types do not know it.
+        # As torch.amp.GradScaler does it: a fused optimiser divides gradients by its float32 `grad_scale` as it reads
+        # them, a pass over memory less than clipping before. noqa: PyTorch's types do not know it.
         setattr(self.adam, "grad_scale", (norm / self.clip).clamp(min=1).float())  # noqa: B010
         self.adam.step()
         self._renormalise()
@@ -70,14 +66,16 @@ class UnitAdam:
 
     def _project(self) -> None:
         """Take the part along its row out of the decoder's gradient: it would only change the row's norm."""
-        if self.sae.W_dec.grad is None:  # the decoder is frozen
+        if self.sae.W_dec.grad is None:
             return
         for W_RD, grad_RD, norm_R1 in self._blocks(self.sae.W_dec.detach(), self.sae.W_dec.grad, self.norm_F1):
             along_R1 = (W_RD * grad_RD).sum(1, keepdim=True) / norm_R1.square()
             grad_RD.addcmul_(W_RD, along_R1, value=-1)
 
     def _renormalise(self) -> None:
-        for W_RD, norm_R1 in self._blocks(self.sae.W_dec.detach(), self.norm_F1):
+        for W_RD, norm_R1 in (
+            self._blocks(self.sae.W_dec.detach(), self.norm_F1) if self.sae.W_dec.requires_grad else ()
+        ):
             now_R1 = W_RD.norm(dim=1, keepdim=True)
             W_RD *= norm_R1 / now_R1.where(now_R1 > 0, 1)  # a row of zeros stays one
         if self.sae.config.how.learned:
@@ -92,8 +90,7 @@ class UnitAdam:
     def forget(self, latents: Bool[Tensor, " features"]) -> None:
         """These latents have new weights: Adam's running moments of them start from zero, and their norms are kept."""
         self.norm_F1[latents] = self.sae.W_dec[latents].norm(dim=1, keepdim=True)
-        by_latent = ("W_dec", "W_enc", "b_enc")
-        mine = {id(p) for name, p in self.sae.named_parameters() if name in by_latent}
+        mine = {id(p) for name, p in self.sae.named_parameters() if name in ("W_dec", "W_enc", "b_enc")}
         for p, view in zip(self.parameters, self.views):
             if id(p) in mine:
                 for moment in ("exp_avg", "exp_avg_sq"):

@@ -1,8 +1,4 @@
-"""Resampling: latents that died start again, where the reconstruction is worst.
-
-A latent that fires on no token gets no gradient, so nothing in the loss can bring it back. Auxiliary losses (`aux_k`)
-coax it; resampling gives it new weights.
-"""
+"""Resampling: latents that died, and get no gradient any more, start again where the reconstruction is worst."""
 
 from __future__ import annotations
 
@@ -36,11 +32,9 @@ def resample_(
     unless they have others; the encoder vector the same at 0.2 of the mean norm of theirs, and b_enc 0.
     Source: Bricken et al. 2023, Towards Monosemanticity. Ours: the draw is without replacement as long as there are
     enough tokens; tied weights cannot be scaled, so their b_enc leaves a latent 0.2 of its strength on its own token
-    (else many new rows of full strength would speak at once); and Adam's count of steps goes on, for all latents share
-    it.
+    (else many new rows of full strength would fire at once); Adam's count of steps, which all latents share, goes on.
 
-    Raises ValueError for a rule with more weights per latent than these (gated, jumprelu), for a transcoder, and if
-    every latent is dead.
+    Raises ValueError for an SAE of `check_resampling`, and if every latent is dead.
     """
     config = sae.config
     check_resampling(config)
@@ -54,8 +48,7 @@ def resample_(
     direction_ND = torch.nn.functional.normalize(seen_ND, dim=1)
     sae.W_dec[dead] = direction_ND * sae.W_dec[~dead].norm(dim=1).mean()
     if config.tied:
-        strength_N = (seen_ND * sae.W_dec[dead]).sum(1)
-        sae.b_enc[dead] = (QUIET - 1) * strength_N
+        sae.b_enc[dead] = (QUIET - 1) * (seen_ND * sae.W_dec[dead]).sum(1)  # of the strength on its own token
     else:
         sae.W_enc[:, dead] = QUIET * sae.W_enc[:, ~dead].norm(dim=0).mean() * direction_ND.T
         sae.b_enc[dead] = 0

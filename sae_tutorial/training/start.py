@@ -31,7 +31,7 @@ def geometric_median(
 ) -> Float[Tensor, " d"]:
     """The point with the smallest summed distance to all others, by Weiszfeld's iteration.
 
-    Like a median it does not run after a few far points, as a mean would. Stops when a move is below `tolerance` times
+    Like a median it does not follow a few far points, as a mean would. Stops when a move is below `tolerance` times
     the mean distance.
     """
     median = points.mean(0)
@@ -40,10 +40,8 @@ def geometric_median(
         if not distance.any():
             break  # all points are one
         weight = 1 / distance.clamp(min=1e-6 * float(distance.mean()))  # a point may lie on the median
-        moved = (weight @ points) / weight.sum()
-        small = (moved - median).norm() <= tolerance * distance.mean()
-        median = moved
-        if small:
+        before, median = median, (weight @ points) / weight.sum()
+        if (median - before).norm() <= tolerance * distance.mean():
             break
     return median
 
@@ -54,9 +52,9 @@ def unit_rows_(sae: SparseAutoencoder) -> None:
 
     Where features compete for a budget (token_choice, mutual_choice, matryoshka), a longer row goes with smaller
     affinities, so rescaling rows one by one would change who wins: all of them are divided by the same power of two,
-    which rounds nothing and leaves norms about 1. Tied weights, one norm for two matrices, are left alone.
+    which rounds nothing and leaves norms about 1. Tied weights, of one norm for two matrices, and frozen ones stay.
     """
-    if sae.config.tied:
+    if sae.config.tied or not all(p.requires_grad for name, p in sae.named_parameters() if name != "b_dec"):
         return
     if sae.config.how.owner not in ("token", "batch"):
         unit_decoder_(sae)
@@ -107,10 +105,8 @@ def with_rule(
     by_density = rule in RULES and RULES[rule].owner == "feature"
     if by_density and (density is None or density.shape != (sae.config.d_sae,)):
         got = None if density is None else tuple(density.shape)
-        raise ValueError(
-            f"density must be ({sae.config.d_sae},) for rule={rule!r}, got {got}: the densest feature gets "
-            "the largest capacity. Pass the density of the TrainingRun."
-        )
+        shape = f"density must be ({sae.config.d_sae},) for rule={rule!r}, got {got}"
+        raise ValueError(f"{shape}: the densest feature gets the largest capacity. Give that of the TrainingRun")
     other = SparseAutoencoder(replace(sae.config, rule=rule, **changes)).to(sae.W_dec.device)
     kept = {name: t for name, t in sae.state_dict().items() if name not in OF_THE_RULE}
     missing, unexpected = other.load_state_dict(kept, strict=False)

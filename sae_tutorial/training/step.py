@@ -25,7 +25,7 @@ from sae_tutorial.training.resampling import resample_
 from sae_tutorial.training.settings import TrainSettings, encoder_dtype_here
 from sae_tutorial.training.usage import FeatureUsage, rerank_
 
-# Feature Choice: steps between two looks at who would match in open competition.
+# Feature Choice: steps between two looks at what would match in open competition.
 DEMAND_EVERY = 10
 NO_LAW = ZipfFit(0.0, 0.0, 0.0, 0.0, (0, 0))  # none has been fitted yet
 
@@ -59,17 +59,8 @@ class Trainee:
         dead = self.usage.dead_share(settings.dead_after)
         if settings.resamples_after(self.step):
             self.resample(u)
-        self.history.record(
-            self.step,
-            loss=losses.loss,
-            fvu=losses.fvu,
-            l0=losses.density.sum(),
-            dead=dead,
-            aux=losses.aux,
-            penalty=losses.penalty,
-            grad_norm=grad_norm,
-            lr=lr,
-        )
+        terms = dict(loss=losses.loss, fvu=losses.fvu, aux=losses.aux, penalty=losses.penalty)
+        self.history.record(self.step, l0=losses.density.sum(), dead=dead, grad_norm=grad_norm, lr=lr, **terms)
         self.step += 1
         sae.tokens_seen += len(u)
 
@@ -78,8 +69,6 @@ class Trainee:
         dead_F = self.usage.dead(self.settings.dead_after)
         resample_(self.sae, u, dead_F, self.optimiser, seed=self.settings.seed + self.step)
         self.usage.silent[dead_F] = 0
-
-    # ------------------------------------------------------------------ rules with a budget
 
     def budget_losses(self, u: Tensor, target: Tensor) -> Losses:
         """Reconstruct from the matches of the rule; let dead or underused latents try their hand at the rest."""
@@ -137,8 +126,6 @@ class Trainee:
             return None
         return zipf_shortfall(self.usage.density, self.law, self.settings.underused_below)
 
-    # ------------------------------------------------------------------ checkpoints
-
     def state(self) -> dict:
         """Everything that the next steps depend on, as tensors and plain values."""
         return {
@@ -148,7 +135,7 @@ class Trainee:
             "metrics": self.history.values,
             "step": self.step,
             "variance": self.variance,
-            "annealing": self.penalty_losses.state(),
+            "annealing": self.penalty_losses.annealing,
             "law": vars(self.law),
         }
 
@@ -160,5 +147,5 @@ class Trainee:
         self.history.values.copy_(state["metrics"])
         self.step, self.variance = state["step"], state["variance"]
         self.penalty_losses = PenaltyLosses(self.sae, self.settings, self.variance)
-        self.penalty_losses.restore(state["annealing"])
+        self.penalty_losses.annealing = state["annealing"]
         self.law = ZipfFit(**state["law"])

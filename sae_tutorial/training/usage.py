@@ -49,11 +49,8 @@ class FeatureUsage:
         return self.dead(after).float().mean() if self.tokens >= after else math.nan
 
     def count_demand(self, affinities: Float[Tensor, "tokens features"], n_matches: int) -> None:
-        """Which features would match if they all competed for the batch's budget, without capacities.
-
-        Feature Choice decides densities itself, so they say nothing about which feature deserves a high one. What all
-        features would get in open competition does.
-        """
+        """Which features would match if all competed for the batch's budget, without capacities: Feature Choice gives
+        the densities itself, so they do not show which feature deserves a high one."""
         self._average("demand", mutual_choice(affinities, n_matches).density())
 
     def state(self) -> dict:

@@ -274,7 +274,7 @@ def test_learning_rate_rises_stays_and_falls():
         (dict(aux_latents=-1), "aux_latents must be a whole number, 0 or more, got -1"),
         (dict(clip="1"), "clip must be a number, got '1'"),
         (dict(lr=float("inf")), "lr must be a finite number, greater than 0, got inf"),
-        (dict(betas=(0.9,)), r"betas must be two numbers from 0 to below 1, for example \(0.9, 0.999\), got \(0.9,\)"),
+        (dict(betas=(0.9,)), r"betas must be two numbers from 0 to below 1, as \(0.9, 0.999\), got \(0.9,\)"),
         (dict(resample_at=0.5), r"resample_at must be a list, got 0.5"),
     ],
 )
@@ -384,7 +384,7 @@ def test_what_is_frozen_stays(frozen, rule):
     before = {name: p.detach().clone() for name, p in sae.named_parameters()}
     getattr(sae, frozen).requires_grad_(False)
     train(sae, store, **SHORT)
-    moved = {name for name, p in sae.named_parameters() if not torch.allclose(p, before[name], atol=1e-6)}
+    moved = {name for name, p in sae.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {"W_dec", "W_enc", "b_enc", "b_dec"} - {frozen}
 
 
