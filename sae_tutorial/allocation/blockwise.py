@@ -81,7 +81,7 @@ def _limited(blocks: Blocks, choice: Callable, check: Callable, name: str, limit
 
 
 def _each(blocks: Blocks, choice: Callable[[Tensor, slice], SparseCodes]) -> Iterator[SparseCodes]:
-    """The choice of each block, which is told which features these are."""
+    """The choice of each block, which is given the slice of its features, too."""
     first, n_tokens = 0, None
     for affinities_BW in blocks:
         checks.check_table(affinities_BW)

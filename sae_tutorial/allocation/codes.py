@@ -22,7 +22,7 @@ from sae_tutorial.allocation.products import Decode, EncodeMatches, MatchPattern
 class SparseCodes:
     """The matches of a batch, as three lists of equal length, ordered by token and then by feature.
 
-    Match i says that token `tokens[i]` uses feature `features[i]` with strength `values[i]`. Every (token, feature)
+    Match i means that token `tokens[i]` uses feature `features[i]` with strength `values[i]`. Every (token, feature)
     pair appears at most once. Build one from an allocation rule, `from_matches` or `from_dense`: they keep the order,
     which the products rely on and the constructor, for speed, takes on trust. That all matches lie within `shape` is
     checked when they are first multiplied or counted.

@@ -35,7 +35,7 @@ SAMPLE = 8192  # activations that initialisation looks at
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What a training left behind, beside the SAE itself.
+    """What a training leaves, beside the SAE itself.
 
     metrics     arrays with one number per step: loss (what was minimised), fvu, l0, dead (share of latents without
                 a match in the last `dead_after` tokens; NaN until there are so many), aux, penalty (both without

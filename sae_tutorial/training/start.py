@@ -51,7 +51,7 @@ def unit_rows_(sae: SparseAutoencoder) -> None:
     """Decoder rows of unit norm, in place, as far as the function stays what it is; training then keeps their norms.
 
     Where features compete for a budget (token_choice, mutual_choice, matryoshka), a longer row goes with smaller
-    affinities, so rescaling rows one by one would change who wins: all of them are divided by the same power of two,
+    affinities, so rescaling rows one by one would change which match: all of them are divided by the same power of two,
     which rounds nothing and leaves norms about 1. Tied weights, of one norm for two matrices, and frozen ones stay.
     """
     if sae.config.tied or not all(p.requires_grad for name, p in sae.named_parameters() if name != "b_dec"):

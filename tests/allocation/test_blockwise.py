@@ -1,4 +1,4 @@
-"""The rules over blocks of features: what `rules` says of the whole table, wherever it is cut."""
+"""The rules over blocks of features: what `rules` does to the whole table, wherever it is cut."""
 
 import math
 

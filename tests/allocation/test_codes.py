@@ -29,7 +29,7 @@ def random(*shape, dtype=torch.float64, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-# What the dataclass says about itself.
+# What the dataclass shows.
 
 
 def test_dense_and_back():

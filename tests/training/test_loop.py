@@ -235,7 +235,7 @@ def test_run_describes_itself():
     "dead_after, known", [(1, 12), (128, 12), (129, 11), (700, 7), (1536, 1), (1537, 0), (10**15, 0)]
 )
 def test_dead_is_not_known_before_so_many_tokens_were_seen(dead_after, known):
-    """Not even that it is 0: a run of 1,536 tokens cannot tell which latents are silent for 1,537."""
+    """Not even that it is 0: a run of 1,536 tokens does not show which latents are silent for 1,537."""
     store, _, _ = store_and_held_out(n_tokens=2000)
     sae = fresh("token_choice", d_sae=128)
     with torch.no_grad():

@@ -69,7 +69,7 @@ def test_the_weakest_match_is_remembered_and_changes_nothing(rule):
 
 
 def test_the_law_of_aux_zipf_is_fitted_where_ranks_are_decided_and_stays_in_between():
-    """A law that followed every batch would never let a latent fall behind it."""
+    """A law that followed every batch would follow those that fire less and less."""
     sae, u = make("mutual_choice"), randn(40, 8)
     trainee = Trainee(sae, TrainSettings(steps=100, aux_zipf=0.1, aux_k=0.0, rerank_every=8), variance=1.0)
     assert trainee.underused_latents() is None, "no law yet"

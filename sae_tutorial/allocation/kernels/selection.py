@@ -31,7 +31,7 @@ def compact(
         tokens, features = (~(z < floor)).nonzero(as_tuple=True);  values = z[tokens, features]
         finite = values.isfinite().all()
 
-    The table is read once. What is kept of that are bits, 1/32 of a float32 table's size, and counts, which say where
+    The table is read once. What is kept of that are bits, 1/32 of a float32 table's size, and counts, which show where
     in the list the entries go.
     """
     (B, F), (integer, inf, top, _) = z_BF.shape, FORMATS[z_BF.dtype]
@@ -135,7 +135,7 @@ def kth_largest(values_N: Float[Tensor, " listed"], n: int) -> tuple[Int[Tensor,
 
         kth = values.sort(descending=True).values[n - 1];  quota = n - (values > kth).sum()
 
-    A histogram of the leading 11 bits says in which bin the n-th is; the next bits are counted in that bin only.
+    A histogram of the leading 11 bits shows in which bin the n-th is; the next bits are counted in that bin only.
     Nothing waits for the device.
     """
     integer, inf, top, digits = FORMATS[values_N.dtype]
