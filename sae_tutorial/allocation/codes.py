@@ -148,6 +148,7 @@ def decode(codes: SparseCodes, W_dec: Float[Tensor, "features d_out"]) -> Float[
     Gradients reach `codes.values` and `W_dec`; a feature without a match gets a zero row. Raises ValueError if W_dec
     has another number of features than the codes.
     """
+    check_tensor("W_dec", W_dec, "floating point numbers", FLOATING, "float()")
     if W_dec.dim() != 2 or W_dec.shape[0] != codes.shape[1]:
         raise ValueError(f"W_dec must have shape ({codes.shape[1]}, d_out) for these codes, got {tuple(W_dec.shape)}")
     return Decode.apply(codes.values.to(W_dec.dtype), W_dec, codes._pattern)
@@ -172,11 +173,12 @@ def encode_matches(
     affinities already, which saves one dot product per match. A W_enc whose transpose is contiguous, as in
     `torch.empty(F, D).T`, is read and written fastest: a feature's weights then lie side by side.
     """
-    B, F = codes.shape
-    D = W_enc.shape[0]
+    (B, F), D = codes.shape, len(W_enc)
     expected = {"x": (B, D), "W_enc": (D, F), "b_enc": (F,), "b_dec": (D,)}
-    for name, tensor in {"x": x, "W_enc": W_enc, "b_enc": b_enc, "b_dec": b_dec}.items():
-        if tensor is not None and tuple(tensor.shape) != expected[name]:
+    given = {"x": x, "W_enc": W_enc, "b_enc": b_enc} | ({} if b_dec is None else {"b_dec": b_dec})
+    for name, tensor in given.items():
+        check_tensor(name, tensor, "floating point numbers", FLOATING, "float()")
+        if tuple(tensor.shape) != expected[name]:
             raise ValueError(f"{name} must have shape {expected[name]} for these codes, got {tuple(tensor.shape)}")
     known = None if rescore else codes.values.detach().to(x.dtype)
     return codes.with_values(EncodeMatches.apply(x, W_enc, b_enc, b_dec, known, codes._pattern))

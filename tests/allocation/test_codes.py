@@ -228,6 +228,17 @@ def test_encode_matches_refuses_other_shapes():
         encode_matches(x, W_enc[:, :5], b_enc, example())
 
 
+def test_products_name_what_is_no_tensor_of_floats():
+    tensors = dict(zip(("x", "W_enc", "b_enc", "b_dec"), (t.detach() for t in encoder())))
+    for name in tensors:
+        for wrong in (tensors[name].numpy(), tensors[name].long(), tensors[name] * 1j):
+            with pytest.raises(TypeError, match=f"{name} must "):
+                encode_matches(codes=example(), **tensors | {name: wrong})
+    for wrong in (np.ones((6, 3)), torch.ones(6, 3, dtype=torch.int64)):
+        with pytest.raises(TypeError, match="W_dec must "):
+            decode(example(), wrong)
+
+
 # A whole autoencoder, and precision.
 
 

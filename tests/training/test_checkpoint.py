@@ -1,4 +1,4 @@
-"""Checkpoints: a run goes on bit for bit, or an error explains why not; nothing is half written and nothing half read."""
+"""Checkpoints: a run goes on bit for bit, or an error explains why not; nothing is half written or half read."""
 
 import contextlib
 import os
