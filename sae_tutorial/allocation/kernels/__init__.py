@@ -4,12 +4,8 @@
 the plain-torch expression that it equals. Where `serve` is False (on other devices, in other precisions, without
 Triton, or with the switch off) plain torch does the step.
 
-The switch is this module's only state. It starts on; the environment variable SAE_TUTORIAL_TRITON=0 starts it off, and
-
-    with kernels.use(False):
-        ...
-
-turns it off, or with True on, for the length of a block.
+The switch is this module's only state: on, unless the environment variable SAE_TUTORIAL_TRITON is 0. `use(False)` turns
+it off, `use(True)` on, for the length of a `with` block.
 """
 
 from __future__ import annotations
