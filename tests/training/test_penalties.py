@@ -119,5 +119,5 @@ def test_penalties_rise_to_their_coefficient_or_to_the_default_of_their_rule():
     assert [settings.penalty_at(step, config) for step in (0, 4, 9, 50)] == pytest.approx([0.05, 0.25, 0.5, 0.5])
     for rule in PENALTY_RULES:
         default = TrainSettings().penalty_at(999, make(rule).config)
-        assert default == PENALTIES[rule] > 0
+        assert default == PENALTIES[RULES[rule].penalty] > 0
         assert f"{default:g}" in TrainSettings.__doc__, "what the default is stands in its help"
