@@ -177,7 +177,7 @@ def _enrol(
     sae: SparseAutoencoder, settings: TrainSettings, store: ActivationStore, target_store: ActivationStore | None
 ) -> Trainee:
     """Give a fresh SAE its units and its start, and make it a trainee."""
-    if sae.tokens_seen == 0:
+    if not sae.started:
         n = min(len(store), SAMPLE, tokens_at_once(sae))
         rows = torch.linspace(0, len(store) - 1, n).long()  # evenly from the whole store
         if sae.config.normalise:
