@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -306,7 +305,8 @@ def ours() -> Iterator[tuple[str, Any]]:
     variants += [("token_choice", "topk_skip_transcoder", {"d_out": D_IN, "skip": True})]
     variants += [("mutual_choice", "fraction", {"k": K + 0.5})]
     for rule, name, more in variants:
-        sae = SparseAutoencoder(SAEConfig(**{"d_in": D_IN, "d_sae": D_SAE, "rule": rule} | _budget(rule, more)))
+        budget: dict[str, Any] = {"k": K} if rule in BUDGET_RULES else {}
+        sae = SparseAutoencoder(SAEConfig(D_IN, D_SAE, rule, **budget | more))
         generator = torch.Generator().manual_seed(2)
         with torch.no_grad():
             for weight_name, weight in sae.named_parameters():
@@ -320,12 +320,6 @@ def ours() -> Iterator[tuple[str, Any]]:
                 sae.threshold.copy_(0.1 + 0.2 * torch.rand(sae.threshold.shape, generator=generator))
         sae.model_name, sae.hook_name = "stories", "blocks.1.hook_resid_post"
         yield name, sae
-
-
-def _budget(rule: str, more: dict[str, Any]) -> dict[str, Any]:
-    from sae_tutorial.autoencoder.config import BUDGET_RULES
-
-    return ({"k": K} if rule in BUDGET_RULES else {}) | more
 
 
 def write_ours(library: str, folder: Path) -> None:
@@ -344,7 +338,7 @@ def record(library: str, folder: Path, out: Path) -> None:
     results = {}
     for one in sorted(folder.iterdir()):
         kind, codes, x_hat = READERS[library](one, inputs()[:RECORDED])
-        codes = codes.to_dense()
+        codes = codes.detach().to_dense()
         found = [[*map(int, place), round(float(codes[tuple(place)]), 6)] for place in codes.nonzero()]
         rows = [[round(value, 6) for value in row] for row in x_hat.tolist()]
         results[one.name] = {"kind": kind, "codes": found, "x_hat": rows}

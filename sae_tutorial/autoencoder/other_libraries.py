@@ -62,7 +62,6 @@ DICTIONARIES = {
     "GatedAutoEncoder": Layout("gated", GATE | {"decoder.weight": "W_dec", "decoder_bias": "b_dec"}),
     "JumpReluAutoEncoder": Layout("jumprelu", PLAIN | THRESHOLD, subtracts_b_dec=False),
 }
-UNIT_ROWS = ("AutoEncoder", "GatedAutoEncoder", "JumpReluAutoEncoder")  # of trainers that leave the norm free
 # SAELens's architectures: our rule, and whether they are transcoders.
 SAELENS = {
     "standard": ("relu", False),
@@ -227,7 +226,7 @@ def read_dictionary_learning(files: Files, kind: str | None = None) -> SparseAut
             "encode, measure_thresholds(sae, batches), or ask for encode(x, batch_rule=True).",
             stacklevel=3,
         )
-    return unit_decoder_(sae) if kind in UNIT_ROWS else sae
+    return unit_decoder_(sae) if kind == "AutoEncoder" else sae  # as its own loader does
 
 
 def about_dictionary_learning(files: Files) -> dict[str, Any]:
