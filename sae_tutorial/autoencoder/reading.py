@@ -43,10 +43,10 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """Tensors by name, on the CPU: of safetensors, of numpy's npz, or of torch.save, where a pickle may hold tensors
     only. The two latter are zip files, whose checksums neither library looks at: they are checked here."""
     try:
-        if file.suffix == ".safetensors":
+        if ".safetensors" in file.suffixes:  # perhaps with the rest of an unfinished name
             return load_file(file)
         _check_zip(file)
-        if file.suffix == ".npz":
+        if ".npz" in file.suffixes:
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays}
         content = torch.load(file, weights_only=True, map_location="cpu")
