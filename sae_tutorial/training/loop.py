@@ -181,7 +181,7 @@ def prepared(
 ) -> Trainee:
     """Give a fresh SAE its units and its start, any SAE unit rows as far as possible, and make it a trainee."""
     unit_rows_(sae)
-    if sae.tokens_seen == 0:
+    if not sae.started:
         n = min(len(store), SAMPLE, tokens_at_once(sae))
         rows = torch.linspace(0, len(store) - 1, n).long()  # evenly from the whole store
         if sae.config.normalise:
@@ -192,9 +192,9 @@ def prepared(
                 sae.out_scale.fill_(target_store.scale)
         device = sae.W_dec.device
         start_(sae, store.rows(rows).to(device), None if target_store is None else target_store.rows(rows).to(device))
-    sae.hook_name = store.hook_name or getattr(sae, "hook_name", None)  # type: ignore[assignment]
+    sae.hook_name = store.hook_name or sae.hook_name
     if target_store is not None:
-        sae.target_hook_name = target_store.hook_name or getattr(sae, "target_hook_name", None)  # type: ignore[assignment]
+        sae.target_hook_name = target_store.hook_name or sae.target_hook_name
     predicted, scale = (store, sae.scale) if target_store is None else (target_store, sae.out_scale)
     return Trainee(sae, settings, variance=(predicted.scale / float(scale)) ** 2)
 

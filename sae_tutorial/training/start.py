@@ -113,6 +113,7 @@ def with_rule(
     if unexpected or set(missing) - set(OF_THE_RULE):
         differing = ", ".join(sorted({*unexpected, *missing} - set(OF_THE_RULE)))
         raise ValueError(f"rule={rule!r} has other weights than {sae.config.rule!r} ({differing}): start anew")
+    other.take_origin(sae)
     if density is not None and by_density:
         rerank_(other, density.to(other.rank.device))
     return other

@@ -98,7 +98,7 @@ def test_training_goes_on_with_an_sae_of_another_library(rule, tmp_path):
     store, held_out, _ = store_and_held_out(n_tokens=2000)
     sae = fresh(rule)
     train(sae, store, **SHORT | PENALTIES.get(rule, {}))
-    (save_sae(sae, tmp_path) / "sae_tutorial.json").unlink()
+    save_sae(sae, tmp_path, format="saelens")
     other = load_sae(tmp_path)
     before = other(held_out).detach()
     run = train(other, store, steps=1, batch_size=128, lr=1e-12, progress=False)
