@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from sae_tutorial.activations.files import check_writable, path_of
+
 RESULTS = Path(__file__).resolve().parent / "results"
 # d_in, features, tokens, mean L0
 SHAPES = {
@@ -30,14 +32,59 @@ Taken = dict[str, list[float]]
 # ---------------------------------------------------------------------- the command line
 
 
-def parser(doc: str, rounds: int = 7) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+class Parser(argparse.ArgumentParser):
+    """Refuses what could not be done, or not be written, after hours of measuring."""
+
+    def parse_args(self, *given: Any, **more: Any) -> argparse.Namespace:  # type: ignore[override]
+        args = super().parse_args(*given, **more)
+        if args.device == "cuda" and not torch.cuda.is_available():
+            self.error("argument --device: there is no CUDA device here; leave it away, or give cpu")
+        if getattr(args, "out", None) is None and not getattr(args, "quick", False):
+            self.check_file(RESULTS / "a result.json")
+        return args
+
+    def check_file(self, path: Path) -> None:
+        """Stop unless this file could be written."""
+        try:
+            check_writable(path)
+        except OSError as error:
+            self.error(error.strerror or str(error))
+
+
+def parser(doc: str, rounds: int = 7, writes: bool = True) -> Parser:
+    """The options that every benchmark has; --out only where it `writes` a result of its own."""
+    made = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: cuda where there is one")
-    made.add_argument("--rounds", type=int, default=rounds, help="how often all is measured (default %(default)s)")
+    made.add_argument("--rounds", type=whole, default=rounds, help="how often all is measured (default %(default)s)")
     made.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; writes nothing")
-    made.add_argument("--out", type=Path, help="where to write (default: benchmarks/results)")
+    if writes:
+        made.add_argument("--out", type=file_to_write, help="the file to write (default: one in benchmarks/results)")
     return made
+
+
+def whole(text: str, least: int = 1) -> int:
+    """The type of an argument that counts something."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number, {least} or more, got {text!r}")
+    return int(text)
+
+
+def file_to_write(text: str) -> Path:
+    """The type of an argument that names a file of results: whether it can be written is tried at once."""
+    path = path_of("file", text)
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(error.strerror or str(error)) from None
+    return path
+
+
+def folder(text: str) -> Path:
+    """The type of an argument that names a folder, which need not be there."""
+    path = path_of("folder", text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a file; give a folder")
+    return path
 
 
 def device_of(args: argparse.Namespace) -> str:
@@ -65,7 +112,7 @@ def synchronise(device: str) -> None:
 
 
 def timed(run: Callable[[], object], device: str) -> Callable[[], float]:
-    """A function that runs it once and answers the milliseconds."""
+    """A function that runs it once and returns the milliseconds."""
 
     def measure() -> float:
         synchronise(device)
@@ -78,7 +125,7 @@ def timed(run: Callable[[], object], device: str) -> Callable[[], float]:
 
 
 def take_turns(contenders: dict[str, Callable[[], float]], rounds: int, title: str = "rounds") -> Taken:
-    """Milliseconds of each contender in each round. Within a round everybody has one turn, in random order, so that a
+    """Milliseconds of each contender in each round. Within a round each has one turn, in random order, so that a
     machine that slows down for a while slows all of them alike."""
     taken: Taken = {name: [] for name in contenders}
     order = random.Random(0)
@@ -122,7 +169,7 @@ def bfloat16_against_float32(device: str, size: int = 768) -> float:
 
 
 def machine(device: str) -> dict[str, str | int | float]:
-    """What the numbers come from. Ask for it first: `load_at_start` says whether something else was running."""
+    """What the numbers come from. Ask for it first: `load_at_start` shows whether something else was running."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -157,7 +204,7 @@ def target(
     unit: str = "×",
     note: str = "",
 ) -> dict[str, Any]:
-    """One line of the table of targets. `measured` is a `spread`; None says that it was not measured, `note` why. The
+    """One line of the table of targets. `measured` is a `spread`; None: it was not measured, `note` is why. The
     median decides. Without a bar, or without a measurement, `met` is None."""
     met = None
     if measured is not None and at_least is not None:

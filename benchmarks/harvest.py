@@ -83,9 +83,9 @@ def contenders(model: torch.nn.Module, layer: int, tokens: torch.Tensor, batch_s
 def main() -> None:
     parser = common.parser(__doc__, rounds=9)
     parser.add_argument("--model", default="stories", help="stories, gpt2-random (full size), or a local folder")
-    parser.add_argument("--layer", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=65_536)
-    parser.add_argument("--batch-size", type=int, default=16, help="rows per forward pass")
+    parser.add_argument("--layer", type=lambda text: common.whole(text, least=0), default=2)
+    parser.add_argument("--tokens", type=common.whole, default=65_536)
+    parser.add_argument("--batch-size", type=common.whole, default=16, help="rows per forward pass")
     args = parser.parse_args()
     device = common.device_of(args)
     described = common.machine(device)

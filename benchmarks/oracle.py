@@ -134,6 +134,8 @@ def main() -> None:
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     parser.add_argument("--fresh", action="store_true", help="forget the runs that an interruption left")
     args = parser.parse_args()
+    if args.rounds < 2:
+        parser.error("argument --rounds: one seed has no standard deviation; give 2 or more")
     if args.inside:
         inside(json.loads(args.inside))
         return

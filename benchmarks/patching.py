@@ -9,6 +9,7 @@ sentence runs by itself, with the very same functions. Both find the same number
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import common
@@ -51,7 +52,7 @@ def one_by_one(work: Callable[..., torch.Tensor], model, clean: Sentences, other
 
 
 def cut(run: Sentences, width: int) -> Sentences:
-    return Sentences(run.frames, run.tokens[:, :width], run.io, run.wrong, run.positions, run.groups)
+    return dataclasses.replace(run, tokens=run.tokens[:, :width])
 
 
 def main() -> None:

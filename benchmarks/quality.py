@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import torch
 from peer_quality import PEERS, train_peer
@@ -173,7 +174,7 @@ def train_together(runs: list[Run], store: ActivationStore, cache: Path, device:
     saes = [SparseAutoencoder(run.config(store.d_in), seed=run.seed).to(device) for run in runs]
     settings = [run.train_settings() for run in runs]
     checkpoint = cache / f"{runs[0].key}.pt"
-    done = train_many(saes, store, settings, checkpoint=checkpoint, checkpoint_every=500, resume=True)
+    done = train_many(saes, store, settings, checkpoint=checkpoint, checkpoint_every=500, resume="auto")
     checkpoint.unlink(missing_ok=True)
     return [Trained(one.sae, one.seconds, last_of(one)) for one in done]
 
@@ -225,16 +226,16 @@ def line(run: Run, trained: Trained, found: Any, model: str, hook: str) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="stories")
     parser.add_argument("--hook", default=HOOK, help="the middle of the embedded model")
-    parser.add_argument("--tokens", type=int, default=2_000_000)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=2048)
-    parser.add_argument("--only", help="one part of the grid")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--cache", type=Path, default=cache_folder("training"))
+    parser.add_argument("--tokens", type=common.whole, default=2_000_000)
+    parser.add_argument("--steps", type=common.whole, default=1000)
+    parser.add_argument("--batch-size", type=common.whole, default=2048)
+    parser.add_argument("--only", choices=sorted({run.part for run in grid(1, 1, 1)}), help="one part of the grid")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, choices=SEEDS)
+    parser.add_argument("--out", type=common.folder, default=FOLDER)
+    parser.add_argument("--cache", type=common.folder, default=cache_folder("training"))
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -247,6 +248,8 @@ def main() -> None:
     if args.list:
         print("\n".join(("done  " if r.key in finished else "left  ") + r.key for r in runs))
         return
+    for folder in (args.out, args.cache):
+        parser.check_file(folder / RUNS)
     tokens, held_out = text_for_training(args.tokens)
     store = ActivationStore.harvest(model, tokens, args.hook, cache_dir=args.cache)
     for group in tqdm(list(together(left)), desc="groups"):

@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> int:
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, writes=False)
     parser.set_defaults(rounds=None)
     parser.add_argument("--only", nargs="+", choices=report.ORDER, default=report.ORDER)
     parser.add_argument("--environments", help="passed to training_step.py: where the peers' environments are")

@@ -171,7 +171,7 @@ def targets_of(
 def main() -> None:
     parser = common.parser(__doc__)
     cache = peer_environments.default_cache()
-    parser.add_argument("--environments", type=Path, default=cache, help=f"default: {cache}")
+    parser.add_argument("--environments", type=common.folder, default=cache, help=f"default: {cache}")
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), help="none: only ours")
     args = parser.parse_args()
     device = common.device_of(args)

@@ -4,8 +4,8 @@
 
 Each library lives in an environment of its own below FOLDER (about 2 GB each, made once; sae-lens cannot be installed
 beside our transformer-lens). It writes small SAEs in its own format, with inputs, codes and reconstructions beside
-them in `example.safetensors`. Then SAELens opens folders that `save_sae` wrote, and how far its reconstructions are
-from ours goes into `saelens_reads_ours.json`.
+them in `example.safetensors`. Then the library opens what `save_sae` wrote for it, and what it computes of a few inputs
+goes into `read_by_NAME.json`.
 
 The script runs itself inside these environments (`--inside`), so nothing that must be installed is imported at the top.
 """
@@ -15,27 +15,28 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from peer_environments import PACKAGES, environment, run
+from peer_environments import OLD, PACKAGES, environment, run
 
 D_IN, D_SAE, K, TOKENS = 8, 16, 4, 24
+RECORDED = 3  # tokens of what the others make of our SAEs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, help="where the environments are, or will be")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "tests" / "fixtures" / "peers")
-    parser.add_argument("--only", nargs="+", choices=PACKAGES, default=list(PACKAGES))
-    parser.add_argument("--inside", choices=[*PACKAGES, "check"], help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", choices=[*PACKAGES, *OLD], default=[*PACKAGES, *OLD])
+    parser.add_argument("--inside", choices=[*PACKAGES, *OLD], help=argparse.SUPPRESS)
     parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.inside == "check":
-        check_ours(args.ours, args.out)
+    if args.ours:
+        record(args.inside, args.ours, args.out)
     elif args.inside:
         WRITERS[args.inside](args.out / args.inside)
     elif args.cache is None:
@@ -45,11 +46,10 @@ def main() -> None:
             python = environment(args.cache.resolve(), name)
             shutil.rmtree(args.out / name, ignore_errors=True)
             run(python, __file__, "--inside", name, "--out", args.out.resolve())
-        if "saelens" in args.only:
-            with tempfile.TemporaryDirectory() as folder:
-                write_ours(Path(folder))
-                python = environment(args.cache.resolve(), "saelens")
-                run(python, __file__, "--inside", "check", "--ours", folder, "--out", args.out.resolve())
+            if name in PACKAGES:
+                with tempfile.TemporaryDirectory() as folder:
+                    write_ours(name, Path(folder))
+                    run(python, __file__, "--inside", name, "--ours", folder, "--out", args.out.resolve())
 
 
 # ---------------------------------------------------------------------- inside an environment
@@ -137,6 +137,79 @@ def write_saelens(out: Path) -> None:
         sae = sae_lens.SAE.load_from_disk(out / name)
         keep_example(out / name, x=inputs(), codes=sae.encode(inputs()), x_hat=sae(inputs()))
     training.save_model(out / "in_the_middle_of_training")
+    for name, kind, config in (
+        ("abstopk", sae_lens.AbsTopKSAE, sae_lens.AbsTopKSAEConfig),
+        ("matching_pursuit", sae_lens.MatchingPursuitSAE, sae_lens.MatchingPursuitSAEConfig),
+    ):
+        kind(config(**sizes)).save_model(out / f"unknown_{name}")
+    scaled = sae_lens.JumpReLUSAE(sae_lens.JumpReLUSAEConfig(**sizes, normalize_activations="expected_average_only_in"))
+    shake(scaled)
+    scaled.save_model(out / "scaled")
+    keep_example(out / "scaled", x=inputs(), codes=scaled.encode(inputs() / 2), x_hat=2 * scaled(inputs() / 2))
+    keep_versions(out, "sae-lens", "torch", "transformer-lens")
+    write_gemma_scope(out.parent / "gemma_scope")
+
+
+def write_gemma_scope(out: Path) -> None:
+    """params.npz as Gemma Scope has it, read by SAELens as if it had come from the hub."""
+    import numpy as np
+    import sae_lens
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+
+    folder = out / "google" / "gemma-scope-2b-pt-res" / "layer_3" / "width_16k" / "average_l0_4"
+    folder.mkdir(parents=True)
+    sae = sae_lens.JumpReLUSAE(sae_lens.JumpReLUSAEConfig(d_in=D_IN, d_sae=D_SAE))
+    shake(sae)
+    np.savez(folder / "params.npz", **{name: tensor.numpy() for name, tensor in sae.state_dict().items()})
+    loaders.hf_hub_download = lambda *args, **kwargs: folder / "params.npz"  # instead of the hub
+    overrides = {"d_in": D_IN, "d_sae": D_SAE}
+    found = loaders.gemma_2_sae_huggingface_loader(
+        "google/gemma-scope-2b-pt-res", "layer_3/width_16k", "cpu", cfg_overrides=overrides
+    )
+    cfg, weights, _ = found
+    theirs = sae_lens.SAE.from_dict(loaders.handle_config_defaulting(cfg))
+    theirs.load_state_dict(weights)
+    keep_example(folder, x=inputs(), codes=theirs.encode(inputs()), x_hat=theirs(inputs()))
+
+
+def write_old_saelens(out: Path) -> None:
+    """SAELens before version 6: everything in one flat config, with an activation function beside the architecture."""
+    from dataclasses import fields
+
+    import torch
+    from sae_lens import SAE, SAEConfig
+
+    plain: dict[str, Any] = {"architecture": "standard", "d_in": D_IN, "d_sae": D_SAE, "activation_fn_str": "relu"}
+    plain |= {"apply_b_dec_to_input": True, "finetuning_scaling_factor": False, "context_size": 128}
+    plain |= {"model_name": "gpt2-small", "hook_name": "blocks.3.hook_resid_pre", "hook_layer": 3, "prepend_bos": True}
+    plain |= {"hook_head_index": None, "dataset_path": "text", "dataset_trust_remote_code": True, "device": "cpu"}
+    plain |= {"normalize_activations": "none", "dtype": "float32", "sae_lens_training_version": None}
+    topk = {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}}
+    variants: dict[str, dict[str, Any]] = {
+        "standard": {},
+        "not_subtracted": {"apply_b_dec_to_input": False},
+        "gated": {"architecture": "gated"},
+        "jumprelu": {"architecture": "jumprelu", "apply_b_dec_to_input": False},
+        "standard_topk": topk,
+        "finetuned": {"finetuning_scaling_factor": True},
+        "head": {"hook_name": "blocks.3.attn.hook_q", "hook_head_index": 2},
+        "scaled": {"normalize_activations": "expected_average_only_in"},
+        "layer_norm": {"normalize_activations": "layer_norm"},
+        "constant_norm_rescale": {"normalize_activations": "constant_norm_rescale"},
+        "tanh": {"activation_fn_str": "tanh-relu"},
+        "gated_topk": topk | {"architecture": "gated"},
+    }
+    if "topk" in str(next(field for field in fields(SAEConfig) if field.name == "architecture").type):
+        variants["topk"] = topk | {"architecture": "topk"}
+    for name, more in variants.items():
+        sae = SAE(SAEConfig(**plain | more))
+        shake(sae)
+        (out / name).mkdir(parents=True)
+        sae.save_model(str(out / name))
+        factor = 0.5 if name == "scaled" else 1.0  # what its store multiplies activations by
+        with torch.no_grad():
+            codes, x_hat = sae.encode(inputs() * factor), sae(inputs() * factor) / factor
+        keep_example(out / name, x=inputs(), codes=codes, x_hat=x_hat)
     keep_versions(out, "sae-lens", "torch", "transformer-lens")
 
 
@@ -212,56 +285,96 @@ def shake_state(file: Path) -> None:
 
 
 WRITERS = {"saelens": write_saelens, "sparsify": write_sparsify, "dictionary_learning": write_dictionary_learning}
+WRITERS |= dict.fromkeys(OLD, write_old_saelens)
 
 
 # ---------------------------------------------------------------------- the way back
 
 
-def write_ours(folder: Path) -> None:
-    """One SAE for each rule, saved by us, with what it does to the inputs. Runs in our own environment."""
+def ours() -> Iterator[tuple[str, Any]]:
+    """An SAE for each rule, and transcoders, with nothing at its default. Runs in our own environment."""
     import torch
 
-    from sae_tutorial import SAEConfig, SparseAutoencoder, save_sae
+    from sae_tutorial import SAEConfig, SparseAutoencoder
     from sae_tutorial.autoencoder.config import BUDGET_RULES, PENALTY_RULES
 
     variants: list[tuple[str, str, dict[str, Any]]] = [(rule, rule, {}) for rule in BUDGET_RULES + PENALTY_RULES]
     variants += [("relu", "tied", {"tied": True, "b_dec": False}), ("relu", "transcoder", {"d_out": 5})]
     variants += [("mutual_choice", "skip_transcoder", {"d_out": 5, "skip": True})]
+    variants += [("token_choice", "topk_transcoder", {"d_out": D_IN})]
+    variants += [("token_choice", "topk_skip_transcoder", {"d_out": D_IN, "skip": True})]
+    variants += [("mutual_choice", "fraction", {"k": K + 0.5})]
     for rule, name, more in variants:
-        sae = SparseAutoencoder(SAEConfig(D_IN, D_SAE, rule, K if rule in BUDGET_RULES else None, **more))
+        budget: dict[str, Any] = {"k": K} if rule in BUDGET_RULES else {}
+        sae = SparseAutoencoder(SAEConfig(D_IN, D_SAE, rule, **budget | more))
+        generator = torch.Generator().manual_seed(2)
         with torch.no_grad():
-            for weight in (sae.b_enc, sae.b_dec) + ((sae.r_mag, sae.b_mag) if rule == "gated" else ()):
-                if weight.requires_grad:
-                    weight.add_(0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)))
+            for weight_name, weight in sae.named_parameters():
+                if weight_name in ("b_enc", "b_dec", "r_mag", "b_mag", "W_skip") and weight.requires_grad:
+                    weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
             sae.mean.add_(0.5)
             sae.scale.fill_(1.7)
             if sae.config.is_transcoder:
                 sae.out_scale.fill_(0.6)
-            if rule not in ("relu", "gated", "token_choice"):
-                sae.threshold.copy_(0.1 + 0.2 * torch.rand(sae.threshold.shape))
-            save_sae(sae, folder / name, model_name="stories", hook_name="blocks.1.hook_resid_post")
-            keep_example(folder / name, x=inputs(), codes=sae.encode(inputs()).to_dense(), x_hat=sae(inputs()))
+            if sae.config.how.thresholds:
+                sae.threshold.copy_(0.1 + 0.2 * torch.rand(sae.threshold.shape, generator=generator))
+        sae.model_name, sae.hook_name = "stories", "blocks.1.hook_resid_post"
+        yield name, sae
 
 
-def check_ours(folder: Path, out: Path) -> None:
-    """Open them with SAELens, and write down the largest difference."""
-    import sae_lens
-    from safetensors.torch import load_file
+def write_ours(library: str, folder: Path) -> None:
+    """All that this library's format can express."""
+    from sae_tutorial import save_sae
 
+    for name, sae in ours():
+        try:
+            save_sae(sae, folder / name, format=library)
+        except ValueError as error:
+            print(f"{library}: not {name}: {error}")
+
+
+def record(library: str, folder: Path, out: Path) -> None:
+    """What the library makes of a few inputs: codes as (token, feature, strength), and reconstructions."""
     results = {}
     for one in sorted(folder.iterdir()):
-        example, sae = load_file(one / "example.safetensors"), sae_lens.SAE.load_from_disk(one)
-        results[one.name] = {
-            "architecture": sae.cfg.architecture(),
-            "codes": (sae.encode(example["x"]) - example["codes"]).abs().max().item(),
-            "reconstruction": (sae(example["x"]) - example["x_hat"]).abs().max().item(),
-        }
-    content = {"sae-lens": version("sae-lens"), "largest difference": results}
-    (out / "saelens_reads_ours.json").write_text(json.dumps(content, indent=2) + "\n")
-    worst = max(result["reconstruction"] for result in results.values())
-    print(f"SAELens reads {len(results)} of our folders; reconstructions differ by {worst:.1e} at most")
-    if worst > 1e-5:
-        sys.exit("that is more than 1e-5")
+        kind, codes, x_hat = READERS[library](one, inputs()[:RECORDED])
+        codes = codes.detach().to_dense()
+        found = [[*map(int, place), round(float(codes[tuple(place)]), 6)] for place in codes.nonzero()]
+        rows = [[round(value, 6) for value in row] for row in x_hat.tolist()]
+        results[one.name] = {"kind": kind, "codes": found, "x_hat": rows}
+    content = {"version": version(PACKAGES[library]), "computed": results}
+    (out / f"read_by_{library}.json").write_text(json.dumps(content) + "\n")
+    print(f"{library} reads {len(results)} of our folders: {', '.join(results)}")
+
+
+def read_with_saelens(folder: Path, x: Any) -> tuple[str, Any, Any]:
+    import sae_lens
+
+    sae = sae_lens.SAE.load_from_disk(folder)
+    return sae.cfg.architecture(), sae.encode(x), sae(x)
+
+
+def read_with_sparsify(folder: Path, x: Any) -> tuple[str, Any, Any]:
+    import sparsify
+
+    coder = sparsify.SparseCoder.load_from_disk(folder)
+    top = coder.encode(x)
+    codes = top.top_acts.new_zeros(len(x), coder.num_latents).scatter(1, top.top_indices.long(), top.top_acts)
+    return "transcoder" if coder.cfg.transcode else "topk", codes, coder(x).sae_out
+
+
+def read_with_dictionary_learning(folder: Path, x: Any) -> tuple[str, Any, Any]:
+    from dictionary_learning.utils import load_dictionary
+
+    dictionary, config = load_dictionary(str(folder), device="cpu")
+    return config["trainer"]["dict_class"], dictionary.encode(x), dictionary(x)
+
+
+READERS = {
+    "saelens": read_with_saelens,
+    "sparsify": read_with_sparsify,
+    "dictionary_learning": read_with_dictionary_learning,
+}
 
 
 if __name__ == "__main__":

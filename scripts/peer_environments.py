@@ -16,10 +16,13 @@ from typing import Any
 # The torch that the others are built around: named first, so that pip does not pick one with CUDA on its own.
 TORCH = "torch==2.13.0"
 PACKAGES = {"saelens": "sae-lens", "sparsify": "eai-sparsify", "dictionary_learning": "dictionary-learning"}
+# Versions whose files are still around: SAELens wrote another cfg.json before version 6.
+OLD = {"saelens3": "sae-lens==3.23.4", "saelens4": "sae-lens==4.4.5", "saelens5": "sae-lens==5.11.0"}
+PYARROW = "pyarrow<20"  # a newer one wants a newer numpy than these allow
 
 
 def default_cache() -> Path:
-    """Where environments are made if nobody says otherwise."""
+    """Where environments are made by default."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "sae_tutorial" / "peers"
 
@@ -30,7 +33,8 @@ def environment(cache: Path, name: str) -> Path:
     if not (cache / name / "ready").exists():
         cache.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-m", "venv", cache / name], check=True)
-        for packages in ([TORCH], [TORCH, PACKAGES[name]]):  # named again, so that it stays
+        library = [PACKAGES[name]] if name in PACKAGES else [OLD[name], PYARROW]
+        for packages in ([TORCH], [TORCH, *library]):  # named again, so that it stays
             run(python, "-m", "pip", "install", "--quiet", *packages)
         # Comes along for nothing, and does not load beside a torch without CUDA.
         run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision")

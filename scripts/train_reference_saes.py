@@ -77,7 +77,7 @@ def main() -> None:
     shared = TrainSettings(args.steps, args.batch_size, seed=args.seed, lr=LR)
     settings = [replace(shared, **AUXILIARY.get(rule, {})) for rule in args.only]
     checkpoint = args.cache / f"reference-{'-'.join(args.only)}-{args.steps}.pt"
-    runs = train_many(saes, store, settings, checkpoint=checkpoint, checkpoint_every=250, resume=True)
+    runs = train_many(saes, store, settings, checkpoint=checkpoint, checkpoint_every=250, resume="auto")
     for rule, run in zip(args.only, runs):
         pack(run.sae, args.out / rule)
     found_each = evaluate_many([unpack(args.out / rule) for rule in args.only], model, held_out, HOOK)

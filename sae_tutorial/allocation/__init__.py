@@ -1,9 +1,9 @@
 """Affinities (tokens × features) in, sparse codes (the matches) out: which token gets to use which feature.
 
 kernels    Triton versions of the slow steps, for CUDA
+checks     what is accepted, and the errors otherwise
 products   products with few matches, and their gradients, without a dense table
 codes      `SparseCodes`: the matches, and what is multiplied with them
-checks     what the rules accept, and the errors that say so
 rules      the definition of the four choices in plain torch, by sorting
 zipf       how many tokens each feature may have, and laws fitted to densities
 fast       the same four choices with fewer passes over the table

@@ -1,16 +1,13 @@
 """The four rules, streamed over blocks of features: the same matches, while affinities exist one block at a time.
 
 A rule here takes blocks where `rules` takes a table: an iterable of affinities (B, W), for features 0 to W − 1, then
-the next W, and so on, as wide as each likes. A block is looked at once, when its turn comes; nothing of it is kept
-but its matches, so all blocks may live in the same memory. What a block decides depends on what the rule compares:
+the next W, and so on, of any widths. A block is read once, when its turn comes; nothing of it is kept but its matches,
+so all blocks may live in the same memory. What a block decides depends on what the rule compares:
 
     feature_choice, threshold_choice   one feature with itself: a block's matches are final
-    token_choice                       the features of a token: each block nominates k candidates per token, and the
-                                       k strongest so far stay
-    mutual_choice                      everything: each block nominates as many candidates as the whole budget, and
-                                       the strongest so far stay
-
-A candidate that is not among the strongest of its own block, or of all blocks so far, is not among them in the end.
+    token_choice, mutual_choice        features with each other: each block nominates as many candidates as the whole
+                                       budget, and the strongest so far stay. What is not among the strongest of its
+                                       own block, or of all blocks so far, is not among them in the end
 
 Letters of shapes: B tokens, W features of a block.
 """
@@ -18,6 +15,7 @@ Letters of shapes: B tokens, W features of a block.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -43,20 +41,12 @@ def mutual_choice(blocks: Blocks, n_matches: int) -> SparseCodes:
 
 def feature_choice(blocks: Blocks, capacity: int | Int[Tensor, " features"]) -> SparseCodes:
     """`rules.feature_choice` of all blocks side by side."""
-    if not isinstance(capacity, Tensor) or capacity.dim() == 0:
-        return stack_features(
-            list(_each(blocks, lambda affinities_BW, _: fast.feature_choice(affinities_BW, capacity)))
-        )
-    capacity_F = checks.check_capacity(capacity, capacity[None])
-    return _with_own_limits(blocks, fast.feature_choice, "capacity", capacity_F)
+    return _limited(blocks, fast.feature_choice, checks.check_capacity, "capacity", capacity)
 
 
 def threshold_choice(blocks: Blocks, threshold: float | Float[Tensor, " features"]) -> SparseCodes:
     """`rules.threshold_choice` of all blocks side by side."""
-    if not isinstance(threshold, Tensor) or threshold.dim() == 0:
-        return stack_features(list(_each(blocks, lambda z_BW, _: fast.threshold_choice(z_BW, threshold))))
-    theta_F = checks.check_threshold(threshold, threshold[None])
-    return _with_own_limits(blocks, fast.threshold_choice, "threshold", theta_F)
+    return _limited(blocks, fast.threshold_choice, checks.check_threshold, "threshold", threshold)
 
 
 def by_owner(blocks: Blocks, owner: str, budget: int | Int[Tensor, " features"]) -> SparseCodes:
@@ -73,9 +63,12 @@ def _strongest_so_far(nominated: Iterator[SparseCodes], owner: str, budget: int)
     return so_far
 
 
-def _with_own_limits(
-    blocks: Blocks, choice: Callable[[Tensor, Tensor], SparseCodes], name: str, limit_F: Tensor
-) -> SparseCodes:
+def _limited(blocks: Blocks, choice: Callable, check: Callable, name: str, limit: Any) -> SparseCodes:
+    """A choice whose limit is one number, or one for each feature, of which a block gets those of its features."""
+    if not isinstance(limit, Tensor) or limit.dim() == 0:
+        return stack_features(list(_each(blocks, lambda affinities_BW, _: choice(affinities_BW, limit))))
+    limit_F = check(limit, limit[None])
+
     def own(affinities_BW: Tensor, features: slice) -> SparseCodes:
         if features.stop > len(limit_F):
             raise ValueError(f"{name} has shape ({len(limit_F)},), but there are {features.stop} features or more")
@@ -88,7 +81,7 @@ def _with_own_limits(
 
 
 def _each(blocks: Blocks, choice: Callable[[Tensor, slice], SparseCodes]) -> Iterator[SparseCodes]:
-    """The choice of each block, which also hears which features these are."""
+    """The choice of each block, which is given the slice of its features, too."""
     first, n_tokens = 0, None
     for affinities_BW in blocks:
         checks.check_table(affinities_BW)
@@ -97,19 +90,11 @@ def _each(blocks: Blocks, choice: Callable[[Tensor, slice], SparseCodes]) -> Ite
         n_tokens, width = affinities_BW.shape
         try:
             codes = choice(affinities_BW, slice(first, first + width))
-        except ValueError as error:
-            raise _of_the_whole(error, affinities_BW, first) from None
+        except ValueError:
+            checks.refuse_nan_and_inf(affinities_BW, first)  # the same error, with the feature's number among all
+            raise
         del affinities_BW  # the next block may need the memory
         yield codes
         first += width
     if n_tokens is None:
-        raise ValueError("blocks is empty, but affinities say how many tokens and features there are; give one or more")
-
-
-def _of_the_whole(error: ValueError, affinities_BW: Tensor, first: int) -> ValueError:
-    """The same error, naming the feature by its number among all features."""
-    try:
-        checks.refuse_nan_and_inf(affinities_BW, first)
-    except ValueError as better:
-        return better
-    return error
+        raise ValueError("blocks is empty: give at least one, as it shows how many tokens there are")

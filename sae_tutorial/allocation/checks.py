@@ -1,8 +1,9 @@
-"""What the rules accept. `rules` and `fast` ask the same questions, and answer them in the same words."""
+"""What allocation accepts. `rules` and `fast` ask the same questions, and answer them in the same words."""
 
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,27 @@ from torch import Tensor
 
 # torch sorts and indexes wrongly, or not at all, past this many elements on some devices.
 MOST_ELEMENTS = 2**31 - 1
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def check_tensor(name: str, given: Any, what: str, dtypes: tuple[torch.dtype, ...], fix: str) -> None:
+    """TypeError for what is no tensor, or one of other numbers than `what`, which `dtypes` are; `fix` converts it."""
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(given).__name__}; convert it: torch.as_tensor({name})")
+    if given.dtype not in dtypes:
+        raise TypeError(f"{name} must hold {what}, got {given.dtype}; convert it: {name}.{fix}")
+
+
+def check_inside(tokens: Int[Tensor, " matches"], features: Int[Tensor, " matches"], shape: tuple[int, int]) -> None:
+    """ValueError for a match outside a (tokens, features) table: products would read memory that is not theirs."""
+    if not tokens.numel():
+        return
+    bounds = torch.stack([*torch.aminmax(tokens), *torch.aminmax(features)]).tolist()  # waits for a GPU only once
+    for name, least, most, size in (("tokens", *bounds[:2], shape[0]), ("features", *bounds[2:], shape[1])):
+        if least < 0 or most >= size:
+            bad = least if least < 0 else most
+            raise ValueError(f"{name} holds {bad}, but shape {tuple(shape)} allows 0 to {size - 1}")
 
 
 def check_affinities(affinities: Tensor) -> None:
@@ -25,18 +47,11 @@ def check_affinities(affinities: Tensor) -> None:
 
 def check_table(affinities: Tensor) -> None:
     """(tokens, features) and floating point."""
-    if affinities.dim() > 2:
-        raise ValueError(
-            f"affinities must be (tokens, features), got shape {tuple(affinities.shape)}; "
-            f"flatten the positions first: affinities.flatten(0, {affinities.dim() - 2})"
-        )
-    if affinities.dim() < 2:
-        raise ValueError(
-            f"affinities must be (tokens, features), got shape {tuple(affinities.shape)}; "
-            "for a single token: affinities[None]"
-        )
-    if not affinities.is_floating_point():
-        raise TypeError(f"affinities must be floating point, got {affinities.dtype}; convert them: affinities.float()")
+    check_tensor("affinities", affinities, "floating point numbers", FLOATING, "float()")
+    if affinities.dim() != 2:
+        more = f"flatten the positions first: affinities.flatten(0, {affinities.dim() - 2})"
+        advice = more if affinities.dim() > 2 else "for a single token: affinities[None]"
+        raise ValueError(f"affinities must be (tokens, features), got shape {tuple(affinities.shape)}; {advice}")
 
 
 def refuse_nan_and_inf(affinities: Float[Tensor, "tokens features"], first_feature: int = 0) -> None:
@@ -67,31 +82,33 @@ def check_count(name: str, count: int) -> int:
     return count
 
 
+def one_or_each(name: str, given: Any, n_features: int) -> Tensor:
+    """One number for all features or a list with one for each, (F,), as a tensor."""
+    try:
+        limit = torch.as_tensor(given).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be one number, or a ({n_features},) tensor of numbers, got {given!r}") from None
+    if limit.dim() and limit.shape != (n_features,):
+        raise ValueError(f"{name} must be one number or have shape ({n_features},), got {tuple(limit.shape)}")
+    return limit
+
+
 def check_capacity(capacity: int | Tensor, affinities: Tensor) -> Int[Tensor, " features"]:
     """How many tokens each feature may take, as (F,) int64 where the affinities are."""
-    n_features = affinities.shape[1]
-    if not isinstance(capacity, Tensor) or capacity.dim() == 0:
-        count = check_count("capacity", capacity)  # type: ignore[arg-type]  # a tensor of one whole number is one, too
-        return torch.full((n_features,), min(count, affinities.shape[0]), device=affinities.device)
-    if capacity.shape != (n_features,):
-        raise ValueError(f"capacity must be one number or have shape ({n_features},), got {tuple(capacity.shape)}")
-    if capacity.is_floating_point() or capacity.dtype == torch.bool:
-        raise TypeError(f"capacity counts tokens, so it must hold whole numbers, got {capacity.dtype}")
-    if (capacity < 0).any():
-        feature = int((capacity < 0).nonzero()[0])
-        raise ValueError(f"capacity must be 0 or more, got {int(capacity[feature])} for feature {feature}")
-    return capacity.to(affinities.device, torch.int64)
+    n_tokens, n_features = affinities.shape
+    limit = one_or_each("capacity", min(capacity, n_tokens) if type(capacity) is int else capacity, n_features)
+    check_tensor("capacity", limit, "whole numbers", WHOLE, "long()")
+    if (limit < 0).any():
+        of = f" for feature {int((limit < 0).nonzero()[0])}" if limit.dim() else ""
+        raise ValueError(f"capacity must be 0 or more, got {int(limit.min())}{of}")
+    return limit.to(affinities.device, torch.int64).expand(n_features).contiguous()
 
 
 def check_threshold(threshold: float | Tensor, affinities: Tensor) -> Tensor:
     """One number or (F,), in the affinities' precision."""
-    theta = torch.as_tensor(threshold).detach().to(affinities)
-    if theta.dim() and theta.shape != (affinities.shape[1],):
-        raise ValueError(
-            f"threshold must be one number or have shape ({affinities.shape[1]},), got {tuple(theta.shape)}"
-        )
-    if theta.isnan().any():
-        raise ValueError(
-            "threshold is NaN" + (f" for feature {int(theta.isnan().nonzero()[0])}" if theta.dim() else "")
-        )
-    return theta
+    limit = one_or_each("threshold", threshold, affinities.shape[1])
+    check_tensor("threshold", limit, "real numbers", (*FLOATING, *WHOLE), "real")
+    if limit.isnan().any():
+        of = f" for feature {int(limit.isnan().nonzero()[0])}" if limit.dim() else ""
+        raise ValueError(f"threshold is NaN{of}")
+    return limit.to(affinities)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sae_tutorial.allocation.checks import FLOATING, WHOLE, check_inside, check_tensor
 from sae_tutorial.allocation.products import Decode, EncodeMatches, MatchPattern
 
 
@@ -21,9 +22,10 @@ from sae_tutorial.allocation.products import Decode, EncodeMatches, MatchPattern
 class SparseCodes:
     """The matches of a batch, as three lists of equal length, ordered by token and then by feature.
 
-    Match i says that token `tokens[i]` uses feature `features[i]` with strength `values[i]`. Every (token, feature)
+    Match i means that token `tokens[i]` uses feature `features[i]` with strength `values[i]`. Every (token, feature)
     pair appears at most once. Build one from an allocation rule, `from_matches` or `from_dense`: they keep the order,
-    which the products rely on and the constructor, for speed, takes on trust.
+    which the products rely on and the constructor, for speed, takes on trust. That all matches lie within `shape` is
+    checked when they are first multiplied or counted.
 
         codes @ W_dec     (B, D), the decoder's product; gradients for values and W_dec, sparse both ways
     """
@@ -34,6 +36,9 @@ class SparseCodes:
     shape: tuple[int, int]
 
     def __post_init__(self):
+        check_tensor("values", self.values, "real numbers", (*FLOATING, *WHOLE), "real")
+        for name in ("tokens", "features"):
+            check_tensor(name, getattr(self, name), "int64 numbers", (torch.int64,), "long()")
         if not self.values.shape == self.tokens.shape == self.features.shape or self.values.dim() != 1:
             shapes = ", ".join(str(tuple(t.shape)) for t in (self.values, self.tokens, self.features))
             raise ValueError(f"values, tokens and features must be three lists of one length, got shapes {shapes}")
@@ -42,12 +47,11 @@ class SparseCodes:
     def from_matches(cls, values: Tensor, tokens: Tensor, features: Tensor, shape: tuple[int, int]) -> SparseCodes:
         """Matches in any order: sorted here, and checked. Raises ValueError for a pair that is outside `shape`, or
         that comes twice."""
+        for name, index in (("tokens", tokens), ("features", features)):
+            check_tensor(name, index, "whole numbers", WHOLE, "long()")
+        tokens, features = tokens.long(), features.long()
         cls(values, tokens, features, shape)  # lengths
-        (n_tokens, n_features), tokens, features = shape, tokens.long(), features.long()
-        for name, index, size in [("tokens", tokens, n_tokens), ("features", features, n_features)]:
-            if index.numel() and (index.min() < 0 or index.max() >= size):
-                bad = int(index[(index < 0) | (index >= size)][0])
-                raise ValueError(f"{name} holds {bad}, but shape {tuple(shape)} allows 0 to {size - 1}")
+        check_inside(tokens, features, shape)
         order = features.argsort(stable=True)
         order = order[tokens[order].argsort(stable=True)]
         values, tokens, features = values[order], tokens[order], features[order]
@@ -55,7 +59,7 @@ class SparseCodes:
         if twice.any():
             i = int(twice.nonzero()[0])
             raise ValueError(f"token {int(tokens[i])} and feature {int(features[i])} are matched twice; keep one match")
-        return cls(values, tokens, features, (n_tokens, n_features))
+        return cls(values, tokens, features, (shape[0], shape[1]))
 
     @classmethod
     def from_dense(cls, dense_BF: Float[Tensor, "tokens features"]) -> SparseCodes:
@@ -83,6 +87,9 @@ class SparseCodes:
 
     def where(self, keep: Bool[Tensor, " matches"]) -> SparseCodes:
         """The matches for which `keep` is True."""
+        check_tensor("keep", keep, "True and False", (torch.bool,), "bool()")
+        if keep.shape != self.values.shape:
+            raise ValueError(f"keep must have one entry for each of the {len(self)} matches, got {tuple(keep.shape)}")
         kept = keep.nonzero()[:, 0]
         return SparseCodes(self.values[kept], self.tokens[kept], self.features[kept], self.shape)
 
@@ -141,6 +148,7 @@ def decode(codes: SparseCodes, W_dec: Float[Tensor, "features d_out"]) -> Float[
     Gradients reach `codes.values` and `W_dec`; a feature without a match gets a zero row. Raises ValueError if W_dec
     has another number of features than the codes.
     """
+    check_tensor("W_dec", W_dec, "floating point numbers", FLOATING, "float()")
     if W_dec.dim() != 2 or W_dec.shape[0] != codes.shape[1]:
         raise ValueError(f"W_dec must have shape ({codes.shape[1]}, d_out) for these codes, got {tuple(W_dec.shape)}")
     return Decode.apply(codes.values.to(W_dec.dtype), W_dec, codes._pattern)
@@ -165,11 +173,12 @@ def encode_matches(
     affinities already, which saves one dot product per match. A W_enc whose transpose is contiguous, as in
     `torch.empty(F, D).T`, is read and written fastest: a feature's weights then lie side by side.
     """
-    B, F = codes.shape
-    D = W_enc.shape[0]
+    (B, F), D = codes.shape, len(W_enc)
     expected = {"x": (B, D), "W_enc": (D, F), "b_enc": (F,), "b_dec": (D,)}
-    for name, tensor in {"x": x, "W_enc": W_enc, "b_enc": b_enc, "b_dec": b_dec}.items():
-        if tensor is not None and tuple(tensor.shape) != expected[name]:
+    given = {"x": x, "W_enc": W_enc, "b_enc": b_enc} | ({} if b_dec is None else {"b_dec": b_dec})
+    for name, tensor in given.items():
+        check_tensor(name, tensor, "floating point numbers", FLOATING, "float()")
+        if tuple(tensor.shape) != expected[name]:
             raise ValueError(f"{name} must have shape {expected[name]} for these codes, got {tuple(tensor.shape)}")
     known = None if rescore else codes.values.detach().to(x.dtype)
     return codes.with_values(EncodeMatches.apply(x, W_enc, b_enc, b_dec, known, codes._pattern))

@@ -13,10 +13,10 @@ N matches.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, cached_property
-from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sae_tutorial.allocation import kernels
+from sae_tutorial.allocation.checks import check_inside
 
 # Elements of a gradient that are computed at a time, where it goes into memory that is there already: 2 MB of float32.
 INTO_MEMORY = 2**19
@@ -35,9 +36,12 @@ class MatchPattern:
 
     By token: match `token_offsets[b]` is the first of token b. By feature: `feature_order` lists the matches
     feature after feature, and `feature_offsets[f]` is where feature f starts in that list.
+
+    Raises ValueError for a match outside `shape`.
     """
 
     def __init__(self, tokens_N: Tensor, features_N: Tensor, shape: tuple[int, int]):
+        check_inside(tokens_N, features_N, shape)
         self.tokens, self.features, self.shape = tokens_N, features_N, shape
 
     @cached_property
@@ -59,54 +63,38 @@ class MatchPattern:
         return self.tokens[self.feature_order]
 
 
-class GradientMemory:
-    """Memory of gradients that have been used, for the next gradients of the same weights to be written into.
+# Memory into which backward passes of this thread may write gradients, by the address of the weights (also that of Wᵀ).
+_spare: ContextVar[dict[int, Tensor] | None] = ContextVar("_spare", default=None)
 
-        memory = GradientMemory()
-        memory.collect(parameters)  # their gradients become None, and what they held is kept
-        with memory:  # products of these weights write their gradients there
-            loss.backward()
+
+@contextmanager
+def reusing_gradients(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Gradients of these parameters become None, and products write new ones into the memory that the old ones had.
 
     A gradient of more than 32 MB is otherwise new memory in each step, which the system clears page by page: at
     24,576 × 768 that takes three times as long as to compute what goes there. On a GPU nothing is cleared, so nothing
     is kept.
     """
-
-    def __init__(self):
-        self._kept: dict[int, Tensor] = {}  # by where the weights lie: a view of them, such as Wᵀ, lies there as well
-
-    def collect(self, parameters: Iterable[Tensor]) -> None:
-        """Take the gradients from these parameters, and forget those collected before."""
-        parameters = list(parameters)
-        self._kept = {p.data_ptr(): p.grad for p in parameters if p.grad is not None and p.device.type == "cpu"}
-        for p in parameters:
-            p.grad = None
-
-    def claim(self, W_FD: Tensor) -> Float[Tensor, "features d"] | None:
-        """Contiguous memory of the shape and dtype of these weights, if some is left. It can be taken once."""
-        spare = self._kept.get(W_FD.data_ptr())
-        for memory in [] if spare is None else [spare, spare.T]:
-            if memory.is_contiguous() and memory.shape == W_FD.shape and memory.dtype == W_FD.dtype:
-                del self._kept[W_FD.data_ptr()]
-                return memory
-        return None
-
-    def __enter__(self) -> GradientMemory:
-        self._token = _lender.set(self)
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        _lender.reset(self._token)
-        self._kept.clear()  # what nobody claimed is not held any longer
+    parameters = list(parameters)
+    kept = {p.data_ptr(): p.grad for p in parameters if p.grad is not None and p.device.type == "cpu"}
+    for p in parameters:
+        p.grad = None
+    token = _spare.set(kept)
+    try:
+        yield
+    finally:
+        _spare.reset(token)
 
 
-# Whose memory the backward passes of this thread use.
-_lender: ContextVar[GradientMemory | None] = ContextVar("_lender", default=None)
-
-
-def _spare(W_FD: Tensor) -> Tensor | None:
-    lender = _lender.get()
-    return None if lender is None else lender.claim(W_FD)
+def _memory_for(W_FD: Tensor) -> Float[Tensor, "features d"] | None:
+    """Contiguous memory of the shape and dtype of these weights, if some is left. It is taken once."""
+    kept = _spare.get() or {}
+    spare = kept.get(W_FD.data_ptr())
+    for memory in [] if spare is None else [spare, spare.T]:
+        if memory.is_contiguous() and memory.shape == W_FD.shape and memory.dtype == W_FD.dtype:
+            del kept[W_FD.data_ptr()]
+            return memory
+    return None
 
 
 class Decode(torch.autograd.Function):
@@ -124,7 +112,7 @@ class Decode(torch.autograd.Function):
         values_N, W_FD = ctx.saved_tensors
         need_values, need_W, _ = ctx.needs_input_grad
         dvalues_N = _dots(dout_BD, W_FD, ctx.pattern) if need_values else None
-        dW_FD = _transposed_product(values_N, ctx.pattern, dout_BD, _spare(W_FD)) if need_W else None
+        dW_FD = _transposed_product(values_N, ctx.pattern, dout_BD, _memory_for(W_FD)) if need_W else None
         return dvalues_N, dW_FD, None
 
 
@@ -153,7 +141,7 @@ class EncodeMatches(torch.autograd.Function):
         if need_x:
             dx_BD = _sum_rows(G_N, pattern.features, pattern.token_offsets, W_DF.T)
         if need_W:
-            dW_DF = _transposed_product(G_N, pattern, centred_BD, _spare(W_DF.T)).T
+            dW_DF = _transposed_product(G_N, pattern, centred_BD, _memory_for(W_DF.T)).T
         if need_b_enc or need_b_dec:
             db_enc_F = G_N.new_zeros(pattern.shape[1]).index_add_(0, pattern.features, G_N)
         if need_b_dec:

@@ -68,8 +68,8 @@ def mutual_choice(
 
     Equals flattening, a stable descending sort, and keeping the first `n_matches` positive entries:
     ties go to the lowest token, then the lowest feature, so the result is the same on every device.
-    `guess` says roughly where the weakest match may lie, at that of the last batch for example. It may save
-    time, and never changes the result.
+    `guess` is roughly the affinity of the weakest match, that of the last batch for example. It may save time, and
+    never changes the result.
 
     Raises ValueError that names the first NaN or inf.
     Source: Ayonrinde 2024, Mutual Choice; BatchTopK (Bussmann et al. 2024) selects the same.

@@ -1,7 +1,7 @@
 """How many tokens each feature may have: capacities that follow a Zipf law, and the law fitted to densities.
 
 In a trained SAE a few features fire often and most fire rarely: on log axes, density against rank is close to
-a straight line. Feature Choice can hand out its budget in that shape. The feature of rank r gets
+a straight line. Feature Choice can give out its budget in that shape. The feature of rank r gets
 
     capacity_r  ∝  (r + offset)^(−exponent),        r = 1, 2, … F        (Zipf–Mandelbrot)
 
@@ -45,12 +45,8 @@ def zipf_capacity(
     Raises ValueError for counts that are negative, an exponent that is negative, an offset of −1 or less.
     Source: Ayonrinde 2024 for the Zipf shape; formula, limits and rotation are ours.
     """
-    F, M, B = (
-        check_count("n_features", n_features),
-        check_count("n_matches", n_matches),
-        check_count("n_tokens", n_tokens),
-    )
-    step = check_count("step", step)
+    F, M = check_count("n_features", n_features), check_count("n_matches", n_matches)
+    B, step = check_count("n_tokens", n_tokens), check_count("step", step)
     exponent, offset = float(exponent), float(offset)
     if F == 0:
         raise ValueError("n_features must be 1 or more, got 0")
@@ -105,20 +101,12 @@ def _limited_zipf(F: int, M: int, B: int, exponent: float, offset: float, least:
     """c · (r + offset)^−exponent, limited to [least, B], with the c for which it sums to M. By bisection on log c."""
     log_weight = -exponent * np.log(np.arange(1, F + 1) + offset)
     log_weight -= log_weight[0]  # from 0 downwards; logarithms, because a steep law underflows
-    log_tail = np.logaddexp.accumulate(log_weight[::-1])[::-1]  # log Σ of the weights from rank r to the last
-
-    def total(log_c: float) -> float:
-        head = F - np.searchsorted(log_weight[::-1], math.log(B) - log_c)  # ranks at the upper limit
-        body = F - np.searchsorted(log_weight[::-1], math.log(least) - log_c)  # and those above the lower one
-        between = math.exp(log_c + log_tail[head]) if head < body else 0.0
-        beyond = math.exp(log_c + log_tail[body]) if head < body < F else 0.0
-        return head * B + between - beyond + (F - body) * least
-
-    low, high = math.log(least), math.log(B) - log_weight[-1]
-    for _ in range(100):
+    limits = math.log(least), math.log(B)
+    low, high = limits[0], limits[1] - log_weight[-1]
+    for _ in range(64):
         middle = (low + high) / 2
-        low, high = (middle, high) if total(middle) <= M else (low, middle)
-    return np.exp((low + log_weight).clip(math.log(least), math.log(B)))
+        low, high = (middle, high) if np.exp((middle + log_weight).clip(*limits)).sum() <= M else (low, middle)
+    return np.exp((low + log_weight).clip(*limits))
 
 
 def _round_to_sum(shares: np.ndarray, total: int, least: int, most: int) -> np.ndarray:
@@ -158,7 +146,7 @@ def fit_zipf(densities: Float[Tensor, " features"], ranks: tuple[int, int] | Non
     Densities are sorted, the most frequent feature gets rank 1, and log density is fitted by least squares, every rank
     counting the same. `ranks=(first, last)`, counted from 1 and both included, restricts the fit, for example to
     the straight middle part. Features that never fired have no logarithm: the fit ends before them, and the
-    result's `ranks` says where.
+    result's `ranks` are those that were fitted.
 
     Raises ValueError for densities that are negative or not finite, and for fewer than 3 positive densities in `ranks`.
     Source: Zipf fits of densities are in Ayonrinde 2024; formula, weights and limits (−1 < offset ≤ last) are ours.
@@ -195,7 +183,7 @@ def fit_zipf(densities: Float[Tensor, " features"], ranks: tuple[int, int] | Non
     slope, intercept, error = line(shift)
     spread = float(((log_density - log_density.mean()) ** 2).sum())
     r_squared = 1 - error / spread if spread > 1e-20 * len(rank) else 1.0  # equal densities: a perfect flat line
-    with np.errstate(over="ignore"):  # a hopeless fit may be infinitely steep; its r_squared says how bad it is
+    with np.errstate(over="ignore"):  # a hopeless fit may be infinitely steep; its r_squared shows how bad it is
         return ZipfFit(-slope, math.expm1(shift), float(np.exp(intercept)), r_squared, (first, last))
 
 

@@ -6,7 +6,11 @@ sae              `SparseAutoencoder`: an encoder, a rule, a decoder
 matching         the matches of a batch, however large the table of affinities would be
 thresholds       what makes a rule of batches a rule of single tokens
 rescaling        the same function with other weights: decoder rows of unit norm, mean and scale folded in
-other_libraries  folders of SAELens, sparsify and dictionary_learning
+folders          a folder whose files change together, or not at all
+reading          files of weights, read with suspicion, and the SAE that they make
+other_libraries  the files of SAELens, sparsify, dictionary_learning and Gemma Scope
+exporting        SAEs in the formats of these libraries
+published        SAEs on the Hugging Face hub
 saving           `save_sae` and `load_sae`: a folder that SAELens reads, too
 shipped          `reference_sae`: the trained SAEs that come with the package
 dictionaries     one interface for SAEs, PCA, ICA, k-means and random directions; matching pursuit

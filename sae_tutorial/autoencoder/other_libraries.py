@@ -1,34 +1,68 @@
-"""The folders of three other libraries, read into a SparseAutoencoder that does what theirs does.
+"""The files of four other libraries, read into a SparseAutoencoder that does what theirs does.
 
-    SAELens 6             cfg.json + sae_weights.safetensors
+    SAELens 3 to 6        cfg.json + sae_weights.safetensors
     sparsify              cfg.json + sae.safetensors
     dictionary_learning   config.json + ae.pt
+    Gemma Scope           params.npz
 
 What they call differently: their BatchTopK is our mutual_choice, and its threshold comes along; features that they
 scale by the norm of their decoder row come out with rows of unit norm. An encoder that does not subtract b_dec gets
 b_enc + b_dec W_enc as its bias, which is the same function. Features keep their order and their strength.
 
-Letters of shapes: D = d_in, F = d_sae, O = d_out.
+Every `read_*` takes the files of a folder; every `about_*` returns what they say about where the SAE belongs, with
+`model_name`, `hook_name` and `hook_name_out` where that is known.
 """
 
 from __future__ import annotations
 
-import json
-import pickle
+import math
+import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_tutorial.autoencoder.config import RULES, SAEConfig
+from sae_tutorial.autoencoder.config import RULES
+from sae_tutorial.autoencoder.fields import as_number
+from sae_tutorial.autoencoder.folders import Files
+from sae_tutorial.autoencoder.reading import assemble, config_of, matrix, pick, read_json, read_tensors
 from sae_tutorial.autoencoder.rescaling import unit_decoder_
-from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.autoencoder.sae import UNSET, SparseAutoencoder
 
-# SAELens's architectures: our rule, and whether they are transcoders (with a skip path).
+CFG, SAELENS_WEIGHTS, SPARSIFY_WEIGHTS = "cfg.json", "sae_weights.safetensors", "sae.safetensors"
+CONFIG, DICTIONARY_WEIGHTS, GEMMA_WEIGHTS = "config.json", "ae.pt", "params.npz"
+SCALER = "activation_scaler.json"  # beside SAELens's checkpoints
+
+
+class Layout(NamedTuple):
+    """How another library stores one of our rules. `names` are its names of our weights; one that ends in ".weight" is
+    the transpose, as torch's nn.Linear has it."""
+
+    rule: str
+    names: dict[str, str]
+    subtracts_b_dec: bool = True
+
+
+PLAIN = {"W_enc": "W_enc", "b_enc": "b_enc", "W_dec": "W_dec", "b_dec": "b_dec"}
+LINEAR = {"encoder.weight": "W_enc", "encoder.bias": "b_enc", "decoder.weight": "W_dec"}
+THRESHOLD = {"threshold": "threshold"}
+SPARSIFY = Layout(
+    "token_choice", {"encoder.weight": "W_enc", "encoder.bias": "b_enc", "W_dec": "W_dec", "b_dec": "b_dec"}
+)
+GEMMA = Layout("jumprelu", PLAIN | THRESHOLD, subtracts_b_dec=False)
+GATE = {"encoder.weight": "W_enc", "gate_bias": "b_enc", "r_mag": "r_mag", "mag_bias": "b_mag"}
+DICTIONARIES = {
+    "AutoEncoder": Layout("relu", LINEAR | {"bias": "b_dec"}),
+    "AutoEncoderNew": Layout("relu", LINEAR | {"decoder.bias": "b_dec"}, subtracts_b_dec=False),
+    "AutoEncoderTopK": Layout("token_choice", LINEAR | {"b_dec": "b_dec"}),
+    "BatchTopKSAE": Layout("mutual_choice", LINEAR | {"b_dec": "b_dec"} | THRESHOLD),
+    "MatryoshkaBatchTopKSAE": Layout("matryoshka", PLAIN | THRESHOLD),
+    "GatedAutoEncoder": Layout("gated", GATE | {"decoder.weight": "W_dec", "decoder_bias": "b_dec"}),
+    "JumpReluAutoEncoder": Layout("jumprelu", PLAIN | THRESHOLD, subtracts_b_dec=False),
+}
+# SAELens's architectures: our rule, and whether they are transcoders.
 SAELENS = {
     "standard": ("relu", False),
     "topk": ("token_choice", False),
@@ -39,222 +73,218 @@ SAELENS = {
     "jumprelu_transcoder": ("jumprelu", True),
     "jumprelu_skip_transcoder": ("jumprelu", True),
 }
-DICTIONARY_LEARNING = {
-    "AutoEncoder": "relu",
-    "AutoEncoderNew": "relu",
-    "AutoEncoderTopK": "token_choice",
-    "BatchTopKSAE": "mutual_choice",
-    "MatryoshkaBatchTopKSAE": "matryoshka",
-    "GatedAutoEncoder": "gated",
-    "JumpReluAutoEncoder": "jumprelu",
-}
+IN_TRAINING = ("batchtopk", "matryoshka_batchtopk")  # what SAELens turns into jumprelu at the end
+STRUCTURE = ("architecture", "d_in", "d_sae", "dtype", "device", "metadata")  # the rest of an old cfg.json is metadata
+RENAMED = {"hook_point": "hook_name", "hook_point_layer": "hook_layer", "hook_point_head_index": "hook_head_index"}
 
 
-def read_saelens(folder: Path) -> SparseAutoencoder:
-    """`cfg.json` and `sae_weights.safetensors`, as `sae.save_model(folder)` of SAELens 6 writes them."""
-    file, cfg = folder / "sae_weights.safetensors", read_json(folder / "cfg.json")
-    weights = _float32(read_tensors(file))
-    architecture = cfg.get("architecture", "standard")
-    if architecture not in SAELENS:
-        raise ValueError(
-            f"{folder / 'cfg.json'}: architecture {architecture!r} is not among those that can be read, "
-            f"{', '.join(SAELENS)}. If it was saved in the middle of a training, let SAELens convert it first: "
-            "training_sae.save_inference_model(folder)"
-        )
-    if cfg.get("normalize_activations") not in (None, "none"):
-        raise ValueError(
-            f"{folder / 'cfg.json'}: normalize_activations={cfg['normalize_activations']!r} changes activations before "
-            "the weights see them, and the folder does not say how. Fold it in with SAELens and save again: "
-            "sae.fold_activation_norm_scaling_factor(factor)"
-        )
+# ---------------------------------------------------------------------- SAELens
+
+
+def read_saelens(files: Files, scaling_factor: float | None = None) -> SparseAutoencoder:
+    """As `sae.save_model(folder)` of SAELens 3 to 6 writes it. `scaling_factor`: what activations were multiplied by,
+    for an SAE whose folder says that they were, but not by how much."""
+    file, weights = files[CFG], _float32(read_tensors(files[SAELENS_WEIGHTS]))
+    cfg = read_json(file)
+    architecture, k = _architecture(cfg, file)
     rule, is_transcoder = SAELENS[architecture]
-    skip = "skip" in architecture
-    config = config_of(
-        folder / "cfg.json",
-        d_in=_pick(cfg, "d_in", folder / "cfg.json"),
-        d_sae=_pick(cfg, "d_sae", folder / "cfg.json"),
-        rule=rule,
-        k=_number(cfg, "k", folder / "cfg.json") if RULES[rule].owner == "token" else None,
-        d_out=cfg.get("d_out", cfg["d_in"]) if is_transcoder else None,
-        skip=skip,
-    )
+    factor = _input_factor(cfg, scaling_factor, files, is_transcoder)
+    d_in, d_sae, skip = pick(cfg, "d_in", file), pick(cfg, "d_sae", file), "skip" in architecture
+    d_out = cfg.get("d_out", d_in) if is_transcoder else None
+    config = config_of(file, d_in=d_in, d_sae=d_sae, rule=rule, k=k, d_out=d_out, skip=skip)
     if "b_gate" in weights:
         weights["b_enc"] = weights.pop("b_gate")
-    sae = assemble(config, weights, file, subtracts_b_dec=cfg.get("apply_b_dec_to_input", not is_transcoder))
+    if "log_threshold" in weights:
+        weights["threshold"] = weights.pop("log_threshold").exp()
+    finetuned = [weights.pop(name) for name in ("scaling_factor", "finetuning_scaling_factor") if name in weights]
+    if finetuned and not torch.allclose(finetuned[0], torch.ones(())):
+        if not cfg.get("finetuning_scaling_factor"):
+            raise ValueError(f"{file}: the weights have a scaling_factor, finetuning_scaling_factor says there is none")
+        weights["W_dec"] = finetuned[0].reshape(-1, 1) * matrix(weights, "W_dec", file)
+    subtracts_b_dec = not is_transcoder and bool(cfg.get("apply_b_dec_to_input", True))
+    sae = assemble(config, weights, files[SAELENS_WEIGHTS], subtracts_b_dec=subtracts_b_dec)
+    sae.scale.fill_(1 / factor)
     return unit_decoder_(sae) if cfg.get("rescale_acts_by_decoder_norm") else sae
 
 
-def read_sparsify(folder: Path) -> SparseAutoencoder:
-    """`cfg.json` and `sae.safetensors`, as `sparse_coder.save_to_disk(folder)` of sparsify writes them."""
-    file, cfg = folder / "sae.safetensors", read_json(folder / "cfg.json")
+def about_saelens(files: Files) -> dict[str, Any]:
+    """From version 6 on, `metadata`; before, everything beside the architecture."""
+    cfg = read_json(files[CFG])
+    if isinstance(cfg.get("metadata"), dict):
+        return cfg["metadata"]
+    return {RENAMED.get(name, name): value for name, value in cfg.items() if name not in STRUCTURE}
+
+
+def _architecture(cfg: dict[str, Any], file: Path) -> tuple[str, float | None]:
+    """One of SAELENS, and k. Before version 6, an activation function was named beside the architecture."""
+    named, activation = cfg.get("architecture", "standard"), cfg.get("activation_fn_str", cfg.get("activation_fn"))
+    options = {name: value for name, value in (cfg.get("activation_fn_kwargs") or {}).items() if value}
+    k = options.pop("k", cfg.get("k"))
+    if (named, activation) == ("standard", "topk"):
+        named = "topk"
+    usual = "topk" if named == "topk" else "relu"
+    if isinstance(named, str) and named in SAELENS and activation in (None, usual) and not options:
+        return named, k if named == "topk" else None
+    advice = "; SAELens converts it: training_sae.save_inference_model(folder)" if named in IN_TRAINING else ""
+    raise ValueError(
+        f"{file}: architecture {named!r} with activation function {activation or usual!r} {options or ''} is not among "
+        f"those that can be read, {', '.join(SAELENS)}{advice}"
+    )
+
+
+def _input_factor(cfg: dict[str, Any], factor: Any, files: Files, is_transcoder: bool) -> float:
+    """What activations are multiplied by before the weights see them, and reconstructions divided by."""
+    how, file = cfg.get("normalize_activations"), files[CFG]
+    if how in (None, False, "none"):
+        if factor is not None:
+            raise ValueError(f"scaling_factor={factor!r} is not needed: the weights in {file} take raw activations")
+        return 1.0
+    if how not in (True, "expected_average_only_in") or is_transcoder:
+        raise ValueError(
+            f"{file}: normalize_activations={how!r} treats every token, or input and output, in its own way, which a "
+            "fixed mean and scale cannot express; this SAE cannot be loaded"
+        )
+    if factor is None and SCALER in files:
+        factor = read_json(files[SCALER]).get("scaling_factor")
+    if factor is None:
+        raise ValueError(
+            f"{file}: normalize_activations={how!r} multiplied activations by a number that the folder does not "
+            "give, √d_in / (their mean norm). Give it: load_sae(folder, scaling_factor=...)"
+        )
+    if not 0 < as_number("scaling_factor", factor) < math.inf:
+        raise ValueError(f"scaling_factor must be a finite number, greater than 0, got {factor!r}")
+    return float(factor)
+
+
+# ---------------------------------------------------------------------- sparsify
+
+
+def read_sparsify(files: Files) -> SparseAutoencoder:
+    """As `sparse_coder.save_to_disk(folder)` of sparsify writes it."""
+    file, cfg = files[SPARSIFY_WEIGHTS], read_json(files[CFG])
     theirs = _float32(read_tensors(file))
     if cfg.get("activation", "topk") != "topk" or cfg.get("signed"):
         raise ValueError(
-            f"{folder / 'cfg.json'}: activation={cfg.get('activation')!r}, signed={cfg.get('signed', False)} cannot be "
+            f"{files[CFG]}: activation={cfg.get('activation')!r}, signed={cfg.get('signed', False)} cannot be "
             "read, only activation='topk' and unsigned"
         )
-    weights = _renamed(theirs, {"encoder.bias": "b_enc", "W_dec": "W_dec", "b_dec": "b_dec"}, file)
-    weights["W_enc"] = _matrix(theirs, "encoder.weight", file).T
     transcode, skip = bool(cfg.get("transcode")), "W_skip" in theirs
-    if skip:
-        weights["W_skip"] = theirs["W_skip"]
-    F, D = theirs["encoder.weight"].shape
-    d_out = _matrix(theirs, "W_dec", file).shape[1] if transcode or skip else None
-    k = _number(cfg, "k", folder / "cfg.json")
-    config = config_of(folder / "cfg.json", d_in=D, d_sae=F, rule="token_choice", k=k, d_out=d_out, skip=skip)
+    weights = _ours(theirs, SPARSIFY.names | ({"W_skip": "W_skip"} if skip else {}), file)
+    D, F = weights["W_enc"].shape
+    if cfg.get("d_in", D) != D or (cfg.get("num_latents") or F) != F:
+        raise ValueError(f"{file} does not fit {files[CFG]}: W_enc is {(D, F)}, not (d_in, num_latents)")
+    d_out = matrix(weights, "W_dec", file).shape[1] if transcode or skip else None
+    k = pick(cfg, "k", files[CFG])
+    config = config_of(files[CFG], d_in=D, d_sae=F, rule=SPARSIFY.rule, k=k, d_out=d_out, skip=skip)
     return assemble(config, weights, file, subtracts_b_dec=not transcode)
 
 
-def read_dictionary_learning(folder: Path) -> SparseAutoencoder:
-    """`config.json` and `ae.pt`, as `trainSAE` of dictionary_learning writes them."""
-    file = folder / "ae.pt"
-    trainer = read_json(folder / "config.json").get("trainer")
-    if not isinstance(trainer, dict):
-        raise ValueError(f"{folder / 'config.json'}: trainer must be an object with dict_class, it is {trainer!r}")
-    kind = trainer.get("dict_class")
-    if not isinstance(kind, str) or kind not in DICTIONARY_LEARNING:
-        raise ValueError(
-            f"{folder / 'config.json'}: trainer.dict_class is {kind!r}; it must be one of "
-            f"{', '.join(DICTIONARY_LEARNING)}. The weights alone do not say which"
-        )
+def about_sparsify(files: Files) -> dict[str, Any]:
+    """The folder is named after the module that was read; the model stands in the config.json above it."""
+    run, about = files.folder.parent / CONFIG, {}
+    if run.is_file() and isinstance(model := read_json(run).get("model"), str):
+        about["model_name"] = model
+    layer = re.search(r"(?:^|\.)(?:layers|h)\.(\d+)$", files.folder.name)
+    if layer and not read_json(files[CFG]).get("transcode"):
+        about["hook_name"] = f"blocks.{layer[1]}.hook_resid_post"
+    return about
+
+
+# ---------------------------------------------------------------------- dictionary_learning
+
+
+def read_dictionary_learning(files: Files, kind: str | None = None) -> SparseAutoencoder:
+    """As `trainSAE` of dictionary_learning writes it. `kind` is the class, where there is no config.json."""
+    file, trainer = files[DICTIONARY_WEIGHTS], _trainer(files)
     theirs = _float32(read_tensors(file))
-    names = {"W_enc": "W_enc", "b_enc": "b_enc", "W_dec": "W_dec", "b_dec": "b_dec"}
-    if kind.startswith("AutoEncoder") or kind in ("BatchTopKSAE", "GatedAutoEncoder"):  # built of torch's nn.Linear
-        for name in ("encoder.weight", "decoder.weight"):
-            theirs[name] = _matrix(theirs, name, file).T
-        bias = {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias", "GatedAutoEncoder": "decoder_bias"}
-        names = {"encoder.weight": "W_enc", "decoder.weight": "W_dec", bias.get(kind, "b_dec"): "b_dec"}
-        names["gate_bias" if kind == "GatedAutoEncoder" else "encoder.bias"] = "b_enc"
-    if kind == "GatedAutoEncoder":
-        names |= {"r_mag": "r_mag", "mag_bias": "b_mag"}
-    rule = DICTIONARY_LEARNING[kind]
-    if RULES[rule].thresholds is not None:
-        names["threshold"] = "threshold"
-    weights = _renamed(theirs, names, file)
-    k = groups = None
-    if RULES[rule].owner is not None:
-        k = float(theirs["k"]) if "k" in theirs else _number(trainer, "k", folder / "config.json")
-    if RULES[rule].nested:
-        groups = tuple(_pick(theirs, "group_sizes", file).tolist())
-    D, F = _matrix(weights, "W_enc", file).shape
-    sae = assemble(
-        config_of(folder / "config.json", d_in=D, d_sae=F, rule=rule, k=k, groups=groups),
-        weights,
-        file,
-        subtracts_b_dec=kind not in ("AutoEncoderNew", "JumpReluAutoEncoder"),
-    )
-    if RULES[rule].measured and (sae.threshold < 0).any():
+    said = trainer.get("dict_class", kind)
+    if kind not in (None, said):
+        raise ValueError(f"kind={kind!r}, but {files[CONFIG]} has dict_class={said!r}; leave kind away")
+    if said is None and CONFIG not in files:
+        raise FileNotFoundError(
+            f"{files[CONFIG]} is missing, and the weights ({', '.join(sorted(theirs))}) do not say what they are. "
+            f"Name their class: load_sae(folder, kind='AutoEncoder') for example, one of {', '.join(DICTIONARIES)}"
+        )
+    if said not in list(DICTIONARIES):
+        raise ValueError(
+            f"{files[CONFIG]}: dict_class (or kind) must be one of {', '.join(DICTIONARIES)}, got {said!r}"
+        )
+    kind = said
+    layout = DICTIONARIES[kind]
+    rule = RULES[layout.rule]
+    if rule.measured:
+        theirs.setdefault("threshold", torch.tensor(UNSET))  # early versions kept none
+    weights = _ours(theirs, layout.names, file)
+    D, F = matrix(weights, "W_enc", file).shape
+    k = None if rule.owner is None else theirs["k"] if "k" in theirs else pick(trainer, "k", files[CONFIG])
+    groups = tuple(pick(theirs, "group_sizes", file).tolist()) if rule.nested else None
+    config = config_of(file, d_in=D, d_sae=F, rule=layout.rule, k=k, groups=groups)
+    sae = assemble(config, weights, file, subtracts_b_dec=layout.subtracts_b_dec)
+    if rule.measured and (sae.threshold < 0).any():
         warnings.warn(
             f"{file}: this {kind} has no inference threshold (it is {float(sae.threshold):g}). Measure one before you "
             "encode, measure_thresholds(sae, batches), or ask for encode(x, batch_rule=True).",
             stacklevel=3,
         )
-    return unit_decoder_(sae) if kind in ("AutoEncoder", "GatedAutoEncoder", "JumpReluAutoEncoder") else sae
+    return unit_decoder_(sae) if kind == "AutoEncoder" else sae  # as its own loader does
 
 
-def assemble(
-    config: SAEConfig, weights: dict[str, Tensor], file: Path, *, subtracts_b_dec: bool | None = None
-) -> SparseAutoencoder:
-    """The SAE with these weights, in the dtype that they have; every buffer that is not given keeps its start value.
-
-    `subtracts_b_dec` says whether the encoder that the weights are from sees x − b_dec; None: as ours does.
-    Raises ValueError that names `file` for weights that are missing, unknown or of another shape.
-    """
-    sae = SparseAutoencoder(config)
-    start = sae.state_dict()
-    wanted = {name: start[name].shape for name, _ in sae.named_parameters()}
-    given = {name: weights[name].shape for name in weights}
-    problems = [f"{name} is missing" for name in wanted if name not in given]
-    problems += [f"{name} is unknown" for name in given if name not in start]
-    problems += [
-        f"{name} is {tuple(given[name])}, not {tuple(start[name].shape)}"
-        for name in given
-        if name in start and given[name] != start[name].shape
-    ]
-    if problems:
-        raise ValueError(
-            f"{file} does not fit its config ({config.rule}, {config.d_in} → {config.d_sae} → {config.width_out}): "
-            + "; ".join(problems)
-        )
-    for name, tensor in weights.items():
-        if tensor.isnan().any():
-            raise ValueError(
-                f"{file}: {name} holds NaN; the training that wrote it diverged, take an earlier checkpoint"
-            )
-    weights = dict(weights)
-    ours = sae.centre is not None
-    if subtracts_b_dec is not None and subtracts_b_dec != ours:
-        shift_F = weights["b_dec"] @ weights["W_enc"] * (1 if ours else -1)
-        weights["b_enc"] = weights["b_enc"] + shift_F
-        if config.how.gated:
-            weights["b_mag"] = weights["b_mag"] + shift_F * weights["r_mag"].exp()
-    if "W_enc" in weights:
-        weights["W_enc"] = weights["W_enc"].T.contiguous().T  # feature by feature, as the sparse products like it
-    if "tokens_seen" not in weights:
-        start["tokens_seen"] = torch.tensor(1)  # it was trained on who knows how many: `train` must not start it anew
-    sae.load_state_dict({**start, **weights}, assign=True)
-    return sae
+def about_dictionary_learning(files: Files) -> dict[str, Any]:
+    """The trainer's settings."""
+    trainer = _trainer(files)
+    layer = re.search(r"resid_post_layer_(\d+)$", str(trainer.get("submodule_name")))
+    known = {"model_name": trainer["lm_name"]} if "lm_name" in trainer else {}
+    return known | ({"hook_name": f"blocks.{layer[1]}.hook_resid_post"} if layer else {}) | trainer
 
 
-# ---------------------------------------------------------------------- files
+def _trainer(files: Files) -> dict[str, Any]:
+    if CONFIG not in files:
+        return {}
+    trainer = read_json(files[CONFIG]).get("trainer")
+    if not isinstance(trainer, dict):
+        raise ValueError(f"{files[CONFIG]}: trainer must be an object with dict_class, it is {trainer!r}")
+    return trainer
 
 
-def config_of(file: Path, **fields: Any) -> SAEConfig:
-    """The SAEConfig with these fields; where it refuses them, the error names the file that they are from."""
-    try:
-        return SAEConfig(**fields)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{file} does not describe an SAE: {error}") from error
+# ---------------------------------------------------------------------- Gemma Scope
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file} is missing; without it the weights beside it cannot be understood") from None
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged, it is no JSON ({error}); save or download it again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold a JSON object, not a {type(content).__name__}")
-    return content
+def read_gemma_scope(files: Files) -> SparseAutoencoder:
+    """The JumpReLU SAEs of Lieberum et al. 2024: for raw activations, and an encoder that does not subtract b_dec."""
+    file = files[GEMMA_WEIGHTS]
+    theirs = {re.sub("^w_", "W_", name): tensor for name, tensor in _float32(read_tensors(file)).items()}
+    weights = _ours(theirs, GEMMA.names, file)
+    (D, F), (_, d_out) = matrix(weights, "W_enc", file).shape, matrix(weights, "W_dec", file).shape
+    is_transcoder = d_out != D or "transcoder" in str(file)
+    config = config_of(file, d_in=D, d_sae=F, rule=GEMMA.rule, d_out=d_out if is_transcoder else None)
+    return assemble(config, weights, file, subtracts_b_dec=GEMMA.subtracts_b_dec)
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU. Nothing in the file is executed: a pickle may hold tensors only."""
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        content = torch.load(file, weights_only=True, map_location="cpu")
-        if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
-            raise ValueError(f"{file} must hold tensors by name, and holds something else")
-        return {name: t.detach() for name, t in content.items()}
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{file} holds more than tensors, and is not opened: loading it could run code") from error
-    except (SafetensorError, RuntimeError, EOFError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged ({error}); save or download it again") from error
+def about_gemma_scope(files: Files) -> dict[str, Any]:
+    """What the path says, "google/gemma-scope-2b-pt-res/layer_20/…" on the hub."""
+    found = re.search(r"gemma-scope-(\w+)-(pt|it)-(res|mlp|att|transcoders)\b.*layer_(\d+)", str(files.folder))
+    if found is None:
+        return {}
+    size, tuned, site, layer = found.groups()
+    hooks = {
+        "res": "hook_resid_post",
+        "mlp": "hook_mlp_out",
+        "att": "attn.hook_z",
+        "transcoders": "ln2.hook_normalized",
+    }
+    out = {"hook_name_out": f"blocks.{layer}.hook_mlp_out"} if site == "transcoders" else {}
+    model = f"gemma-2-{size}" + "-it" * (tuned == "it")
+    return {"model_name": model, "hook_name": f"blocks.{layer}.{hooks[site]}"} | out
+
+
+# ---------------------------------------------------------------------- names
 
 
 def _float32(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
 
 
-def _pick(content: dict[str, Any], name: str, file: Path) -> Any:
-    if name not in content:
-        raise ValueError(f"{file}: {name!r} is missing; it holds {', '.join(sorted(content))}")
-    return content[name]
-
-
-def _matrix(weights: dict[str, Tensor], name: str, file: Path) -> Tensor:
-    if _pick(weights, name, file).dim() != 2:
-        raise ValueError(f"{file}: {name} must be a matrix, it has shape {tuple(weights[name].shape)}")
-    return weights[name]
-
-
-def _renamed(weights: dict[str, Tensor], names: dict[str, str], file: Path) -> dict[str, Tensor]:
-    return {ours: _pick(weights, theirs, file) for theirs, ours in names.items()}
-
-
-def _number(cfg: dict[str, Any], name: str, file: Path) -> float:
-    if not isinstance(cfg.get(name), int | float):
-        raise ValueError(f"{file}: {name} must be a number, it is {cfg.get(name)!r}")
-    return cfg[name]
+def _ours(theirs: dict[str, Tensor], names: dict[str, str], file: Path) -> dict[str, Tensor]:
+    """Their weights under our names, every matrix the way round that we have it."""
+    linear = {name for name in names if name.endswith(".weight")}
+    return {ours: matrix(theirs, n, file).T if n in linear else pick(theirs, n, file) for n, ours in names.items()}

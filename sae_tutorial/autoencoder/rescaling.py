@@ -39,7 +39,7 @@ def folded(sae: SparseAutoencoder) -> SparseAutoencoder:
     config = sae.config
     if config.tied or not config.b_dec:  # folding needs both: two matrices, and a bias to hold the mean
         config = replace(config, tied=False, b_dec=True)
-    other = SparseAutoencoder(config).to(sae.W_dec.device)
+    other = SparseAutoencoder(config).to(sae.W_dec.device, torch.promote_types(sae.W_dec.dtype, torch.float32))
     missing = other.load_state_dict(copy.deepcopy(sae.state_dict()), strict=False).missing_keys
     if "W_enc" in missing:
         other.W_enc.copy_(sae.W_enc)
@@ -55,6 +55,7 @@ def folded(sae: SparseAutoencoder) -> SparseAutoencoder:
     if config.skip:
         other.W_skip.copy_(sae.W_skip * (sae.out_scale / sae.scale))
         other.b_dec.sub_(other.W_skip @ sae.mean)
+    other.take_origin(sae)
     other.mean.zero_()
     other.scale.fill_(1)
     if config.is_transcoder:

@@ -13,6 +13,7 @@ Letters of shapes: B tokens, D = d_in, F = d_sae, O = d_out, N matches.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -24,8 +25,8 @@ from sae_tutorial.allocation import SparseCodes, encode_matches, stack_tokens
 from sae_tutorial.autoencoder.config import SAEConfig
 
 ALL = slice(None)
-# A threshold that nobody has measured yet.
-UNSET = -1.0
+UNSET = -1.0  # a threshold that has not been measured yet
+ORIGIN = ("model_name", "hook_name", "target_hook_name", "imported")  # attributes that are not in the state dict
 
 
 class SparseAutoencoder(nn.Module):
@@ -41,15 +42,21 @@ class SparseAutoencoder(nn.Module):
 
     Buffers: mean (D,) and scale of the input, and of the output (out_mean, out_scale) in a transcoder; threshold, one
     number for mutual_choice and matryoshka, (F,) for feature_choice and jumprelu (which learns it), in the units
-    inside, and below 0 while nobody has measured it; rank (F,), the place of each feature in the order of capacities,
-    0 first; zipf_law (exponent, offset); tokens_seen, how many tokens it was trained on (1 where another library wrote
-    its file and did not say): at 0, `train` gives it its start.
+    inside, and below 0 until it has been measured; rank (F,), the place of each feature in the order of capacities,
+    0 first; zipf_law (exponent, offset); tokens_seen, how many tokens `train` has trained it on.
+
+    Attributes, saved with it: model_name and hook_name, the activations that it reads, and target_hook_name, those that
+    a transcoder predicts (None: not known); imported, whether another library trained it.
 
     Training and inference differ on purpose. Mutual and Feature Choice look at a whole batch, so a trained SAE carries
     thresholds measured on many batches, and `encode` uses them: a token's code does not depend on its neighbours.
     `encode(x, batch_rule=True)` lets the tokens of x compete as in training.
     """
 
+    model_name: str | None = None
+    hook_name: str | None = None
+    target_hook_name: str | None = None
+    imported: bool = False
     mean: Tensor
     scale: Tensor
     rank: Tensor
@@ -77,18 +84,8 @@ class SparseAutoencoder(nn.Module):
             self.W_skip = nn.Parameter(torch.zeros(d_out, D))
         if config.how.learned:
             self.threshold = nn.Parameter(torch.full((F,), 1e-3 * math.sqrt(D)))
-        else:
-            shape = (F,) if config.how.thresholds == "each" else ()
-            self.register_buffer("threshold", torch.full(shape, UNSET if config.how.measured else 0.0))
-        self.register_buffer("mean", torch.zeros(D))
-        self.register_buffer("scale", torch.tensor(1.0))
-        if config.is_transcoder:
-            self.register_buffer("out_mean", torch.zeros(d_out))
-            self.register_buffer("out_scale", torch.tensor(1.0))
-        law = (0.0, 0.0) if config.capacity == "uniform" else (config.zipf_exponent, config.zipf_offset)
-        self.register_buffer("rank", torch.arange(F))
-        self.register_buffer("zipf_law", torch.tensor(law))
-        self.register_buffer("tokens_seen", torch.tensor(0))
+        for name, buffer in fresh_buffers(config).items():
+            self.register_buffer(name, buffer)
 
     # ------------------------------------------------------------------ in raw activations
 
@@ -99,16 +96,20 @@ class SparseAutoencoder(nn.Module):
         Raises ValueError for an x that is not (tokens, d_in) or that holds NaN or inf, and where the rule needs a
         threshold that has not been measured yet.
         """
-        return self.encode_normalised(self.normalise(_finite(x)), batch_rule)
+        return self.encode_normalised(_finite(x, self.normalise(x)), batch_rule)
 
     def decode(self, codes: SparseCodes) -> Float[Tensor, "tokens d_out"]:
         """The reconstruction that these codes stand for. A skip path needs the input: `forward` adds it."""
+        if not isinstance(codes, SparseCodes | Tensor):
+            raise TypeError(f"codes must be SparseCodes, as encode returns them, got {type(codes).__name__}")
+        if codes.shape[-1] != self.config.d_sae:
+            raise ValueError(f"codes have {codes.shape[-1]} features, this SAE has d_sae={self.config.d_sae}")
         return self.denormalise(codes @ self.W_dec + self.b_dec)
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """encode, then decode; any number of leading dimensions."""
-        x_ND = x.flatten(0, -2) if x.dim() > 1 else x[None]  # `normalise` refuses what is neither
-        u_ND = self.normalise(_finite(x_ND))
+        x_ND = x.flatten(0, -2) if _real("x", x).dim() > 1 else x[None]  # `normalise` refuses what is neither
+        u_ND = _finite(x_ND, self.normalise(x_ND))
         x_hat_NO = self.denormalise(self.decode_normalised(self.encode_normalised(u_ND), u_ND))
         return x_hat_NO.view(*x.shape[:-1], self.config.width_out)
 
@@ -118,7 +119,7 @@ class SparseAutoencoder(nn.Module):
 
     def normalise(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
         """(x − mean) / scale: raw activations to the units inside, checked."""
-        if x.dim() != 2 or x.shape[1] != self.config.d_in:
+        if _real("x", x).dim() != 2 or x.shape[1] != self.config.d_in:
             hint = "; flatten the positions first: x.flatten(0, -2)" if x.dim() > 2 else ""
             raise ValueError(f"x must be (tokens, {self.config.d_in}), got shape {tuple(x.shape)}{hint}")
         if x.device != self.W_dec.device:
@@ -127,7 +128,7 @@ class SparseAutoencoder(nn.Module):
 
     def normalise_target(self, y: Float[Tensor, "tokens d_out"]) -> Float[Tensor, "tokens d_out"]:
         """(y − out_mean) / out_scale: what a transcoder predicts, to the units inside."""
-        return (y.to(self.W_dec.dtype) - self.out_mean) / self.out_scale
+        return (_real("y", y).to(self.W_dec.dtype) - self.out_mean) / self.out_scale
 
     def denormalise(self, u: Float[Tensor, "tokens d_out"]) -> Float[Tensor, "tokens d_out"]:
         """Reconstructions back to raw units."""
@@ -142,6 +143,16 @@ class SparseAutoencoder(nn.Module):
         if name == "W_enc" and self.config.tied:
             return self.W_dec.T
         return super().__getattr__(name)
+
+    @property
+    def started(self) -> bool:
+        """Whether it has been trained, here or elsewhere: otherwise `train` gives it its start."""
+        return self.imported or bool(self.tokens_seen > 0)
+
+    def take_origin(self, other: SparseAutoencoder) -> None:
+        """Note that it reads, and where it was trained, what and where `other` does."""
+        for name in ORIGIN:
+            setattr(self, name, getattr(other, name))
 
     @property
     def centre(self) -> Float[Tensor, " d_in"] | None:
@@ -160,21 +171,21 @@ class SparseAutoencoder(nn.Module):
         `dtype`, for all features or some; `out` is memory to put them into, without a graph."""
         if out is None and not torch.is_grad_enabled():
             out = self.table_memory(len(u), len(self.b_enc[features]), dtype or self.W_dec.dtype)
-        centred_BD = u if self.centre is None else u - self.centre
+        centred_BD = _real("u", u) if self.centre is None else _real("u", u) - self.centre
         tensors = (self.b_enc[features], centred_BD, self.W_enc[:, features])
         return torch.addmm(*(tensors if dtype is None else (t.to(dtype) for t in tensors)), out=out)
 
     def table_memory(self, n_tokens: int, n_features: int, dtype: torch.dtype) -> Tensor:
-        """Memory for a table of affinities (tokens, features). On a CPU it lies there feature after feature: the
-        product that fills it is a tenth faster then. Token Choice wants to read the features of a token in one go,
-        which is worth as much."""
+        """Memory for a table of affinities (tokens, features). On a CPU it is stored feature by feature: the product
+        that fills it is a tenth faster then. Token Choice reads the features of a token in one go, which is worth as
+        much."""
         if self.W_dec.device.type == "cpu" and self.config.how.owner != "token":
             return torch.empty(n_features, n_tokens, dtype=dtype).T
         return torch.empty(n_tokens, n_features, dtype=dtype, device=self.W_dec.device)
 
     def budget(self, n_tokens: int, step: int = 0, slack: float = 0.0) -> tuple[str, int | Int[Tensor, " features"]]:
-        """Who has a budget in a batch of training, and how many matches: ("token", k), ("batch", k·B) or ("feature",
-        capacities). `slack` widens it by that share and a few more, for who wants to see the runners-up, too."""
+        """What has a budget in a batch of training, and how many matches: ("token", k), ("batch", k·B) or ("feature",
+        capacities). `slack` widens it by that share and a few more, to see the runners-up, too."""
         owner = self.config.how.owner
         assert owner is not None, f"{self.config.rule} has no budget"
         budget = {
@@ -195,11 +206,13 @@ class SparseAutoencoder(nn.Module):
         for `mutual_choice`."""
         if self.config.how.owner is None:
             return self.allocate_by_threshold(affinities)
+        affinities = self._table(affinities)
         return allocation.fast.by_owner(affinities, *self.budget(len(affinities), step, slack), guess=guess)
 
     def allocate_by_threshold(self, affinities: Float[Tensor, "tokens features"]) -> SparseCodes:
         """The matches of each token by itself: by `threshold`, or by the rule of training where that is one of single
         tokens already."""
+        affinities = self._table(affinities)
         if self.config.how.owner == "token":
             return allocation.token_choice(affinities, self.config.n_matches(1))
         if self.config.how.measured and (self.threshold < 0).any():
@@ -208,6 +221,12 @@ class SparseAutoencoder(nn.Module):
                 "`measure_thresholds(sae, batches)` at any time; encode(x, batch_rule=True) needs none"
             )
         return allocation.threshold_choice(affinities, self.threshold.detach())
+
+    def _table(self, affinities: Any) -> Tensor:
+        """Affinities with a column for each feature; the rules check the rest."""
+        if _real("affinities", affinities).dim() == 2 and affinities.shape[1] != self.config.d_sae:
+            raise ValueError(f"affinities must be (tokens, {self.config.d_sae}), got shape {tuple(affinities.shape)}")
+        return affinities
 
     def capacity(self, n_tokens: int, step: int = 0) -> Int[Tensor, " features"]:
         """feature_choice: how many of `n_tokens` tokens each feature may take. `step` rotates a budget below F."""
@@ -222,7 +241,7 @@ class SparseAutoencoder(nn.Module):
             if batch_rule:
                 codes = self.allocate(self.preactivations(u))
             else:  # each token by itself, so as many at a time as memory likes
-                pieces = u.split(at_once(u.device, u.element_size() * self.config.d_sae))
+                pieces = _real("u", u).split(at_once(u.device, u.element_size() * self.config.d_sae))
                 codes = stack_tokens([self.allocate_by_threshold(self.preactivations(piece)) for piece in pieces])
         return self.strengths(u, codes)
 
@@ -253,17 +272,42 @@ class SparseAutoencoder(nn.Module):
     def extra_repr(self) -> str:
         c = self.config
         budget = f", k={c.k:g}" if c.k is not None else ""
-        return f"{c.rule}{budget}, {c.d_in} → {c.d_sae} → {c.width_out}, {int(self.tokens_seen):,} tokens seen"
+        trained = "trained elsewhere, " * self.imported + f"{int(self.tokens_seen):,} tokens seen"
+        return f"{c.rule}{budget}, {c.d_in} → {c.d_sae} → {c.width_out}, {trained}"
 
 
-def _finite(x: Tensor) -> Tensor:
-    """x itself. An affinity of −inf is a negative number like any other, so no rule would notice an inf in x."""
-    if not x.isfinite().all():
-        place = (~x.isfinite()).nonzero()[0].tolist()
+def fresh_buffers(config: SAEConfig) -> dict[str, Tensor]:
+    """What an SAE holds beside its weights, before it has been trained."""
+    F = config.d_sae
+    law = (0.0, 0.0) if config.capacity == "uniform" else (config.zipf_exponent, config.zipf_offset)
+    buffers = {"mean": torch.zeros(config.d_in), "scale": torch.tensor(1.0)}
+    if config.is_transcoder:
+        buffers |= {"out_mean": torch.zeros(config.width_out), "out_scale": torch.tensor(1.0)}
+    if not config.how.learned:
+        shape = (F,) if config.how.thresholds == "each" else ()
+        buffers["threshold"] = torch.full(shape, UNSET if config.how.measured else 0.0)
+    return buffers | {"rank": torch.arange(F), "zipf_law": torch.tensor(law), "tokens_seen": torch.tensor(0)}
+
+
+def _real(name: str, value: Any) -> Tensor:
+    """`value`, if it is a tensor of real numbers."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}; convert it: torch.as_tensor({name})")
+    if value.is_complex():
+        raise TypeError(f"{name} must hold real numbers, got {value.dtype}; take {name}.real or its absolute value")
+    return value
+
+
+def _finite(x: Tensor, u: Tensor) -> Tensor:
+    """`u`, x in the units inside. An affinity of −inf is a negative number like any other, so no rule would notice an
+    inf in x."""
+    if not u.isfinite().all():
+        place = (~u.isfinite()).nonzero()[0].tolist()
         raise ValueError(
-            f"x{place} is {float(x[tuple(place)])}: activations must be finite numbers; leave such rows out"
+            f"x{place} is {float(x[tuple(place)])}: activations must be finite numbers in the precision of the SAE, "
+            f"{u.dtype}; leave such rows out"
         )
-    return x
+    return u
 
 
 def _wider(budget, slack: float):

@@ -2,41 +2,38 @@
 
     cfg.json                   what SAELens 6 needs to know, and where the SAE belongs (model, hook)
     sae_weights.safetensors    weights that take raw activations: mean and scale are folded into them
-    sae_tutorial.json          our config and what else is small
-    sae_tutorial.safetensors   whatever of our SAE the others do not hold bit for bit
+    sae_tutorial.json          our config and what else is small, and checksums
+    sae_tutorial.safetensors   what of our SAE the others do not hold bit for bit
 
-In SAELens's eyes, Mutual Choice and Matryoshka are `jumprelu` with one threshold for all features, Feature Choice is
-`jumprelu` with one for each, Token Choice is `topk`. A transcoder of Token Choice or Gated has no counterpart there:
-its folder says `topk_transcoder` or `gated_transcoder`, which only we can read.
+A transcoder of Token Choice or Gated has no counterpart in SAELens: only we can read its folder.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from sae_tutorial.autoencoder.other_libraries import (
-    assemble,
-    config_of,
-    read_dictionary_learning,
-    read_json,
-    read_saelens,
-    read_sparsify,
-    read_tensors,
-)
+from sae_tutorial.activations.files import path_of
+from sae_tutorial.autoencoder import other_libraries as others
+from sae_tutorial.autoencoder.exporting import FORMATS, in_json, in_safetensors, saelens_cfg, under_saelens_names
+from sae_tutorial.autoencoder.folders import Files, reading, replace
+from sae_tutorial.autoencoder.published import located
+from sae_tutorial.autoencoder.reading import assemble, check_values, config_of, read_json, read_tensors
 from sae_tutorial.autoencoder.rescaling import folded
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
-FORMAT = "sae_tutorial SAE, version 1"
-CFG, WEIGHTS, OURS, EXACT = "cfg.json", "sae_weights.safetensors", "sae_tutorial.json", "sae_tutorial.safetensors"
-ARCHITECTURES = {"relu": "standard", "token_choice": "topk", "gated": "gated"}  # every other rule: jumprelu
+CFG, WEIGHTS, OURS, EXACT = others.CFG, others.SAELENS_WEIGHTS, "sae_tutorial.json", "sae_tutorial.safetensors"
+FORMAT, WITHOUT_CHECKSUMS = "sae_tutorial SAE, version 2", "sae_tutorial SAE, version 1"
 
 
 def save_sae(
@@ -47,163 +44,206 @@ def save_sae(
     hook_name: str | None = None,
     context_size: int | None = None,
     exact: bool = True,
+    format: str | None = None,
     **metadata: Any,
 ) -> Path:
     """Write `sae` to `folder`, in the format of SAELens 6 and so that `load_sae` gives back the very same SAE.
 
     model_name, hook_name, context_size, metadata
-                what was read to train it, for whoever finds the folder: anything that JSON can hold. For a transcoder
-                also `hook_name_out`. `load_metadata` reads it back
+                what was read to train it, for those who find the folder: anything that JSON can hold. The names
+                are the SAE's own by default, `hook_name_out` its target_hook_name. `load_metadata` reads it back
     exact       False leaves out what is needed only for the last bit. Mean and scale then stay folded into the weights,
                 and the folder takes half the space if there were any. What comes back is the same function up to
                 rounding; decoder rows have the norm `scale`
+    format      "saelens", "sparsify" or "dictionary_learning": only what that library reads
 
-    An SAE that lies there already is replaced, file by file. Raises ValueError where the inference threshold is not
-    measured yet: without it, other libraries would read a plain ReLU SAE.
+    An SAE that is there already is replaced: whatever happens, the folder holds the old one or the new one.
+    Raises ValueError for an SAE that could not be used (NaN, an inference threshold that is not measured yet, without
+    which other libraries would read a plain ReLU SAE) or that `format` cannot express, TypeError for metadata that JSON
+    cannot hold, and OSError where there is no room; nothing has changed then.
     """
-    rule = sae.config.rule
+    if format not in (None, *FORMATS):
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, or None for our own, got {format!r}")
+    folder = path_of("folder", folder)
     if sae.config.how.measured and (sae.threshold < 0).any():
         raise ValueError(
-            f"this {rule} SAE has no inference threshold yet, and without it others would use all positive affinities; "
-            "call measure_thresholds(sae, batches) first. (To interrupt a training, use train(..., checkpoint=...).)"
+            f"this {sae.config.rule} SAE has no inference threshold yet, and without it others would use all positive "
+            "affinities; call measure_thresholds(sae, batches) first. (To interrupt a training, use train(..., "
+            "checkpoint=...).)"
         )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    raw = folded(sae)
-    kept, theirs = sae if exact else raw, _for_saelens(raw, sae.W_dec.dtype)
-    extra = {name: t for name, t in kept.state_dict().items() if not (name in theirs and _same(theirs[name], t))}
-    (folder / OURS).unlink(missing_ok=True)  # while it is missing, the folder is a plain SAELens folder or none
-    _write_tensors(folder / WEIGHTS, {_name_there(name, rule): tensor for name, tensor in theirs.items()})
-    _write_tensors(folder / EXACT, extra)
-    about = {"model_name": model_name, "hook_name": hook_name, "context_size": context_size} | metadata
-    _write_json(folder / CFG, _saelens_cfg(sae, {name: value for name, value in about.items() if value is not None}))
-    _write_json(folder / OURS, {"format": FORMAT, "config": asdict(kept.config)})
+    check_values(sae.config, sae.state_dict(), "this SAE cannot be saved")
+    about = {"model_name": sae.model_name, "hook_name": sae.hook_name, "hook_name_out": sae.target_hook_name}
+    given = {"model_name": model_name, "hook_name": hook_name, "context_size": context_size} | metadata
+    about |= {name: _plain(name, value) for name, value in given.items() if value is not None}
+    about = {name: value for name, value in about.items() if value is not None}
+    raw = folded(sae).to(sae.W_dec.dtype)
+    content = _ours(sae if exact else raw, raw, about) if format is None else FORMATS[format](raw, about)
+    others_first = list(KINDS)[: min(list(KINDS).index(name) for name in content if name in KINDS)]
+    gone = [*others_first, *([] if EXACT in content else [EXACT])]  # `load_sae` would take them for the SAE
+    replace(folder, dict.fromkeys(gone) | content)
     return folder
 
 
-def load_sae(folder: str | Path, *, device: torch.device | str | None = None) -> SparseAutoencoder:
-    """The SAE in `folder`, written by save_sae, SAELens 6, sparsify or dictionary_learning; which, its files tell.
+def load_sae(
+    folder: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    kind: str | None = None,
+    scaling_factor: float | None = None,
+    revision: str | None = None,
+) -> SparseAutoencoder:
+    """The SAE in `folder`, written by save_sae, SAELens 3 to 6, sparsify or dictionary_learning, or of Gemma Scope;
+    which, its files tell. `folder` may also be such a file, or an id on the Hugging Face hub where there is no such
+    folder: "org/repo" or "org/repo/path/inside", at a `revision` or the newest.
 
-    Ours comes back bit for bit; others in float32, with mean 0 and scale 1, for raw activations. Nothing in a file is
-    executed. BatchTopK SAEs come with their threshold: as mutual_choice from dictionary_learning, as jumprelu from
-    SAELens, which saves them so.
+    kind            the class of dictionary_learning, where an ae.pt comes without its config.json: "AutoEncoder" …
+    scaling_factor  what SAELens multiplied activations by, where the folder says that it did, but not by how much
+
+    Ours comes back bit for bit; others in float32, for raw activations. Nothing in a file is executed. BatchTopK SAEs
+    come with their threshold: as mutual_choice from dictionary_learning, as jumprelu from SAELens, which saves them so.
 
     Raises FileNotFoundError or ValueError that name the file and what to do: nothing there, a damaged file, weights
-    that do not fit their config, an architecture that we do not have. Warns where a BatchTopK SAE has no threshold yet.
+    that do not fit their config, a function that we cannot express; ConnectionError where the hub is needed and cannot
+    be reached. Warns where a BatchTopK SAE has no threshold yet.
     """
-    folder = Path(folder).expanduser()
-    files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if OURS in files:
-        sae = _read_ours(folder)
-    elif WEIGHTS in files:
-        sae = read_saelens(folder)
-    elif "sae.safetensors" in files:
-        sae = read_sparsify(folder)
-    elif "ae.pt" in files:
-        sae = read_dictionary_learning(folder)
-    else:
-        raise FileNotFoundError(_nothing_there(folder, files))
+    with _opened(folder, revision) as (files, main):
+        options = {"kind": kind, "scaling_factor": scaling_factor}
+        given = {name: value for name, value in options.items() if value is not None}
+        for name in given:
+            if name != KINDS[main].option:
+                raise ValueError(f"{name}={given[name]!r} is not for {files[main]}; leave {name} away")
+        sae, about = KINDS[main].read(files, **given), KINDS[main].about(files)
+    sae.imported = sae.imported or main != OURS
+    names = [about.get(name) for name in ("model_name", "hook_name", "hook_name_out")]
+    sae.model_name, sae.hook_name, sae.target_hook_name = (name if isinstance(name, str) else None for name in names)
     return sae if device is None else sae.to(device)
 
 
-def load_metadata(folder: str | Path) -> dict[str, Any]:
+def load_metadata(folder: str | Path, *, revision: str | None = None) -> dict[str, Any]:
     """What a folder says about where its SAE belongs: `model_name`, `hook_name` and the like; empty if it does not.
 
-    Of dictionary_learning's folders, the trainer's settings; sparsify's say nothing but the name of the folder.
+    Of dictionary_learning's folders, the trainer's settings, too; sparsify's say nothing but the name of the folder.
     """
-    folder = Path(folder).expanduser()
-    if (folder / "config.json").exists():
-        return read_json(folder / "config.json").get("trainer") or {}
-    return read_json(folder / CFG).get("metadata") or {}
+    with _opened(folder, revision) as (files, main):
+        return KINDS[main].about(files)
 
 
-def _read_ours(folder: Path) -> SparseAutoencoder:
-    ours = read_json(folder / OURS)
-    if ours.get("format") != FORMAT:
+@contextmanager
+def _opened(folder: str | Path, revision: str | None) -> Iterator[tuple[Files, str]]:
+    """The files of the folder, and the one that says what it is."""
+    place = located(folder, revision, weights=KINDS, beside=(CFG, others.CONFIG, EXACT, others.SCALER))
+    alone = place.name if place.is_file() else None
+    with reading(place if alone is None else place.parent) as files:
+        if EXACT in files and OURS not in files:
+            raise ValueError(
+                f"{files.folder} holds {EXACT} without {OURS}: a save that was interrupted, of an earlier version; "
+                "save the SAE again"
+            )
+        main = next((name for name in KINDS if name in files and alone in (None, name)), None)
+        if main is None:
+            raise FileNotFoundError(_nothing_there(place))
+        yield files, main
+
+
+def _nothing_there(place: Path) -> str:
+    if not place.exists():
+        return f"there is no folder {place}"
+    if not place.is_dir():
+        return f"{place} is a file; give the folder that it is in"
+    inside = sorted(p.name for p in place.iterdir() if any((p / name).exists() for name in KINDS))
+    if inside:
+        return f"{place} holds several SAEs; give the folder of one: {', '.join(inside[:8])}"
+    held = sorted(p.name for p in place.iterdir())
+    return f"{place} holds no SAE: none of {', '.join(KINDS)} is among its files: {', '.join(held[:8]) or 'none'}"
+
+
+# ---------------------------------------------------------------------- our own files
+
+
+def _ours(kept: SparseAutoencoder, raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, bytes]:
+    """The four files; checksums tell whether weights and settings are of one save, and as they were saved."""
+    theirs = under_saelens_names(raw)
+    extra = {name: t for name, t in kept.state_dict().items() if not (name in theirs and _same(theirs[name], t))}
+    content = {WEIGHTS: in_safetensors(theirs), EXACT: in_safetensors(extra)}
+    settings = {"config": asdict(kept.config), "imported": kept.imported}
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()} | {OURS: _checksum(settings)}
+    content[OURS] = in_json({"format": FORMAT} | settings | {"sha256": sums})
+    return content | {CFG: in_json(saelens_cfg(raw, about))}
+
+
+def _read_ours(files: Files) -> SparseAutoencoder:
+    file = files[OURS]
+    ours = read_json(file)
+    if ours.get("format") not in (FORMAT, WITHOUT_CHECKSUMS):
         raise ValueError(
-            f"{folder / OURS}: its format is {ours.get('format')!r}, this version of sae_tutorial reads {FORMAT!r}; "
+            f"{file}: its format is {ours.get('format')!r}, this version of sae_tutorial reads {FORMAT!r}; "
             "use the version that wrote it"
         )
-    if not isinstance(ours.get("config"), dict):
-        raise ValueError(f"{folder / OURS}: config must be an object, it is {ours.get('config')!r}; save the SAE again")
-    config = config_of(folder / OURS, **ours["config"])
-    theirs, exact = read_tensors(folder / WEIGHTS), read_tensors(folder / EXACT)
+    settings = {"config": ours.get("config"), "imported": ours.get("imported", False)}
+    if not isinstance(settings["config"], dict):
+        raise ValueError(f"{file}: config must be an object, it is {settings['config']!r}; save the SAE again")
+    config = config_of(file, **settings["config"])
+    theirs, exact = read_tensors(files[WEIGHTS]), read_tensors(files[EXACT])
     if "b_gate" in theirs:
         theirs["b_enc"] = theirs.pop("b_gate")
     if config.tied:
-        del theirs["W_enc"]  # there as a matrix of its own
-    return assemble(config, theirs | exact, folder / WEIGHTS)
+        theirs.pop("W_enc", None)  # there as a matrix of its own
+    sae = assemble(config, theirs | exact, files[WEIGHTS])
+    if ours["format"] == FORMAT:
+        sums = {name: _file_checksum(files[name]) for name in (WEIGHTS, EXACT)} | {OURS: _checksum(settings)}
+        for name, found in sums.items():
+            if not isinstance(ours.get("sha256"), dict) or ours["sha256"].get(name) != found:
+                raise ValueError(
+                    f"{files[name]} is damaged or was changed: it is not what was saved; save the SAE again"
+                )
+    sae.imported = settings["imported"]
+    return sae
 
 
-def _nothing_there(folder: Path, files: set[str]) -> str:
-    if not folder.exists():
-        return f"there is no folder {folder}"
-    if not folder.is_dir():
-        return f"{folder} is a file; give the folder that it lies in"
-    inside = sorted(p.name for p in folder.iterdir() if p.is_dir() and _has_weights(p))
-    if inside:
-        return f"{folder} holds several SAEs; give the folder of one: {', '.join(inside[:8])}"
-    return (
-        f"{folder} holds no SAE: none of {WEIGHTS} (SAELens, sae_tutorial), sae.safetensors (sparsify) and ae.pt "
-        f"(dictionary_learning) is among its files: {', '.join(sorted(files)[:8]) or 'none'}"
-    )
+def _checksum(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def _has_weights(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (WEIGHTS, "sae.safetensors", "ae.pt"))
-
-
-# ---------------------------------------------------------------------- as SAELens has it
+def _file_checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
 
 
-def _for_saelens(raw: SparseAutoencoder, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The weights, under our names, with a threshold for each feature where the rule has any."""
-    weights = {name: parameter.detach() for name, parameter in raw.named_parameters()}
-    if raw.config.rule not in ARCHITECTURES:
-        weights["threshold"] = raw.threshold.detach().expand(raw.config.d_sae)
-    return {name: tensor.to(dtype) for name, tensor in weights.items()}
+def _plain(name: str, value: Any) -> Any:
+    """Metadata as JSON has it: numbers of numpy and torch become Python's, paths text."""
+
+    def known(thing: Any) -> Any:
+        if isinstance(thing, os.PathLike):
+            return os.fspath(thing)
+        if isinstance(thing, np.generic | np.ndarray | Tensor):
+            return thing.tolist()
+        raise TypeError(f"a {type(thing).__name__} is in it")
+
+    try:
+        return json.loads(json.dumps(value, default=known, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"{name} cannot be written as JSON ({error}); metadata may hold text, finite numbers, lists and dicts"
+        ) from None
 
 
-def _name_there(name: str, rule: str) -> str:
-    return "b_gate" if name == "b_enc" and rule == "gated" else name
+class Kind(NamedTuple):
+    """How to read it, what it says of where the SAE belongs, and which argument of load_sae is for it."""
+
+    read: Callable[..., SparseAutoencoder]
+    about: Callable[[Files], dict[str, Any]]
+    option: str | None = None
 
 
-def _saelens_cfg(sae: SparseAutoencoder, metadata: dict[str, Any]) -> dict[str, Any]:
-    config = sae.config
-    architecture = ARCHITECTURES.get(config.rule, "jumprelu")
-    if config.is_transcoder:
-        kind = "skip_transcoder" if config.skip else "transcoder"
-        architecture = kind if architecture == "standard" else f"{architecture}_{kind}"
-    cfg = {
-        "architecture": architecture,
-        "d_in": config.d_in,
-        "d_sae": config.d_sae,
-        "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
-        "device": "cpu",
-        "apply_b_dec_to_input": not config.is_transcoder,
-        "normalize_activations": "none",
-        "reshape_activations": "hook_z" if str(metadata.get("hook_name")).endswith("hook_z") else "none",
-        "metadata": {"sae_lens_version": "6.0.0", "prepend_bos": True} | metadata,
-    }
-    if config.how.owner == "token":
-        cfg |= {"k": int(config.k or 0), "rescale_acts_by_decoder_norm": False}
-    return cfg | ({"d_out": config.d_out} if config.is_transcoder else {})
-
-
-# ---------------------------------------------------------------------- files
-
-
-def _write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
-    partial = file.with_name(file.name + ".partial")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
-    os.replace(partial, file)
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+# By the file that tells the kind. The first one that is there is what the folder holds.
+KINDS = {
+    OURS: Kind(_read_ours, others.about_saelens),
+    WEIGHTS: Kind(others.read_saelens, others.about_saelens, "scaling_factor"),
+    others.SPARSIFY_WEIGHTS: Kind(others.read_sparsify, others.about_sparsify),
+    others.DICTIONARY_WEIGHTS: Kind(others.read_dictionary_learning, others.about_dictionary_learning, "kind"),
+    others.GEMMA_WEIGHTS: Kind(others.read_gemma_scope, others.about_gemma_scope),
+}

@@ -1,7 +1,7 @@
 """The sparse autoencoders that come with the package: one for each way to allocate, in the middle of the model.
 
 Trained and measured by `scripts/train_reference_saes.py`; a card lies beside each. On disk their weights are fp16 in
-safetensors, compressed by xz.
+safetensors, compressed by xz; which activations they read stands in their config.
 """
 
 from __future__ import annotations
@@ -12,29 +12,38 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from sae_tutorial.autoencoder.config import SAEConfig
-from sae_tutorial.autoencoder.other_libraries import assemble, read_json
+from sae_tutorial.activations.files import write_atomically
+from sae_tutorial.autoencoder.reading import assemble, config_of, read_json
 from sae_tutorial.autoencoder.rescaling import folded
-from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.autoencoder.sae import ORIGIN, SparseAutoencoder
 
-FOLDER = Path(__file__).parents[1] / "assets" / "saes" / "stories"
-HOOK = "blocks.1.hook_resid_post"
+SAES = Path(__file__).parents[1] / "assets" / "saes"
+FOLDER = SAES / "stories"
+HOOK = "blocks.1.hook_resid_post"  # what those of "stories" are trained on
 RULES = ("token_choice", "mutual_choice", "feature_choice")
 CONFIG, WEIGHTS = "config.json", "weights.safetensors.xz"
 # Every second byte holds sign and exponent: telling xz so (lp, pb) saves a seventh.
 XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 1, "pb": 1}]
 
 
-def reference_sae(rule: str = "feature_choice", *, device: torch.device | str | None = None) -> SparseAutoencoder:
-    """The shipped SAE of this rule, in float32: it reads `reference.HOOK` of `load_language_model("stories")`.
+def reference_sae(
+    rule: str = "feature_choice", *, model: str = "stories", device: torch.device | str | None = None
+) -> SparseAutoencoder:
+    """The shipped SAE of this rule, in float32: it reads its `hook_name` of `load_language_model(model)`.
 
-    4,096 features, k = 32, raw activations in and out. Raises ValueError for a rule that none was trained for.
+    4,096 features, k = 32, raw activations in and out. Raises ValueError for a rule or model that has none.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)} (those have a reference SAE), got {rule!r}")
-    sae = unpack(FOLDER / rule)
+    folder = SAES / str(model) / str(rule)
+    if rule not in RULES or not folder.is_dir():
+        models = ", ".join(sorted({path.parent.name for path in SAES.glob(f"*/{RULES[0]}")}))
+        raise ValueError(
+            f"rule must be one of {', '.join(RULES)}, and model one of {models} (those have reference SAEs), got "
+            f"rule={rule!r}, model={model!r}"
+        )
+    sae = unpack(folder)
     return sae if device is None else sae.to(device)
 
 
@@ -43,13 +52,21 @@ def pack(sae: SparseAutoencoder, folder: Path) -> None:
     raw = folded(sae)
     weights = {name: t.detach().contiguous() for name, t in raw.state_dict().items()}
     weights |= {name: p.detach().half().contiguous() for name, p in raw.named_parameters()}
+    about = asdict(raw.config) | {name: getattr(raw, name) for name in ORIGIN}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS).write_bytes(lzma.compress(save(weights), format=lzma.FORMAT_XZ, filters=XZ))
-    (folder / CONFIG).write_text(json.dumps(asdict(raw.config), indent=2) + "\n")
+    write_atomically(folder / WEIGHTS, lzma.compress(save(weights), format=lzma.FORMAT_XZ, filters=XZ))
+    write_atomically(folder / CONFIG, (json.dumps(about, indent=2) + "\n").encode())
 
 
 def unpack(folder: Path) -> SparseAutoencoder:
     """What `pack` wrote, in float32."""
-    weights = load(lzma.decompress((folder / WEIGHTS).read_bytes()))
+    about, file = read_json(folder / CONFIG), folder / WEIGHTS
+    origin = {name: about.pop(name) for name in ORIGIN if name in about}
+    try:
+        weights = load(lzma.decompress(file.read_bytes()))
+    except (lzma.LZMAError, EOFError, SafetensorError) as error:
+        raise ValueError(f"{file} is damaged ({error}); install sae_tutorial again") from None
     weights = {name: t.float() if t.dtype == torch.float16 else t for name, t in weights.items()}
-    return assemble(SAEConfig(**read_json(folder / CONFIG)), weights, folder / WEIGHTS)
+    sae = assemble(config_of(folder / CONFIG, **about), weights, file)
+    vars(sae).update(origin)
+    return sae

@@ -50,7 +50,7 @@ def measure_thresholds(
     is nearer to the budget. And where capacities rotate, a feature whose share of the rotation comes within one or two
     batches gets a little less. Batches may be looked at twice or more: an iterator is read into memory first.
 
-    Raises ValueError if there are no batches.
+    Raises ValueError if there are no batches, or one without tokens.
     """
     if not sae.config.how.measured:
         return sae
@@ -97,8 +97,11 @@ def _strongest(sae: SparseAutoencoder, batches: Iterable[Tensor], first_step: in
     values, features, rotation = [], [], 1
     budget, hidden = (torch.zeros(width, dtype=d, device=sae.W_dec.device) for d in (torch.int64, sae.W_dec.dtype))
     for i, x_BD in enumerate(batches):
-        rotation = max(rotation, window(sae, len(x_BD)))
-        strongest = match(sae, sae.normalise(x_BD), first_step + i, slack=slack)
+        u_BD = sae.normalise(x_BD)
+        if not len(u_BD):
+            raise ValueError(f"batches[{i}] has no tokens, but thresholds are measured on activations; leave it out")
+        rotation = max(rotation, window(sae, len(u_BD)))
+        strongest = match(sae, u_BD, first_step + i, slack=slack)
         values.append(strongest.values)
         features.append(strongest.features.int() if each else torch.zeros_like(strongest.features, dtype=torch.int32))
         budget += sae.budget(len(x_BD), first_step + i)[1]
@@ -114,7 +117,7 @@ def _strongest(sae: SparseAutoencoder, batches: Iterable[Tensor], first_step: in
 
 
 def _share(sae: SparseAutoencoder, n_tokens: int, n_batches: int, rotation: int) -> Tensor:
-    """What each feature gets in so many batches of a rotation on average; 1 at least, as nobody goes without."""
+    """What each feature gets in so many batches of a rotation on average; 1 at least, as no feature goes without."""
     whole_F = torch.stack([sae.capacity(n_tokens, step) for step in range(rotation)]).sum(0)
     return (whole_F.double() * (n_batches / rotation)).round().long().clamp(min=1)
 

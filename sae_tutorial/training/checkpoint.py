@@ -1,83 +1,134 @@
-"""The checkpoint of a training: everything that the next steps depend on, in one file."""
+"""The checkpoint of a training: everything that the next steps depend on, in one file.
+
+It is a zip file of tensors and plain values, as torch writes them. What is read is compared with the state of a run
+that begins, part by part: a file that is damaged, or of another version or run, is refused and never half used.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
+from torch import Tensor
 
+from sae_tutorial.activations import files
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.training.step import Trainee
 
+FORMAT = "sae_tutorial training, version 1"
+
+
+def check_room(trainees: list[Trainee], stores: list[ActivationStore], path: Path) -> None:
+    """Write a checkpoint, as large as all that will follow, and delete it. OSError that names the file and the fix."""
+    files.check_writable(path)
+    files.remove_abandoned(path.parent)
+    files.write_unfinished(path, _writer(trainees, stores, 0.0)).unlink()
+
 
 def save(trainees: list[Trainee], stores: list[ActivationStore], path: Path, seconds: float) -> None:
-    """All or nothing: the old file stays until the new one is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """All or nothing: the old file stays until the new one is complete, and if that fails. Then a warning tells why,
+    for hours of training are worth more than their insurance."""
+    try:
+        files.write_atomically(path, _writer(trainees, stores, seconds))
+    except OSError as error:
+        what = f"step {trainees[0].step} is in no checkpoint: {error}. Training goes on"
+        warnings.warn(what, RuntimeWarning, stacklevel=2)
+
+
+def _writer(trainees: list[Trainee], stores: list[ActivationStore], seconds: float) -> Callable[[IO[bytes]], None]:
     content = {
-        "about": _about(trainees),
-        "stores": _about_stores(stores),
-        "trainees": [t.state() for t in trainees],
+        "format": FORMAT,
+        "SAEs": [trainee.state() for trainee in trainees],
+        "settings": _settings(trainees),
+        "stores": [store.about() for store in stores],
         "seconds": seconds,
     }
-    partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
+
+    def write(file: IO[bytes]) -> None:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # what becomes of an OSError in torch's zip writer
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+    return write
 
 
 def restore(trainees: list[Trainee], stores: list[ActivationStore], path: Path) -> float:
-    """Put the trainees where the checkpoint was; returns the seconds spent until then."""
+    """Put the trainees where the checkpoint was; returns the seconds spent until then. Raises ValueError for a file
+    that is damaged or no checkpoint, and for one of other SAEs, settings or activations."""
     content = _read(path, trainees[0].sae.W_dec.device)
-    before, now = content["about"], _about(trainees)
-    if len(before) != len(now):
-        raise ValueError(f"{path} holds {len(before)} SAEs, but {len(now)} are to be trained; use another checkpoint")
-    for old, new in zip(before, now):
-        changed = [f"{name} was {old.get(name)!r} and is {new[name]!r}" for name in new if old.get(name) != new[name]]
-        if changed:
-            raise ValueError(
-                f"{path} belongs to another run: {'; '.join(changed)}. Use another checkpoint, or undo this"
-            )
-    for name, old, new in zip(("store", "target_store"), content["stores"], _about_stores(stores)):
-        if not _alike(old, new):
-            raise ValueError(
-                f"{path} belongs to another run: its {name} had {old['positions']} positions and scale "
-                f"{old['scale']:.6g}, this one has {new['positions']} and {new['scale']:.6g}, or another mean. Use "
-                "another checkpoint, or train on the activations of then"
-            )
-    for trainee, state in zip(trainees, content["trainees"]):
+    n_saes = len(content["SAEs"]) if isinstance(content["SAEs"], list) else 0
+    if n_saes != len(trainees):
+        raise ValueError(f"{path} holds {n_saes} SAEs, but {len(trainees)} are to be trained; use another checkpoint")
+    was, now = _parts(content["settings"], "SAE"), _parts(_settings(trainees), "SAE")
+    names = [name for name in [*now, *(was.keys() - now.keys())] if was.get(name) != now.get(name)]
+    changed = [f"{name} was {was.get(name)!r} and is {now.get(name)!r}" for name in names]
+    for name, about, store in zip(("store", "target_store"), content["stores"], stores):
+        changed += [f"{name}: {difference}" for difference in [store.differs_from(about)] if difference]
+    if changed:
+        raise ValueError(f"{path} belongs to another run: {'; '.join(changed)}. Use another checkpoint, or undo this")
+    found, expected = _parts(content["SAEs"], "SAE"), _parts([trainee.state() for trainee in trainees], "SAE")
+    wrong = [name for name in found.keys() | expected.keys() if not _like(found.get(name), expected.get(name), name)]
+    if wrong:
+        raise ValueError(f"{path} is damaged, or of another version ({sorted(wrong)[0]}); use another checkpoint")
+    for trainee, state in zip(trainees, content["SAEs"]):
         trainee.restore(state)
     return content["seconds"]
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    """The content of a checkpoint, if it is one."""
-    try:
-        content = torch.load(path, weights_only=True, map_location=device)
-    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, AttributeError, KeyError, IndexError) as error:
-        raise ValueError(f"{path} is damaged, or no checkpoint ({error}); delete it, or use another") from error
-    if not isinstance(content, dict) or not {"about", "stores", "trainees", "seconds"} <= content.keys():
-        raise ValueError(f"{path} is not a checkpoint that this version of `train` wrote; delete it, or use another")
+    """The content of a checkpoint, if it is one of this version."""
+    with open(path, "rb") as file:  # this one from here on, even if another process replaces it
+        try:
+            with zipfile.ZipFile(file) as archive:
+                broken = archive.testzip()  # torch compares no checksums
+        except Exception as error:  # whatever the damage leads zipfile to
+            raise ValueError(f"{path} is damaged, or no checkpoint ({error}); use another, or delete it") from None
+        if broken is not None:
+            raise ValueError(f"{path} is damaged (its part {broken}); use another, or delete it")
+        file.seek(0)
+        try:
+            content = torch.load(file, weights_only=True, map_location=device)
+        except pickle.UnpicklingError:
+            raise ValueError(
+                f"{path} holds more than tensors and plain values, which could be code, so it was not opened: it is no "
+                "checkpoint of `train`; use another"
+            ) from None
+        except Exception:  # a zip file, but none of torch's
+            content = None
+    parts = {"format", "SAEs", "settings", "stores", "seconds"}
+    if not isinstance(content, dict) or content.keys() != parts or content["format"] != FORMAT:
+        raise ValueError(
+            f"{path} is no checkpoint that this version of `train` wrote; go on with the one that did, or delete it"
+        )
     return content
 
 
-def _about_stores(stores: list[ActivationStore]) -> list[dict[str, Any]]:
-    """Enough to tell whether activations are those of then."""
-    return [{"positions": len(one), "mean": one.mean, "scale": float(one.scale)} for one in stores]
+def _parts(content: Any, name: str) -> dict[str, Any]:
+    """What is in nested dicts and lists: {"SAE.0.step": 600, "SAE.0.metrics": …}."""
+    if not isinstance(content, dict | list | tuple):
+        return {name: content}
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    return {inner: part for key, value in items for inner, part in _parts(value, f"{name}.{key}").items()}
 
 
-def _alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether two descriptions are of the same activations, harvested on another machine perhaps."""
-    if old["positions"] != new["positions"] or old["mean"].shape != new["mean"].shape:
+def _like(found: Any, expected: Any, name: str) -> bool:
+    """Whether a part is of the same type and shape as in a run that begins, and a tensor of finite numbers."""
+    if not isinstance(found, Tensor) or not isinstance(expected, Tensor):
+        return type(found) is type(expected) and found is not None
+    if (found.shape, found.dtype) != (expected.shape, expected.dtype):
         return False
-    near = 1e-3 * new["scale"]
-    return abs(old["scale"] - new["scale"]) <= near and bool(
-        ((old["mean"].cpu() - new["mean"].cpu()).abs() <= near).all()
-    )
+    if name.endswith(".threshold"):
+        return not bool(found.isnan().any())  # inf is the threshold of a feature that matches nothing
+    return name.endswith(".metrics") or bool(found.isfinite().all())  # metrics of later steps are NaN
 
 
-def _about(trainees: list[Trainee]) -> list[dict[str, Any]]:
+def _settings(trainees: list[Trainee]) -> list[dict[str, Any]]:
     """Config and settings of each, as plain values."""
     return [dataclasses.asdict(t.sae.config) | dataclasses.asdict(t.settings) for t in trainees]

@@ -12,13 +12,11 @@ METRICS = ("loss", "fvu", "l0", "dead", "aux", "penalty", "grad_norm", "lr")
 
 
 class History:
-    """One row for each of METRICS, one column for each step; NaN for steps that are still to come.
-
-    It stays on the device of the training, so that recording a step waits for nothing.
-    """
+    """One row for each of METRICS, one column for each step; NaN for steps that are still to come. It stays on the
+    device of the training, so that recording a step waits for nothing."""
 
     def __init__(self, steps: int, device: torch.device | str = "cpu"):
-        self.values = torch.full((len(METRICS), steps), math.nan, device=device)
+        self.values = torch.full((len(METRICS), steps), math.nan, dtype=torch.float32, device=device)
 
     def record(self, step: int, **metrics: Tensor | float) -> None:
         row = [torch.as_tensor(metrics[name], device=self.values.device).detach().float() for name in METRICS]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, Literal, ParamSpec
 
 import numpy as np
 import torch
@@ -20,27 +20,29 @@ from tqdm.auto import tqdm
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.fields import as_whole
 from sae_tutorial.autoencoder.matching import tokens_at_once
-from sae_tutorial.autoencoder.rescaling import unit_decoder_
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.autoencoder.thresholds import measure_thresholds, window
-from sae_tutorial.training.checkpoint import restore, save
+from sae_tutorial.training.checkpoint import check_room, restore, save
+from sae_tutorial.training.checks import check_saes, check_stores, checkpoint_file, settings_of_each
 from sae_tutorial.training.settings import TrainSettings
-from sae_tutorial.training.start import start_
+from sae_tutorial.training.start import start_, unit_rows_
 from sae_tutorial.training.step import Trainee
 
-# Called now and then with the number of steps done and the latest metrics.
-Callback = Callable[[int, dict[str, float]], Any]
+P = ParamSpec("P")
+Batch = tuple[Tensor, Tensor | None]  # activations, and what is predicted of them
 SAMPLE = 8192  # activations that initialisation looks at
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What a training left behind, beside the SAE itself.
+    """What a training leaves, beside the SAE itself.
 
-    metrics   arrays with one number per step: loss (what was minimised), fvu, l0, dead (share of latents without
-              a match in the last `dead_after` tokens), aux, penalty (both without their weight), grad_norm, lr
-    density   (F,) share of tokens that match each feature, a running average at the end
-    seconds   wall-clock time, all parts of a resumed run together
+    metrics     arrays with one number per step: loss (what was minimised), fvu, l0, dead (share of latents without
+                a match in the last `dead_after` tokens; NaN until there are so many), aux, penalty (both without
+                their weight), grad_norm, lr
+    density     (F,) share of tokens that match each feature, a running average at the end
+    seconds     wall-clock time, all parts of a resumed run together
+    resumed_at  the step of the checkpoint that was gone on from; 0 if there was none
     """
 
     sae: SparseAutoencoder
@@ -48,65 +50,21 @@ class TrainingRun:
     metrics: dict[str, np.ndarray]
     density: Float[Tensor, " features"]
     seconds: float
+    resumed_at: int = 0
 
     def __repr__(self) -> str:
         last = {name: float(self.metrics[name][-1]) for name in ("fvu", "l0", "dead")}
         speed = self.settings.steps * self.settings.batch_size / max(self.seconds, 1e-9)
+        resumed = f", resumed at step {self.resumed_at:,}" if self.resumed_at else ""
+        unknown = f"– (dead_after={self.settings.dead_after:,} tokens were not seen)"
+        dead = unknown if math.isnan(last["dead"]) else f"{last['dead']:.1%}"
         return (
-            f"TrainingRun({self.settings.steps:,} steps in {self.seconds:.0f} s, {speed:,.0f} tokens/s: "
-            f"FVU {last['fvu']:.4f}, L0 {last['l0']:.1f}, dead {last['dead']:.1%})"
+            f"TrainingRun({self.settings.steps:,} steps in {self.seconds:.0f} s{resumed}, {speed:,.0f} tokens/s: "
+            f"FVU {last['fvu']:.4f}, L0 {last['l0']:.1f}, dead {dead})"
         )
 
 
-def train(
-    sae: SparseAutoencoder,
-    store: ActivationStore,
-    settings: TrainSettings | None = None,
-    *,
-    target_store: ActivationStore | None = None,
-    checkpoint: str | Path | None = None,
-    checkpoint_every: int = 1000,
-    resume: bool = False,
-    on_step: Callback | None = None,
-    log_every: int = 10,
-    progress: bool = True,
-    **changes: Any,
-) -> TrainingRun:
-    """Train `sae` in place on the activations of `store`: `train(sae, store, steps=2000, lr=1e-3)`.
-
-    settings, changes  see TrainSettings; `changes` are its fields, by name
-    target_store       what a transcoder predicts: the same positions, read at another hook
-    checkpoint         a file to save everything to, every `checkpoint_every` steps; removed by nobody
-    resume             go on from that file, if it is there; on a CPU the result is the same, bit for bit
-    on_step            called every `log_every` steps with (steps done, {"fvu": …, "l0": …, …}). For TensorBoard:
-                       `lambda step, m: [writer.add_scalar(name, value, step) for name, value in m.items()]`,
-                       for Weights & Biases: `lambda step, m: wandb.log(m, step=step)`
-    progress           a bar with FVU, L0 and the share of dead latents
-
-    A fresh SAE takes mean and scale from the store (unless config.normalise is False) and starts as `start_` says; one
-    that has seen tokens, or comes from another library, goes on with what it has. At the end, and in every checkpoint,
-    inference thresholds are measured on the last batches: see `measure_thresholds`.
-
-    Raises ValueError for stores that do not fit: another width, fewer positions than a batch, constant activations;
-    and for a checkpoint of other stores or settings, or a file that is none.
-    Raises FloatingPointError if the loss is no longer a number.
-    """
-    runs = train_many(
-        [sae],
-        store,
-        settings,
-        target_store=target_store,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-        resume=resume,
-        on_step=None if on_step is None else lambda step, metrics: on_step(step, metrics[0]),
-        log_every=log_every,
-        progress=progress,
-        **changes,
-    )
-    return runs[0]
-
-
+@torch.inference_mode(False)
 @torch.enable_grad()
 def train_many(
     saes: Sequence[SparseAutoencoder],
@@ -116,8 +74,8 @@ def train_many(
     target_store: ActivationStore | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
-    resume: bool = False,
-    on_step: Callable[[int, list[dict[str, float]]], Any] | None = None,
+    resume: bool | Literal["auto"] = False,
+    on_step: Callable[[int, Any], Any] | None = None,
     log_every: int = 10,
     progress: bool = True,
     **changes: Any,
@@ -128,33 +86,36 @@ def train_many(
     their settings may differ in everything but steps, batch_size and seed. `settings` is one for all or one for
     each, `changes` are for all, and `on_step` gets a list with the metrics of each.
     """
-    each = _settings_of_each(settings, len(saes), changes)
-    steps, batch_size, seed = _what_they_share(each)
-    _check_stores(saes, store, target_store)
-    _check_saes(saes, batch_size)
+    each = settings_of_each(settings, len(saes), changes)
+    steps, batch_size, seed = each[0].steps, each[0].batch_size, each[0].seed
+    check_saes(saes, each)
+    stores = check_stores(saes, store, target_store)
     log_every = as_whole("log_every", log_every, least=1)
     checkpoint_every = as_whole("checkpoint_every", checkpoint_every, least=1)
-    path = None if checkpoint is None else Path(checkpoint)
-    if resume and path is None:
-        raise ValueError("resume=True goes on from a checkpoint, but there is none; give its file: checkpoint=...")
+    if on_step is not None and not callable(on_step):
+        raise TypeError(f"on_step must be a function of the step and its metrics, got {on_step!r}")
+    path = checkpoint_file(checkpoint, resume)
     store.batches(batch_size, seed)  # refuses a batch that is larger than the store, before anything is changed
 
-    def batches(start: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def batches(start: int) -> Iterator[Batch]:
         """Raw activations, and raw targets of the same positions, from step `start` on."""
-        sides = [s for s in (store, target_store) if s is not None]
-        both = [s.batches(batch_size, seed, epochs=None, start_batch=start, device=saes[0].W_dec.device) for s in sides]
-        return ((side[0], side[1] if target_store else None) for side in zip(*both))
+        device = saes[0].W_dec.device
+        sides = [s.batches(batch_size, seed, epochs=None, start_batch=start, device=device) for s in stores]
+        return ((side[0], side[1] if target_store else None) for side in zip(*sides))
 
-    trainees = [_enrol(sae, one, store, target_store) for sae, one in zip(saes, each)]
-    stores, seconds = [one for one in (store, target_store) if one is not None], 0.0
+    trainees, seconds = [prepared(sae, one, store, target_store) for sae, one in zip(saes, each)], 0.0
     if resume and path is not None and path.exists():
         seconds = restore(trainees, stores, path)
     began, first = time.perf_counter() - seconds, trainees[0].step
-    with tqdm(total=steps, initial=first, disable=not progress, unit="step") as bar:
+    if path is not None and first < steps:
+        check_room(trainees, stores, path)
+    resumed = f"resumed at step {first:,}" if first else None
+    with tqdm(total=steps, initial=first, desc=resumed, disable=not progress, unit="step") as bar:
         for done, (x_BD, y_BO) in zip(range(first + 1, steps + 1), batches(first)):
             for i, trainee in enumerate(trainees):
                 try:
-                    _advance(trainee, x_BD, y_BO)
+                    u_BD = trainee.sae.normalise(x_BD)
+                    trainee.advance(u_BD, u_BD if y_BO is None else trainee.sae.normalise_target(y_BO))
                 except (ValueError, FloatingPointError) as error:
                     error.add_note(f"in step {done} of {steps}" + (f", SAE {i} of {len(saes)}" if i else ""))
                     raise
@@ -167,17 +128,60 @@ def train_many(
             save_now = path is not None and (done % checkpoint_every == 0 or done == steps)
             if save_now or done == steps:
                 for trainee in trainees:
-                    _measure(trainee, done, lambda start: (x for x, _ in batches(start)))
+                    _measure(trainee, done, batches)
             if save_now and path is not None:
                 save(trainees, stores, path, time.perf_counter() - began)
-    return [_run(trainee, time.perf_counter() - began) for trainee in trainees]
+    took = time.perf_counter() - began, first
+    return [TrainingRun(t.sae, t.settings, t.history.arrays(), t.usage.density.clone(), *took) for t in trainees]
 
 
-def _enrol(
+def _arguments_of(
+    many: Callable[Concatenate[Any, P], Any],
+) -> Callable[[Callable[..., Any]], Callable[Concatenate[SparseAutoencoder, P], TrainingRun]]:
+    """For a function of one SAE that passes everything else to `many`: it has, and shows, the same arguments."""
+
+    def decorated(one: Callable[..., Any]) -> Callable[..., Any]:
+        own, others = inspect.signature(one), list(inspect.signature(many).parameters.values())
+        setattr(one, "__signature__", own.replace(parameters=[own.parameters["sae"], *others[1:]]))  # noqa: B010
+        return one
+
+    return decorated
+
+
+@_arguments_of(train_many)
+def train(sae: SparseAutoencoder, *same: Any, on_step: Any = None, **options: Any) -> TrainingRun:
+    """Train `sae` in place on the activations of `store`: `train(sae, store, steps=2000, lr=1e-3)`.
+
+    settings, changes  see TrainSettings; `changes` are its fields, by name
+    target_store       what a transcoder predicts: the same positions, read at another hook
+    checkpoint         a file to save everything to, every `checkpoint_every` steps and at the end. That it can be
+                       written is tried before the first step; later it is only a warning if it cannot
+    resume             True: go on from that file, or FileNotFoundError; "auto": if it is there, for jobs that may be
+                       interrupted. On a CPU the result is the same, bit for bit. `TrainingRun.resumed_at` is its step
+    on_step            called every `log_every` steps with (steps done, {"fvu": …, "l0": …, …}). For TensorBoard:
+                       `lambda step, m: [writer.add_scalar(name, value, step) for name, value in m.items()]`,
+                       for Weights & Biases: `lambda step, m: wandb.log(m, step=step)`
+    progress           a bar with FVU, L0 and the share of dead latents
+
+    A fresh SAE takes mean and scale from the store (unless config.normalise is False) and starts as `start_` describes;
+    one that has seen tokens, or comes from another library, goes on with what it has, and its function stays what it
+    was. At the end, and in every checkpoint, inference thresholds are measured on the last batches: see
+    `measure_thresholds`. The SAE takes on the stores' hook names.
+
+    Raises TypeError or ValueError for wrong arguments; for stores that do not fit: another width, other tokens, fewer
+    positions than a batch, constant activations; and for a checkpoint of other stores or settings, or a file that is
+    none. OSError where no checkpoint can be written. FloatingPointError if the loss is no longer a number.
+    """
+    each = (lambda step, metrics: on_step(step, metrics[0])) if callable(on_step) else on_step
+    return train_many([sae], *same, on_step=each, **options)[0]
+
+
+def prepared(
     sae: SparseAutoencoder, settings: TrainSettings, store: ActivationStore, target_store: ActivationStore | None
 ) -> Trainee:
-    """Give a fresh SAE its units and its start, and make it a trainee."""
-    if sae.tokens_seen == 0:
+    """Give a fresh SAE its units and its start, any SAE unit rows as far as possible, and make it a trainee."""
+    unit_rows_(sae)
+    if not sae.started:
         n = min(len(store), SAMPLE, tokens_at_once(sae))
         rows = torch.linspace(0, len(store) - 1, n).long()  # evenly from the whole store
         if sae.config.normalise:
@@ -188,104 +192,39 @@ def _enrol(
                 sae.out_scale.fill_(target_store.scale)
         device = sae.W_dec.device
         start_(sae, store.rows(rows).to(device), None if target_store is None else target_store.rows(rows).to(device))
-    else:
-        unit_decoder_(sae)
+    sae.hook_name = store.hook_name or sae.hook_name
+    if target_store is not None:
+        sae.target_hook_name = target_store.hook_name or sae.target_hook_name
     predicted, scale = (store, sae.scale) if target_store is None else (target_store, sae.out_scale)
     return Trainee(sae, settings, variance=(predicted.scale / float(scale)) ** 2)
 
 
-def _advance(trainee: Trainee, x_BD: Tensor, y_BO: Tensor | None) -> None:
-    """One step on raw activations; without a target, they are their own."""
-    u_BD = trainee.sae.normalise(x_BD)
-    trainee.advance(u_BD, u_BD if y_BO is None else trainee.sae.normalise_target(y_BO))
-
-
 @dataclass(frozen=True)
-class _Again:
-    """The same `n` batches as often as one likes: whoever measures thresholds may have to look twice."""
+class Replayed:
+    """The same `n` batches of activations as often as they are wanted: to measure thresholds may take a second look."""
 
-    batches: Callable[[int], Iterator[Tensor]]
+    batches: Callable[[int], Iterator[Batch]]
     start: int
     n: int
 
     def __iter__(self) -> Iterator[Tensor]:
-        return islice(self.batches(self.start), self.n)
+        return (x_BD for x_BD, _ in islice(self.batches(self.start), self.n))
 
 
-def _measure(trainee: Trainee, done: int, batches: Callable[[int], Iterator[Tensor]]) -> None:
+def _measure(trainee: Trainee, done: int, batches: Callable[[int], Iterator[Batch]]) -> None:
     """Thresholds from the last batches; where capacities rotate, from a whole rotation, even if it were longer than
     the run: then from batches that are still to come."""
     last, rotation = trainee.settings.threshold_batches, window(trainee.sae, trainee.settings.batch_size)
     start = max(0, done - max(last, rotation))
-    measure_thresholds(trainee.sae, _Again(batches, start, max(rotation, done - start)), start)
-
-
-def _run(trainee: Trainee, seconds: float) -> TrainingRun:
-    return TrainingRun(trainee.sae, trainee.settings, trainee.history.arrays(), trainee.usage.density.clone(), seconds)
+    measure_thresholds(trainee.sae, Replayed(batches, start, max(rotation, done - start)), start)
 
 
 def _one_line(latest: list[dict[str, float]]) -> str:
     """FVU, L0 and dead latents for the progress bar; of several SAEs the smallest and the largest."""
 
     def span(name: str, form: str) -> str:
-        low, high = (f(one[name] for one in latest) for f in (min, max))
-        return format(low, form) + (f"–{high:{form}}" if len(latest) > 1 else "")
+        known = sorted(one[name] for one in latest if not math.isnan(one[name]))
+        low, high = (format(known[i], form) if known else "–" for i in (0, -1))
+        return low if low == high else f"{low}–{high}"
 
     return f"FVU {span('fvu', '.4f')}, L0 {span('l0', '.1f')}, dead {span('dead', '.1%')}"
-
-
-# ---------------------------------------------------------------------- what is refused
-
-
-def _settings_of_each(settings: Any, n: int, changes: dict[str, Any]) -> list[TrainSettings]:
-    fields = [field.name for field in dataclasses.fields(TrainSettings)]
-    for name in changes:
-        if name not in fields:
-            raise TypeError(f"train got an unknown setting {name!r}; there are: {', '.join(fields)}")
-    each = list(settings) if isinstance(settings, Sequence) else [settings or TrainSettings()] * n
-    if n == 0 or len(each) != n:
-        raise ValueError(f"settings must be one for all or one for each of the {n} SAEs, got {len(each)}")
-    return [dataclasses.replace(one, **changes) for one in each]
-
-
-def _what_they_share(each: list[TrainSettings]) -> tuple[int, int, int]:
-    for name in ("steps", "batch_size", "seed"):
-        values = sorted({getattr(one, name) for one in each})
-        if len(values) > 1:
-            raise ValueError(f"{name} must be the same for SAEs trained side by side, got {values}")
-    return each[0].steps, each[0].batch_size, each[0].seed
-
-
-def _check_saes(saes: Sequence[SparseAutoencoder], batch_size: int) -> None:
-    if len({id(sae) for sae in saes}) < len(saes):
-        raise ValueError("saes holds the same SAE twice, and both would train it; copy it: copy.deepcopy(sae)")
-    for sae in saes:
-        if sae.W_dec.dtype == torch.float16:
-            raise ValueError("an SAE in float16 cannot be trained: small gradients vanish; convert it: sae.float()")
-        if sae.config.k is not None and sae.config.n_matches(batch_size) < 1:
-            raise ValueError(
-                f"k={sae.config.k:g} leaves not one match to a batch of {batch_size} tokens; raise k or batch_size"
-            )
-
-
-def _check_stores(
-    saes: Sequence[SparseAutoencoder], store: ActivationStore, target_store: ActivationStore | None
-) -> None:
-    for sae in saes:
-        if store.d_in != sae.config.d_in:
-            raise ValueError(f"the store's activations have width {store.d_in}, the SAE has d_in={sae.config.d_in}")
-        if sae.config.is_transcoder != (target_store is not None):
-            raise ValueError(
-                "target_store is what a transcoder predicts: an SAEConfig with d_out needs it, one without has no use "
-                f"for it; got d_out={sae.config.d_out} and target_store={target_store!r}"
-            )
-        if target_store is not None and target_store.d_in != sae.config.d_out:
-            raise ValueError(f"target_store has width {target_store.d_in}, the SAE has d_out={sae.config.d_out}")
-    if target_store is not None and len(target_store) != len(store):
-        raise ValueError(
-            f"store has {len(store)} positions and target_store {len(target_store)}, so they do not belong together; "
-            "harvest both from the same tokens"
-        )
-    for name, one in (("store", store), ("target_store", target_store)):
-        if one is not None and not (math.isfinite(one.scale) and one.scale > 0):
-            raise ValueError(f"all activations of {name} are equal (scale {one.scale}): there is nothing to learn")

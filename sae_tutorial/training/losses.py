@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches
@@ -43,27 +43,6 @@ def reconstruction(
     return (x_hat - target).square().mean() / variance
 
 
-# ---------------------------------------------------------------------- latents that fire too little
-
-
-def aux_k(
-    sae: SparseAutoencoder,
-    u: Float[Tensor, "tokens d_in"],
-    residual: Float[Tensor, "tokens d_out"],
-    affinities: Float[Tensor, "tokens features"] | None,
-    dead: Bool[Tensor, " features"],
-    k: int,
-) -> Float[Tensor, ""]:
-    """Dead latents try to reconstruct what the living ones missed: each token takes its `k` strongest dead latents.
-
-    `residual` is x − x̂ and gets no gradient; `affinities` need none (None: computed here, for the dead alone). The
-    gradient reaches decoder and encoder of the dead latents, at these matches. The loss is |ê − e|² / |e|², averaged
-    over tokens that miss anything: 1 where nothing is achieved, and 0, a constant, without dead latents.
-    Source: Gao et al. 2024, AuxK, who weigh it with 1/32.
-    """
-    return aux_zipf(sae, u, residual, affinities, dead.to(residual.dtype), k)
-
-
 def aux_zipf(
     sae: SparseAutoencoder,
     u: Float[Tensor, "tokens d_in"],
@@ -72,17 +51,20 @@ def aux_zipf(
     shortfall: Float[Tensor, " features"],
     k: int,
 ) -> Float[Tensor, ""]:
-    """aux_k for latents that fire too little, not only for those that never do; the less they fire, the louder.
+    """Latents that fire too little try to reconstruct what the others missed; the less they fire, the louder.
 
         ê = Σ_f s_f z_f W_dec_f        over each token's k largest s_f z_f,   loss = mean |ê − e|² / |e|²
 
-    `shortfall` s is 0 for latents that fire enough and 1 for dead ones (see `zipf_shortfall`). As s scales a latent's
-    part in ê, it scales its gradient: the weight grows with the shortfall. With s = 1 for the dead and 0 for
-    the others this is aux_k.
+    `shortfall` s is 0 for latents that fire enough and 1 for dead ones. `residual` e = x − x̂ gets no gradient;
+    `affinities` need none (None: computed here, for the needy alone). The gradient reaches decoder and encoder of the
+    needy latents, at these matches. The loss is averaged over tokens that miss anything: 1 where nothing is achieved,
+    and 0, a constant, where no latent is needy.
 
-    Source: Ayonrinde 2024 has an aux_zipf_loss that "generalises the aux_k_loss to mitigate dead and underutilised
-    features". Its formula was not at hand, so all of this is ours: that targets come from a Zipf law by rank, that
-    "underused" is a stated part of the target, the linear weight, its place inside ê, and its use in the choice of k.
+    With s = 1 for the dead and 0 for the others this is AuxK (Gao et al. 2024, who weigh it with 1/32), the setting
+    `aux_k`. With s of `zipf_shortfall` it is `aux_zipf`. Ayonrinde 2024 has an aux_zipf_loss that "generalises the
+    aux_k_loss to mitigate dead and underutilised features". Its formula was not at hand, so all of this is ours: that
+    targets come from a Zipf law by rank, that "underused" is a stated part of the target, the linear weight (it scales
+    a latent's part in ê, and so its gradient), its place inside ê, and its use in the choice of k.
     """
     needy = shortfall.nonzero().squeeze(1)
     if needy.numel() == 0 or k == 0:

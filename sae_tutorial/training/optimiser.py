@@ -1,4 +1,4 @@
-"""Follow the gradient: clip it, take a step of Adam, and keep decoder rows on the unit sphere.
+"""Follow the gradient: clip it, take a step of Adam, and keep decoder rows on their spheres.
 
 Beside Adam itself these are passes over matrices as large as the SAE, and memory is what they cost: each is done
 once, block by block, while a block is in the cache.
@@ -13,24 +13,30 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sae_tutorial.allocation.products import GradientMemory
+from sae_tutorial.allocation.products import reusing_gradients
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.training.settings import TrainSettings
 
 # Elements of a block: a quarter of a megabyte of float32.
 BLOCK = 2**16
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class UnitAdam:
-    """Adam for one SAE, fused, with clipped gradients and unit decoder rows."""
+    """Adam for one SAE, fused, with clipped gradients. Decoder rows keep the norms that they begin with, 1 unless
+    `start.unit_rows_` had to leave them at others; a row of zeros gets the mean norm when it first moves."""
 
     def __init__(self, sae: SparseAutoencoder, settings: TrainSettings):
         self.sae, self.clip = sae, settings.clip
         self.parameters = [p for p in sae.parameters() if p.requires_grad]
         # Fused Adam copies what is not contiguous. W_encᵀ is: so it gets that view, on the same memory.
         self.views = [p if p.is_contiguous() else nn.Parameter(p.detach().T) for p in self.parameters]
-        self.memory = GradientMemory()
         self.adam = torch.optim.Adam(self.views, lr=1.0, betas=settings.betas, eps=settings.eps, fused=True)
+        for view in self.views:  # what Adam makes in its first step; a checkpoint is complete, and as large, before it
+            zero = torch.zeros((), dtype=torch.float32, device=view.device)
+            self.adam.state[view] = dict(zip(MOMENTS, (zero, torch.zeros_like(view), torch.zeros_like(view))))
+        norm_F1 = sae.W_dec.detach().norm(dim=1, keepdim=True)
+        self.norm_F1 = norm_F1.where(norm_F1 > 0, norm_F1[norm_F1 > 0].mean().nan_to_num(nan=1.0))
 
     @torch.no_grad()
     def step(self, loss: Float[Tensor, ""], lr: float) -> Float[Tensor, ""]:
@@ -38,8 +44,7 @@ class UnitAdam:
 
         Raises FloatingPointError, and leaves the weights alone, if that norm is not a number.
         """
-        self.memory.collect(self.parameters)
-        with torch.enable_grad(), self.memory:  # the next gradients may have the memory of the last
+        with torch.enable_grad(), reusing_gradients(self.parameters):
             loss.backward()
         self._project()
         norm = torch.stack(torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])).norm()
@@ -52,9 +57,8 @@ class UnitAdam:
             if view is not p:
                 view.grad = None if p.grad is None else p.grad.T.contiguous()
         self.adam.param_groups[0]["lr"] = lr
-        # The protocol of torch.amp.GradScaler: a fused optimiser divides gradients by its attribute `grad_scale` as it
-        # reads them, which is a pass over memory less than clipping before. It must be float32, whatever the weights
-        # are. noqa: PyTorch's types do not know it.
+        # As torch.amp.GradScaler does it: a fused optimiser divides gradients by its float32 `grad_scale` as it reads
+        # them, a pass over memory less than clipping before. noqa: PyTorch's types do not know it.
         setattr(self.adam, "grad_scale", (norm / self.clip).clamp(min=1).float())  # noqa: B010
         self.adam.step()
         self._renormalise()
@@ -62,16 +66,18 @@ class UnitAdam:
 
     def _project(self) -> None:
         """Take the part along its row out of the decoder's gradient: it would only change the row's norm."""
-        gradient = self.sae.W_dec.grad
-        assert gradient is not None  # every objective decodes
-        for W_RD, grad_RD in self._blocks(self.sae.W_dec.detach(), gradient):
-            along_R1 = (W_RD * grad_RD).sum(1, keepdim=True)
+        if self.sae.W_dec.grad is None:
+            return
+        for W_RD, grad_RD, norm_R1 in self._blocks(self.sae.W_dec.detach(), self.sae.W_dec.grad, self.norm_F1):
+            along_R1 = (W_RD * grad_RD).sum(1, keepdim=True) / norm_R1.square()
             grad_RD.addcmul_(W_RD, along_R1, value=-1)
 
     def _renormalise(self) -> None:
-        for (W_RD,) in self._blocks(self.sae.W_dec.detach()):
-            norm_R1 = W_RD.norm(dim=1, keepdim=True)
-            W_RD /= norm_R1.where(norm_R1 > 0, 1)  # a row of zeros stays one
+        for W_RD, norm_R1 in (
+            self._blocks(self.sae.W_dec.detach(), self.norm_F1) if self.sae.W_dec.requires_grad else ()
+        ):
+            now_R1 = W_RD.norm(dim=1, keepdim=True)
+            W_RD *= norm_R1 / now_R1.where(now_R1 > 0, 1)  # a row of zeros stays one
         if self.sae.config.how.learned:
             self.sae.threshold.clamp_(min=0)
 
@@ -82,17 +88,20 @@ class UnitAdam:
 
     @torch.no_grad()
     def forget(self, latents: Bool[Tensor, " features"]) -> None:
-        """Adam's running moments of these latents start from zero: their weights are not those of before."""
-        by_latent = ("W_dec", "W_enc", "b_enc")
-        mine = {id(p) for name, p in self.sae.named_parameters() if name in by_latent}
+        """These latents have new weights: Adam's running moments of them start from zero, and their norms are kept."""
+        self.norm_F1[latents] = self.sae.W_dec[latents].norm(dim=1, keepdim=True)
+        mine = {id(p) for name, p in self.sae.named_parameters() if name in ("W_dec", "W_enc", "b_enc")}
         for p, view in zip(self.parameters, self.views):
             if id(p) in mine:
                 for moment in ("exp_avg", "exp_avg_sq"):
-                    if moment in self.adam.state[view]:
-                        self.adam.state[view][moment][latents] = 0
+                    self.adam.state[view][moment][latents] = 0
 
-    def state(self) -> dict:
-        return self.adam.state_dict()
+    def state(self) -> dict[str, list[Tensor]]:
+        """Adam's steps and moments of each parameter, and the norms of the rows."""
+        adam = {name: [self.adam.state[view][name] for view in self.views] for name in MOMENTS}
+        return adam | {"norms": [self.norm_F1]}
 
-    def restore(self, state: dict) -> None:
-        self.adam.load_state_dict(state)
+    def restore(self, state: dict[str, list[Tensor]]) -> None:
+        for name, there in self.state().items():
+            for mine, tensor in zip(there, state[name]):
+                mine.copy_(tensor)

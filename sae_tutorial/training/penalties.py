@@ -24,27 +24,20 @@ from sae_tutorial.training.settings import TrainSettings
 SPARSE_BELOW = 1 / 32
 
 
-def l1(values: Float[Tensor, "..."], n_tokens: int, norm: float = 1.0) -> Float[Tensor, ""]:
-    """The sum of the values (none is negative) per token; `norm`, the root-mean-square norm of x, makes it unitless.
+def p_norm(values: Float[Tensor, "..."], n_tokens: int, p: float = 1.0, norm: float = 1.0) -> Float[Tensor, ""]:
+    """Σ valueᵖ per token over the values (none is negative); p = 1 is L1, p → 0 counts matches.
 
-    `values` may be a dense (B, F) table or the values of SparseCodes. Decoder rows have unit norm, so shrinking the
-    code and growing the dictionary is no way out.
-    Source: Cunningham et al. 2023. Their α, for mean squared errors that are not divided by a variance v, is our
-    coefficient · sqrt(v / d_in).
-    """
-    return values.sum() / (n_tokens * norm)
+    `values` may be a dense (B, F) table or the values of SparseCodes; `norm`, the root-mean-square norm of x, makes it
+    unitless. Decoder rows keep their norm, so shrinking the code and growing the dictionary is no way out.
 
-
-def p_norm(values: Float[Tensor, "..."], n_tokens: int, p: float, norm: float = 1.0) -> Float[Tensor, ""]:
-    """Σ valueᵖ per token, over the positive ones. p = 1 is L1, p → 0 counts matches.
-
-    p-annealing lowers p from 1 during training, and rescales the coefficient at each change so that the penalty is
-    continuous (see `annealed_p`). Source: Karvonen et al. 2024, as in the code of dictionary_learning.
+    L1 is Cunningham et al. 2023. Their α, for mean squared errors that are not divided by a variance v, is our
+    coefficient · sqrt(v / d_in). Lower p are those of p-annealing (`annealed_p`): Karvonen et al. 2024.
     """
     if not 0 < p <= 1:
         raise ValueError(f"p must be greater than 0 and at most 1, got {p}")
-    positive = values[values > 0] / norm
-    return (positive if p == 1 else positive**p).sum() / n_tokens
+    if p == 1:
+        return values.sum() / (n_tokens * norm)
+    return ((values[values > 0] / norm) ** p).sum() / n_tokens
 
 
 def annealed_p(progress: float, p_end: float, stairs: int = 10) -> float:
@@ -55,42 +48,22 @@ def annealed_p(progress: float, p_end: float, stairs: int = 10) -> float:
     return 1 - (1 - p_end) * min(int(progress * stairs), stairs - 1) / stairs
 
 
-def _near(z: Tensor, theta: Tensor, bandwidth: float) -> Tensor:
-    """K's window around the threshold. What does not fire at all is not in it, however low the threshold."""
-    return ((z - theta).abs() < bandwidth / 2) & (z > 0)
-
-
-class _JumpReLU(torch.autograd.Function):
-    """z · [z > θ]. The gradient of θ is −(θ/ε) K((z − θ)/ε), with K = 1 on (−½, ½): made up, but of the right sign."""
+class _Gate(torch.autograd.Function):
+    """z · [z > θ], or the gate [z > θ] alone. The gradient of θ is made up, but of the right sign: −(θ/ε) K((z − θ)/ε),
+    or −(1/ε) K((z − θ)/ε), with K = 1 on (−½, ½). What does not fire at all is not in K's window, however low θ is."""
 
     @staticmethod
-    def forward(ctx, z, theta, bandwidth):
+    def forward(ctx, z, theta, bandwidth, alone):
         ctx.save_for_backward(z, theta)
-        ctx.bandwidth = bandwidth
-        return z * (z > theta)
+        ctx.bandwidth, ctx.alone = bandwidth, alone
+        return (z > theta).to(z.dtype) if alone else z * (z > theta)
 
     @staticmethod
     def backward(ctx, dout):
         z, theta = ctx.saved_tensors
-        near = _near(z, theta, ctx.bandwidth)
-        dtheta = dout * near * (-theta / ctx.bandwidth)
-        return dout * (z > theta), dtheta.sum_to_size(theta.shape), None
-
-
-class _Step(torch.autograd.Function):
-    """[z > θ]. The gradient of θ is −(1/ε) K((z − θ)/ε); z gets none."""
-
-    @staticmethod
-    def forward(ctx, z, theta, bandwidth):
-        ctx.save_for_backward(z, theta)
-        ctx.bandwidth = bandwidth
-        return (z > theta).to(z.dtype)
-
-    @staticmethod
-    def backward(ctx, dout):
-        z, theta = ctx.saved_tensors
-        near = _near(z, theta, ctx.bandwidth)
-        return None, (dout * near * (-1 / ctx.bandwidth)).sum_to_size(theta.shape), None
+        near = ((z - theta).abs() < ctx.bandwidth / 2) & (z > 0)
+        dtheta = (dout * near * (-(1 if ctx.alone else theta) / ctx.bandwidth)).sum_to_size(theta.shape)
+        return None if ctx.alone else dout * (z > theta), dtheta, None, None
 
 
 def jumprelu(z: Float[Tensor, "..."], threshold: Float[Tensor, "..."], bandwidth: float) -> Float[Tensor, "..."]:
@@ -98,25 +71,14 @@ def jumprelu(z: Float[Tensor, "..."], threshold: Float[Tensor, "..."], bandwidth
 
     z is (B, F) with threshold (F,), or one value and one threshold for each match. Source: Rajamanoharan et al. 2024b.
     """
-    return _JumpReLU.apply(z, threshold, bandwidth)
+    return _Gate.apply(z, threshold, bandwidth, False)
 
 
 def jumprelu_l0(
     z: Float[Tensor, "..."], threshold: Float[Tensor, "..."], n_tokens: int, bandwidth: float
 ) -> Float[Tensor, ""]:
     """The number of matches per token, which only the thresholds can lower. Source: Rajamanoharan et al. 2024b."""
-    return _Step.apply(z, threshold, bandwidth).sum() / n_tokens
-
-
-def gated_auxiliary(
-    x_hat_gate: Float[Tensor, "tokens d_out"], target: Float[Tensor, "tokens d_out"], variance: float = 1.0
-) -> Float[Tensor, ""]:
-    """The gate must be able to reconstruct by itself, else nothing would teach it which features are there.
-
-    `x_hat_gate` decodes relu(gate) with a decoder that is frozen (detached). Beside it goes an L1 penalty on
-    relu(gate). Source: Rajamanoharan et al. 2024a.
-    """
-    return reconstruction(x_hat_gate, target, variance)
+    return _Gate.apply(z, threshold, bandwidth, True).sum() / n_tokens
 
 
 class PenaltyLosses:
@@ -126,7 +88,7 @@ class PenaltyLosses:
     def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float):
         self.sae, self.settings, self.variance = sae, settings, variance
         self.norm = math.sqrt(variance * sae.config.width_out)  # penalties are counted as if it were 1
-        self.p, self.p_weight = 1.0, 1.0  # p-annealing's exponent, and what keeps its penalty continuous
+        self.annealing = 1.0, 1.0  # the exponent p, and the weight that keeps its penalty continuous
 
     def __call__(self, u: Float[Tensor, "tokens d_in"], target: Float[Tensor, "tokens d_out"], step: int) -> Losses:
         sae, settings, n_tokens = self.sae, self.settings, len(u)
@@ -138,16 +100,18 @@ class PenaltyLosses:
         if sae.config.how.learned:
             theta = sae.threshold[features]
             values = jumprelu(z, theta, width)
-            penalty, weight = jumprelu_l0(z, theta, n_tokens, width), settings.l0
+            penalty = jumprelu_l0(z, theta, n_tokens, width)
         elif sae.config.how.gated:
             values = sae.magnitudes(z, features) * (z > 0)
-            penalty, weight = l1(z, n_tokens, self.norm), settings.l1
-            frozen_BO = decoded(z, sae.W_dec.detach()) + base_BO.detach()
-            extra = gated_auxiliary(frozen_BO, target, self.variance)
+            penalty = p_norm(z, n_tokens, norm=self.norm)
+            # The gate must reconstruct by itself, with a frozen decoder, else nothing would teach it which features are
+            # there: Rajamanoharan et al. 2024a.
+            by_gate_BO = decoded(z, sae.W_dec.detach()) + base_BO.detach()
+            extra = reconstruction(by_gate_BO, target, self.variance)
         else:
-            values, penalty, weight = z, self._annealed(z, n_tokens, step), settings.l1
+            values, penalty = z, self._annealed(z, n_tokens, step)
         fvu = reconstruction(decoded(values, sae.W_dec) + base_BO, target, self.variance)
-        loss = fvu + settings.penalty_at(step) * weight * penalty + extra
+        loss = fvu + settings.penalty_at(step, sae.config) * penalty + extra
         return Losses(loss, fvu, self._density(values, features, n_tokens), penalty=penalty)
 
     def _positive_affinities(self, u: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor | slice, Callable]:
@@ -173,17 +137,10 @@ class PenaltyLosses:
     def _annealed(self, z: Tensor, n_tokens: int, step: int) -> Float[Tensor, ""]:
         """L1; or with p_end its annealed form, rescaled at each change of p so that it is continuous on this batch."""
         p_end = self.settings.p_end
-        if p_end is None:
-            return l1(z, n_tokens, self.norm)
-        p = annealed_p(step / self.settings.steps, p_end)
-        if p != self.p:
+        p = 1.0 if p_end is None else annealed_p(step / self.settings.steps, p_end)
+        last_p, weight = self.annealing
+        if p != last_p:
             with torch.no_grad():
-                before, after = (p_norm(z, n_tokens, q, self.norm) for q in (self.p, p))
-            self.p, self.p_weight = p, self.p_weight * float(before / after) if after > 0 else self.p_weight
-        return self.p_weight * p_norm(z, n_tokens, p, self.norm)
-
-    def state(self) -> tuple[float, float]:
-        return self.p, self.p_weight
-
-    def restore(self, state: tuple[float, float]) -> None:
-        self.p, self.p_weight = state
+                before, after = (p_norm(z, n_tokens, q, self.norm) for q in (last_p, p))
+            self.annealing = p, weight * float(before / after) if after > 0 else weight
+        return self.annealing[1] * p_norm(z, n_tokens, p, self.norm)

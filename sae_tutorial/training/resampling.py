@@ -1,8 +1,4 @@
-"""Resampling: latents that died start again, where the reconstruction is worst.
-
-A latent that fires on no token gets no gradient, so nothing in the loss can bring it back. Auxiliary losses (`aux_k`)
-coax it; resampling gives it new weights.
-"""
+"""Resampling: latents that died, and get no gradient any more, start again where the reconstruction is worst."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.matching import match
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.training.optimiser import UnitAdam
@@ -31,20 +28,16 @@ def resample_(
     dead       (F,) which latents start again
     optimiser  forgets these latents: its moments belong to another feature
 
-    The decoder row becomes the token's direction as the encoder sees it, (u − b_dec) / |u − b_dec|, the encoder vector
-    the same at 0.2 of the mean norm of the living, and b_enc 0.
+    The decoder row becomes the token's direction as the encoder sees it, u − b_dec, at the mean norm of the living, 1
+    unless they have others; the encoder vector the same at 0.2 of the mean norm of theirs, and b_enc 0.
     Source: Bricken et al. 2023, Towards Monosemanticity. Ours: the draw is without replacement as long as there are
     enough tokens; tied weights cannot be scaled, so their b_enc leaves a latent 0.2 of its strength on its own token
-    (else many new rows of full strength would speak at once); and Adam's count of steps goes on, for all latents share
-    it.
+    (else many new rows of full strength would fire at once); Adam's count of steps, which all latents share, goes on.
 
-    Raises ValueError for a rule with more weights per latent than these (gated, jumprelu), for a transcoder, and if
-    every latent is dead.
+    Raises ValueError for an SAE of `check_resampling`, and if every latent is dead.
     """
     config = sae.config
-    if config.how.gated or config.how.learned or config.is_transcoder:
-        kind = "a transcoder" if config.is_transcoder else f"rule={config.rule!r}"
-        raise ValueError(f"resampling knows no start for {kind}; use relu or a rule with a budget, without d_out")
+    check_resampling(config)
     if dead.all():
         raise ValueError("all latents are dead, so the penalty is too strong or the learning rate too high; lower one")
     n_dead = int(dead.sum())
@@ -53,16 +46,22 @@ def resample_(
     tokens = draw_by_squared_loss(squared_errors(sae, u), n_dead, seed)
     seen_ND = u[tokens] if sae.centre is None else u[tokens] - sae.centre
     direction_ND = torch.nn.functional.normalize(seen_ND, dim=1)
-    strength_N = (seen_ND * direction_ND).sum(1)
-    sae.W_dec[dead] = direction_ND
+    sae.W_dec[dead] = direction_ND * sae.W_dec[~dead].norm(dim=1).mean()
     if config.tied:
-        sae.b_enc[dead] = (QUIET - 1) * strength_N
+        sae.b_enc[dead] = (QUIET - 1) * (seen_ND * sae.W_dec[dead]).sum(1)  # of the strength on its own token
     else:
         sae.W_enc[:, dead] = QUIET * sae.W_enc[:, ~dead].norm(dim=0).mean() * direction_ND.T
         sae.b_enc[dead] = 0
     if optimiser is not None:
         optimiser.forget(dead)
     return n_dead
+
+
+def check_resampling(config: SAEConfig) -> None:
+    """ValueError for an SAE whose latents have weights beyond those that `resample_` sets."""
+    if config.how.gated or config.how.learned or config.is_transcoder:
+        kind = "a transcoder" if config.is_transcoder else f"rule={config.rule!r}"
+        raise ValueError(f"resampling has no start for {kind}; use relu or a rule with a budget, without d_out")
 
 
 def squared_errors(sae: SparseAutoencoder, u: Float[Tensor, "tokens d_in"]) -> Float[Tensor, " tokens"]:

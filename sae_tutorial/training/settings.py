@@ -1,4 +1,4 @@
-"""TrainSettings: how an SAE is trained. What it is, SAEConfig says."""
+"""TrainSettings: how an SAE is trained. What it is, SAEConfig describes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from sae_tutorial.autoencoder.config import Rule, SAEConfig
 from sae_tutorial.autoencoder.fields import as_number, check_fields, choice, described, number, several, whole
 
 ENCODER_DTYPES = ("auto", "float32", "bfloat16")
+PENALTIES = {"l1": 0.18, "l0": 0.0015}  # what None means; their help says which L0 they gave
 
 
 # Which rules a setting is for; the others refuse it.
-def _with_budget(rule: Rule) -> bool:
-    return rule.owner is not None
-
-
-def _pays(penalty: str) -> Callable[[Rule], bool]:
-    return lambda rule: rule.penalty == penalty
+FOR: dict[str, Callable[[Rule], bool]] = {
+    "budgets": lambda rule: rule.owner is not None,
+    "penalties": lambda rule: rule.owner is None,
+    "l0": lambda rule: rule.penalty == "l0",
+    "l1": lambda rule: rule.penalty == "l1",
+    "annealed": lambda rule: rule.penalty == "l1" and not rule.gated,
+}
 
 
 @described
@@ -41,94 +43,69 @@ class TrainSettings:
     betas: tuple[float, float] = several((0.9, 0.999), "Adam's", as_number)
     eps: float = number(6.25e-10, "Adam's; this one is that of Gao et al. 2024", above=0)
     clip: float = number(1.0, "largest norm of the gradient of all parameters together", above=0, finite=False)
-    l1: float = number(
-        0.0,
-        "relu, gated: coefficient of the penalty Σ|z| per token, counted as if E|x|² = 1",
+    l1: float | None = number(
+        None,
+        "relu, gated: coefficient of the penalty Σ|z| per token, counted as if E|x|² = 1. None: TODO",
         least=0,
-        rules=_pays("l1"),
+        rules="l1",
     )
-    l0: float = number(
-        0.0,
-        "jumprelu: coefficient of the number of matches per token (Rajamanoharan et al. 2024b)",
+    l0: float | None = number(
+        None,
+        "jumprelu: coefficient of the matches per token (Rajamanoharan et al. 2024b). None: TODO",
         least=0,
-        rules=_pays("l0"),
+        rules="l0",
     )
     bandwidth: float = number(
-        1e-3,
-        "jumprelu: width of the window around a threshold in which it learns, counted as if E|x|² = 1",
-        above=0,
-        rules=_pays("l0"),
+        1e-3, "jumprelu: width of the window in which a threshold learns, as if E|x|² = 1", above=0, rules="l0"
     )
     p_end: float | None = number(
-        None,
-        "relu: anneal the penalty's exponent from 1 towards this (`penalties.annealed_p`); None: stays 1",
-        least=0,
-        below=1,
-        rules=lambda rule: rule.penalty == "l1" and not rule.gated,
+        None, "relu: anneal the penalty's exponent from 1 towards this; None: no", least=0, below=1, rules="annealed"
     )
     penalty_warmup: float = number(
-        0.1, "part of the run in which penalties rise from 0", least=0, most=1, rules=lambda rule: rule.owner is None
+        0.1, "part of the run in which penalties rise from 0", least=0, most=1, rules="penalties"
     )
     aux_k: float = number(
-        1 / 32,
-        "budget rules: weight of the loss that revives dead latents (Gao et al. 2024: 1/32)",
-        least=0,
-        rules=_with_budget,
+        1 / 32, "weight of the loss that revives dead latents (Gao et al. 2024: 1/32)", least=0, rules="budgets"
     )
     aux_zipf: float = number(
-        0.0,
-        "budget rules: weight of its generalisation to underused latents, dead ones included: set aux_k=0 with it",
-        least=0,
-        rules=_with_budget,
+        0.0, "the same for underused latents, dead ones included: set aux_k=0 with it", least=0, rules="budgets"
     )
     aux_latents: int | None = whole(
-        None, "how many of them a token may use; None: half of d_in", least=0, rules=_with_budget
+        None, "how many of them a token may use; None: half of d_in", least=0, rules="budgets"
     )
     dead_after: int = whole(
-        200_000,
-        "tokens without a match after which a latent counts as dead; Gao et al. 2024 wait for 10 million, in runs of "
-        "billions",
+        200_000, "tokens without a match after which a latent is dead; Gao et al. 2024: 10 million, in runs of billions"
     )
     resample_at: tuple[float, ...] = several(
-        (),
-        "parts of the run, for example (0.25, 0.5): after each, dead latents start again, on tokens of that batch "
-        "(`resampling.resample_`)",
-        as_number,
+        (), "parts of the run, as (0.25, 0.5), after which dead latents start again (`resampling.resample_`)", as_number
     )
     underused_below: float = number(
-        0.5,
-        "aux_zipf: a latent is underused below this part of its target density",
-        above=0,
-        most=1,
-        rules=_with_budget,
+        0.5, "aux_zipf: a latent is underused below this part of its target", above=0, most=1, rules="budgets"
     )
     density_window: int = whole(100, "batches over which running densities are averaged")
     rerank_every: int = whole(
         100,
         "feature_choice: steps between two decisions about which feature has which rank. Decisions are made at steps "
         "1, 2, 4, … until there, and none once the rate decays. aux_zipf fits its law then",
-        rules=_with_budget,
+        rules="budgets",
     )
     encoder_dtype: str = choice(
         "auto",
-        'precision of the product that makes the affinities of budget rules: "float32", "bfloat16" (the strongest are '
-        'computed again in float32, and these decide), "auto": bfloat16 if it is fast here',
+        'precision of the product that makes affinities: "float32", "bfloat16" (the strongest are computed again in '
+        'float32, and these decide), "auto": bfloat16 if it is fast here',
         ENCODER_DTYPES,
-        rules=_with_budget,
+        rules="budgets",
     )
     threshold_batches: int = whole(
         16,
-        "how many of the last batches the inference thresholds are measured on; more where capacities rotate and it "
-        "takes more for every feature to have its turn",
-        rules=_with_budget,
+        "last batches on which the inference thresholds are measured; more where capacities rotate over more",
+        rules="budgets",
     )
 
     def __post_init__(self):
         check_fields(self)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(
-                f"betas must be two numbers from 0 to below 1, for example (0.9, 0.999), got {self.betas!r}"
-            )
+            raise ValueError(f"betas must be two numbers from 0 to below 1, as (0.9, 0.999), got {self.betas!r}")
         if not all(0 < part < 1 for part in self.resample_at):
             raise ValueError(f"resample_at are parts of the run between 0 and 1, got {self.resample_at!r}")
         if self.warmup + self.decay > 1:
@@ -137,8 +114,8 @@ class TrainSettings:
     def check_for(self, config: SAEConfig) -> None:
         """ValueError that names a setting which this SAE's rule has no use for."""
         for field in dataclasses.fields(self):
-            meant_for, value = field.metadata.get("rules"), getattr(self, field.name)
-            if meant_for is not None and not meant_for(config.how) and value != field.default:
+            rules, value = field.metadata.get("rules"), getattr(self, field.name)
+            if rules and not FOR[rules](config.how) and value != field.default:
                 raise ValueError(
                     f"{field.name}={value!r} is no setting of rule={config.rule!r}, which would ignore it; leave it "
                     f"away. It means: {field.metadata['help']}"
@@ -151,9 +128,11 @@ class TrainSettings:
         falling = (self.steps - step) / max(1, round(self.decay * self.steps))
         return peak * min(1.0, rising, falling)
 
-    def penalty_at(self, step: int) -> float:
-        """The part of a penalty's coefficient that holds at this step."""
-        return min(1.0, (step + 1) / max(1, round(self.penalty_warmup * self.steps)))
+    def penalty_at(self, step: int, config: SAEConfig) -> float:
+        """The coefficient of this SAE's penalty at this step."""
+        name = str(config.how.penalty)
+        coefficient = PENALTIES[name] if getattr(self, name) is None else getattr(self, name)
+        return coefficient * min(1.0, (step + 1) / max(1, round(self.penalty_warmup * self.steps)))
 
     def resamples_after(self, step: int) -> bool:
         """Whether dead latents start again after this step, the first being 0."""
@@ -172,7 +151,8 @@ def encoder_dtype_here(name: str, device: torch.device) -> torch.dtype:
     if name != "auto":
         return getattr(torch, name)
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
-    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    fast = device.type == "cpu" and any(getattr(torch.cpu, ask, bool)() for ask in asks)
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        fast = device.type == "cpu" and any(getattr(torch.cpu, ask, bool)() for ask in asks)
     return torch.bfloat16 if fast else torch.float32

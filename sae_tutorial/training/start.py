@@ -10,6 +10,7 @@ part "phases"). That phases can follow each other is an idea of the field; this 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.autoencoder.config import RULES
+from sae_tutorial.autoencoder.rescaling import unit_decoder_
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.training.usage import rerank_
 
@@ -29,7 +31,7 @@ def geometric_median(
 ) -> Float[Tensor, " d"]:
     """The point with the smallest summed distance to all others, by Weiszfeld's iteration.
 
-    Like a median it does not run after a few far points, as a mean would. Stops when a move is below `tolerance` times
+    Like a median it does not follow a few far points, as a mean would. Stops when a move is below `tolerance` times
     the mean distance.
     """
     median = points.mean(0)
@@ -38,12 +40,29 @@ def geometric_median(
         if not distance.any():
             break  # all points are one
         weight = 1 / distance.clamp(min=1e-6 * float(distance.mean()))  # a point may lie on the median
-        moved = (weight @ points) / weight.sum()
-        small = (moved - median).norm() <= tolerance * distance.mean()
-        median = moved
-        if small:
+        before, median = median, (weight @ points) / weight.sum()
+        if (median - before).norm() <= tolerance * distance.mean():
             break
     return median
+
+
+@torch.no_grad()
+def unit_rows_(sae: SparseAutoencoder) -> None:
+    """Decoder rows of unit norm, in place, as far as the function stays what it is; training then keeps their norms.
+
+    Where features compete for a budget (token_choice, mutual_choice, matryoshka), a longer row goes with smaller
+    affinities, so rescaling rows one by one would change which match: all of them are divided by the same power of two,
+    which rounds nothing and leaves norms about 1. Tied weights, of one norm for two matrices, and frozen ones stay.
+    """
+    if sae.config.tied or not all(p.requires_grad for name, p in sae.named_parameters() if name != "b_dec"):
+        return
+    if sae.config.how.owner not in ("token", "batch"):
+        unit_decoder_(sae)
+    elif (norm := float(sae.W_dec.norm(dim=1).mean())) > 0:
+        common = 2.0 ** round(math.log2(norm))
+        sae.W_dec.div_(common)
+        for tensor in (sae.W_enc, sae.b_enc, sae.threshold):
+            tensor.mul_(common)
 
 
 @torch.no_grad()
@@ -86,16 +105,15 @@ def with_rule(
     by_density = rule in RULES and RULES[rule].owner == "feature"
     if by_density and (density is None or density.shape != (sae.config.d_sae,)):
         got = None if density is None else tuple(density.shape)
-        raise ValueError(
-            f"density must be ({sae.config.d_sae},) for rule={rule!r}, got {got}: the densest feature gets "
-            "the largest capacity. Pass the density of the TrainingRun."
-        )
+        shape = f"density must be ({sae.config.d_sae},) for rule={rule!r}, got {got}"
+        raise ValueError(f"{shape}: the densest feature gets the largest capacity. Give that of the TrainingRun")
     other = SparseAutoencoder(replace(sae.config, rule=rule, **changes)).to(sae.W_dec.device)
     kept = {name: t for name, t in sae.state_dict().items() if name not in OF_THE_RULE}
     missing, unexpected = other.load_state_dict(kept, strict=False)
     if unexpected or set(missing) - set(OF_THE_RULE):
         differing = ", ".join(sorted({*unexpected, *missing} - set(OF_THE_RULE)))
         raise ValueError(f"rule={rule!r} has other weights than {sae.config.rule!r} ({differing}): start anew")
+    other.take_origin(sae)
     if density is not None and by_density:
         rerank_(other, density.to(other.rank.device))
     return other

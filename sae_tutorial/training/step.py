@@ -25,8 +25,9 @@ from sae_tutorial.training.resampling import resample_
 from sae_tutorial.training.settings import TrainSettings, encoder_dtype_here
 from sae_tutorial.training.usage import FeatureUsage, rerank_
 
-# Feature Choice: steps between two looks at who would match in open competition.
+# Feature Choice: steps between two looks at what would match in open competition.
 DEMAND_EVERY = 10
+NO_LAW = ZipfFit(0.0, 0.0, 0.0, 0.0, (0, 0))  # none has been fitted yet
 
 
 class Trainee:
@@ -45,7 +46,7 @@ class Trainee:
         self.dtype = encoder_dtype_here(settings.encoder_dtype, device)
         self.memory: Tensor | None = None  # for affinities: pages that the system need not clear at every step
         self.weakest: float | None = None  # match of the last batch: mutual_choice begins to look there
-        self.law: ZipfFit | None = None  # aux_zipf's
+        self.law = NO_LAW  # aux_zipf's
 
     def advance(self, u: Float[Tensor, "tokens d_in"], target: Float[Tensor, "tokens d_out"]) -> None:
         """One step on one batch, both sides in the units inside."""
@@ -55,20 +56,11 @@ class Trainee:
         lr = settings.lr_at(self.step, sae.config.d_sae)
         grad_norm = self.optimiser.step(losses.loss, lr)
         self.usage.count(losses.density, len(u))
-        dead = self.usage.dead(settings.dead_after).float().mean()
+        dead = self.usage.dead_share(settings.dead_after)
         if settings.resamples_after(self.step):
             self.resample(u)
-        self.history.record(
-            self.step,
-            loss=losses.loss,
-            fvu=losses.fvu,
-            l0=losses.density.sum(),
-            dead=dead,
-            aux=losses.aux,
-            penalty=losses.penalty,
-            grad_norm=grad_norm,
-            lr=lr,
-        )
+        terms = dict(loss=losses.loss, fvu=losses.fvu, aux=losses.aux, penalty=losses.penalty)
+        self.history.record(self.step, l0=losses.density.sum(), dead=dead, grad_norm=grad_norm, lr=lr, **terms)
         self.step += 1
         sae.tokens_seen += len(u)
 
@@ -77,8 +69,6 @@ class Trainee:
         dead_F = self.usage.dead(self.settings.dead_after)
         resample_(self.sae, u, dead_F, self.optimiser, seed=self.settings.seed + self.step)
         self.usage.silent[dead_F] = 0
-
-    # ------------------------------------------------------------------ rules with a budget
 
     def budget_losses(self, u: Tensor, target: Tensor) -> Losses:
         """Reconstruct from the matches of the rule; let dead or underused latents try their hand at the rest."""
@@ -131,12 +121,10 @@ class Trainee:
         if not self.settings.aux_zipf:
             return None
         if self.settings.reranks_at(self.step):
-            self.law = middle_law(self.usage.density)
-        if self.law is None:
+            self.law = middle_law(self.usage.density) or NO_LAW
+        if self.law == NO_LAW:
             return None
         return zipf_shortfall(self.usage.density, self.law, self.settings.underused_below)
-
-    # ------------------------------------------------------------------ checkpoints
 
     def state(self) -> dict:
         """Everything that the next steps depend on, as tensors and plain values."""
@@ -146,8 +134,9 @@ class Trainee:
             "usage": self.usage.state(),
             "metrics": self.history.values,
             "step": self.step,
-            "annealing": self.penalty_losses.state(),
-            "law": None if self.law is None else vars(self.law),
+            "variance": self.variance,
+            "annealing": self.penalty_losses.annealing,
+            "law": vars(self.law),
         }
 
     def restore(self, state: dict) -> None:
@@ -156,6 +145,7 @@ class Trainee:
         self.optimiser.restore(state["optimiser"])
         self.usage.restore(state["usage"])
         self.history.values.copy_(state["metrics"])
-        self.step = state["step"]
-        self.penalty_losses.restore(state["annealing"])
-        self.law = None if state["law"] is None else ZipfFit(**state["law"])
+        self.step, self.variance = state["step"], state["variance"]
+        self.penalty_losses = PenaltyLosses(self.sae, self.settings, self.variance)
+        self.penalty_losses.annealing = state["annealing"]
+        self.law = ZipfFit(**state["law"])

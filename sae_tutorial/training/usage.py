@@ -1,6 +1,8 @@
-"""Who fires how often, counted during training: dead latents, running densities, and who gets which rank."""
+"""Which features fire how often, counted during training: dead latents, running densities, and ranks."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,18 +19,20 @@ class FeatureUsage:
     density    share of tokens that match each feature, averaged over the last `window` batches or so: the plain mean
                of the first `window` batches, an exponential average with that memory afterwards
     demand     the same for the tokens that would match it under Mutual Choice (feature_choice only)
-    silent     tokens since its last match
+    silent     tokens since its last match, of `tokens` in all
     """
 
     def __init__(self, n_features: int, window: int, device: torch.device | str = "cpu"):
         self.window = window
-        self.density = torch.zeros(n_features, device=device)
-        self.demand = torch.zeros(n_features, device=device)
+        self.density = torch.zeros(n_features, dtype=torch.float32, device=device)
+        self.demand = torch.zeros(n_features, dtype=torch.float32, device=device)
         self.silent = torch.zeros(n_features, dtype=torch.int64, device=device)
+        self.tokens = 0
         self.updates = {"density": 0, "demand": 0}
 
     def count(self, density: Float[Tensor, " features"], n_tokens: int) -> None:
         """One batch of `n_tokens` tokens went by, and `density` is the share of them that each feature matched."""
+        self.tokens += n_tokens
         self.silent.add_(n_tokens).mul_(density == 0)
         self._average("density", density)
 
@@ -40,22 +44,24 @@ class FeatureUsage:
         """No match in the last `after` tokens."""
         return self.silent >= after
 
-    def count_demand(self, affinities: Float[Tensor, "tokens features"], n_matches: int) -> None:
-        """Which features would match if they all competed for the batch's budget, without capacities.
+    def dead_share(self, after: int) -> Float[Tensor, ""] | float:
+        """The share of features that are dead; NaN as long as there were not so many tokens."""
+        return self.dead(after).float().mean() if self.tokens >= after else math.nan
 
-        Feature Choice decides densities itself, so they say nothing about which feature deserves a high one. What all
-        features would get in open competition does.
-        """
+    def count_demand(self, affinities: Float[Tensor, "tokens features"], n_matches: int) -> None:
+        """Which features would match if all competed for the batch's budget, without capacities: Feature Choice gives
+        the densities itself, so they do not show which feature deserves a high one."""
         self._average("demand", mutual_choice(affinities, n_matches).density())
 
     def state(self) -> dict:
         """Everything, for a checkpoint."""
-        return {"density": self.density, "demand": self.demand, "silent": self.silent, "updates": dict(self.updates)}
+        counts = {"density": self.density, "demand": self.demand, "silent": self.silent}
+        return counts | {"tokens": self.tokens, "updates": dict(self.updates)}
 
     def restore(self, state: dict) -> None:
         for name in ("density", "demand", "silent"):
             getattr(self, name).copy_(state[name])
-        self.updates = dict(state["updates"])
+        self.tokens, self.updates = state["tokens"], dict(state["updates"])
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ for module in (floors, selection, products):
             setattr(module, name, Recorder(kernel))
 
 cumsum = torch.Tensor.cumsum
-torch.Tensor.cumsum = lambda self, dim: cumsum(torch.zeros_like(self), dim)  # counts that nobody wrote
+torch.Tensor.cumsum = lambda self, dim: cumsum(torch.zeros_like(self), dim)  # counts that were never written
 for dtype in (torch.float32, torch.bfloat16):
     z, values = torch.rand(1024, 4096).to(dtype), torch.rand(5000).to(dtype)
     for dim in (0, 1):

@@ -1,4 +1,4 @@
-"""The rules over blocks of features: what `rules` says of the whole table, wherever it is cut."""
+"""The rules over blocks of features: what `rules` does to the whole table, wherever it is cut."""
 
 import math
 
@@ -111,5 +111,5 @@ def test_one_number_may_be_a_tensor_and_a_threshold_a_parameter():
     for module, table in ((rules, z), (fast, z), (blockwise, [z])):
         assert len(module.feature_choice(table, torch.tensor(2))) == len(module.feature_choice(table, 2))
         assert len(module.threshold_choice(table, theta)) == (z > 0.5).sum()
-        with pytest.raises(TypeError, match="capacity must be a whole number"):
+        with pytest.raises(TypeError, match="capacity must hold whole numbers, got torch.float32"):
             module.feature_choice(table, torch.tensor(2.5))

@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -28,7 +29,7 @@ def random(*shape, dtype=torch.float64, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-# What the dataclass says about itself.
+# What the dataclass shows.
 
 
 def test_dense_and_back():
@@ -65,6 +66,58 @@ def test_impossible_matches_are_errors():
         SparseCodes.from_matches(torch.ones(2), torch.tensor([1, 1]), torch.tensor([3, 3]), SHAPE)
     with pytest.raises(ValueError, match="one length"):
         SparseCodes(torch.ones(2), one, one, SHAPE)
+    with pytest.raises(ValueError, match="one length"):
+        SparseCodes.from_matches(torch.ones(2), one, one, SHAPE)
+
+
+@pytest.mark.parametrize("make", [SparseCodes, SparseCodes.from_matches])
+def test_what_is_no_list_of_matches_is_named(make):
+    one, whole = torch.ones(1), torch.tensor([1])
+    for name in ("values", "tokens", "features"):
+        lists = {"values": one, "tokens": whole, "features": whole}
+        for wrong in ([1], np.array([1]), 1):
+            with pytest.raises(TypeError, match=f"{name} must be a tensor, got {type(wrong).__name__}"):
+                make(**lists | {name: wrong}, shape=SHAPE)
+        if name != "values":
+            with pytest.raises(TypeError, match=f"{name} must hold .*, got torch.float32"):
+                make(**lists | {name: torch.tensor([1.5])}, shape=SHAPE)
+    with pytest.raises(TypeError, match="values must hold real numbers, got torch.complex64"):
+        make(one * 1j, whole, whole, SHAPE)
+
+
+def test_a_mask_fits_the_matches():
+    codes = example()
+    kept = codes.where(torch.tensor([True, False, True, False, False, True]))
+    assert kept.features.tolist() == [1, 4, 3] and kept.tokens.tolist() == [0, 0, 3]
+    for wrong in (torch.ones(5, dtype=torch.bool), torch.ones(6, 1, dtype=torch.bool), torch.tensor(True)):
+        with pytest.raises(ValueError, match="keep must have one entry for each of the 6 matches"):
+            codes.where(wrong)
+    for wrong in (torch.tensor([0, 2, 5, 1, 1, 1]), [True] * 6):
+        with pytest.raises(TypeError, match="keep must"):
+            codes.where(wrong)
+
+
+@pytest.mark.parametrize("bad", [-1, 6, 7, 1000, 10**11, -(10**11)])
+@pytest.mark.parametrize("where", ["tokens", "features"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_products_refuse_matches_outside_the_shape(bad, where, dtype):
+    """The constructor trusts its lists, and products must not read memory that is not theirs: it could end Python."""
+    lists = {name: torch.tensor(MATCHES[name]) for name in ("tokens", "features")}
+    lists[where][3] = bad
+    codes = SparseCodes(torch.tensor(MATCHES["values"], dtype=dtype), **lists, shape=SHAPE)
+    x, W_enc, b_enc, b_dec = encoder(dtype)
+    for product in (
+        lambda: encode_matches(x, W_enc, b_enc, codes, b_dec),
+        lambda: encode_matches(x, W_enc, b_enc, codes, b_dec, rescore=False),
+        lambda: codes @ random(6, 3).to(dtype),
+        lambda: codes.with_values(codes.values),
+        codes.l0,
+        codes.density,
+    ):
+        with pytest.raises(
+            ValueError, match=f"{where} holds {bad}, but shape .* allows 0 to {SHAPE[where == 'features'] - 1}"
+        ):
+            product()
 
 
 def test_frozen_and_cheap_to_revalue():
@@ -173,6 +226,17 @@ def test_encode_matches_refuses_other_shapes():
         encode_matches(x[:3], W_enc, b_enc, example())
     with pytest.raises(ValueError, match=r"W_enc must have shape \(4, 6\) for these codes, got \(4, 5\)"):
         encode_matches(x, W_enc[:, :5], b_enc, example())
+
+
+def test_products_name_what_is_no_tensor_of_floats():
+    tensors = dict(zip(("x", "W_enc", "b_enc", "b_dec"), (t.detach() for t in encoder())))
+    for name in tensors:
+        for wrong in (tensors[name].numpy(), tensors[name].long(), tensors[name] * 1j):
+            with pytest.raises(TypeError, match=f"{name} must "):
+                encode_matches(codes=example(), **tensors | {name: wrong})
+    for wrong in (np.ones((6, 3)), torch.ones(6, 3, dtype=torch.int64)):
+        with pytest.raises(TypeError, match="W_dec must "):
+            decode(example(), wrong)
 
 
 # A whole autoencoder, and precision.

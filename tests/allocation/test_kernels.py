@@ -234,8 +234,8 @@ def test_products_of_nothing(device):
     W = torch.ones(4, 5, device=device, requires_grad=True)
     (empty @ W).sum().backward()
     assert torch.equal(empty @ W, torch.zeros(3, 5, device=device)) and torch.equal(W.grad, torch.zeros_like(W))
-    nobody = SparseCodes.from_dense(torch.zeros(0, 4, device=device))
-    assert (nobody @ W).shape == (0, 5)
+    no_tokens = SparseCodes.from_dense(torch.zeros(0, 4, device=device))
+    assert (no_tokens @ W).shape == (0, 5)
 
 
 def test_training_gradients_equal_those_of_the_dense_products(device, tiny_limits):

@@ -207,7 +207,14 @@ def test_wrong_tables_are_errors_that_say_what_to_do(module, choice):
         call(module, choice, torch.ones(2, 3, 4))
     with pytest.raises(ValueError, match=r"got shape \(3,\).*affinities\[None\]"):
         call(module, choice, torch.ones(3))
-    with pytest.raises(TypeError, match=r"floating point, got torch.int64.*float\(\)"):
+    for other in (np.ones((3, 4)), [[1.0, 2.0]], None):
+        with pytest.raises(TypeError, match=rf"affinities must be a tensor, got {type(other).__name__}"):
+            call(module, choice, other)
+    with pytest.raises(TypeError, match="affinities must hold floating point numbers, got torch.complex64"):
+        call(module, choice, torch.ones(3, 4, dtype=torch.complex64))
+    with pytest.raises(
+        TypeError, match=r"affinities must hold floating point numbers, got torch.int64.*affinities.float\(\)"
+    ):
         call(module, choice, torch.ones(3, 4, dtype=torch.int64))
 
 
@@ -222,12 +229,35 @@ def test_wrong_budgets_are_errors(module):
         module.feature_choice(table, torch.tensor([1, 2, 3]))
     with pytest.raises(ValueError, match="capacity must be 0 or more, got -2 for feature 1"):
         module.feature_choice(table, torch.tensor([1, -2, 3, 0]))
-    with pytest.raises(TypeError, match="whole numbers, got torch.float32"):
-        module.feature_choice(table, torch.ones(4))
+    with pytest.raises(ValueError, match="capacity must be 0 or more, got -2"):
+        module.feature_choice(table, -2)
+    for wrong in (torch.ones(4), [1.0, 2.0, 3.0, 4.0], 2.5, torch.ones(4, dtype=torch.bool), torch.ones(4) * 1j):
+        with pytest.raises(TypeError, match="capacity must hold whole numbers, got torch.(float32|bool|complex64)"):
+            module.feature_choice(table, wrong)
+    for wrong in (None, "2", ["a"], object()):
+        with pytest.raises(TypeError, match=r"capacity must be one number, or a \(4,\) tensor of numbers, got "):
+            module.feature_choice(table, wrong)
+        with pytest.raises(TypeError, match=r"threshold must be one number, or a \(4,\) tensor of numbers, got "):
+            module.threshold_choice(table, wrong)
+    with pytest.raises(TypeError, match="threshold must hold real numbers, got torch.complex64"):
+        module.threshold_choice(table, torch.ones(4) * 1j)
     with pytest.raises(ValueError, match=r"threshold must be one number or have shape \(4,\), got \(3,\)"):
         module.threshold_choice(table, torch.ones(3))
     with pytest.raises(ValueError, match="threshold is NaN for feature 2"):
         module.threshold_choice(table, torch.tensor([0, 0, math.nan, 0]))
+
+
+@both
+def test_limits_may_be_lists_and_numbers_of_numpy(module):
+    table = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    expected = module.feature_choice(table, torch.tensor([1, 2, 3, 0]))
+    for capacity in ([1, 2, 3, 0], np.array([1, 2, 3, 0]), torch.tensor([1, 2, 3, 0], dtype=torch.uint8)):
+        assert same(module.feature_choice(table, capacity), expected)
+    assert same(module.feature_choice(table, np.int64(2)), module.feature_choice(table, 2))
+    assert same(module.feature_choice(table, 10**30), module.feature_choice(table, 6))
+    expected = module.threshold_choice(table, torch.tensor([0.5, 1, 0, 0]))
+    for threshold in ([0.5, 1, 0, 0], np.array([0.5, 1, 0, 0])):
+        assert same(module.threshold_choice(table, threshold), expected)
 
 
 @both

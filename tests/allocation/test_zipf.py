@@ -56,7 +56,7 @@ def test_rounding_stays_within_one_token_of_the_law():
 @pytest.mark.parametrize("exponent, offset", [(0.0, 0.0), (1.0, 0.0), (1.0, 5.0), (2.5, 0.0)])
 @pytest.mark.parametrize("F, M, B", [(64 * 50, 50, 16), (100, 99, 8), (7, 3, 2), (97, 1, 1)])
 def test_a_window_gives_every_feature_its_share(F, M, B, exponent, offset):
-    """Any W = 8 · ceil(F / M) consecutive steps: exact sums, everybody served, shares as the law says."""
+    """Any W = 8 · ceil(F / M) consecutive steps: exact sums, every rank served, shares as in the law."""
     window = 8 * math.ceil(F / M)
     steps = [zipf_capacity(F, M, B, exponent, offset, step) for step in range(2 * window)]
     assert all(int(c.sum()) == M for c in steps)

@@ -1,10 +1,15 @@
 """Ratios, slopes, turns, targets, and the file that a result goes to."""
 
+import importlib
 import json
+import subprocess
+import sys
 import time
 
 import common
 import pytest
+import report
+import torch
 
 
 def test_a_ratio_is_taken_round_by_round():
@@ -17,7 +22,7 @@ def test_slope_is_the_exponent():
     assert common.slope(x, [3 * value**1.5 for value in x]) == pytest.approx(1.5)
 
 
-def test_everybody_has_one_turn_in_each_round_in_changing_order():
+def test_each_has_one_turn_in_each_round_in_changing_order():
     order = []
     names = "abcd"
     taken = common.take_turns({n: (lambda n=n: (order.append(n), float(len(order)))[1]) for n in names}, rounds=5)
@@ -26,7 +31,7 @@ def test_everybody_has_one_turn_in_each_round_in_changing_order():
     assert all(len(times) == 5 for times in taken.values())
 
 
-def test_timed_answers_milliseconds():
+def test_timed_returns_milliseconds():
     assert 10 <= common.timed(lambda: time.sleep(0.01), "cpu")() < 1000
 
 
@@ -38,7 +43,7 @@ def test_the_median_decides_about_a_target(bar, met):
     assert common.target("a", "b", {"median": 2.0, "low": 1.0, "high": 3.0}, **bar)["met"] is met
 
 
-def test_what_was_not_measured_says_why():
+def test_what_was_not_measured_has_a_reason():
     one = common.target("a", "b", None, at_least=2, note="no such hardware")
     assert one["met"] is None
     assert common.measured_text(one) == "not measured: no such hardware"
@@ -65,3 +70,81 @@ def test_a_quick_run_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "RESULTS", tmp_path)
     common.finish(common.parser("doc").parse_args(["--quick"]), "name", "?", {"cpu": "some"}, raw=[])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a benchmark's command line, which must stop before it measures anything; what it printed."""
+
+    def run(name, *arguments):
+        def measured(*_):
+            raise AssertionError("it began")
+
+        monkeypatch.setattr(common, "machine", measured)
+        monkeypatch.setattr("sys.argv", [f"{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            importlib.import_module(name).main()
+        assert caught.value.code == 2
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize("name", report.ORDER)
+def test_a_result_that_could_not_be_written_is_noticed_before_anything_is_measured(
+    name, command, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    assert f"argument --out: {tmp_path} is a folder; give the path of a file" in command(name, "--out", tmp_path)
+    assert "a.json cannot be written" in command(name, "--out", tmp_path / "file" / "a.json")
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "file")  # where it goes without --out
+    assert "cannot be written" in command(name)
+
+
+@pytest.mark.parametrize("name", [*report.ORDER, "run_all"])
+def test_wrong_arguments_are_refused_before_anything_is_measured(name, command):
+    for wrong in ("0", "-1", "2.5", "many"):
+        assert f"argument --rounds: must be a whole number, 1 or more, got {wrong!r}" in command(
+            name, f"--rounds={wrong}"
+        )
+    if not torch.cuda.is_available():
+        assert "there is no CUDA device here" in command(name, "--device", "cuda")
+    if name == "oracle":
+        assert "one seed has no standard deviation" in command(name, "--rounds", "1")
+    assert "unrecognized arguments: --no-such" in command(name, "--no-such")
+
+
+def test_other_outputs_and_sizes_are_checked_as_early(command, tmp_path, monkeypatch):
+    import quality
+
+    monkeypatch.setattr(quality, "text_for_training", lambda n: pytest.fail("it began"))
+    (tmp_path / "file").write_text("")
+    for option in ("--out", "--cache"):
+        assert f"argument {option}: {tmp_path / 'file'} is a file; give a folder" in command(
+            "quality", option, tmp_path / "file"
+        )
+        assert "cannot be written" in command("quality", option, tmp_path / "file" / "folder")
+    assert "argument --only: invalid choice: 'mian'" in command("quality", "--only", "mian")
+    for name, option in (
+        ("quality", "--steps"),
+        ("quality", "--tokens"),
+        ("harvest", "--tokens"),
+        ("harvest", "--batch-size"),
+    ):
+        assert f"argument {option}: must be a whole number, 1 or more, got '0'" in command(name, option, 0)
+    assert "is a file; give a folder" in command("training_step", "--environments", tmp_path / "file")
+    assert "unrecognized arguments: --out" in command("run_all", "--out", "a.json"), "it writes several"
+
+
+def test_a_file_to_write_may_be_at_home_and_in_a_new_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert common.parser("doc").parse_args(["--out", "~/new/a.json"]).out == tmp_path / "new" / "a.json"
+    assert [path.name for path in tmp_path.rglob("*")] == ["new"], "tried, and left nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", report.ORDER)
+def test_a_quick_run_works(name):
+    options = ["--peers"] if name == "training_step" else []
+    command = [sys.executable, report.PAGE.parent / f"{name}.py", "--quick", *options]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=600).returncode == 0

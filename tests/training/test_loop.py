@@ -1,13 +1,16 @@
 """train on synthetic superposition: dictionaries are recovered, runs resume bit for bit, and refusals have reasons."""
 
 import copy
+import dataclasses
+import inspect
+import re
 
 import numpy as np
 import pytest
 import torch
 from synthetic import recovered, store_and_held_out, superposed
 
-from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_sae, save_sae, train
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_sae, save_sae, story_tokens, train
 from sae_tutorial.autoencoder.config import BUDGET_RULES, PENALTY_RULES
 from sae_tutorial.autoencoder.rescaling import folded
 from sae_tutorial.training.loop import train_many
@@ -90,61 +93,12 @@ def same(a, b):
     return all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values()))
 
 
-@pytest.mark.parametrize("rule", ["mutual_choice", "feature_choice", "token_choice", "jumprelu", "relu"])
-def test_resume_continues_bit_for_bit(rule, tmp_path):
-    store, _, _ = store_and_held_out(n_tokens=2000)
-    options = SHORT | PENALTIES.get(rule, {}) | dict(dead_after=300, aux_zipf=0.1, aux_latents=4)
-    options |= dict(p_end=0.0) if rule == "relu" else {}
-    whole = train(sae := fresh(rule), store, **options)
-
-    class Interrupted(Exception):
-        pass
-
-    def stop(step, metrics):
-        if step == 7:
-            raise Interrupted
-
-    path = tmp_path / "deep" / "checkpoint.pt"
-    with pytest.raises(Interrupted):
-        train(fresh(rule), store, **options, checkpoint=path, checkpoint_every=6, on_step=stop, log_every=1)
-    other = fresh(rule)
-    rest = train(other, store, **options, checkpoint=path, resume=True)
-    assert same(sae, other)
-    for name, series in whole.metrics.items():
-        np.testing.assert_array_equal(series, rest.metrics[name])
-    assert torch.equal(whole.density, rest.density)
-    again = fresh(rule)  # the finished checkpoint is the finished SAE
-    train(again, store, **options, checkpoint=path, resume=True)
-    assert same(sae, again)
-    with pytest.raises(ValueError, match=r"belongs to another run: lr was None and is 0.01"):
-        train(fresh(rule), store, **options, checkpoint=path, resume=True, lr=0.01)
-
-
-def test_a_checkpoint_is_not_resumed_on_other_activations(tmp_path):
-    x, _ = superposed(2000)
-    path = tmp_path / "checkpoint.pt"
-    train(fresh(), ActivationStore.from_tensor(x), **SHORT, checkpoint=path)
-    for other in (x * 50 + 7, x[:1900], x + 0.1):
-        with pytest.raises(ValueError, match="checkpoint.pt belongs to another run: its store had 2000 positions"):
-            train(fresh(), ActivationStore.from_tensor(other), **SHORT, checkpoint=path, resume=True)
-    whole = path.read_bytes()
-    for damage in (b"abc", b"", whole[: len(whole) // 2]):
-        path.write_bytes(damage)
-        with pytest.raises(ValueError, match="checkpoint.pt is damaged, or no checkpoint"):
-            train(fresh(), ActivationStore.from_tensor(x), **SHORT, checkpoint=path, resume=True)
-    torch.save({"a": 1}, path)
-    with pytest.raises(ValueError, match="checkpoint.pt is not a checkpoint that this version"):
-        train(fresh(), ActivationStore.from_tensor(x), **SHORT, checkpoint=path, resume=True)
-    with pytest.raises(ValueError, match="resume=True goes on from a checkpoint, but there is none"):
-        train(fresh(), ActivationStore.from_tensor(x), **SHORT, resume=True)
-
-
 @pytest.mark.parametrize("rule", ["token_choice", "mutual_choice", "relu"])  # mutual_choice comes back as jumprelu
 def test_training_goes_on_with_an_sae_of_another_library(rule, tmp_path):
     store, held_out, _ = store_and_held_out(n_tokens=2000)
     sae = fresh(rule)
     train(sae, store, **SHORT | PENALTIES.get(rule, {}))
-    (save_sae(sae, tmp_path) / "sae_tutorial.json").unlink()
+    save_sae(sae, tmp_path, format="saelens")
     other = load_sae(tmp_path)
     before = other(held_out).detach()
     run = train(other, store, steps=1, batch_size=128, lr=1e-12, progress=False)
@@ -203,6 +157,21 @@ def test_transcoders_predict_another_hook():
     assert errors[True] < errors[False] < 0.6
 
 
+def test_a_transcoder_wants_both_hooks_of_one_text(model):
+    """The same number of positions is not enough: they must be the same tokens."""
+    tokens, hooks = story_tokens(512, 32), ("blocks.0.ln2.hook_normalized", "blocks.0.hook_mlp_out")
+    options = dict(max_norm=None, progress=False)
+    store, target = (ActivationStore.harvest(model, tokens, hook, **options) for hook in hooks)
+    other = ActivationStore.harvest(model, story_tokens(512, 32, seed=1), hooks[1], **options)
+    assert len(other) == len(target)
+    options = dict(steps=2, batch_size=64, progress=False)
+    sae = SparseAutoencoder(SAEConfig(store.d_in, 64, k=3, d_out=target.d_in))
+    with pytest.raises(ValueError, match="or they hold other tokens; harvest both from the same"):
+        train(sae, store, target_store=other, **options)
+    train(sae, store, target_store=target, **options)
+    assert (sae.hook_name, sae.target_hook_name) == hooks
+
+
 def test_cunninghams_form_is_tied_and_raw():
     store, _, directions = store_and_held_out()
     sae = fresh("relu", tied=True, b_dec=False, normalise=False)
@@ -245,15 +214,36 @@ def test_progress_shows_what_matters(capsys):
     store, _, _ = store_and_held_out(n_tokens=2000)
     train(fresh(), store, **SHORT | dict(progress=True))
     shown = capsys.readouterr().err
-    assert "12/12" in shown and "FVU 0." in shown and "L0 3.0" in shown and "dead 0.0%" in shown
+    assert "12/12" in shown and "FVU 0." in shown and "L0 3.0" in shown and "dead –" in shown
+    quiet = fresh("token_choice")
+    with torch.no_grad():
+        quiet.W_enc[:, :24] = 0
+    options = SHORT | dict(progress=True, dead_after=1400, log_every=6, aux_k=0.0)
+    train_many([fresh("feature_choice"), quiet], store, **options)
+    assert "L0 3.0, dead 0.0%–50.0%" in capsys.readouterr().err, "from the fewest to the most"
 
 
 def test_run_describes_itself():
     store, _, _ = store_and_held_out(n_tokens=2000)
-    run = train(fresh(), store, **SHORT)
-    assert "12 steps" in repr(run) and "L0 3.0" in repr(run)
+    run = train(fresh(), store, **SHORT, dead_after=1536)
+    assert "12 steps" in repr(run) and "L0 3.0" in repr(run) and "dead 0.0%)" in repr(run)
     assert set(run.metrics) == {"loss", "fvu", "l0", "dead", "aux", "penalty", "grad_norm", "lr"}
-    assert all(np.isfinite(series).all() for series in run.metrics.values())
+    assert all(np.isfinite(series).all() for name, series in run.metrics.items() if name != "dead")
+
+
+@pytest.mark.parametrize(
+    "dead_after, known", [(1, 12), (128, 12), (129, 11), (700, 7), (1536, 1), (1537, 0), (10**15, 0)]
+)
+def test_dead_is_not_known_before_so_many_tokens_were_seen(dead_after, known):
+    """Not even that it is 0: a run of 1,536 tokens does not show which latents are silent for 1,537."""
+    store, _, _ = store_and_held_out(n_tokens=2000)
+    sae = fresh("token_choice", d_sae=128)
+    with torch.no_grad():
+        sae.W_enc[:, :64] = 0  # these never fire
+    run = train(sae, store, **SHORT, dead_after=dead_after, aux_k=0.0)
+    assert np.isnan(run.metrics["dead"]).tolist() == [True] * (12 - known) + [False] * known
+    assert (run.metrics["dead"][12 - known :] >= 0.5).all()
+    assert f"dead – (dead_after={dead_after:,} tokens were not seen)" in repr(run) or known
 
 
 def test_learning_rate_rises_stays_and_falls():
@@ -284,7 +274,7 @@ def test_learning_rate_rises_stays_and_falls():
         (dict(aux_latents=-1), "aux_latents must be a whole number, 0 or more, got -1"),
         (dict(clip="1"), "clip must be a number, got '1'"),
         (dict(lr=float("inf")), "lr must be a finite number, greater than 0, got inf"),
-        (dict(betas=(0.9,)), r"betas must be two numbers from 0 to below 1, for example \(0.9, 0.999\), got \(0.9,\)"),
+        (dict(betas=(0.9,)), r"betas must be two numbers from 0 to below 1, as \(0.9, 0.999\), got \(0.9,\)"),
         (dict(resample_at=0.5), r"resample_at must be a list, got 0.5"),
     ],
 )
@@ -293,22 +283,122 @@ def test_settings_say_what_is_wrong(wrong, words):
         TrainSettings(**wrong)
 
 
-def test_what_train_is_given_says_what_is_wrong():
+def wrong_arguments():
+    x = superposed(300)[0]
+
+    def frozen():
+        return fresh().requires_grad_(False)
+
+    def of_inference():
+        with torch.inference_mode():
+            return fresh()
+
+    yield dict(log_every=0), "log_every must be a whole number, 1 or more, got 0"
+    yield dict(checkpoint_every=2.5), "checkpoint_every must be a whole number, 1 or more, got 2.5"
+    yield dict(on_step="wandb"), "on_step must be a function of the step and its metrics, got 'wandb'"
+    yield dict(settings={"steps": 3}), r"settings must be TrainSettings, got {'steps': 3}; single ones go by name"
+    yield dict(settings=[TrainSettings(), 3]), "settings must be TrainSettings, got 3"
+    yield dict(store=x), r"store must be an ActivationStore, got Tensor.*ActivationStore.from_tensor"
+    yield dict(store=None), "store must be an ActivationStore, got NoneType"
+    yield dict(sae=fresh("relu", d_out=16), target_store=x), "target_store must be an ActivationStore, got Tensor"
+    yield dict(sae=torch.nn.Linear(16, 48)), "must be a SparseAutoencoder, got Linear"
+    yield dict(sae=frozen()), r"all parameters of the SAE are frozen; let some learn: sae.requires_grad_\(True\)"
+    yield dict(sae=of_inference()), r"made under torch.inference_mode\(\), so it cannot be trained; make it outside"
+    yield dict(sae=SparseAutoencoder(SAEConfig(16, 48, k=1e-3))), "k=0.001 leaves not one match to a batch of 128"
+    yield dict(sae=fresh("gated"), resample_at=(0.9,)), "resampling has no start for rule='gated'"
+    yield dict(dead_after=10**30), "dead_after must be a whole number"
+    yield dict(learning_rate=1e-3), "unknown setting 'learning_rate'; there are: steps, batch_size"
+    yield dict(batch_size=512), r"batch_size=512 is larger than the store \(300 positions\)"
+    for rule, name, value in (
+        *[("token_choice", "l1", 5.0), ("token_choice", "l1", 0.0), ("mutual_choice", "l0", 0.1)],
+        *[("jumprelu", "l1", 0.1), ("relu", "l0", 0.1), ("gated", "bandwidth", 0.1), ("gated", "p_end", 0.1)],
+        *[("relu", "aux_k", 0.5), ("gated", "aux_zipf", 0.1), ("jumprelu", "aux_latents", 8)],
+        *[
+            ("relu", "rerank_every", 10),
+            ("relu", "encoder_dtype", "bfloat16"),
+            ("mutual_choice", "penalty_warmup", 0.3),
+        ],
+    ):
+        yield dict(sae=fresh(rule), **{name: value}), f"{name}={value!r} is no setting of rule='{rule}'.*ignore it"
+
+
+@pytest.mark.parametrize("wrong, words", list(wrong_arguments()), ids=str)
+def test_wrong_arguments_are_named_and_leave_the_sae_alone(wrong, words):
+    arguments = dict(sae=fresh(), store=ActivationStore.from_tensor(superposed(300)[0])) | SHORT | wrong
+    sae, store = arguments.pop("sae"), arguments.pop("store")
+    before = copy.deepcopy(sae.state_dict())
+    with pytest.raises((TypeError, ValueError), match=words):
+        train(sae, store, **arguments)
+    assert all(torch.equal(value, before[name]) for name, value in sae.state_dict().items())
+
+
+def test_saes_side_by_side_are_several_and_different():
     store = ActivationStore.from_tensor(superposed(300)[0])
-    for wrong in (dict(log_every=0), dict(checkpoint_every=0)):
-        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a whole number, 1 or more, got 0"):
-            train(fresh(), store, **SHORT, **wrong)
     with pytest.raises(ValueError, match="the same SAE twice"):
         train_many([sae := fresh(), sae], store, **SHORT)
-    with pytest.raises(ValueError, match="k=0.001 leaves not one match to a batch of 128 tokens"):
-        train(SparseAutoencoder(SAEConfig(16, 48, k=1e-3)), store, **SHORT)
+    for saes in ([], [fresh(), fresh(), fresh()]):
+        with pytest.raises(ValueError, match=f"one for each of the {len(saes)} SAEs"):
+            train_many(saes, store, [TrainSettings(), TrainSettings()], progress=False)
+    with pytest.raises(ValueError, match="l1=0.1 is no setting of rule='mutual_choice'"):
+        train_many([fresh("relu"), fresh()], store, **SHORT, l1=0.1)
+
+
+def test_a_default_passes_for_every_rule():
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainSettings)}
+    for rule in BUDGET_RULES + PENALTY_RULES:
+        TrainSettings(**defaults).check_for(fresh(rule).config)
+
+
+@pytest.mark.parametrize("rule", BUDGET_RULES + PENALTY_RULES)
+def test_a_default_dtype_of_float64_changes_nothing(rule, monkeypatch):
+    store, _, _ = store_and_held_out(n_tokens=2000)
+    saes = [fresh(rule), fresh(rule)]
+    options = SHORT | dict(dead_after=300) | (dict(aux_zipf=0.1) if rule in BUDGET_RULES else {})
+    train(saes[0], store, **options)
+    torch.set_default_dtype(torch.float64)
+    try:
+        train(saes[1], store, **options)
+        train(fresh(rule), store, **options)  # in float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert same(*saes) and saes[1].W_dec.dtype == torch.float32
+
+
+def test_training_does_not_care_about_modes_of_inference():
+    store, _, _ = store_and_held_out(n_tokens=2000)
+    saes = [fresh(), fresh(), fresh()]
+    train(saes[0], store, **SHORT)
+    with torch.inference_mode():
+        train(saes[1], store, **SHORT)
+    with torch.no_grad():
+        train(saes[2], store, **SHORT)
+    assert same(saes[0], saes[1]) and same(saes[0], saes[2])
+
+
+@pytest.mark.parametrize("frozen", ["W_dec", "W_enc", "b_enc", "b_dec"])
+@pytest.mark.parametrize("rule", ["mutual_choice", "relu"])
+def test_what_is_frozen_stays(frozen, rule):
+    store, _, _ = store_and_held_out(n_tokens=2000)
+    sae = fresh(rule)
+    train(sae, store, **SHORT)
+    before = {name: p.detach().clone() for name, p in sae.named_parameters()}
+    getattr(sae, frozen).requires_grad_(False)
+    train(sae, store, **SHORT)
+    moved = {name for name, p in sae.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"W_dec", "W_enc", "b_enc", "b_dec"} - {frozen}
+
+
+def test_help_shows_every_argument():
+    many, one = (inspect.signature(function).parameters for function in (train_many, train))
+    assert list(one) == ["sae", *list(many)[1:]] and list(many)[0] == "saes"
+    assert {"checkpoint", "resume", "on_step", "progress", "changes"} <= set(one)
+    documented = set(re.findall(r"\w+", train.__doc__))
+    assert set(one) - documented == set()
 
 
 def test_stores_that_do_not_fit_are_refused():
     x, _ = superposed(300)
     store = ActivationStore.from_tensor(x)
-    with pytest.raises(ValueError, match=r"batch_size=512 is larger than the store \(300 positions\)"):
-        train(fresh(), store, steps=2, batch_size=512, progress=False)
     with pytest.raises(ValueError, match="all activations of store are equal"):
         train(fresh(), ActivationStore.from_tensor(torch.ones(300, 16)), **SHORT)
     with pytest.raises(ValueError, match="width 16, the SAE has d_in=8"):
@@ -317,16 +407,5 @@ def test_stores_that_do_not_fit_are_refused():
         train(fresh(), store, target_store=store, **SHORT)
     with pytest.raises(ValueError, match="target_store has width 16, the SAE has d_out=6"):
         train(fresh(d_out=6), store, target_store=store, **SHORT)
-    with pytest.raises(ValueError, match="do not belong together"):
+    with pytest.raises(ValueError, match="belong together"):
         train(fresh(d_out=16), store, target_store=ActivationStore.from_tensor(x[:200]), **SHORT)
-    with pytest.raises(TypeError, match="unknown setting 'learning_rate'; there are: steps, batch_size"):
-        train(fresh(), store, learning_rate=1e-3)
-
-
-def test_a_refused_store_leaves_the_sae_fresh():
-    x, _ = superposed(300)
-    sae = fresh()
-    before = copy.deepcopy(sae)
-    with pytest.raises(ValueError):
-        train(sae, ActivationStore.from_tensor(x), steps=2, batch_size=512, progress=False)
-    assert same(sae, before)

@@ -16,11 +16,11 @@ def test_predicting_the_mean_costs_one():
     assert losses.reconstruction(x, x, variance) == 0
 
 
-def test_aux_k_equals_its_dense_form_and_reaches_the_encoder():
+def test_for_the_dead_alone_it_is_aux_k_and_reaches_the_encoder():
     sae = make("token_choice").double()
     u, residual, dead = randn(12, 8).double(), randn(12, 8, seed=1).double(), torch.arange(64) % 3 == 0
     affinities = sae.preactivations(u).detach()
-    loss = losses.aux_k(sae, u, residual, affinities, dead, k=5)
+    loss = losses.aux_zipf(sae, u, residual, affinities, dead.double(), k=5)
     loss.backward()
     sparse = {name: p.grad.clone() for name, p in sae.named_parameters() if p.grad is not None}
 
@@ -35,13 +35,9 @@ def test_aux_k_equals_its_dense_form_and_reaches_the_encoder():
     assert sparse["W_enc"][:, dead].any() and not sparse["W_enc"][:, ~dead].any()
 
 
-def test_aux_zipf_is_aux_k_for_the_dead_and_louder_for_the_needier():
+def test_aux_zipf_is_louder_for_the_needier():
     sae, u, residual = make("token_choice"), randn(12, 8), randn(12, 8, seed=1)
     affinities = sae.preactivations(u).detach()
-    dead = torch.arange(64) < 20
-    assert losses.aux_zipf(sae, u, residual, affinities, dead.float(), 5) == losses.aux_k(
-        sae, u, residual, affinities, dead, 5
-    )
     assert losses.aux_zipf(sae, u, residual, affinities, torch.zeros(64), 5) == 0
     norms = []
     for shortfall in (0.2, 0.6, 1.0):  # one latent in need: its gradient grows with the need
@@ -66,23 +62,23 @@ def test_matryoshka_is_the_mean_over_prefixes():
     torch.testing.assert_close(sparse_gradient, W_dec.grad)
 
 
-def test_aux_k_leaves_out_tokens_that_miss_nothing():
+def test_aux_zipf_leaves_out_tokens_that_miss_nothing():
     sae, u = make("mutual_choice"), torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
-    residual, dead = torch.randn(8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(64) < 32
+    residual, dead = torch.randn(8, 8, generator=torch.Generator().manual_seed(1)), (torch.arange(64) < 32).float()
     others = torch.arange(8) != 3
-    expected = losses.aux_k(sae, u[others], residual[others], None, dead, 4)
+    expected = losses.aux_zipf(sae, u[others], residual[others], None, dead, 4)
     residual[3] = 0
-    torch.testing.assert_close(losses.aux_k(sae, u, residual, None, dead, 4), expected)
-    assert losses.aux_k(sae, u, 0 * residual, None, dead, 4) == 0
+    torch.testing.assert_close(losses.aux_zipf(sae, u, residual, None, dead, 4), expected)
+    assert losses.aux_zipf(sae, u, 0 * residual, None, dead, 4) == 0
 
 
-def test_aux_k_keeps_to_the_memory_of_a_block(monkeypatch):
+def test_aux_zipf_keeps_to_the_memory_of_a_block(monkeypatch):
     sae, u, residual = make("mutual_choice"), randn(8, 8), randn(8, 8, seed=1)
-    dead, sizes, table_memory = torch.arange(64) < 50, [], sae.table_memory
-    whole = losses.aux_k(sae, u, residual, sae.preactivations(u).detach(), dead, 4)
+    dead, sizes, table_memory = (torch.arange(64) < 50).float(), [], sae.table_memory
+    whole = losses.aux_zipf(sae, u, residual, sae.preactivations(u).detach(), dead, 4)
     monkeypatch.setitem(memory.AT_ONCE, "cpu", 4 * 8 * 12)
     monkeypatch.setattr(
         type(sae), "table_memory", lambda _, n, f, dtype: sizes.append(n * f) or table_memory(n, f, dtype)
     )
-    torch.testing.assert_close(losses.aux_k(sae, u, residual, None, dead, 4), whole)
+    torch.testing.assert_close(losses.aux_zipf(sae, u, residual, None, dead, 4), whole)
     assert max(sizes) == 8 * 12

@@ -7,6 +7,7 @@ import pytest
 import torch
 from synthetic import make
 
+from sae_tutorial.allocation import products
 from sae_tutorial.autoencoder.rescaling import unit_decoder_
 from sae_tutorial.training.optimiser import UnitAdam
 from sae_tutorial.training.settings import TrainSettings
@@ -19,11 +20,15 @@ def loss_of(sae, u):
 
 
 @pytest.mark.parametrize("more", [{}, {"tied": True}], ids=str)
-def test_steps_equal_plain_adam_on_the_clipped_projected_gradient(more, monkeypatch):
+@pytest.mark.parametrize("unequal", [False, True])
+def test_steps_equal_plain_adam_on_the_clipped_projected_gradient(more, unequal, monkeypatch):
     monkeypatch.setattr("sae_tutorial.training.optimiser.BLOCK", 24)  # several blocks, the last one smaller
     sae = unit_decoder_(make("relu", **more))
+    if unequal:
+        with torch.no_grad():
+            sae.W_dec.mul_(torch.linspace(0.3, 3, 64)[:, None])
     plain, u = copy.deepcopy(sae), torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
-    optimiser = UnitAdam(sae, SETTINGS)
+    optimiser, norms = UnitAdam(sae, SETTINGS), sae.W_dec.detach().norm(dim=1, keepdim=True)
     parameters = [p for p in plain.parameters() if p.requires_grad]
     adam = torch.optim.Adam(parameters, lr=0.01, eps=SETTINGS.eps, foreach=False)
     for _ in range(3):
@@ -32,14 +37,26 @@ def test_steps_equal_plain_adam_on_the_clipped_projected_gradient(more, monkeypa
         loss_of(plain, u).backward()
         with torch.no_grad():
             W, gradient = plain.W_dec, plain.W_dec.grad
-            gradient -= (gradient * W).sum(1, keepdim=True) * W
+            direction = torch.nn.functional.normalize(W, dim=1)
+            gradient -= (gradient * direction).sum(1, keepdim=True) * direction
             expected = torch.nn.utils.clip_grad_norm_(parameters, SETTINGS.clip)
             adam.step()
-            W /= W.norm(dim=1, keepdim=True)
+            W.copy_(torch.nn.functional.normalize(W, dim=1) * norms)
         assert norm == pytest.approx(float(expected), rel=1e-4) and norm > SETTINGS.clip
-        for (name, p), q in zip(sae.named_parameters(), plain.parameters()):
-            torch.testing.assert_close(p, q, msg=name)
-        torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(64))
+        for (name, p), q in zip(sae.named_parameters(), plain.named_parameters()):
+            torch.testing.assert_close(p, q[1], msg=name)
+        torch.testing.assert_close(sae.W_dec.norm(dim=1, keepdim=True), norms)
+
+
+def test_a_row_of_zeros_moves_to_the_mean_norm():
+    sae = make("relu")
+    with torch.no_grad():
+        sae.W_dec.mul_(2)
+        sae.W_dec[[3, 5]] = 0
+        sae.b_enc[3] = -100  # it gets no gradient
+    optimiser = UnitAdam(sae, SETTINGS)
+    optimiser.step(loss_of(sae, torch.randn(20, 8, generator=torch.Generator().manual_seed(0))), lr=0.01)
+    assert not sae.W_dec[3].any() and float(sae.W_dec[5].detach().norm()) == pytest.approx(2, rel=1e-4)
 
 
 def test_a_diverging_step_says_so_and_leaves_the_weights_alone():
@@ -84,6 +101,6 @@ def test_gradients_take_the_memory_of_the_last_ones(rule, more, monkeypatch):
         optimiser.step(loss(sae), lr=0.01)
         for p, q in zip(sae.parameters(), other.parameters()):
             assert torch.equal(p.grad, q.grad)
-        assert not optimiser.memory._kept  # nothing is held between two steps
+        assert products._spare.get() is None  # nothing is held between two steps
     if not sae.config.tied:  # where two gradients are added up, the sum may be elsewhere
         assert places == [p.grad.data_ptr() for p in matrices]

@@ -4,17 +4,17 @@ import math
 
 import pytest
 import torch
-from synthetic import gradients, make, randn
+from synthetic import gradients, make, randn, store_and_held_out
 
-from sae_tutorial.autoencoder.config import PENALTY_RULES
+from sae_tutorial import SAEConfig, SparseAutoencoder, train
+from sae_tutorial.autoencoder.config import PENALTY_RULES, RULES
 from sae_tutorial.training import penalties
-from sae_tutorial.training.settings import TrainSettings
+from sae_tutorial.training.settings import PENALTIES, TrainSettings
 
 
 def test_l1_and_p_norm_agree_at_p_1_and_count_at_p_0():
     z = torch.randn(10, 6, generator=torch.Generator().manual_seed(0)).relu()
-    assert penalties.l1(z, 10, norm=2.0) == pytest.approx(float(z.sum() / 20))
-    assert penalties.p_norm(z, 10, 1.0, norm=2.0) == pytest.approx(float(penalties.l1(z, 10, norm=2.0)))
+    assert penalties.p_norm(z, 10, norm=2.0) == pytest.approx(float(z.sum() / 20))
     assert penalties.p_norm(z, 10, 1e-6) == pytest.approx(float((z > 0).sum() / 10), rel=1e-4)
     with pytest.raises(ValueError, match="p must be greater than 0"):
         penalties.p_norm(z, 10, 0.0)
@@ -99,4 +99,25 @@ def test_annealed_penalty_is_continuous():
     terms = penalties.PenaltyLosses(sae, TrainSettings(steps=100, l1=0.1, p_end=0.0, penalty_warmup=0.0), variance=1.0)
     found = [float(terms(u, u, step).penalty.detach()) for step in range(100)]
     assert found == pytest.approx([found[0]] * 100, rel=1e-4)  # weights stand still, so it must not move
-    assert terms.p == pytest.approx(0.1)
+    assert terms.annealing[0] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("rule", PENALTY_RULES)
+def test_without_a_coefficient_there_is_sparsity_and_with_0_there_is_none(rule):
+    store, held_out, _ = store_and_held_out()
+    name, l0 = RULES[rule].penalty, {}
+    for given in (None, 0.0):
+        sae = SparseAutoencoder(SAEConfig(16, 64, rule))
+        run = train(sae, store, steps=200, batch_size=256, progress=False, **{name: given})
+        l0[given] = len(sae.encode(held_out)) / len(held_out)
+        assert run.metrics["fvu"][-1] < 0.35
+    assert 2 < l0[None] < 0.6 * l0[0.0], l0
+
+
+def test_penalties_rise_to_their_coefficient_or_to_the_default_of_their_rule():
+    config, settings = make("jumprelu").config, TrainSettings(steps=100, penalty_warmup=0.1, l0=0.5)
+    assert [settings.penalty_at(step, config) for step in (0, 4, 9, 50)] == pytest.approx([0.05, 0.25, 0.5, 0.5])
+    for rule in PENALTY_RULES:
+        default = TrainSettings().penalty_at(999, make(rule).config)
+        assert default == PENALTIES[RULES[rule].penalty] > 0
+        assert f"{default:g}" in TrainSettings.__doc__, "what the default is stands in its help"

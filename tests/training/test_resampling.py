@@ -58,6 +58,23 @@ def test_tied_latents_keep_a_fifth_of_their_strength():
     torch.testing.assert_close(own, 0.2 * U[nearest].norm(dim=1))
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_new_rows_have_the_mean_norm_of_the_living_and_keep_it(tied):
+    sae = small(tied=tied)
+    with torch.no_grad():
+        sae.W_dec.mul_(torch.linspace(0.5, 2, 12)[:, None])
+    optimiser, living = UnitAdam(sae, TrainSettings()), sae.W_dec.detach()[~DEAD].norm(dim=1).mean()
+    resample_(sae, U, DEAD, optimiser)
+    torch.testing.assert_close(sae.W_dec[DEAD].norm(dim=1), living.expand(3))
+    before = sae.W_dec.detach().clone()
+    optimiser.step((sae.affinities(U) @ sae.W_dec - U).square().sum(), lr=0.1)
+    assert not torch.allclose(sae.W_dec, before)
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), before.norm(dim=1))
+    if tied:
+        nearest = torch.nn.functional.cosine_similarity(before[DEAD][:, None], U[None], dim=2).argmax(dim=1)
+        assert len(nearest.unique()) == 3
+
+
 def test_the_badly_reconstructed_are_drawn():
     sae, u = small(), U.clone()
     u[7] *= 100
@@ -76,7 +93,7 @@ def test_draws_follow_the_squared_loss():
     assert len(draw_by_squared_loss(torch.zeros(4), 2).unique()) == 2, "any token, if all are perfect"
 
 
-def test_the_optimiser_forgets_the_dead_and_nobody_else():
+def test_the_optimiser_forgets_the_dead_alone():
     sae = small()
     optimiser = UnitAdam(sae, TrainSettings(steps=10))
     for _ in range(3):

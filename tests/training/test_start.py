@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from synthetic import make, superposed
+from synthetic import make, store_and_held_out, superposed
 from torch.testing import assert_close
 
-from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, train
-from sae_tutorial.training.start import geometric_median, start_, with_rule
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, TrainSettings, train
+from sae_tutorial.autoencoder.config import BUDGET_RULES, PENALTY_RULES
+from sae_tutorial.training.loop import prepared
+from sae_tutorial.training.start import geometric_median, start_, unit_rows_, with_rule
 
 
 def test_geometric_median_minimises_the_summed_distance():
@@ -98,3 +100,61 @@ def test_says_what_is_wrong(first):
     with pytest.raises(ValueError, match=r"rule='gated' has other weights than 'mutual_choice' \(b_mag, r_mag\)"):
         with_rule(first.sae, "gated", k=None)
     assert with_rule(make("token_choice", d_sae=24), "mutual_choice").config.rule == "mutual_choice"
+
+
+def imported(rule, seed=0, **more):
+    """An SAE as another library may have trained it: rows of any norm, no mean, no scale."""
+    sae = make(rule, d_in=16, d_sae=256, **more)
+    with torch.no_grad():
+        sae.W_dec.mul_(0.05 * (60 ** torch.rand(256, 1, generator=torch.Generator().manual_seed(seed))))
+        sae.mean.zero_()
+        sae.scale.fill_(1)
+        sae.tokens_seen.fill_(1)
+    return sae
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("more", [{}, {"tied": True}], ids=str)
+@pytest.mark.parametrize("rule", BUDGET_RULES + PENALTY_RULES)
+def test_training_begins_with_the_function_that_there_is(rule, more):
+    """Whatever the norms of its decoder rows: not one match changes, in training or at inference."""
+    store, x, _ = store_and_held_out()
+    for seed in range(3):
+        sae, before = imported(rule, seed, **more), imported(rule, seed, **more)
+        trainee = prepared(sae, TrainSettings(), store, None)
+        for batch_rule in (True, False):
+            new, old = (one.encode(x, batch_rule=batch_rule) for one in (sae, before))
+            assert len(old) > 0 and torch.equal(new.tokens, old.tokens) and torch.equal(new.features, old.features)
+            assert_close(sae.decode(new), before.decode(old), rtol=1e-4, atol=1e-4)
+        if rule in BUDGET_RULES:
+            assert torch.equal(trainee.choose(x)[1].features, before.encode(x, batch_rule=True).features)
+        if rule not in ("token_choice", "mutual_choice", "matryoshka") and not more:
+            assert_close(sae.W_dec.norm(dim=1), torch.ones(256))
+        else:
+            ratio = sae.W_dec / before.W_dec
+            assert ratio.unique().numel() == 1 and float(ratio[0, 0].log2()) == round(float(ratio[0, 0].log2()))
+            assert more or 0.7 < sae.W_dec.norm(dim=1).mean() < 1.42
+
+
+@pytest.mark.parametrize("rule", ["token_choice", "mutual_choice", "matryoshka", "relu"])
+def test_rows_keep_the_norms_that_they_begin_with(rule):
+    store, x, _ = store_and_held_out()
+    sae = imported(rule, tied=rule == "relu")
+    before = sae.W_dec.detach().clone()
+    train(sae, store, steps=20, batch_size=256, progress=False)
+    ratio = sae.W_dec.norm(dim=1) / before.norm(dim=1)
+    assert_close(ratio, ratio[:1].expand(256), rtol=1e-4, atol=0)
+    assert torch.cosine_similarity(sae.W_dec, before).min() < 0.99, "they turn"
+
+
+def test_a_decoder_of_zeros_is_left_alone_and_learns():
+    sae = imported("token_choice")
+    with torch.no_grad():
+        sae.W_dec.zero_()
+    unit_rows_(sae)
+    assert not sae.W_dec.any()
+    store, _, _ = store_and_held_out()
+    train(sae, store, steps=3, batch_size=256, progress=False)
+    norm = sae.W_dec.norm(dim=1)
+    assert_close(norm[norm > 0], torch.ones(int((norm > 0).sum())))
+    assert (norm > 0).any()

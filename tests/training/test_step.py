@@ -4,6 +4,7 @@ import pytest
 import torch
 from synthetic import gradients, make, randn
 
+from sae_tutorial.allocation.zipf import middle_law
 from sae_tutorial.autoencoder.config import BUDGET_RULES
 from sae_tutorial.training import losses as objectives
 from sae_tutorial.training.settings import TrainSettings, encoder_dtype_here
@@ -40,7 +41,7 @@ def test_encoder_dtype_auto_is_bfloat16_only_where_it_is_fast():
 def test_aux_terms_enter_the_loss():
     sae, u = make("token_choice"), randn(40, 8)
     trainee = Trainee(sae, TrainSettings(dead_after=100, aux_k=0.5, encoder_dtype="float32"), variance=1.0)
-    assert trainee.budget_losses(u, u).aux == 0  # nobody is dead yet
+    assert trainee.budget_losses(u, u).aux == 0  # none is dead yet
     trainee.usage.silent[:20] = 100
     losses = trainee.budget_losses(u, u)
     assert losses.aux > 0
@@ -65,3 +66,28 @@ def test_the_weakest_match_is_remembered_and_changes_nothing(rule):
         sae.b_enc -= 100
     _, codes = trainee.choose(u)
     assert len(codes) == 0 and trainee.weakest is None
+
+
+def test_the_law_of_aux_zipf_is_fitted_where_ranks_are_decided_and_stays_in_between():
+    """A law that followed every batch would follow those that fire less and less."""
+    sae, u = make("mutual_choice"), randn(40, 8)
+    trainee = Trainee(sae, TrainSettings(steps=100, aux_zipf=0.1, aux_k=0.0, rerank_every=8), variance=1.0)
+    assert trainee.underused_latents() is None, "no law yet"
+    laws = []
+    for step in range(20):
+        trainee.advance(randn(40, 8, seed=step), u)
+        laws.append(trainee.law)
+    changes = [step for step in range(1, 20) if laws[step] != laws[step - 1]]
+    assert changes == [1, 2, 4, 8, 16]
+    assert trainee.law == laws[16] != middle_law(trainee.usage.density)
+
+
+def test_feature_choice_asks_for_demand_at_first_always_and_then_at_every_tenth_step():
+    """Demand decides ranks, which change until the rate decays: it must not be that of the first steps for ever."""
+    sae = make("feature_choice")
+    trainee = Trainee(sae, TrainSettings(steps=100), variance=1.0)
+    counted = []
+    for step in range(41):
+        trainee.advance(randn(40, 8, seed=step), randn(40, 8, seed=step))
+        counted.append(trainee.usage.updates["demand"])
+    assert [step for step in range(41) if counted[step] > ([0, *counted])[step]] == [*range(10), 10, 20, 30, 40]

@@ -1,4 +1,6 @@
-"""Counts of training: who is silent, how dense everyone is, who gets which rank."""
+"""Counts of training: which features are silent, how dense all are, and their ranks."""
+
+import math
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ def test_silence_is_counted_in_tokens_and_ends_with_a_match():
         use.count(torch.tensor(density), n_tokens=10)
     assert use.silent.tolist() == [20, 0]
     assert use.dead(after=20).tolist() == [True, False] and not use.dead(after=21).any()
+    assert use.dead_share(after=20) == 0.5 and use.dead_share(after=30) == 0 and math.isnan(use.dead_share(after=31))
 
 
 def test_demand_is_what_open_competition_would_give():
@@ -50,3 +53,6 @@ def test_a_fitted_law_is_found_in_the_middle_ranks():
     rerank_(sae, density.double().float())
     assert sae.zipf_law.tolist() == pytest.approx([0.8, 5], abs=0.1)
     assert middle_law(density[:15]) is None
+    with_a_head = density.clone()
+    with_a_head[:2] *= 50  # nor do the few most frequent features
+    assert middle_law(with_a_head) == middle_law(density) and middle_law(density).ranks == (5, 200)

@@ -26,14 +26,14 @@ from sae_tutorial.allocation.fast.table import Table, least_positive
 
 
 def token_choice(affinities: Float[Tensor, "tokens features"], k: int) -> SparseCodes:
-    table, k = _table(affinities), min(checks.check_count("k", k), affinities.shape[1])
+    table, k = Table(affinities), min(checks.check_count("k", k), affinities.shape[1])
     return _codes(affinities, strongest(compact(table, token_floors(table, k)[:, None]), "token", k))
 
 
 def feature_choice(
     affinities: Float[Tensor, "tokens features"], capacity: int | Int[Tensor, " features"]
 ) -> SparseCodes:
-    table, capacity_F = _table(affinities), checks.check_capacity(capacity, affinities)
+    table, capacity_F = Table(affinities), checks.check_capacity(capacity, affinities)
     listed = compact(table, feature_floors(table, capacity_F)[None, :])
     return _codes(affinities, strongest(listed, "feature", capacity_F))
 
@@ -41,7 +41,7 @@ def feature_choice(
 def mutual_choice(
     affinities: Float[Tensor, "tokens features"], n_matches: int, *, guess: float | None = None
 ) -> SparseCodes:
-    table, n_matches = _table(affinities), checks.check_count("n_matches", n_matches)
+    table, n_matches = Table(affinities), checks.check_count("n_matches", n_matches)
     for floor in guessed_floors(table, n_matches, guess):
         listed = compact(table, floor.view(1, 1))
         if len(listed) >= n_matches:
@@ -52,7 +52,7 @@ def mutual_choice(
 def threshold_choice(
     affinities: Float[Tensor, "tokens features"], threshold: float | Float[Tensor, " features"]
 ) -> SparseCodes:
-    table, theta = _table(affinities), checks.check_threshold(threshold, affinities).clamp(min=0)
+    table, theta = Table(affinities), checks.check_threshold(threshold, affinities).clamp(min=0)
     theta_1F = theta.expand(affinities.shape[1])[None, :]
     listed = compact(table, theta_1F.clamp(min=least_positive(affinities)))
     return _codes(affinities, listed.where(listed.values > theta_1F[0, listed.features]))
@@ -76,13 +76,8 @@ for _rule in (token_choice, feature_choice, mutual_choice, threshold_choice):  #
     _rule.__doc__ = getattr(rules, _rule.__name__).__doc__
 
 
-def _table(affinities: Tensor) -> Table:
-    checks.check_table(affinities)
-    return Table(affinities)
-
-
 def _codes(affinities: Tensor, codes: SparseCodes) -> SparseCodes:
-    """Values that gradients flow through, where somebody wants them."""
+    """Values that gradients flow through, where they are wanted."""
     if not affinities.requires_grad:
         return codes
     return SparseCodes(affinities[codes.tokens, codes.features], codes.tokens, codes.features, codes.shape)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sae_tutorial.allocation import checks, kernels
 from sae_tutorial.allocation.codes import SparseCodes
-from sae_tutorial.allocation.fast.table import LINE, Table, ascending, not_below
+from sae_tutorial.allocation.fast.table import LINE, Table, ascending, bits, not_below
 
 # Elements per block: on a CPU its mask stays in the cache; elsewhere it stays below what index kernels can count.
 BLOCK = {"cpu": 2**22, "other": 2**28}
@@ -24,24 +24,18 @@ def compact(table: Table, floor: Float[Tensor, "tokens|1 features|1"]) -> Sparse
     if kernels.serve(table.affinities):
         tokens, features, values, finite = kernels.selection.compact(table.affinities, floor)
     else:
-        tokens, features, values = _compact(table, floor)
+        if table.by_feature:  # read as it lies in memory
+            features, tokens, values = _compact_rows(table, floor.T)
+            order = tokens.int().argsort(stable=True)
+            tokens, features, values = tokens[order], features[order], values[order]
+        else:
+            tokens, features, values = _compact_rows(table, floor)
         finite = values.numel() == 0 or math.isfinite(values.max())  # NaN if there is one
     if not finite:
         i = int((~values.isfinite()).nonzero()[0])
         raise checks.not_a_number(int(tokens[i]), int(features[i]), float(values[i]))
     n_tokens, n_features = table.affinities.shape
     return SparseCodes(values, tokens, features, (n_tokens, n_features))
-
-
-def _compact(
-    table: Table, floor: Float[Tensor, "tokens|1 features|1"]
-) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float[Tensor, " n"]]:
-    """Token, feature and value of each entry that is not below its floor, row after row."""
-    if not table.by_feature:
-        return _compact_rows(table, floor)
-    features, tokens, values = _compact_rows(table, floor.T)  # read as it lies in memory
-    order = tokens.int().argsort(stable=True)
-    return tokens[order], features[order], values[order]
 
 
 def _compact_rows(table: Table, floor: Float[Tensor, "rows|1 columns|1"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,7 +110,8 @@ def _strongest_in_each(
 
 def _owner_after_owner(values_N: Tensor, owner_N: Tensor, n_owners: int) -> Int[Tensor, " listed"]:
     """The order in which each owner's values fall, owner after owner; equal values keep theirs."""
-    weakness_N, N = _weakness(values_N), values_N.numel()
+    bits_N, N = bits(values_N), values_N.numel()
+    weakness_N = torch.iinfo(bits_N.dtype).max - bits_N  # falls as a value rises
     weakness_bits, place_bits = 8 * values_N.element_size() - 1, N.bit_length()
     if (n_owners - 1).bit_length() + weakness_bits + place_bits > 63:
         order = weakness_N.argsort(stable=True)
@@ -124,10 +119,3 @@ def _owner_after_owner(values_N: Tensor, owner_N: Tensor, n_owners: int) -> Int[
     # All three fit into one whole number: sorting these is one sort instead of two, and needs not be stable.
     key_N = ((owner_N << weakness_bits) + weakness_N << place_bits) + torch.arange(N, device=owner_N.device)
     return ascending(key_N[None])[0] & ((1 << place_bits) - 1)
-
-
-def _weakness(values_N: Tensor) -> Int[Tensor, " listed"]:
-    """A whole number that falls as a positive value rises: the bits of positive floats order as whole numbers do,
-    and whole numbers of 4 bytes or less sort several times faster."""
-    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values_N.element_size()]
-    return torch.iinfo(integer).max - values_N.view(integer)

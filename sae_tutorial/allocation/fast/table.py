@@ -1,7 +1,7 @@
 """A table of affinities as it lies in memory, and what numpy does with it faster than torch.
 
-In half precision a CPU compares faster what it does not take for numbers: the bits of positive floats, read as whole
-numbers, rise as they do. (Those of negative ones are all negative, and fall; no rule asks for their order.)
+The bits of positive floats, read as whole numbers, rise as they do (those of negative ones are all negative, and fall;
+no rule asks for their order): a CPU compares these faster in half precision, and sorts them faster in any.
 
 Letters of shapes: B tokens, F features; R rows and C columns as they lie in memory, L lines in a row.
 """
@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae_tutorial.allocation.checks import check_table
+
 # Neighbours in memory that share a maximum: two cache lines of float32.
 LINE = 32
 
@@ -24,11 +26,12 @@ class Table:
 
     by_feature    they lie in memory feature after feature: the encoder's product is faster so on a CPU
     rows          the same memory row after row, whichever of the two a row is
-    lines         maxima of LINE neighbours, one pass over the table: where a maximum is below a floor, nobody needs
-                  to look again. None where they would not be quick: on GPUs, in half precision, in odd sizes
+    lines         maxima of LINE neighbours, one pass over the table: where a maximum is below a floor, no entry
+                  is read again. None where they would not be quick: on GPUs, in half precision, in odd sizes
     """
 
     def __init__(self, affinities: Tensor):
+        check_table(affinities)
         self.affinities = affinities.detach()
         self.by_feature = self.affinities.T.is_contiguous() and not self.affinities.is_contiguous()
         self.rows: Float[Tensor, "rows columns"] = self.affinities.T if self.by_feature else self.affinities
@@ -55,9 +58,9 @@ def not_below(z_RC: Tensor, floor: Tensor) -> Int[Tensor, " n"]:
 
 def _bits_not_below(z_RC: Tensor, floor: Tensor) -> Int[Tensor, " n"]:
     """`not_below` in half precision, for positive floors. A NaN whose sign is set would pass for a negative number."""
-    bits_RC = _bits(z_RC).numpy()
-    listed = np.greater_equal(bits_RC, _bits(floor).numpy())
-    minus_inf = _bits(z_RC.new_tensor(-torch.inf)).numpy().view(np.uint16)
+    bits_RC = bits(z_RC).numpy()
+    listed = np.greater_equal(bits_RC, bits(floor).numpy())
+    minus_inf = bits(z_RC.new_tensor(-torch.inf)).numpy().view(np.uint16)
     if bits_RC.view(np.uint16).max(initial=0) > minus_inf:
         listed |= z_RC.isnan().numpy()
     return torch.from_numpy(np.flatnonzero(listed))
@@ -66,7 +69,7 @@ def _bits_not_below(z_RC: Tensor, floor: Tensor) -> Int[Tensor, " n"]:
 def largest(z: Tensor, dim: int) -> Tensor:
     """`z.amax(dim)` where that is positive; else something that is not."""
     if z.device.type == "cpu" and z.element_size() == 2:
-        return _bits(z).amax(dim).view(z.dtype)
+        return bits(z).amax(dim).view(z.dtype)
     return z.amax(dim)
 
 
@@ -74,12 +77,13 @@ def ascending(z_RG: Tensor) -> Tensor:
     """Each row in ascending order as far as it is positive; on a CPU numpy sorts many times faster than torch."""
     if z_RG.device.type != "cpu":
         return z_RG.sort(dim=1).values
-    known = _bits(z_RG) if z_RG.element_size() == 2 else z_RG
+    known = bits(z_RG) if z_RG.element_size() == 2 else z_RG
     return torch.from_numpy(np.sort(known.numpy(), axis=1)).view(z_RG.dtype)
 
 
-def _bits(z: Tensor) -> Int[Tensor, "..."]:
-    return z.view(torch.int16)
+def bits(z: Tensor) -> Int[Tensor, "..."]:
+    """Floats read as whole numbers of their size."""
+    return z.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[z.element_size()])
 
 
 def least_positive(z: Tensor) -> float:

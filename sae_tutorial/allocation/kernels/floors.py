@@ -14,7 +14,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.allocation.kernels.device import on_device_of
+from sae_tutorial.allocation.kernels import on_device_of
 
 # Whole numbers of the same width, the bits of +inf, and the largest number; bits that count, most significant first.
 FORMATS = {

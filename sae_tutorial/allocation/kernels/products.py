@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sae_tutorial.allocation.kernels.device import on_device_of
+from sae_tutorial.allocation.kernels import on_device_of
 
 LONGEST = 512  # matches that one program walks: rows with more are cut into pieces
 TILE = 8  # rows of a table that a program reads at a time, in sum_rows; in dots there are two tables, and 16 matches
@@ -98,7 +98,7 @@ def dots(
 
         (A @ W.T)[tokens, features]
 
-    A program takes 16 matches, so a token with many keeps nobody waiting; its row of A comes from the cache after the
+    A program takes 16 matches, so a token with many delays no other; its row of A comes from the cache after the
     first time.
     """
     N, D = tokens_N.numel(), A_BD.shape[1]

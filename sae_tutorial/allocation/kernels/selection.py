@@ -3,7 +3,7 @@
     compact       one read of the table, which leaves one bit for each entry; then only the bits are read
     strongest     three histograms of the short list, for 11, 10 and 10 bits
 
-How floats become whole numbers is told in `floors`. Letters of shapes: B tokens, F features, N listed entries.
+`floors` explains how floats become whole numbers. Letters of shapes: B tokens, F features, N listed entries.
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ import triton.language as tl
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_tutorial.allocation.kernels.device import on_device_of
+from sae_tutorial.allocation.kernels import on_device_of
 from sae_tutorial.allocation.kernels.floors import FORMATS, _key, kth_of_lines
 
 BLOCK = 4096  # entries that one program of compact or of a histogram reads
 WORDS = 512  # of 32 bits, one for each entry, that one program of compact's second half reads
 OWNERS = 1  # that one program of strongest_in_each serves: some have thousands of entries, most have few
 COPIES = 16  # of a histogram, so that programs seldom wait for each other
-
-
-# Compact.
 
 
 def compact(
@@ -34,7 +31,7 @@ def compact(
         tokens, features = (~(z < floor)).nonzero(as_tuple=True);  values = z[tokens, features]
         finite = values.isfinite().all()
 
-    The table is read once. What is kept of that are bits, 1/32 of a float32 table's size, and counts, which say where
+    The table is read once. What is kept of that are bits, 1/32 of a float32 table's size, and counts, which show where
     in the list the entries go.
     """
     (B, F), (integer, inf, top, _) = z_BF.shape, FORMATS[z_BF.dtype]
@@ -120,9 +117,6 @@ def _ones(x):
     return (x & 0x0000FFFF) + ((x >> 16) & 0x0000FFFF)
 
 
-# Choose.
-
-
 def strongest(values_N: Float[Tensor, " listed"], n: int) -> Bool[Tensor, " listed"]:
     """The n largest of a list of positive numbers, as a mask; ties go to the first in the list. Equals
 
@@ -141,7 +135,7 @@ def kth_largest(values_N: Float[Tensor, " listed"], n: int) -> tuple[Int[Tensor,
 
         kth = values.sort(descending=True).values[n - 1];  quota = n - (values > kth).sum()
 
-    A histogram of the leading 11 bits says in which bin the n-th is; the next bits are counted in that bin only.
+    A histogram of the leading 11 bits shows in which bin the n-th is; the next bits are counted in that bin only.
     Nothing waits for the device.
     """
     integer, inf, top, digits = FORMATS[values_N.dtype]
