@@ -1,6 +1,6 @@
 """The model taken apart, and put together from features.
 
-prompts           texts of which some positions have names, and what the model says at their ends
+prompts           texts of which some positions have names, and what the model predicts at their ends
 heads             what heads attend to, read and write
 ioi               sentences with an indirect object, their counterfactuals and measures
 patching          activations put in from elsewhere, path by path

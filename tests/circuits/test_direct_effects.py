@@ -1,5 +1,6 @@
 import pytest
 import torch
+from grouped_model import grouped_model
 
 from sae_tutorial.circuits import direct_effects as evidence
 from sae_tutorial.circuits import ioi, patching, prompts
@@ -21,6 +22,69 @@ def test_shares_add_up_to_the_logit_difference(model, sentences):
     bias = (model.b_O - model.b_O.mean(-1, keepdim=True)).sum(0) / prompts.at(scale, sentences.positions["END"])
     parts = writes.heads.sum((0, 1)) + writes.mlps.sum(0) + writes.stream[0] + bias
     assert torch.allclose(parts, writes.stream[-1], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hook_embed",
+        "blocks.1.ln1.hook_normalized",
+        "blocks.2.attn.hook_pattern",
+        "blocks.3.attn.hook_z",
+        "blocks.3.hook_mlp_out",
+        "ln_final.hook_scale",
+    ],
+)
+def test_shares_add_up_whatever_a_hook_does(model, sentences, name):
+    hook = (name, lambda acts, hook: 0.7 * acts + 0.1 * acts.roll(1, -1))
+    writes = evidence.direct_writes(model, sentences, [hook])
+    with model.hooks(fwd_hooks=[hook]):
+        scale = patching.activations(model, sentences, ["ln_final.hook_scale"])["ln_final.hook_scale"]
+    bias = (model.b_O - model.b_O.mean(-1, keepdim=True)).sum(0) / prompts.at(scale, sentences.positions["END"])
+    parts = writes.heads.sum((0, 1)) + writes.mlps.sum(0) + writes.stream[0] + bias
+    assert torch.allclose(parts, writes.stream[-1], atol=1e-3)
+    logits = writes.stream[-1] @ model.W_U + model.b_U
+    assert torch.allclose(logits, prompts.end_logits(model, sentences, [hook]), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blocks.1.hook_attn_out",
+        "blocks.1.attn.hook_out",
+        "blocks.0.attn.o.hook_out",
+        "ln_final.hook_normalized",
+        "ln_final.hook_out",
+        "unembed.hook_in",
+        "hook_unembed",
+    ],
+)
+def test_hooks_that_no_part_answers_for_are_refused(model, sentences, name):
+    hook = (name, lambda acts, hook: 0.5 * acts)
+    with pytest.raises(ValueError, match="is the work of no head or MLP; take an earlier hook"):
+        evidence.direct_writes(model, sentences, [hook])
+    with model.hooks(fwd_hooks=[hook]), pytest.raises(ValueError, match="is the work of no head or MLP"):
+        evidence.direct_writes(model, sentences)
+    assert all(not point.has_hooks() for point in model.hook_dict.values())
+
+
+def test_models_whose_heads_share_their_values(tmp_path):
+    """A Llama: grouped values, and a last normalisation that does not centre."""
+    llama = grouped_model(tmp_path)
+    texts = prompts.Prompts.of(llama, ["w3 w4 w5 w6", "w7 w8", "w9 w3 w8"], {"A": [1, 1, 2]})
+    writes = evidence.direct_writes(llama, texts)
+    assert torch.allclose(
+        writes.heads.sum((0, 1)) + writes.mlps.sum(0) + writes.stream[0], writes.stream[-1], atol=1e-4
+    )
+    logits = writes.stream[-1] @ llama.W_U + llama.b_U
+    assert torch.allclose(logits, prompts.end_logits(llama, texts), atol=1e-4)
+    right, names = torch.tensor([3, 7, 3]), torch.arange(3, 30)
+    ranks = evidence.rank_among_names(llama, texts, "A", right, names)
+    values = patching.activations(llama, texts, ["blocks.1.attn.hook_v"])["blocks.1.attn.hook_v"]
+    for head in range(4):
+        out = prompts.at(values[:, :, head // 2], texts.positions["A"]) @ llama.W_O[1, head] @ llama.W_U
+        expected = (out[:, names] > prompts.at(out, right)[:, None] + 1e-5).sum(1)
+        assert torch.equal(ranks[1, head], expected.float())
 
 
 def test_towards_takes_the_mean_of_several_names(model, sentences):

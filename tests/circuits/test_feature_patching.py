@@ -33,7 +33,7 @@ def sae_dictionary():
     return Dictionary.of_sae("reference", reference_sae("mutual_choice"))
 
 
-def test_what_lies_behind_equals_the_whole_model(model, setting):
+def test_what_follows_equals_the_whole_model(model, setting):
     sentences, _, x, y = setting
     with torch.no_grad():
         fast = run_from(model, sentences, HOOK)(y)
@@ -42,7 +42,35 @@ def test_what_lies_behind_equals_the_whole_model(model, setting):
     assert torch.equal(x, patching.activations(model, sentences, [HOOK])[HOOK])  # nothing was changed in place
 
 
-def test_only_the_residual_stream_behind_a_block_is_patched(model, setting):
+@pytest.mark.parametrize(
+    "name",
+    ["blocks.2.attn.hook_z", "blocks.3.ln2.hook_normalized", "blocks.2.attn.hook_pattern", "ln_final.hook_scale",
+     "ln_final.hook_normalized", "ln_final.hook_out", "unembed.hook_in", "hook_unembed"],
+)  # fmt: skip
+def test_hooks_after_the_patch_are_obeyed(model, setting, name):
+    sentences, _, _, y = setting
+
+    def halved(acts, hook):
+        return 0.5 * acts + 0.1 * torch.arange(acts.shape[-1]).sin()
+
+    slow = prompts.end_logits(model, sentences, [(HOOK, lambda acts, hook: y), (name, halved)])
+    run = run_from(model, sentences, HOOK)
+    with torch.no_grad(), model.hooks(fwd_hooks=[(name, halved)]):
+        assert torch.allclose(run(y), slow, atol=2e-3)
+    with torch.no_grad():
+        assert (run(y) - slow).abs().max() > 1e-2
+
+
+def test_other_shapes_are_refused(model, setting, axes):
+    sentences, other, x, y = setting
+    with pytest.raises(ValueError, match="target has shape"):
+        Edit.towards(Dictionary.of_axes("a", *axes), x, y[:1], sentences)
+    loss = loss_towards(model, sentences, other[:1], HOOK)
+    with pytest.raises(ValueError, match="target has shape"):
+        loss(x)
+
+
+def test_only_the_residual_stream_after_a_block_is_patched(model, setting):
     with pytest.raises(ValueError, match=r"hook_name='blocks.1.hook_mlp_out': features are patched"):
         run_from(model, setting[0], "blocks.1.hook_mlp_out")
     with pytest.raises(ValueError, match="is not a hook of this model"):
@@ -133,7 +161,7 @@ def test_thinning_out(shared):
     stages = thin_out(edit, loss, [9, 4, 2, 1, 0], shared)
     assert stages.sizes.tolist() == [6, 4, 2, 1, 0]
     for earlier, later in zip(stages.chosen, stages.chosen[1:]):
-        assert (later <= earlier).all()  # who has left stays away
+        assert (later <= earlier).all()  # what has left stays away
     assert stages.chosen[0].shape[0] == (1 if shared else 3)
     for chosen, kl, size in zip(stages.chosen, stages.loss, stages.magnitude):
         assert torch.allclose(kl, loss(edit.patched(chosen)))

@@ -155,7 +155,7 @@ def changed(model: Any, sentences: Sentences, attribute: str, seed: int = 0) -> 
             return replace(frame, a=frame.b, b=frame.a)
     else:
         raise ValueError(f"attribute={attribute!r} is none of {', '.join(ATTRIBUTES)}.")
-    new = sentences_of(model, [other(frame) for frame in sentences.frames])
+    new = sentences_of(model, [other(frame) for frame in sentences.frames], sentences.tokens.shape[1])
     return replace(new, positions=sentences.positions, groups=sentences.groups)
 
 
