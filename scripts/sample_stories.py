@@ -3,7 +3,7 @@
     python scripts/sample_stories.py [--model FOLDER] [--out FILE] [--tokens 2100000]
 
 Every row begins with `<|endoftext|>` and is sampled from there at temperature 1 to the model's full context; all rows
-are kept. One thing is ruled out: a line break behind `<|endoftext|>`, since this is how the generated sentences of the
+are kept. One thing is ruled out: a line break after `<|endoftext|>`, since this is how the generated sentences of the
 training mixture begin (`train_language_model.py`), and stories are what we want. Batch
 `i` depends on (seed, i) alone and is saved when it is done, so a run that was stopped goes on where it was and ends as
 it would have. Uses a GPU if there is one; on two CPU cores 2.1 million tokens take some ten minutes.
@@ -12,19 +12,22 @@ it would have. Uses a GPU if there is one; on two CPU cores 2.1 million tokens t
 from __future__ import annotations
 
 import argparse
+import lzma
 import math
 from pathlib import Path
 from typing import Any
 
+import checksums
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from sae_tutorial.activations.language_model import STORIES
-from sae_tutorial.activations.text import STORIES_TEXT, pack_stories
+from sae_tutorial.activations.text import STORIES_TEXT
 
 
 class Writer:
@@ -110,6 +113,7 @@ def main() -> None:
 
     rows = np.concatenate([np.load(parts / f"{index:05d}.npy") for index in range(n_batches)])
     pack_stories(rows, args.out)
+    checksums.record(args.out)
     for path in parts.iterdir():
         path.unlink()
     parts.rmdir()
@@ -117,6 +121,14 @@ def main() -> None:
     print(
         f"{rows.size:,} tokens in {len(rows):,} rows, {size / 1e6:.2f} MB ({8 * size / rows.size:.2f} bits per token)"
     )
+
+
+def pack_stories(samples: Int[np.ndarray, "samples tokens"], path: str | Path) -> None:
+    """Write samples (token ids below 65,536, without the leading `<|endoftext|>`) as a 16-bit .npy inside .xz."""
+    if samples.ndim != 2 or samples.size == 0 or samples.min() < 0 or samples.max() > np.iinfo(np.uint16).max:
+        raise ValueError(f"samples must be (samples, tokens) ids from 0 to 65,535, not {samples.dtype}{samples.shape}.")
+    with lzma.open(path, "wb", preset=9) as file:
+        np.lib.format.write_array(file, samples.astype("<u2"), allow_pickle=False)
 
 
 def fingerprint(model: GPT2LMHeadModel) -> str:

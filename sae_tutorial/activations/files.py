@@ -1,29 +1,34 @@
-"""Files that are complete or absent, whatever interrupts us; how paths are read, and where caches lie.
+"""Files that are complete or absent, whatever interrupts us, and that notice damage; paths, caches and shipped assets.
 
 Everything that is written goes through `write_atomically`: into a file beside the target, to the disk, and only then
-under its name. What a killed process leaves behind is named so that it can be told from what another process is writing
-right now, and `remove_abandoned` takes it away.
+under its name. The unfinished files of a killed process have names that tell them from those of a running one, and
+`remove_abandoned` deletes them.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import re
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 Content = bytes | memoryview | Callable[[IO[bytes]], Any]  # what to write, or what writes it into an open file
 HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
 UNFINISHED = re.compile(r"\.(?P<host>[\w-]+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.unfinished$")
+ASSETS = Path(__file__).parents[1] / "assets"  # what is shipped with the package
+CHECKSUMS = "checksums.json"  # in ASSETS: the SHA-256 of each of them, kept by scripts/checksums.py
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def path_of(name: str, path: Any) -> Path:
-    """`path`, with `~` expanded: how every function here understands a path. TypeError that names what is none."""
+    """`path`, with `~` expanded: how every function here understands a path. TypeError that names anything else."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise TypeError(f"{name} must be the path of a file or folder, got {path!r}")
     return Path(path).expanduser()
@@ -31,21 +36,23 @@ def path_of(name: str, path: Any) -> Path:
 
 def cache_folder(name: str) -> Path:
     """Where things lie that can be made again: SAE_TUTORIAL_CACHE, else `sae_tutorial` in XDG_CACHE_HOME or ~/.cache.
-
-    The folder need not be there; whoever writes into it makes it.
-    """
-    home = os.environ.get("XDG_CACHE_HOME")
-    ours = os.environ.get("SAE_TUTORIAL_CACHE")
+    The folder need not exist yet."""
+    home, ours = os.environ.get("XDG_CACHE_HOME"), os.environ.get("SAE_TUTORIAL_CACHE")
     return (Path(ours) if ours else (Path(home) if home else Path.home() / ".cache") / "sae_tutorial") / name
 
 
 def write_atomically(path: Path, content: Content) -> None:
     """Write a file that is either complete or absent; one that is there already stays until the new one is complete.
 
-    It is on the disk when this returns. Raises OSError that names the file and the fix, and leaves nothing behind then.
+    It is on the disk when this returns. Raises OSError that names the file and the fix; nothing unfinished remains.
     """
     unfinished = write_unfinished(path, content)
-    os.replace(unfinished, path)
+    try:
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise _explained(error, path) from None
+    finally:
+        unfinished.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -54,10 +61,8 @@ def write_once(path: Path, content: bytes) -> None:
     unfinished = write_unfinished(path, content)
     try:
         os.link(unfinished, path)  # unlike os.replace, this fails if another process was first
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links
-        if not path.exists():
+    except OSError:
+        if not path.exists():  # a file system without hard links
             os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -79,23 +84,19 @@ def write_unfinished(path: Path, content: Content) -> Path:
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise OSError(error.errno, f"{path} cannot be written ({error.strerror or error}); {_fix(error)}") from None
+            raise _explained(error, path) from None
         raise
     return unfinished
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last, where the system lets us."""
-    try:
+    """Make the names in a folder last, where the system lets us: not on Windows, nor on some network file systems."""
+    with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems
-        pass
-    finally:
-        os.close(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def check_writable(path: Path, content: bytes = b"") -> None:
@@ -106,8 +107,7 @@ def check_writable(path: Path, content: bytes = b"") -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        why = f"the folder of {path} cannot be made ({error.strerror}); {_fix(error)}"
-        raise type(error)(error.errno, why) from None
+        raise _explained(error, path) from None
     write_unfinished(path, content).unlink()
 
 
@@ -122,16 +122,54 @@ def remove_abandoned(folder: Path) -> None:
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # anything else: it is another user's
     return True
 
 
-def _fix(error: OSError) -> str:
+def _explained(error: OSError, path: Path) -> OSError:
+    """The same error, with the file and the fix in it."""
     if error.errno in FULL:
-        return "the disk or your share of it is full: make room, or name a file on another disk"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "you may not write there: name a file in a folder of yours"
-    return "name another file, or mend its folder"
+        fix = "the disk or your share of it is full: make room, or name a file on another disk"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        fix = "you may not write there: name a file in a folder of yours"
+    else:
+        fix = "name another file, or mend its folder"
+    return OSError(error.errno, f"{path} cannot be written ({error.strerror or error}); {fix}")
+
+
+# ---------------------------------------------------------------------- files that notice damage
+
+
+def sealed(content: dict[str, Any]) -> bytes:
+    """`content` as JSON that carries a checksum of itself."""
+    return json.dumps(content | {"checksum": _checksum(content)}).encode()
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """What `sealed` was given. Raises ValueError if anything has changed."""
+    content = json.loads(data)
+    if not isinstance(content, dict) or content.pop("checksum", None) != _checksum(content):
+        raise ValueError("its checksum does not fit")
+    return content
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_asset(path: Path) -> bytes:
+    """The bytes of a file. ValueError if it is shipped with the package, and not as it was shipped."""
+    if not path.is_relative_to(ASSETS):
+        return path.read_bytes()
+    try:
+        content, checksums = path.read_bytes(), json.loads((ASSETS / CHECKSUMS).read_bytes())
+        if hashlib.sha256(content).hexdigest() == checksums[path.relative_to(ASSETS).as_posix()]:
+            return content
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(
+        f"{path} or {ASSETS / CHECKSUMS} is missing or damaged. Reinstall the package: pip install --force-reinstall "
+        "--no-deps sae-tutorial (in a clone: git checkout sae_tutorial/assets; after making assets anew: "
+        "python scripts/checksums.py)."
+    )

@@ -2,7 +2,7 @@
 
 A `TransformerBridge` computes whatever its hooks might be asked for: every attention pattern, every LayerNorm scale.
 Reading one hook needs none of that. `fused_forward` swaps three steps for PyTorch's fused equivalents while it is
-open, and touches only modules whose inner hooks are not in use:
+open, wherever nothing in between is asked for at that moment:
 
     attention    softmax(q kᵀ / √d + causal mask) v      ->  torch.nn.functional.scaled_dot_product_attention
     LayerNorm    centre, measure, divide, step by step   ->  torch.nn.functional.layer_norm
@@ -11,9 +11,8 @@ open, and touches only modules whose inner hooks are not in use:
 The oracle is the bridge's own forward pass: the results agree up to the rounding of the model's dtype.
 """
 
-import types
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -38,15 +37,15 @@ def read_hooks(
     """A function from token ids (batch, context) to {name: activations}; the forward pass ends at the last of them.
 
     Runs in eval mode and without a KV cache. Tokens may lie anywhere; they are moved to the model, and the activations
-    stay where it is. Hooks that are on the model already act first, so what they change is what is read.
+    stay where it is. Hooks that are on the model act first, so what they change is what is read.
 
     fused           False keeps the bridge's own arithmetic
     with_gradients  False: without gradients
 
-    Raises ValueError for a hook that the model does not have (with the closest names), RuntimeError for one that never
-    fires.
+    Raises ValueError for a hook that the model does not have (with the closest names) and for tokens that are not a
+    (batch, context) tensor, RuntimeError for a hook that never fires.
     """
-    names = list(dict.fromkeys(hook_names))
+    names = [hook_names] if isinstance(hook_names, str) else list(dict.fromkeys(hook_names))
     for name in names:
         check_hook_name(model, name)
     caught: dict[str, Tensor] = {}
@@ -58,10 +57,10 @@ def read_hooks(
 
     def read(tokens_BS: Tensor) -> dict[str, Tensor]:
         caught.clear()
-        try:
+        if not isinstance(tokens_BS, Tensor) or tokens_BS.ndim != 2:
+            raise ValueError(f"tokens must be a (batch, context) tensor of token ids, got {tokens_BS!r:.60}")
+        with suppress(_AllRead), model.hooks(fwd_hooks=[(name, partial(catch, name=name)) for name in names]):
             model(tokens_BS.to(model.cfg.device), return_type=None, use_cache=False)
-        except _AllRead:
-            pass
         for name in names:
             if name not in caught:
                 raise RuntimeError(
@@ -70,19 +69,14 @@ def read_hooks(
                 )
         return {name: caught.pop(name) for name in names}
 
-    was_training = model.training
-    if was_training:  # walking over all modules costs as much as a short batch
-        model.eval()
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(model.hooks(fwd_hooks=[(name, partial(catch, name=name)) for name in names]))
-            if fused:
-                stack.enter_context(fused_forward(model))
-            stack.enter_context(torch.set_grad_enabled(with_gradients))
-            yield read
-    finally:
-        if was_training:
-            model.train()
+    with ExitStack() as stack:
+        if model.training:  # walking over all modules costs as much as a short batch
+            model.eval()
+            stack.callback(model.train)
+        if fused:
+            stack.enter_context(fused_forward(model))
+        stack.enter_context(torch.set_grad_enabled(with_gradients))
+        yield read
 
 
 @contextmanager
@@ -93,7 +87,9 @@ def read_hook(model: Any, hook_name: str, *, fused: bool = True) -> Iterator[Rea
 
 
 def check_hook_name(model: Any, hook_name: str) -> None:
-    """Raise ValueError with the closest names if `model` has no hook of that name."""
+    """Raise ValueError with the closest names if `model` has no hook of that name, TypeError if it is no model."""
+    if not hasattr(model, "hook_dict"):
+        raise TypeError(f"model must be what load_language_model returns, got {type(model).__name__}")
     names = list(model.hook_dict)
     if not isinstance(hook_name, str) or hook_name not in names:
         close = get_close_matches(str(hook_name), names, n=4, cutoff=0.5)
@@ -105,54 +101,48 @@ def check_hook_name(model: Any, hook_name: str) -> None:
 def fused_forward(model: Any) -> Iterator[None]:
     """While open, `model` computes attention, LayerNorm and GELU with PyTorch's fused functions.
 
-    For inference only. Modules of a kind that is not known here, and modules whose attention scores, pattern, scale or
-    normalised input carry hooks, keep their own arithmetic, so hooks that were added before see what they always see.
+    Modules of a kind that is not known here keep their own arithmetic. So does, in each forward pass, a module whose
+    attention scores, pattern, scale or normalised input carry hooks at that moment: hooks see what they always see.
     """
-    patched: list[tuple[nn.Module, str]] = []
+    with ExitStack() as stack:
 
-    def patch(module: nn.Module, name: str, function: Any) -> None:
-        if name not in vars(module):  # otherwise an enclosing fused_forward has done it
-            object.__setattr__(module, name, function)  # shadows the method of the class, for this module only
-            patched.append((module, name))
+        def patch(module: Any, name: str, fused: Callable, is_plain: Callable[[Any], bool]) -> None:
+            own = getattr(module, name)
 
-    config: Any = model.original_model.config
-    attention_before = config._attn_implementation
-    try:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                return fused(module, *args, **kwargs) if is_plain(module) else own(*args, **kwargs)
+
+            if name not in vars(module):  # otherwise an enclosing fused_forward has done it
+                object.__setattr__(module, name, run)  # shadows the method of the class, for this module only
+                stack.callback(object.__delattr__, module, name)
+
+        config: Any = model.original_model.config
+        stack.callback(setattr, config, "_attn_implementation", config._attn_implementation)
         for module in model.modules():
             kind = type(module).__name__
-            if kind == "JointQKVAttentionBridge" and _attention_is_plain(module):
-                patch(module, "_reconstruct_attention", types.MethodType(_fused_attention, module))
+            if kind == "JointQKVAttentionBridge" and _is_causal(module):
+                patch(module, "_reconstruct_attention", _fused_attention, _attention_is_plain)
                 config._attn_implementation = "sdpa"  # otherwise a (context, context) mask is built in every call
-            elif kind == "NormalizationBridge" and _norm_is_plain(module):
-                patch(module, "_python_norm_forward", types.MethodType(_fused_layer_norm, module))
+            elif kind == "NormalizationBridge" and isinstance(module.original_component, nn.LayerNorm):
+                patch(module, "_python_norm_forward", _fused_layer_norm, _norm_is_plain)
             elif kind == "NewGELUActivation":
-                patch(module, "forward", _fused_gelu)
+                patch(module, "forward", lambda _, x: F.gelu(x, approximate="tanh"), lambda _: True)
         yield
-    finally:
-        for module, name in patched:
-            object.__delattr__(module, name)
-        config._attn_implementation = attention_before
 
 
-def _has_hooks(*hook_points: Any) -> bool:
-    return any(point.has_hooks() for point in hook_points)
+def _is_causal(attention: Any) -> bool:
+    return getattr(attention, "is_causal", True) and not getattr(attention, "_reorder_and_upcast_attn", False)
 
 
 def _attention_is_plain(attention: Any) -> bool:
     """Whether nothing but the summed output of the heads is wanted from this attention layer."""
-    return not (
-        _has_hooks(attention.hook_attn_scores, attention.hook_pattern)
-        or getattr(attention.config, "use_attn_result", False)
-        or getattr(attention, "_reorder_and_upcast_attn", False)
-        or not getattr(attention, "is_causal", True)
-    )
+    hooked = attention.hook_attn_scores.has_hooks() or attention.hook_pattern.has_hooks()
+    return not (hooked or getattr(attention.config, "use_attn_result", False))
 
 
 def _norm_is_plain(norm: Any) -> bool:
-    """Whether this is a LayerNorm (not an RMSNorm) whose inner steps nobody reads."""
-    return isinstance(norm.original_component, nn.LayerNorm) and not (
-        _has_hooks(norm.hook_scale, norm.hook_normalized) or norm.uses_weight_offset
-    )
+    """Whether this is a LayerNorm as torch has it, whose inner steps are not read."""
+    return not (norm.hook_scale.has_hooks() or norm.hook_normalized.has_hooks() or norm.uses_weight_offset)
 
 
 def _fused_attention(self: Any, q: Tensor, k: Tensor, v: Tensor, **kwargs: Any) -> tuple[Tensor, None]:
@@ -181,7 +171,3 @@ def _fused_attention(self: Any, q: Tensor, k: Tensor, v: Tensor, **kwargs: Any) 
 def _fused_layer_norm(self: Any, x: Tensor) -> Tensor:
     bias = getattr(self.original_component, "bias", None)
     return F.layer_norm(x, x.shape[-1:], self.weight, bias, eps=getattr(self.config, "eps", 1e-5))
-
-
-def _fused_gelu(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")

@@ -1,175 +1,179 @@
 """The steps of a harvest: which tokens are kept, what the hook said about them, and where that is written.
 
-`ActivationStore.harvest` calls `harvest_to_memory` or `harvest_to_disk`; everything a reader needs is told there.
+`ActivationStore.harvest` makes a `Harvest` and asks it for `to_memory` or `to_disk`.
 
 On disk, a harvest is a folder `<hook>-<key>`, where the key is a hash of all that decides the values:
 
     harvest.json    spec (what the key is made of) and plan (how the work is cut into batches and shards)
-    tokens.npy      the tokens that were read
+    tokens.npz      the tokens that were read, and the first and last kept one of each row
     shard_*.bin     the activations, with a record of each beside it (see shards.py)
 """
 
 import hashlib
-import io
 import json
+import math
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sae_tutorial.activations.files import write_atomically, write_once
+from sae_tutorial.activations.files import remove_abandoned, sealed, unsealed, write_atomically, write_once
 from sae_tutorial.activations.forward import ReadHook, read_hook
 from sae_tutorial.activations.kept_text import KeptText
 from sae_tutorial.activations.shards import Moments, Shard
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TEXT = ("tokens", "start", "stop")
+SAMPLE = 8  # rows, spread evenly over the text, whose kept tokens give the median norm
 
 
-def harvest_to_memory(
-    model: Any,
-    text: KeptText,
-    hook_name: str,
-    dtype: torch.dtype,
-    batch_size: int,
-    device: torch.device | str,
-    progress: bool,
-) -> tuple[Float[Tensor, "positions d_in"], Moments]:
-    """All kept activations in one tensor, and their moments."""
-    d_in, fused = _probe(model, text.tokens[:1], hook_name)
-    acts_ND = torch.empty(len(text), d_in, dtype=dtype, device=device)
-    with read_hook(model, hook_name, fused=fused) as read, _bar(len(text), hook_name, progress) as bar:
-        moments = _fill(acts_ND, read, model.cfg.device, text, (0, len(text.tokens)), batch_size, bar)
-    return acts_ND, moments
+@dataclass(frozen=True)
+class Harvest:
+    """What is read, and how; see `ActivationStore.harvest`."""
 
+    model: Any
+    text: KeptText
+    hook_name: str
+    dtype: torch.dtype
+    batch_size: int
+    max_norm: float | None
+    without: Int[Tensor, " n"] | None  # positions to be left out, instead of those that max_norm finds
+    progress: bool
 
-def harvest_to_disk(
-    model: Any,
-    text: KeptText,
-    hook_name: str,
-    cache_dir: Path,
-    dtype_name: str,
-    batch_size: int,
-    shard_bytes: int,
-    progress: bool,
-) -> Path:
-    """Harvest what is not on disk yet; returns the folder. Finished shards are verified before they are trusted."""
-    if any(point.fwd_hooks for point in model.hook_dict.values()):
-        raise ValueError(
-            "model carries hooks that could change its activations, and a cache cannot tell. "
-            "Call model.reset_hooks(), or harvest into memory with cache_dir=None."
-        )
-    spec = {
-        "format": "sae_tutorial activations, version 1",
-        "model": _model_hash(model),
-        "tokens": text.hash(),
-        "hook_name": hook_name,
-        "dtype": dtype_name,
-        "bos_id": text.bos_id,
-        "pad_id": text.pad_id,
-    }
-    folder = cache_dir / f"{hook_name}-{_key(spec)[:16]}"
-    if not (folder / "harvest.json").exists():
-        d_in, fused = _probe(model, text.tokens[:1], hook_name)
-        per_shard = shard_bytes // (d_in * DTYPES[dtype_name].itemsize * text.context)
-        per_shard = max(1, per_shard // batch_size) * batch_size  # a shard is made of whole forward passes
-        plan = {"d_in": d_in, "fused": fused, "batch_size": batch_size, "rows_per_shard": per_shard}
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "tokens.npy", _npy(text.tokens))
-        write_once(folder / "harvest.json", json.dumps({"spec": spec, "plan": plan}, indent=2).encode())
-    # It stays cut as it was when somebody first began it, so that it ends with the same bytes.
-    plan = _read_manifest(folder)["plan"]
+    def to_memory(self, device: torch.device | str) -> tuple[Float[Tensor, "positions d_in"], Moments, Tensor]:
+        """All kept activations in one tensor, their moments, and what was left out."""
+        plan = self._plan()
+        with read_hook(self.model, self.hook_name, fused=plan["fused"]) as read, self._bar(len(self.text)) as bar:
+            return self._read(read, plan, (0, len(self.text.tokens)), device, bar)
 
-    missing = []
-    for shard, rows in _shards(folder, spec, plan, text):
-        if shard.exists():
-            shard.read_record()
-            shard.verify()
-        else:
-            missing.append((shard, rows))
-    if missing:
-        total = sum(shard.rows for shard, _ in missing)
-        with read_hook(model, hook_name, fused=plan["fused"]) as read, _bar(total, hook_name, progress) as bar:
-            for shard, rows in missing:
-                acts_ND = torch.empty(shard.rows, shard.d_in, dtype=shard.dtype)
-                moments = _fill(acts_ND, read, model.cfg.device, text, rows, plan["batch_size"], bar)
-                shard.write(acts_ND, moments)
-    return folder
+    def to_disk(self, cache_dir: Path, shard_bytes: int) -> Path:
+        """Harvest what is not on disk yet; returns the folder. Finished shards are verified before they are trusted."""
+        if any(point.fwd_hooks for point in self.model.hook_dict.values()):
+            raise ValueError(
+                "model carries hooks that could change its activations, and a cache cannot tell. "
+                "Call model.reset_hooks(), or harvest into memory with cache_dir=None."
+            )
+        text = self.text
+        spec = {
+            "format": "sae_tutorial activations, version 2",
+            "model": _model_hash(self.model),
+            "text": text.hash(),
+            "hook_name": self.hook_name,
+            "dtype": str(self.dtype)[6:],
+            "max_norm": self.max_norm if self.without is None else text.hash(self.without),
+        }
+        folder = cache_dir / f"{self.hook_name}-{_key(spec)[:16]}"
+        remove_abandoned(folder)
+        if not (folder / "harvest.json").exists():
+            plan = self._plan()
+            rows = shard_bytes // (plan["d_in"] * self.dtype.itemsize * text.context)
+            plan["rows_per_shard"] = max(1, rows // self.batch_size) * self.batch_size  # whole forward passes
+            folder.mkdir(parents=True, exist_ok=True)
+            arrays = {name: getattr(text, name).numpy() for name in TEXT}
+            write_atomically(folder / "tokens.npz", lambda file: np.savez(file, **arrays))
+            write_once(folder / "harvest.json", sealed({"spec": spec, "plan": plan}))
+        # It stays cut as it was when it was begun, so that it ends with the same bytes.
+        spec, plan = _read_manifest(folder)
+        missing = []
+        for path, positions, span in _shards(folder, plan, text):
+            if path.exists() and path.with_suffix(".json").exists():
+                Shard.read(path, _key(spec), positions, plan["d_in"], self.dtype).verify()
+            else:
+                missing.append((path, positions, span))
+        if missing:
+            total = sum(positions for _, positions, _ in missing)
+            with read_hook(self.model, self.hook_name, fused=plan["fused"]) as read, self._bar(total) as bar:
+                for path, _, span in missing:
+                    Shard.write(path, _key(spec), *self._read(read, plan, span, "cpu", bar))
+        return folder
+
+    def _plan(self) -> dict[str, Any]:
+        """Rows in a batch; whether the fused forward pass is taken, which must agree with the bridge's own on one row;
+        the width of an activation; the median norm, which is the unit of `max_norm`."""
+        kept = (self.text.stop > self.text.start).nonzero()[:, 0]
+        rows = kept[torch.linspace(0, len(kept) - 1, min(SAMPLE, len(kept))).long()]
+        [theirs], [ours] = (self._sample(rows[:1], fused) for fused in (False, True))
+        tolerance = 1e-4 if next(self.model.parameters()).dtype == torch.float32 else 3e-2
+        agrees = not (ours - theirs).norm() / theirs.norm() > tolerance  # NaN is reported where it is stored
+        if not agrees:
+            warnings.warn(
+                f"The fused forward pass disagrees with the model's own at {self.hook_name}; the slower one harvests.",
+                stacklevel=4,
+            )
+        median = torch.cat([acts_BD.norm(dim=1) for acts_BD in self._sample(rows, agrees)]).median()
+        return {"batch_size": self.batch_size, "fused": agrees, "d_in": theirs.shape[-1], "median": float(median)}
+
+    def _sample(self, rows: Int[Tensor, " n"], fused: bool) -> Iterator[Float[Tensor, "kept d_in"]]:
+        """The kept activations of these rows, batch by batch, in float32."""
+        with read_hook(self.model, self.hook_name, fused=fused) as read:
+            for rows_B in rows.split(self.batch_size):
+                mask_BS = torch.cat([self.text.mask(row, row + 1) for row in rows_B.tolist()])
+                yield self._at_kept(read(self.text.tokens[rows_B]), mask_BS).float()
+
+    def _at_kept(self, acts: Tensor, mask_BS: Tensor) -> Float[Tensor, "kept d_in"]:
+        """Activations at the kept tokens, heads concatenated; ValueError if they are not one vector per token."""
+        of_pairs = self.hook_name.endswith(("hook_pattern", "hook_attn_scores"))
+        if of_pairs or acts.ndim not in (3, 4) or acts.shape[:2] != mask_BS.shape:
+            raise ValueError(
+                f"hook_name={self.hook_name!r} gives activations of shape {tuple(acts.shape)} for tokens of shape "
+                f"{tuple(mask_BS.shape)}: not one vector per token. Take a hook of the residual stream, of mlp_out, "
+                "attn_out or attn.hook_z."
+            )
+        return acts.flatten(2)[mask_BS.to(acts.device)]
+
+    def _read(
+        self, read: ReadHook, plan: dict[str, Any], span: tuple[int, int], device: torch.device | str, bar: tqdm
+    ) -> tuple[Float[Tensor, "positions d_in"], Moments, Float[Tensor, "n 3"]]:
+        """The activations of these rows of the text, as stored, their moments, and what was left out."""
+        first, n, parts, left_out = self.text.first, 0, [], []
+        acts_ND = torch.empty(int(first[span[1]] - first[span[0]]), plan["d_in"], dtype=self.dtype, device=device)
+        for a in range(*span, plan["batch_size"]):
+            b = min(a + plan["batch_size"], span[1])
+            position_B = torch.arange(int(first[a]), int(first[b]))
+            if len(position_B):
+                acts_BD = self._at_kept(read(self.text.tokens[a:b]), self.text.mask(a, b)).to(device, self.dtype)
+                ratio_B = acts_BD.float().norm(dim=1).cpu().double() / plan["median"]
+                if self.without is not None:
+                    large_B = torch.isin(position_B, self.without)
+                else:  # what is not finite is no outlier but an error, raised below
+                    large_B = (ratio_B > (self.max_norm or math.inf)) & ratio_B.isfinite()
+                if large_B.any():
+                    left_out.append(torch.stack([*self.text.locate(position_B[large_B]), ratio_B[large_B]], dim=1))
+                    acts_BD = acts_BD[~large_B.to(device)]
+                if len(acts_BD):
+                    parts.append(moments_of_finite(acts_BD, f"rows {a} to {b - 1} of tokens"))
+                acts_ND[n : n + len(acts_BD)] = acts_BD
+                n += len(acts_BD)
+                bar.update(len(position_B))
+        nothing = Moments(0, torch.zeros(plan["d_in"], dtype=torch.float64), 0.0)
+        return acts_ND[:n], Moments.merged([nothing, *parts]), torch.cat([torch.empty(0, 3).double(), *left_out])
+
+    def _bar(self, total: int) -> tqdm:
+        return tqdm(total=total, desc=self.hook_name, unit=" tokens", unit_scale=True, disable=not self.progress)
 
 
 def read_harvest(folder: Path) -> tuple[str, KeptText, list[Shard]]:
-    """(hook_name, the text, its shards) of a folder that `harvest_to_disk` made."""
-    manifest = _read_manifest(folder)
-    spec = manifest["spec"]
+    """(hook_name, the text, its shards) of a folder that `Harvest.to_disk` made."""
+    spec, plan = _read_manifest(folder)
     try:
-        tokens = torch.from_numpy(np.load(folder / "tokens.npy"))
-        intact = tokens.ndim == 2 and KeptText.of(tokens, None, None).hash() == spec["tokens"]
-    except (OSError, ValueError):
+        with np.load(folder / "tokens.npz") as arrays:
+            text = KeptText(*(torch.from_numpy(arrays[name]) for name in TEXT))
+        intact = text.hash() == spec["text"]
+    except (OSError, ValueError, EOFError, TypeError, KeyError, BadZipFile):
         intact = False
     if not intact:
-        raise ValueError(
-            f"{folder / 'tokens.npy'} is missing or corrupted. Delete the folder {folder} and harvest again."
-        )
-    text = KeptText.of(tokens, spec["bos_id"], spec["pad_id"])
-    return spec["hook_name"], text, [shard for shard, _ in _shards(folder, spec, manifest["plan"], text)]
-
-
-# ---------------------------------------------------------------------- step by step
-
-
-def _fill(
-    acts_ND: Tensor, read: ReadHook, device: Any, text: KeptText, rows: tuple[int, int], batch_size: int, bar: tqdm
-) -> Moments:
-    """Write the activations of these rows of the text into `acts_ND`; returns their moments, as stored."""
-    parts, n = [], 0
-    for a in range(*rows, batch_size):
-        b = min(a + batch_size, rows[1])
-        mask_BS = text.mask(a, b)
-        if mask_BS.any():
-            acts_BSD = _vector_per_token(read(text.tokens[a:b].to(device)), text.tokens[a:b].shape)
-            kept_BD = acts_BSD[mask_BS.to(acts_BSD.device)].to(acts_ND.device, acts_ND.dtype)
-            acts_ND[n : n + len(kept_BD)] = kept_BD
-            parts.append(moments_of_finite(kept_BD, f"rows {a} to {b - 1} of tokens"))
-            n += len(kept_BD)
-            bar.update(len(kept_BD))
-    return Moments.merged(parts)
-
-
-def _vector_per_token(acts: Tensor, batch_and_context: tuple[int, ...]) -> Float[Tensor, "batch context d_in"]:
-    """Heads concatenated; ValueError if this is not one vector per token."""
-    if acts.ndim not in (3, 4) or tuple(acts.shape[:2]) != tuple(batch_and_context):
-        raise ValueError(
-            f"hook_name gives activations of shape {tuple(acts.shape)} for tokens of shape {tuple(batch_and_context)}: "
-            "not one vector per token. Take a hook of the residual stream, of mlp_out, attn_out or attn.hook_z."
-        )
-    return acts.flatten(2)
-
-
-def _probe(model: Any, tokens_1S: Tensor, hook_name: str) -> tuple[int, bool]:
-    """(d_in, whether the fused forward pass agrees with the bridge's own on one row)."""
-    if hook_name.endswith(("hook_pattern", "hook_attn_scores")):
-        raise ValueError(
-            f"hook_name={hook_name!r} has one number per pair of tokens, not one vector per token. "
-            "Take a hook of the residual stream, of mlp_out, attn_out or attn.hook_z."
-        )
-    results = []
-    for fused in (False, True):
-        with read_hook(model, hook_name, fused=fused) as read:
-            results.append(_vector_per_token(read(tokens_1S.to(model.cfg.device)), tokens_1S.shape).float())
-    theirs, ours = results
-    tolerance = 1e-4 if next(model.parameters()).dtype == torch.float32 else 3e-2
-    difference = (ours - theirs).norm() / theirs.norm()
-    agrees = not difference > tolerance  # NaN is not a disagreement; it is reported where it is stored
-    if not agrees:
-        warnings.warn(
-            f"The fused forward pass disagrees with the model's own at {hook_name}; harvesting with the slower one.",
-            stacklevel=4,
-        )
-    return theirs.shape[-1], agrees
+        raise ValueError(f"{folder}/tokens.npz is missing or corrupted. Delete the folder {folder} and harvest again.")
+    key, d_in, dtype = _key(spec), plan["d_in"], DTYPES[spec["dtype"]]
+    shards = [Shard.read(path, key, positions, d_in, dtype) for path, positions, _ in _shards(folder, plan, text)]
+    return spec["hook_name"], text, shards
 
 
 def moments_of_finite(acts_BD: Tensor, name: str, first: int = 0) -> Moments:
@@ -181,40 +185,32 @@ def moments_of_finite(acts_BD: Tensor, name: str, first: int = 0) -> Moments:
     return moments
 
 
-def _bar(total: int, hook_name: str, progress: bool) -> tqdm:
-    return tqdm(total=total, desc=hook_name, unit=" tokens", unit_scale=True, disable=not progress)
-
-
 # ---------------------------------------------------------------------- what a harvest on disk is keyed by
 
 
-def _shards(
-    folder: Path, spec: dict[str, Any], plan: dict[str, Any], text: KeptText
-) -> list[tuple[Shard, tuple[int, int]]]:
-    """Every shard that holds something, with the rows of the text (from, to) that it covers."""
+def _shards(folder: Path, plan: dict[str, Any], text: KeptText) -> list[tuple[Path, int, tuple[int, int]]]:
+    """(file, kept tokens, rows of the text from and to) of every shard that holds something."""
     n, step = len(text.tokens), plan["rows_per_shard"]
-    found = []
-    for i, a in enumerate(range(0, n, step)):
-        b = min(a + step, n)
-        positions = int(text.first[b] - text.first[a])
-        path = folder / f"shard_{i:05d}.bin"
-        if positions:
-            found.append((Shard(path, _key(spec), positions, plan["d_in"], DTYPES[spec["dtype"]]), (a, b)))
-    return found
+    spans = [(i, a, min(a + step, n)) for i, a in enumerate(range(0, n, step))]
+    counted = [(folder / f"shard_{i:05d}.bin", int(text.first[b] - text.first[a]), (a, b)) for i, a, b in spans]
+    return [shard for shard in counted if shard[1]]
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(spec, plan)."""
     file = folder / "harvest.json"
     if not file.exists():
         raise ValueError(f"{folder} is not a harvest: it has no harvest.json. Pass the folder that store.folder names.")
     try:
-        manifest = json.loads(file.read_text())
-        intact = folder.name.endswith(_key(manifest["spec"])[:16]) and manifest["plan"]["rows_per_shard"] > 0
-    except (ValueError, KeyError, TypeError):
-        intact = False
-    if not intact:
-        raise ValueError(f"{file} is damaged or of another harvest. Delete the folder {folder} and harvest again.")
-    return manifest
+        manifest = unsealed(file.read_bytes())
+        found = manifest["spec"], manifest["plan"]
+    except (ValueError, KeyError) as error:
+        what = f"is damaged, or of an older version ({error})"
+    else:
+        if folder.name.endswith(_key(found[0])[:16]):
+            return found
+        what = f"is of another harvest: its key is {_key(found[0])[:16]}"
+    raise ValueError(f"{file} {what}. Delete the folder {folder} and harvest again.")
 
 
 def _key(spec: dict[str, Any]) -> str:
@@ -231,19 +227,3 @@ def _model_hash(model: Any) -> str:
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(memoryview(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
-
-
-# ---------------------------------------------------------------------- arguments
-
-
-def _npy(tensor: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, tensor.numpy())
-    return buffer.getvalue()
-
-
-def dtype_name_of(dtype: torch.dtype) -> str:
-    for name, known in DTYPES.items():
-        if dtype == known:
-            return name
-    raise ValueError(f"dtype={dtype} is not stored: take torch.float32 or torch.bfloat16.")

@@ -9,7 +9,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 
@@ -36,17 +36,12 @@ def offline_unless_reachable() -> Iterator[bool]:
     from huggingface_hub import constants
 
     online = reachable()
-    switches: list[Any] = [constants]
-    if "datasets" in sys.modules:
-        switches.append(sys.modules["datasets"].config)
-    before = [module.HF_HUB_OFFLINE for module in switches]
-    try:
+    switches: list[Any] = [constants] + [module.config for module in [sys.modules.get("datasets")] if module]
+    with ExitStack() as stack:
         for module in switches:
+            stack.callback(setattr, module, "HF_HUB_OFFLINE", module.HF_HUB_OFFLINE)
             module.HF_HUB_OFFLINE = not online
         yield online
-    finally:
-        for module, value in zip(switches, before):
-            module.HF_HUB_OFFLINE = value
 
 
 @contextmanager
@@ -58,22 +53,15 @@ def quiet(*, downloads: bool = False) -> Iterator[None]:
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
-    had_bars = transformers_logging.is_progress_bar_enabled()
-    had_download_bars = not are_progress_bars_disabled()
-    level_before = logging.root.manager.disable
-    with warnings.catch_warnings():
+    level, hub_has_bars = logging.root.manager.disable, not are_progress_bars_disabled()
+    with warnings.catch_warnings(), ExitStack() as stack:
+        stack.callback(logging.disable, level)
+        stack.callback(enable_progress_bars if hub_has_bars else disable_progress_bars)
+        if transformers_logging.is_progress_bar_enabled():  # put back first: it turns the hub's on as well
+            stack.callback(transformers_logging.enable_progress_bar)
         warnings.simplefilter("ignore")
-        logging.disable(max(level_before, logging.WARNING))
+        logging.disable(max(level, logging.WARNING))
         transformers_logging.disable_progress_bar()  # the hub's as well
-        if downloads and had_download_bars:
+        if downloads and hub_has_bars:
             enable_progress_bars()
-        try:
-            yield
-        finally:
-            logging.disable(level_before)
-            if had_bars:
-                transformers_logging.enable_progress_bar()  # the hub's as well
-            if had_download_bars:
-                enable_progress_bars()
-            else:
-                disable_progress_bars()
+        yield

@@ -2,44 +2,65 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from sae_tutorial.activations.arguments import as_whole
 
 
 @dataclass(frozen=True)
 class KeptText:
     """Tokens, and which columns of each row are kept: `start` up to `stop`, one run per row."""
 
-    tokens: Int[Tensor, "n context"]
-    bos_id: int | Literal["any"] | None
-    pad_id: int | None
+    tokens: Int[Tensor, "n context"]  # padding, if any, at the end of a row
     start: Int[Tensor, " n"]
     stop: Int[Tensor, " n"]
-    first: Int[Tensor, " n+1"]  # the position in the store of the first kept token of each row
 
     @staticmethod
-    def of(tokens: Int[Tensor, "n context"], bos_id: int | Literal["any"] | None, pad_id: int | None) -> "KeptText":
+    def of(
+        tokens: Int[Tensor, "n context"],
+        bos_id: int | Literal["any"] | None,
+        pad_id: int | None,
+        in_text: bool = False,
+        begins: bool = False,
+    ) -> "KeptText":
+        """The text without BOS and padding, from what `checked_tokens` and `special_ids` return.
+
+        A run of `pad_id` at the end of a row is padding. So is one at its beginning; such a row is moved to the left,
+        since a model with absolute positions must see it there, and padded on the right.
+
+        in_text   the id is a mark of texts too: a single one at the end is text, since a text may end anywhere, and so
+                  is a shortest run at the beginning, unless some row of `tokens` begins with a longer one
+        begins    it is the beginning-of-text token too: the last of a run at the beginning is no padding
+        """
         n, context = tokens.shape
         start, stop = torch.zeros(n, dtype=torch.int64), torch.full((n,), context)
         if pad_id is not None:
             is_text = tokens != pad_id
-            stop = context - is_text.flip(1).long().argmax(1)
-            stop[~is_text.any(1)] = 0
-            left_padded = (is_text.long().argmax(1) >= 2) & is_text.any(1)
-            if left_padded.any():
-                raise ValueError(
-                    f"tokens: row {int(left_padded.nonzero()[0])} begins with a run of pad_id={pad_id}, which looks "
-                    "like padding on the left. Pad on the right, or pass pad_id=None if these are no padding."
-                )
+            left = is_text.long().argmax(1)  # 0 where nothing is text
+            right = torch.where(is_text.any(1), is_text.flip(1).long().argmax(1), context)
+            before_bos = (left > 0) & (tokens.gather(1, left[:, None])[:, 0] == (bos_id if bos_id != "any" else None))
+            if not in_text or (left > begins + 1).any() or before_bos.any():
+                left = (left - int(begins)).clamp_min(0)
+                if left.any():
+                    tokens = tokens.gather(1, (torch.arange(context) + left[:, None]) % context)
+                    stop = stop - left
+            stop = stop - torch.where(right > in_text, right, 0)
         if bos_id is not None:
             start += 1 if bos_id == "any" else (tokens[:, 0] == bos_id).long()
-        first = torch.cat([torch.zeros(1, dtype=torch.int64), (stop - start).clamp_min(0).cumsum(0)])
-        if first[-1] == 0:
+        text = KeptText(tokens, start, stop)
+        if len(text) == 0:
             raise ValueError(f"tokens: nothing is left after dropping bos_id={bos_id} and pad_id={pad_id}.")
-        return KeptText(tokens, bos_id, pad_id, start, stop, first)
+        return text
+
+    @cached_property
+    def first(self) -> Int[Tensor, " n+1"]:
+        """How many tokens are kept in the rows before each row, and in all of them."""
+        return torch.cat([torch.zeros(1, dtype=torch.int64), (self.stop - self.start).clamp_min(0).cumsum(0)])
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -54,11 +75,20 @@ class KeptText:
         return (column >= self.start[a:b, None]) & (column < self.stop[a:b, None])
 
     def locate(self, positions: Int[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+        """(row, column) of kept tokens, counted through all rows."""
         row = torch.searchsorted(self.first, positions, right=True) - 1
         return row, self.start[row] + positions - self.first[row]
 
-    def hash(self) -> str:
-        return hashlib.sha256(repr(tuple(self.tokens.shape)).encode() + self.tokens.numpy().tobytes()).hexdigest()
+    def position(self, rows: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """The inverse of `locate`."""
+        return self.first[rows] + columns - self.start[rows]
+
+    def hash(self, *more: Tensor) -> str:
+        """SHA-256 of the tokens and of which are kept."""
+        digest = hashlib.sha256(repr(tuple(self.tokens.shape)).encode())
+        for part in (self.tokens, self.start, self.stop, *more):
+            digest.update(part.numpy().tobytes())
+        return digest.hexdigest()
 
 
 def _brief(tensor: Tensor) -> str:
@@ -86,17 +116,18 @@ def checked_tokens(tokens: Tensor, model: Any) -> Tensor:
 
 def special_ids(
     model: Any, bos_id: int | Literal["auto", "any"] | None, pad_id: int | Literal["auto"] | None
-) -> tuple[int | Literal["any"] | None, int | None]:
-    """The ids themselves where "auto" asks the model's tokenizer.
+) -> tuple[int | Literal["any"] | None, int | None, bool, bool]:
+    """(bos_id, pad_id, in_text, begins) as `KeptText.of` takes them, where "auto" asks the model's tokenizer.
 
-    A tokenizer that has no padding of its own often names its end mark instead. That mark is text: a story may end at
-    any place. So "auto" takes only an id that stands for nothing but padding.
+    A tokenizer that has no padding of its own names its end mark instead, or nothing; padding is done with that mark.
     """
     tokenizer = getattr(model, "tokenizer", None)
-    if bos_id == "auto":
-        bos_id = cast(int | None, getattr(tokenizer, "bos_token_id", None))
+    bos, eos, pad, unk = (getattr(tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos", "pad", "unk"))
+    in_text = pad_id == "auto" and (pad is None or pad in (bos, eos, unk))
     if pad_id == "auto":
-        pad_id = cast(int | None, getattr(tokenizer, "pad_token_id", None))
-        if pad_id in (getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "eos_token_id", None)):
-            pad_id = None
-    return bos_id, pad_id
+        pad_id = eos if pad is None else pad
+    if bos_id == "auto":
+        bos_id = bos
+    bos_id = bos_id if bos_id in (None, "any") else as_whole("bos_id", bos_id)
+    pad_id = pad_id if pad_id is None else as_whole("pad_id", pad_id)
+    return bos_id, pad_id, in_text, pad_id is not None and pad_id in (bos, bos_id)

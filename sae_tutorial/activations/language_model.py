@@ -1,15 +1,15 @@
 """Load a language model with hooks. The only module that touches TransformerLens.
 
-A model comes back in compatibility mode: the weights of each LayerNorm are folded into the layer behind it, what writes
+A model comes back in compatibility mode: the weights of each LayerNorm are folded into the layer after it, what writes
 to the residual stream is centred, and so is the unembedding. The predicted probabilities stay what they were (logits
 move by one constant per position), and every component's output can be read as directions in one shared space.
 """
 
 from __future__ import annotations
 
-import tempfile
+import copy
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,13 @@ import torch
 from torch import nn
 
 from sae_tutorial.activations import hub
+from sae_tutorial.activations.files import ASSETS, path_of, read_asset
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-STORIES = Path(__file__).parents[1] / "assets" / "models" / "stories"
+STORIES = ASSETS / "models" / "stories"
+FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 WEIGHTS = ("*.safetensors", "*.bin")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")  # any one of them
 
@@ -36,10 +38,9 @@ def load_language_model(
     """A language model with hooks, in compatibility mode, ready to be read.
 
     Args:
-        name: `"stories"` (embedded: four layers, d_model 256, context 256; needs no network), `"gpt2"` or any other id
-            on the Hugging Face hub that TransformerLens supports, a local folder in Hugging Face format, or a Hugging
-            Face model object. Such an object becomes part of the result and its weights are changed: pass a deepcopy
-            to keep yours.
+        name: `"stories"` (embedded: four layers, d_model 256, context 256; needs no network), an id on the Hugging Face
+            hub that TransformerLens supports (`"gpt2"`), a local folder in Hugging Face format, or a Hugging Face model
+            object, which becomes part of the result and whose weights are changed: pass a deepcopy to keep yours.
         device: default CUDA if there is one, else the CPU. (Apple's MPS computes some things wrongly with some
             versions of torch: name it to use it.) A model object stays where it is.
         dtype: default float32, which a CPU is fastest with; a model object keeps its own.
@@ -54,11 +55,19 @@ def load_language_model(
     Raises:
         FileNotFoundError: the folder, or something in it, is missing.
         ConnectionError: the hub is needed and cannot be reached.
-        ValueError: no such model on the hub, an architecture that TransformerLens does not know, a model object in use.
+        TypeError, ValueError: arguments of the wrong kind, no such model on the hub, an architecture that
+            TransformerLens does not know, a model object in use, a damaged package.
     """
-    folder = None if isinstance(name, nn.Module) else _local_folder(str(name), tokenizer)
-    _import_transformer_lens()
-    with ExitStack() as stack:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a torch.dtype of floating point, such as torch.bfloat16, got {dtype!r}")
+    if not (tokenizer is None or hasattr(tokenizer, "bos_token")):
+        raise TypeError(f"tokenizer must be a tokenizer of transformers, got {tokenizer!r}")
+    folder = None if isinstance(name, nn.Module) else _local_folder(name, tokenizer)
+    with hub.quiet():  # it logs and warns while it is imported, which happens only here
+        import transformer_lens.model_bridge  # noqa: F401
+    # Weights are drawn and overwritten at once; the caller's random numbers must not depend on that.
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=gpus), ExitStack() as stack:
         stack.enter_context(hub.quiet(downloads=folder is None))
         if isinstance(name, nn.Module):
             bridge = _wrap(name, device, dtype, tokenizer)
@@ -74,23 +83,21 @@ def load_language_model(
     return bridge.eval()
 
 
-def _import_transformer_lens() -> None:
-    """It logs and warns while it is imported, so this happens in silence, and only once it is needed."""
-    with hub.quiet():
-        import transformer_lens.model_bridge  # noqa: F401
-
-
-def _local_folder(name: str, tokenizer: Any) -> Path | None:
-    """The folder that `name` means, complete, or None if `name` must be an id on the hub."""
-    folder = STORIES if name == "stories" else Path(name).expanduser()
-    if not folder.is_dir():
-        if folder.exists():
-            raise FileNotFoundError(f"name={name!r} is a file; give the folder that holds config.json and the weights.")
-        if name.startswith((".", "~")) or folder.is_absolute() or name.count("/") > 1 or name == "stories":
+def _local_folder(given: Any, tokenizer: Any) -> Path | None:
+    """The folder that `given` means, complete, or None if it must be an id on the hub."""
+    if given == "stories":
+        for file in FILES:
+            read_asset(STORIES / file)  # raises if it is damaged
+        return STORIES
+    folder, name = path_of("name", given), str(given)
+    if folder.exists() and not folder.is_dir():
+        raise FileNotFoundError(f"name={name!r} is a file; give the folder that holds config.json and the weights.")
+    if not folder.exists():
+        if name.startswith((".", "~")) or folder.is_absolute() or name.count("/") > 1:
             raise FileNotFoundError(f"name={name!r}: there is no folder {folder}.")
         return None
     if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"name={name!r}: no config.json in it, so this is no Hugging Face model folder.")
+        raise FileNotFoundError(f"name={name!r}: no config.json in it, so this is not a Hugging Face model folder.")
     if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
         raise FileNotFoundError(f"name={name!r}: no weights ({' or '.join(WEIGHTS)}) in it.")
     if tokenizer is None and not _has_tokenizer(folder):
@@ -114,22 +121,19 @@ def _boot(source: str, device: Any, dtype: torch.dtype | None, tokenizer: Any) -
         )
 
 
-def _boot_from_hub(
-    name: str, online: bool, device: Any, dtype: torch.dtype | None, tokenizer: Any
-) -> TransformerBridge:
+def _boot_from_hub(name: str, online: bool, *options: Any) -> TransformerBridge:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        return _boot(name, device, dtype, tokenizer)
+        return _boot(name, *options)
     except OSError as error:
-        causes = list(_causes(error))
         if not online:
             raise ConnectionError(
                 f"name={name!r} is on the Hugging Face hub, which cannot be reached from here (or HF_HUB_OFFLINE is "
                 'set), and this machine has no copy of it. Without a network use name="stories", which is embedded in '
                 "the package, or the path of a local folder in Hugging Face format."
             ) from error
-        if any(isinstance(e, RepositoryNotFoundError) and not isinstance(e, GatedRepoError) for e in causes):
+        if any(isinstance(e, RepositoryNotFoundError) and not isinstance(e, GatedRepoError) for e in _causes(error)):
             raise ValueError(
                 f"name={name!r} is neither a local folder nor a model on the Hugging Face hub that you may see. "
                 'Check the spelling ("gpt2", "EleutherAI/pythia-70m"), or use name="stories", the embedded model.'
@@ -173,7 +177,7 @@ def _wrap(model: nn.Module, device: Any, dtype: torch.dtype | None, tokenizer: A
 
 @contextmanager
 def _known_architecture(source: str) -> Iterator[None]:
-    """Say it plainly when TransformerLens does not know an architecture; its own message lists all that it knows."""
+    """A short error where TransformerLens does not know an architecture; its own message lists all that it knows."""
     try:
         yield
     except ValueError as error:
@@ -192,11 +196,9 @@ def _tokenizer_of(model: nn.Module) -> Any:
     from transformers import AutoTokenizer
 
     source = getattr(model, "name_or_path", "")
-    if not source:
+    if not source or (Path(source).is_dir() and not _has_tokenizer(Path(source))):
         return None
-    if Path(source).is_dir():
-        return AutoTokenizer.from_pretrained(source) if _has_tokenizer(Path(source)) else None
-    with hub.offline_unless_reachable():
+    with nullcontext() if Path(source).is_dir() else hub.offline_unless_reachable():
         try:
             return AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError):
@@ -204,11 +206,11 @@ def _tokenizer_of(model: nn.Module) -> Any:
 
 
 def _with_bos(tokenizer: Any) -> Any:
-    """The same tokenizer, set to put its beginning-of-text token first (through a folder: it must be reloaded)."""
+    """A copy of the tokenizer that puts its beginning-of-text token first, all other settings as they are."""
     if tokenizer is None or tokenizer.bos_token is None or getattr(tokenizer, "add_bos_token", False):
         return tokenizer
-    from transformers import AutoTokenizer
-
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        return AutoTokenizer.from_pretrained(folder, add_bos_token=True)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_bos_token = True
+    # TransformerLens looks here as well, and otherwise loads it anew.
+    tokenizer.init_kwargs = {"name_or_path": ""} | tokenizer.init_kwargs | {"add_bos_token": True}
+    return tokenizer

@@ -1,12 +1,12 @@
 """Activations on disk: checksummed shards that are written once and read through short-lived memory maps.
 
 A shard is two files. `shard_00007.bin` holds rows of activations, row-major and little-endian, nothing else;
-`shard_00007.json` holds what is known about them: the key of the harvest, the number of rows, the SHA-256 of the bytes
-and the moments of the rows. The .json is written last, so a shard without one was interrupted and does not count.
+`shard_00007.json` holds what is known about them: the key of the harvest, the SHA-256 of the bytes, the moments of the
+rows and the tokens that were left out, under a checksum of its own. It is written last, so a shard without one was
+interrupted and does not count.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.activations.files import write_atomically
+from sae_tutorial.activations.files import sealed, unsealed, write_atomically
+
+FIX = "Delete this file and harvest again: only what is missing will be recomputed."
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Moments:
 
     @staticmethod
     def merged(parts: Sequence["Moments"]) -> "Moments":
+        parts = [part for part in parts if part.n] or parts[:1]
         total = parts[0]
         for part in parts[1:]:
             n = total.n + part.n
@@ -55,73 +58,66 @@ class Moments:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of `rows` activations of width `d_in`, belonging to the harvest `key`."""
+    """One file of activations, and what its record says about them."""
 
     path: Path  # the .bin file
-    key: str
-    rows: int
-    d_in: int
     dtype: torch.dtype
+    sha256: str
+    moments: Moments
+    left_out: Float[Tensor, "n 3"]  # see ActivationStore
 
     @property
-    def record(self) -> Path:
-        return self.path.with_suffix(".json")
+    def shape(self) -> tuple[int, int]:
+        """(rows, d_in)"""
+        return self.moments.n, len(self.moments.mean)
 
-    @property
-    def n_bytes(self) -> int:
-        return self.rows * self.d_in * self.dtype.itemsize
-
-    def exists(self) -> bool:
-        return self.record.exists() and self.path.exists()
-
-    def write(self, acts_ND: Float[Tensor, "rows d_in"], moments: Moments) -> None:
-        content = acts_ND.contiguous().view(torch.uint8).numpy().data.cast("B")
+    @staticmethod
+    def write(path: Path, key: str, acts_ND: Float[Tensor, "rows d_in"], moments: Moments, left_out: Tensor) -> None:
+        content = acts_ND.contiguous().view(torch.uint8).flatten().numpy().data
         known = {
-            "key": self.key,
-            "rows": self.rows,
+            "key": key,
             "sha256": hashlib.sha256(content).hexdigest(),
+            "rows": moments.n,
             "mean": moments.mean.tolist(),
             "spread": moments.spread,
+            "left_out": left_out.tolist(),
         }
-        write_atomically(self.path, content)
-        write_atomically(self.record, json.dumps(known).encode())
+        write_atomically(path, content)
+        write_atomically(path.with_suffix(".json"), sealed(known))
 
-    def read_record(self) -> Moments:
-        """The moments of the rows. Raises ValueError if the shard is missing, cut short or of another harvest."""
-        fix = "Delete this file and harvest again: only what is missing will be recomputed."
-        if not self.exists():
-            raise ValueError(f"{self.path} or its .json is missing: this harvest is not finished. Harvest again.")
+    @staticmethod
+    def read(path: Path, key: str, positions: int, d_in: int, dtype: torch.dtype) -> "Shard":
+        """The shard at `path`, whose rows and left-out tokens are `positions` together; its rows are not looked at.
+
+        Raises ValueError that names the file at fault if something is missing, cut short or of another harvest.
+        """
+        record = path.with_suffix(".json")
+        if not (path.exists() and record.exists()):
+            raise ValueError(f"{path} or its .json is missing: this harvest is not finished. Harvest again.")
         try:
-            known = json.loads(self.record.read_text())
+            known = unsealed(record.read_bytes())
             moments = Moments(known["rows"], torch.tensor(known["mean"], dtype=torch.float64), known["spread"])
+            left_out = torch.tensor(known["left_out"], dtype=torch.float64).reshape(-1, 3)
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.record} is not the record of a shard ({error!r}). {fix}") from None
-        if known["key"] != self.key:
-            raise ValueError(
-                f"{self.path} belongs to another harvest (key {known['key'][:12]}, expected {self.key[:12]}). {fix}"
-            )
-        if known["rows"] != self.rows or self.path.stat().st_size != self.n_bytes:
-            raise ValueError(
-                f"{self.path} holds {self.path.stat().st_size:,} bytes and its record claims {known['rows']:,} rows; "
-                f"expected {self.n_bytes:,} bytes and {self.rows:,} rows. {fix}"
-            )
-        return moments
+            raise ValueError(f"{record} is damaged, or of an older version ({error}). {FIX}") from None
+        ours, theirs = (key, positions, d_in), (known["key"], moments.n + len(left_out), len(moments.mean))
+        if ours != theirs:
+            raise ValueError(f"{record} is of another harvest: (key, positions, d_in)={theirs}, expected {ours}. {FIX}")
+        if path.stat().st_size != (expected := moments.n * d_in * dtype.itemsize):
+            raise ValueError(f"{path} holds {path.stat().st_size:,} bytes, expected {expected:,}. {FIX}")
+        return Shard(path, dtype, known["sha256"], moments, left_out)
 
     def verify(self) -> None:
         """Raise ValueError unless the bytes are those that were written."""
         with open(self.path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        expected = json.loads(self.record.read_text()).get("sha256")
-        if found != expected:
-            raise ValueError(
-                f"{self.path} is corrupted: its SHA-256 is {found[:12]}…, its record says {str(expected)[:12]}…. "
-                "Delete this file and harvest again: only what is missing will be recomputed."
-            )
+        if found != self.sha256:
+            raise ValueError(f"{self.path} is corrupted: its SHA-256 is {found}, of old {self.sha256}. {FIX}")
 
     def map(self) -> Float[Tensor, "rows d_in"]:
         """The rows as a memory map; pages stay in this process's resident memory until the tensor is dropped."""
-        flat = torch.from_file(str(self.path), shared=False, size=self.rows * self.d_in, dtype=self.dtype)
-        return flat.view(self.rows, self.d_in)
+        rows, d_in = self.shape
+        return torch.from_file(str(self.path), shared=False, size=rows * d_in, dtype=self.dtype).view(rows, d_in)
 
     def prefetch(self) -> None:
         """Ask the operating system to start reading the file; returns at once."""
@@ -138,13 +134,13 @@ def gather_rows(
 
     One shard is mapped at a time, so resident memory is `out_ND` plus one shard, however large the store is.
     """
-    starts = torch.tensor([0] + [shard.rows for shard in shards]).cumsum(0)  # first position of each shard
+    starts = torch.tensor([0] + [shard.moments.n for shard in shards]).cumsum(0)  # first position of each shard
     bounds = torch.searchsorted(positions_N.contiguous(), starts.to(positions_N.dtype)).tolist()
     spans = [(shard, start, a, b) for shard, start, a, b in zip(shards, starts.tolist(), bounds, bounds[1:]) if b > a]
     for i, (shard, start, a, b) in enumerate(spans):
         if i + 1 < len(spans):
             following, _, c, d = spans[i + 1]
-            if (d - c) * 4096 * 32 > following.n_bytes:  # wants more than 1/32 of its pages: read it as a whole
+            if (d - c) * 4096 * 32 > following.path.stat().st_size:  # wants more than 1/32 of its pages: read all of it
                 following.prefetch()
         torch.index_select(shard.map(), 0, positions_N[a:b] - start, out=out_ND[a:b])
     return out_ND

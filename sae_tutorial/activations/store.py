@@ -1,15 +1,14 @@
 """Run text through a language model, read one hook, keep what it said, and hand it out shuffled: `ActivationStore`.
 
-A position of the store is one kept token of the text. Two kinds of position are dropped, because they are no text:
-
-    BOS      position 0 of a row, if it holds `bos_id` (its activations are enormous and would drown all others)
-    padding  the run of `pad_id` at the end of a row (causal attention never looks there, so no mask is needed)
+A position of the store is one kept token of the text; the beginning-of-text token, padding, and tokens with enormous
+activations are dropped.
 
 Normalisation is x -> (x - mean) / scale, measured over the whole store. `scale` is the root-mean-square deviation per
 coordinate, so E|x|² = d_in afterwards: the expected (RMS) norm is sqrt(d_in), the total variance is d_in, and a mean
 squared error per coordinate *is* a fraction of variance unexplained.
 """
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -19,17 +18,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae_tutorial.activations.arguments import as_number, as_whole
+from sae_tutorial.activations.files import path_of
 from sae_tutorial.activations.forward import check_hook_name
-from sae_tutorial.activations.harvesting import (
-    dtype_name_of,
-    harvest_to_disk,
-    harvest_to_memory,
-    moments_of_finite,
-    read_harvest,
-)
+from sae_tutorial.activations.harvesting import DTYPES, Harvest, moments_of_finite, read_harvest
 from sae_tutorial.activations.kept_text import KeptText, checked_tokens, special_ids
 from sae_tutorial.activations.memory import MIB, rows_per_pass
 from sae_tutorial.activations.shards import Moments, Shard, gather_rows
+
+SAMPLED = 32  # rows by which `ActivationStore.about` tells stores apart
 
 
 class ActivationStore:
@@ -42,6 +39,9 @@ class ActivationStore:
         store.mean        (d_in,) float32
         store.scale       float: root-mean-square deviation per coordinate
         store.tokens      (n, context) int64 that were harvested, or None; `locate` leads from a position back to them
+        store.text_hash   equal where the positions of two stores stand for the same tokens of the same text, or None
+        store.left_out    (n, 3) float64, the tokens with enormous activations that were left out: row and column in
+                          store.tokens, and the norm there in units of the median norm
         store.hook_name   where it was read, or None
         store.folder      where it lies on disk, or None
     """
@@ -53,6 +53,7 @@ class ActivationStore:
         acts: Tensor | None = None,
         shards: list[Shard] | None = None,
         text: KeptText | None = None,
+        left_out: Float[Tensor, "n 3"] | None = None,
         hook_name: str | None = None,
         folder: Path | None = None,
     ):
@@ -62,6 +63,10 @@ class ActivationStore:
         self.mean: Float[Tensor, " d_in"] = moments.mean.float()
         self.scale: float = moments.scale
         self.hook_name, self.folder = hook_name, folder
+        self.left_out = torch.empty(0, 3).double() if left_out is None else left_out
+        self._without = text.position(*self.left_out[:, :2].long().T) if text else torch.empty(0).long()
+        self.text_hash = text.hash(self._without) if text else None
+        self.tokens: Int[Tensor, "n context"] | None = text.tokens if text else None
 
     def __len__(self) -> int:
         return self._length
@@ -85,6 +90,8 @@ class ActivationStore:
         batch_size: int | None = None,
         bos_id: int | Literal["auto", "any"] | None = "auto",
         pad_id: int | Literal["auto"] | None = "auto",
+        max_norm: float | None = 10.0,
+        like: "ActivationStore | None" = None,
         shard_bytes: int = 128 * MIB,
         device: torch.device | str = "cpu",
         progress: bool = True,
@@ -92,7 +99,7 @@ class ActivationStore:
         """Read `hook_name` at every kept token of `tokens`; the forward pass ends at that hook.
 
         model       a TransformerBridge (what `load_language_model` returns)
-        tokens      (n, context) int64; padding, if any, at the end of a row
+        tokens      (n, context) int64; padding, if any, on one side or the other
         hook_name   any hook with one vector per token: "blocks.2.hook_resid_post", "blocks.0.hook_mlp_out", …;
                     heads are concatenated: "blocks.1.attn.hook_z" gives n_heads · d_head coordinates
         cache_dir   None keeps everything in memory. A folder keeps it on disk, below a name made of all that decides
@@ -102,29 +109,44 @@ class ActivationStore:
         batch_size  rows per forward pass; by default as many as make about 4,096 tokens (32,768 on a GPU)
         bos_id      dropped at position 0 of a row; "auto" asks the model's tokenizer, None drops nothing, "any" drops
                     position 0 whatever it holds (without BOS, many models make any first token as large)
-        pad_id      dropped as a run at the end of a row; "auto" and None as for bos_id
+        pad_id      dropped as a run at either end of a row; "auto" and None as for bos_id. Where "auto" finds the end
+                    mark of texts (GPT-2's tokenizers pad with it), a single one at the end of a row is text
+        max_norm    tokens whose norm exceeds so many times the median norm are left out, with a warning: the "massive
+                    activations" of Sun et al. 2024, which would rule mean, scale and loss. The median is that of eight
+                    rows spread evenly over `tokens`. None keeps all
+        like        a store of the same text and another hook: leave out what it left out, to train on the two together
         device      where an in-memory store lives
 
-        Raises ValueError for an unknown hook (with the closest names), a hook that is not one vector per token, tokens
-        of the wrong shape, dtype or range, left padding, a batch_size or shard_bytes below 1, and shards that are
-        corrupted or of another harvest.
+        Raises ValueError or TypeError for an unknown hook (with the closest names), a hook that is not one vector per
+        token, tokens of the wrong shape, dtype or range, numbers that make no sense, and shards that are corrupted or
+        of another harvest.
         """
         check_hook_name(model, hook_name)
-        dtype_name = dtype_name_of(dtype)
+        if dtype not in DTYPES.values():
+            raise ValueError(f"dtype={dtype!r} is not stored: take torch.float32 or torch.bfloat16.")
         text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
-        for name, number, advice in (
-            ("batch_size", batch_size, "rows per forward pass, or None for about 4,096 tokens"),
-            ("shard_bytes", shard_bytes, "bytes of activations in one file, such as 128 * 2**20"),
-        ):
-            if number is not None and number < 1:
-                raise ValueError(f"{name}={number} must be at least 1: {advice}.")
-        if batch_size is None:
-            batch_size = rows_per_pass(model.cfg.device, text.context)
+        batch_size = rows_per_pass(model.cfg.device, text.context) if batch_size is None else batch_size
+        batch_size, shard_bytes = as_whole("batch_size", batch_size, 1), as_whole("shard_bytes", shard_bytes, 1)
+        if max_norm is not None and not (max_norm := float(as_number("max_norm", max_norm))) > 1:
+            raise ValueError(f"max_norm must be greater than 1, or None, got {max_norm!r}: it counts median norms")
+        its_text = like._text if isinstance(like, ActivationStore) else None
+        if like is not None and (its_text is None or its_text.hash() != text.hash()):
+            raise ValueError(f"like must be a store that was harvested from these tokens, got {like!r}")
+        without = None if like is None else like._without
+        harvest = Harvest(model, text, hook_name, dtype, batch_size, max_norm, without, progress)
         if cache_dir is None:
-            acts, moments = harvest_to_memory(model, text, hook_name, dtype, batch_size, device, progress)
-            return cls(moments, acts=acts, text=text, hook_name=hook_name)
-        folder = harvest_to_disk(model, text, hook_name, Path(cache_dir), dtype_name, batch_size, shard_bytes, progress)
-        return cls.open(folder, verify=False)
+            acts, moments, left_out = harvest.to_memory(device)
+            store = cls(moments, acts=acts, text=text, left_out=left_out, hook_name=hook_name)
+        else:
+            store = cls.open(harvest.to_disk(path_of("cache_dir", cache_dir), shard_bytes), verify=False)
+        if like is None and (n := len(store.left_out)):
+            warnings.warn(
+                f"{n:,} of {len(text):,} tokens have activations above max_norm={max_norm} times the median norm at "
+                f"{hook_name} (up to {store.left_out[:, 2].max():.0f} times) and are left out of the store. "
+                "store.left_out tells where they are; max_norm=None keeps them.",
+                stacklevel=2,
+            )
+        return store
 
     @classmethod
     def open(cls, folder: str | Path, *, verify: bool = True) -> "ActivationStore":
@@ -132,21 +154,50 @@ class ActivationStore:
 
         Raises ValueError that names the file and the fix if something is missing, corrupted or foreign.
         """
-        folder = Path(folder)
+        folder = path_of("folder", folder)
         hook_name, text, shards = read_harvest(folder)
-        moments = Moments.merged([shard.read_record() for shard in shards])
         for shard in shards if verify else []:
             shard.verify()
-        return cls(moments, shards=shards, text=text, hook_name=hook_name, folder=folder)
+        moments = Moments.merged([shard.moments for shard in shards])
+        left_out = torch.cat([shard.left_out for shard in shards])
+        return cls(moments, shards=shards, text=text, left_out=left_out, hook_name=hook_name, folder=folder)
 
     @classmethod
     def from_tensor(cls, acts: Float[Tensor, "positions d_in"], hook_name: str | None = None) -> "ActivationStore":
-        """A store around a tensor that is there already (synthetic data, another library's activations); not copied."""
-        if acts.ndim != 2 or not acts.is_floating_point() or len(acts) == 0:
+        """A store around a tensor that is there already (synthetic data, another library's activations); not copied.
+
+        Raises TypeError for anything but a tensor, ValueError if it is not floating, (positions, d_in), and finite.
+        """
+        if not isinstance(acts, Tensor):
+            raise TypeError(f"acts must be a tensor, got {type(acts).__name__}: torch.as_tensor makes one.")
+        if acts.ndim != 2 or not acts.is_floating_point() or acts.numel() == 0:
             raise ValueError(f"acts must be a floating (positions, d_in) tensor, got {tuple(acts.shape)} {acts.dtype}.")
         acts, step = acts.detach(), max(1, 16 * MIB // acts.shape[1])
         parts = [moments_of_finite(acts[a : a + step], "acts", first=a) for a in range(0, len(acts), step)]
         return cls(Moments.merged(parts), acts=acts, hook_name=hook_name)
+
+    # ------------------------------------------------------------------ what it holds
+
+    def about(self) -> dict[str, Any]:
+        """Enough to recognise these activations by, in plain values and small tensors, for a checkpoint or a card."""
+        rows = self.rows(torch.linspace(0, len(self) - 1, min(SAMPLED, len(self))).long())
+        known = {"hook_name": self.hook_name, "text_hash": self.text_hash, "positions": len(self), "d_in": self.d_in}
+        return known | {"scale": self.scale, "mean": self.mean.cpu(), "rows": rows.cpu()}
+
+    def differs_from(self, about: dict[str, Any]) -> str | None:
+        """In words, how this store differs from the one whose `about()` this is; None if it is the same, harvested on
+        another machine perhaps. A hook or text that one of them does not know is not compared, and the same activations
+        in another order are recognised by 32 rows."""
+        ours = self.about()
+        for name in ("hook_name", "text_hash", "positions", "d_in"):
+            if ours[name] != about[name] and None not in (ours[name], about[name]):
+                return f"its {name} is {ours[name]} and was {about[name]}"
+        near, mean, rows = 1e-3 * self.scale, about["mean"].cpu(), about["rows"].cpu()
+        if abs(self.scale - about["scale"]) > near or ((ours["mean"] - mean).abs() > near).any():
+            return f"its scale is {self.scale:.6g} and was {about['scale']:.6g}, or its mean is another"
+        if ((ours["rows"] - rows).square().mean(1).sqrt() > 0.1 * self.scale).any():
+            return "its activations are others, or in another order"
+        return None
 
     # ------------------------------------------------------------------ reading it
 
@@ -175,48 +226,36 @@ class ActivationStore:
         buffer_bytes    on disk: batches are gathered so many bytes at a time, the bulk of the memory that is needed
                         (beside it, 4 bytes per position for the permutation, and one shard)
 
-        Raises ValueError for a store smaller than one batch and for numbers that make no sense.
+        Raises ValueError or TypeError for a store smaller than one batch and for numbers that make no sense.
         """
-        if batch_size < 1 or start_batch < 0 or seed < 0 or (epochs is not None and epochs < 1):
-            raise ValueError(
-                f"batch_size={batch_size} and epochs={epochs} must be at least 1 (epochs may be None), "
-                f"start_batch={start_batch} and seed={seed} at least 0."
-            )
+        batch_size, buffer_bytes = as_whole("batch_size", batch_size, 1), as_whole("buffer_bytes", buffer_bytes, 1)
+        seed, start_batch = as_whole("seed", seed), as_whole("start_batch", start_batch)
+        epochs = None if epochs is None else as_whole("epochs", epochs, 1)
         if drop_last and len(self) < batch_size:
             raise ValueError(
                 f"batch_size={batch_size} is larger than the store ({len(self)} positions). "
                 "Harvest more tokens, take a smaller batch_size, or pass drop_last=False."
             )
         target = device if device is not None else (self._acts.device if self._acts is not None else "cpu")
-        mean_D = self.mean.to(target)
-
-        def generate() -> Iterator[Any]:
-            for positions_B, acts_BD in self._shuffled(batch_size, seed, epochs, start_batch, drop_last, buffer_bytes):
-                acts_BD = acts_BD.to(target, torch.float32)  # a copy of its own in any case: index_select made it
-                if normalise:
-                    acts_BD.sub_(mean_D).div_(self._checked_scale())
-                yield (acts_BD, positions_B) if with_positions else acts_BD
-
-        per_epoch = len(self) // batch_size if drop_last else -(-len(self) // batch_size)
-        left = None if epochs is None else max(0, per_epoch * epochs - start_batch)
-        return Batches(generate(), left)
-
-    def _shuffled(
-        self, batch_size: int, seed: int, epochs: int | None, start_batch: int, drop_last: bool, buffer_bytes: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """(positions, activations as stored) batch by batch."""
-        end = len(self) - len(self) % batch_size if drop_last else len(self)
+        mean_D, end = self.mean.to(target), len(self) - len(self) % batch_size if drop_last else len(self)
         per_epoch = -(-end // batch_size)
         window = max(1, buffer_bytes // (self.d_in * self.dtype.itemsize * batch_size)) * batch_size
         buffer = torch.empty(min(window, end), self.d_in, dtype=self.dtype) if self._acts is None else None
-        epoch, first = divmod(start_batch, per_epoch)
-        while epochs is None or epoch < epochs:
-            order_N = _permutation(len(self), seed, epoch)[first * batch_size : end]
-            for window_W in order_N.split(window):
-                source, rank_W = self._source(window_W, buffer)
-                for positions_B, rank_B in zip(window_W.split(batch_size), rank_W.split(batch_size)):
-                    yield positions_B.long(), source.index_select(0, rank_B)
-            epoch, first = epoch + 1, 0
+
+        def generate() -> Iterator[Any]:
+            epoch, first = divmod(start_batch, per_epoch)
+            while epochs is None or epoch < epochs:
+                order_N = _permutation(len(self), seed, epoch)[first * batch_size : end]
+                for window_W in order_N.split(window):
+                    source, rank_W = self._source(window_W, buffer)
+                    for positions_B, rank_B in zip(window_W.split(batch_size), rank_W.split(batch_size)):
+                        acts_BD = source.index_select(0, rank_B).to(target, torch.float32)  # a copy in any case
+                        if normalise:
+                            acts_BD.sub_(mean_D).div_(self._checked_scale())
+                        yield (acts_BD, positions_B.long()) if with_positions else acts_BD
+                epoch, first = epoch + 1, 0
+
+        return Batches(generate(), None if epochs is None else max(0, per_epoch * epochs - start_batch))
 
     def _source(self, positions_N: Tensor, buffer: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(rows, rank) such that rows[rank] are the activations at `positions_N`."""
@@ -242,17 +281,16 @@ class ActivationStore:
 
     def _checked_positions(self, positions: Any) -> Int[Tensor, " n"]:
         """`positions`, which may be a list or a single number, as an int64 vector on the CPU."""
-        given = torch.as_tensor(positions)
+        try:
+            given = torch.as_tensor(positions)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"positions must be integers, in a list or a tensor, got {positions!r}.") from None
         if given.numel() and (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool):
             raise ValueError(f"positions must be integers from 0 to {len(self) - 1}, got {given.dtype}.")
         given = given.long().cpu().reshape(-1)
         if given.numel() and not (0 <= int(given.min()) and int(given.max()) < len(self)):
             raise ValueError(f"positions must lie in 0..{len(self) - 1}, got {int(given.min())}..{int(given.max())}.")
         return given
-
-    @property
-    def tokens(self) -> Int[Tensor, "n context"] | None:
-        return None if self._text is None else self._text.tokens
 
     def locate(self, positions: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
         """(row, column) in `store.tokens` of each position: where in the text an activation comes from.
@@ -261,7 +299,9 @@ class ActivationStore:
         """
         if self._text is None:
             raise ValueError("This store was made from a tensor, so it knows no text. Harvest it to trace positions.")
-        return self._text.locate(self._checked_positions(positions))
+        found = self._checked_positions(positions)
+        skipped = self._without - torch.arange(len(self._without))  # positions before each token that was left out
+        return self._text.locate(found + torch.searchsorted(skipped, found, right=True))
 
     def normalise(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """(x - mean) / scale, whose expected squared norm over the store is d_in."""
@@ -277,14 +317,11 @@ class ActivationStore:
         return self.scale
 
 
-class Batches:
+class Batches(Iterator[Any]):
     """An iterator over batches that knows how many are left: `len(batches)`, so that tqdm does too."""
 
     def __init__(self, iterator: Iterator[Any], left: int | None):
         self._iterator, self._left = iterator, left
-
-    def __iter__(self) -> "Batches":
-        return self
 
     def __next__(self) -> Any:
         batch = next(self._iterator)

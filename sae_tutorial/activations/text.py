@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import gzip
+import io
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -23,18 +25,23 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_tutorial.activations import hub
+from sae_tutorial.activations.arguments import as_whole
+from sae_tutorial.activations.files import ASSETS, path_of, read_asset
 
-STORIES_TEXT = Path(__file__).parents[1] / "assets" / "texts" / "stories.npy.xz"
+STORIES_TEXT = ASSETS / "texts" / "stories.npy.xz"
 STORIES_BOS = 0  # `<|endoftext|>` in the embedded tokenizer
 END = "<|endoftext|>"  # separates the documents of a text file
-PIECE = 1 << 18  # characters that are tokenised at once
+PIECE = 1 << 18  # characters that are read and tokenised at once, or a few more, up to the next space
+LONGEST_WORD = 1 << 20  # without a space among so many characters, a cut is made all the same
+LONGEST_LINE = 1 << 25  # characters of a .jsonl file
+BEFORE_SPACE, BEFORE_BREAK = re.compile(r"\S(?= \S)"), re.compile(r"\S(?=\s)")
 
 
 def story_tokens(n_tokens: int, context: int = 256, seed: int = 0) -> Int[Tensor, "rows context"]:
     """Stories written by the embedded model itself: text that it finds natural, without a network.
 
-    Rows are sampled at temperature 1 behind `<|endoftext|>`, and all are kept (scripts/sample_stories.py). One thing is
-    ruled out: a line break right behind `<|endoftext|>`, since that is how the generated rows of the training mixture
+    Rows are sampled at temperature 1 after `<|endoftext|>`, and all are kept (scripts/sample_stories.py). One thing is
+    ruled out: a line break right after `<|endoftext|>`, since that is how the generated rows of the training mixture
     begin. Even so about one row in sixteen holds a stretch of random tokens, and some hold generated sentences, as the
     mixture did.
 
@@ -44,12 +51,14 @@ def story_tokens(n_tokens: int, context: int = 256, seed: int = 0) -> Int[Tensor
     Args:
         n_tokens: tokens wanted, `<|endoftext|>` included; there are ceil(n_tokens / context) rows.
         context: tokens in a row, 2 to 256.
-        seed: shuffles the rows. With the same seed, a longer answer begins with the shorter one, so what comes behind
-            your training rows is held out.
+        seed: shuffles the rows. With the same seed, a longer answer begins with the shorter one, so what follows your
+            training rows is held out.
 
     Raises:
-        ValueError: a context that the samples cannot fill, or more tokens than are shipped (it says how many).
+        TypeError, ValueError: arguments that are not whole numbers, a context that the samples cannot fill, more tokens
+            than are shipped (it says how many), a damaged package.
     """
+    n_tokens, context, seed = as_whole("n_tokens", n_tokens, 1), as_whole("context", context), as_whole("seed", seed)
     samples_NS = shipped_stories(STORIES_TEXT)
     longest = samples_NS.shape[1] + 1
     if not 2 <= context <= longest:
@@ -57,8 +66,6 @@ def story_tokens(n_tokens: int, context: int = 256, seed: int = 0) -> Int[Tensor
             f"context={context}: stories come in samples of {longest} tokens, as long as their writer's context. "
             f"Ask for 2 to {longest}, or read longer rows from a file with text_tokens."
         )
-    if n_tokens < 1:
-        raise ValueError(f"n_tokens={n_tokens}: ask for at least 1.")
     per_sample = (longest - 1) // (context - 1)
     n_rows, available = -(-n_tokens // context), len(samples_NS) * per_sample
     if n_rows > available:
@@ -71,19 +78,10 @@ def story_tokens(n_tokens: int, context: int = 256, seed: int = 0) -> Int[Tensor
     return _with_bos(pieces_RC[chosen], STORIES_BOS)
 
 
-def pack_stories(samples: Int[np.ndarray, "samples tokens"], path: str | Path) -> None:
-    """Write samples (token ids below 65,536, without the leading `<|endoftext|>`) as a 16-bit .npy inside .xz."""
-    if samples.ndim != 2 or samples.size == 0 or samples.min() < 0 or samples.max() > np.iinfo(np.uint16).max:
-        raise ValueError(f"samples must be (samples, tokens) ids from 0 to 65,535, not {samples.dtype}{samples.shape}.")
-    with lzma.open(path, "wb", preset=9) as file:
-        np.lib.format.write_array(file, samples.astype("<u2"), allow_pickle=False)
-
-
 @functools.cache
 def shipped_stories(path: Path) -> Int[np.ndarray, "samples tokens"]:
-    """What `pack_stories` wrote, read-only; unpacked once per session."""
-    with lzma.open(path) as file:
-        samples_NS = np.lib.format.read_array(file, allow_pickle=False)
+    """The samples in a 16-bit .npy inside .xz, read-only; unpacked once per session."""
+    samples_NS = np.lib.format.read_array(io.BytesIO(lzma.decompress(read_asset(path))), allow_pickle=False)
     samples_NS.flags.writeable = False
     return samples_NS
 
@@ -94,13 +92,14 @@ def text_tokens(
     """Rows of token ids from a local text file, or streamed from a data set on the hub.
 
     Documents are strung together with the model's end-of-text token between them and cut into pieces of context - 1
-    tokens, each behind the beginning-of-text token; what does not fill the last row is dropped. So a row can hold the
-    end of one document and the beginning of the next.
+    tokens, each after the beginning-of-text token; what does not fill the last row is dropped. So a row can hold the
+    end of one document and the beginning of the next. Files are read piece by piece, no further than `limit` asks: a
+    long line of a text takes no more memory than a short one.
 
     Args:
         path_or_dataset: a `.txt` file, its documents separated by `<|endoftext|>` (a file without is one document,
             blank lines are just part of it); a `.jsonl` file, one `{"text": ...}` per line; either of them also as
-            `.xz` or `.gz`. Anything else that is no file is read with `datasets`, split "train", column "text": a name
+            `.xz` or `.gz`. Anything that is not a file is read with `datasets`, split "train", column "text": a name
             on the hub (`"roneneldan/TinyStories"`, `"Skylion007/openwebtext"`) or a local folder.
         model: gives the tokenizer and the longest context; from `load_language_model`.
         context: tokens in a row, 2 to `model.cfg.n_ctx`.
@@ -110,36 +109,35 @@ def text_tokens(
         FileNotFoundError: no such file or folder, no such data set.
         ConnectionError: the hub is needed and cannot be reached.
         ImportError: `datasets` is needed and not installed.
-        ValueError: a context or limit that cannot be met, a text too short for one row, a damaged file, or not text.
+        TypeError, ValueError: a context or limit that cannot be met, a text too short for one row, a damaged file, or
+            not text.
     """
-    tokenizer, n_ctx = getattr(model, "tokenizer", None), model.cfg.n_ctx
+    path, name = path_of("path_or_dataset", path_or_dataset), f"path_or_dataset={str(path_or_dataset)!r}"
+    context, limit = as_whole("context", context), None if limit is None else as_whole("limit", limit)
+    tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise ValueError("model has no tokenizer: load it with load_language_model(..., tokenizer=...).")
-    if not 2 <= context <= n_ctx:
-        raise ValueError(f"context={context}: this model reads 2 to {n_ctx} tokens at once.")
+    if not 2 <= context <= model.cfg.n_ctx:
+        raise ValueError(f"context={context}: this model reads 2 to {model.cfg.n_ctx} tokens at once.")
     if limit is not None and limit < context:
         raise ValueError(f"limit={limit}: one row alone takes context={context} tokens; ask for at least that many.")
-    max_rows = None if limit is None else limit // context
+    wanted = None if limit is None else limit // context * (context - 1)
 
-    path = Path(path_or_dataset).expanduser()
     if path.is_file():
-        ids = _ids(_file_pieces(path), tokenizer, max_rows, context)
+        ids = _ids(_file_pieces(path, name), tokenizer, wanted)
+    elif path.exists() and not path.is_dir():
+        raise ValueError(f"{name} is neither a file with text nor a folder of them.")
     elif not path.exists() and (isinstance(path_or_dataset, Path) or _looks_like_a_path(path_or_dataset)):
-        raise FileNotFoundError(
-            f"path_or_dataset={str(path_or_dataset)!r}: there is no such file or folder, seen from {str(Path.cwd())!r}."
-        )
-    elif max_rows is None:
+        raise FileNotFoundError(f"{name}: there is no such file or folder, seen from {str(Path.cwd())!r}.")
+    elif wanted is None:
         kind = "folder" if path.exists() else "data set (there is no such local file or folder)"
-        raise ValueError(
-            f"limit=None: say how many tokens to read of path_or_dataset={str(path_or_dataset)!r}, a {kind}."
-        )
+        raise ValueError(f"limit=None: specify how many tokens to read of {name}, a {kind}.")
     else:
-        ids = _dataset_ids(str(path_or_dataset), path.is_dir(), tokenizer, max_rows, context)
+        ids = _dataset_ids(str(path_or_dataset), name, path.is_dir(), tokenizer, wanted)
     n_rows = len(ids) // (context - 1)
     if n_rows == 0:
         raise ValueError(
-            f"path_or_dataset={str(path_or_dataset)!r} holds only {len(ids)} tokens; a row takes {context - 1}. "
-            "Give a longer text or a smaller context."
+            f"{name} holds only {len(ids)} tokens; a row takes {context - 1}. Give a longer text or a smaller context."
         )
     bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return _with_bos(ids[: n_rows * (context - 1)].reshape(n_rows, context - 1), bos)
@@ -152,74 +150,86 @@ def _with_bos(pieces_RC: np.ndarray, bos: int) -> Tensor:
 
 
 def _looks_like_a_path(name: str) -> bool:
-    """Whether this cannot be the name of a data set on the hub, "somebody/something"."""
+    """Whether this cannot be the name of a data set on the hub, "owner/name"."""
     named_so = name.startswith(("/", ".", "~")) or name.endswith((".txt", ".jsonl", ".xz", ".gz"))
     return named_so or "\\" in name or name.count("/") > 1
 
 
-def _ids(pieces: Iterator[tuple[str, bool]], tokenizer: Any, max_rows: int | None, context: int) -> np.ndarray:
-    """Token ids of (text, whether a document ends there), until there are enough for `max_rows`."""
-    wanted = None if max_rows is None else max_rows * (context - 1)
+def _ids(pieces: Iterator[tuple[str, bool]], tokenizer: Any, wanted: int | None) -> np.ndarray:
+    """At most so many token ids of (text, whether a document ends there); no further pieces are asked for."""
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
-    parts: list[np.ndarray] = []
-    found = 0
+    found, n = [], 0
+    parts = ((part, ends and last) for piece, ends in pieces for part, last in _parts(piece))
     with tqdm(total=wanted, unit=" tokens", unit_scale=True, desc="reading text", leave=False) as bar:
-        for text, ends in pieces:
-            ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] + [end] * ends
-            parts.append(np.asarray(ids, dtype=np.int64))
-            found += len(ids)
-            bar.update(len(ids) if wanted is None else min(len(ids), wanted - bar.n))
-            if wanted is not None and found >= wanted:
+        for part, ends in parts:
+            ids = tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"] + [end] * ends
+            found.append(np.asarray(ids, dtype=np.int64))
+            n += len(ids)
+            bar.update(len(ids))
+            if wanted is not None and n >= wanted:
                 break
-    return np.concatenate(parts)[:wanted] if parts else np.zeros(0, dtype=np.int64)
+    return np.concatenate(found)[:wanted] if found else np.zeros(0, dtype=np.int64)
 
 
-def _file_pieces(path: Path) -> Iterator[tuple[str, bool]]:
-    """(text, whether a document ends there) from a file of any size; long documents come in several pieces."""
+def _file_pieces(path: Path, name: str) -> Iterator[tuple[str, bool]]:
+    """(text, whether a document ends there) from a file of any size; a long document of a .txt comes in pieces."""
     kind = path.name.removesuffix(".xz").removesuffix(".gz")
     opener: Any = lzma.open if path.suffix == ".xz" else gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as file:
-            yield from _json_documents(file, path) if kind.endswith(".jsonl") else _text_pieces(file)
+            yield from _json_documents(file, name) if kind.endswith(".jsonl") else _text_pieces(file)
     except UnicodeDecodeError as error:
-        raise ValueError(f"path_or_dataset={str(path)!r} is not UTF-8 text ({error.reason}).") from error
+        raise ValueError(f"{name} is not UTF-8 text ({error.reason}).") from error
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
         raise ValueError(
-            f"path_or_dataset={str(path)!r} is no complete {path.suffix} file ({error}). Fetch or compress it again, "
-            "or take the suffix away if it is plain text."
+            f"{name} is not a complete {path.suffix} file ({error}). Fetch or compress it again, or take the suffix "
+            "away if it is plain text."
         ) from error
 
 
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """(part, whether it is the last) of a text: parts of about PIECE characters, cut at white space, best before a
+    single space, which moves no token of GPT-2's kind of tokenizer. The last one may be longer, up to LONGEST_WORD."""
+    start = 0
+    while len(text) - start > PIECE:
+        window = start + PIECE - 1, start + LONGEST_WORD
+        found = BEFORE_SPACE.search(text, *window) or BEFORE_BREAK.search(text, *window)
+        if found is None and len(text) - start <= LONGEST_WORD + len(END):
+            break
+        stop = found.end() if found else start + LONGEST_WORD
+        yield text[start:stop], False
+        start = stop
+    yield text[start:], True
+
+
 def _text_pieces(file: IO[str]) -> Iterator[tuple[str, bool]]:
-    kept: list[str] = []
-    size, begun = 0, False  # begun: a first piece of this document is out already
-    for line in chain(file, [END]):  # the end of the file ends the last document
-        *closed, rest = line.split(END)
-        for text in closed:
-            document = "".join([*kept, text]).rstrip("\n")
+    rest, begun = "", False  # begun: a first piece of this document is out already
+    for piece in chain(iter(lambda: file.read(PIECE), ""), [END]):  # the end of the file ends the last document
+        *closed, rest = (rest + piece).split(END)
+        for document in closed:
+            document = document.rstrip("\n") if begun else document.strip("\n")
             if document or begun:
-                yield document if begun else document.lstrip("\n"), True
-            kept, size, begun = [], 0, False
-        kept.append(rest)
-        size += len(rest)
-        if size > PIECE:
-            document = "".join(kept)
-            piece = document.rstrip("\n")
-            if not piece[-1:].isspace():  # a cut right before a line break moves no token of GPT-2's kind of tokenizer
-                yield piece if begun else piece.lstrip("\n"), False
-                kept, size, begun = [document[len(piece) :]], len(document) - len(piece), True
+                yield document, True
+            begun = False
+        *parts, (rest, _) = _parts(rest)
+        for part, _ in parts:
+            part = part if begun else part.lstrip("\n")
+            if part:
+                yield part, False
+                begun = True
 
 
-def _json_documents(file: IO[str], path: Path) -> Iterator[tuple[str, bool]]:
-    for number, line in enumerate(file, start=1):
+def _json_documents(file: IO[str], name: str) -> Iterator[tuple[str, bool]]:
+    for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), ""), start=1):
+        where = f"{name}, line {number}"
+        if len(line) == LONGEST_LINE and not line.endswith("\n"):
+            raise ValueError(f"{where}: longer than {LONGEST_LINE:,} characters; put such texts into a .txt file.")
         if line.strip():
             try:
                 text = json.loads(line)["text"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f'path_or_dataset={str(path)!r}, line {number}: expected a JSON object with a "text" field.'
-                ) from error
-            yield _checked(text, f"path_or_dataset={str(path)!r}, line {number}"), True
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise ValueError(f'{where}: expected a JSON object with a "text" field.') from error
+            yield _checked(text, where), True
 
 
 def _checked(text: Any, where: str) -> str:
@@ -228,41 +238,37 @@ def _checked(text: Any, where: str) -> str:
     return text
 
 
-def _dataset_ids(name: str, is_folder: bool, tokenizer: Any, max_rows: int, context: int) -> np.ndarray:
+def _dataset_ids(source: str, name: str, is_folder: bool, tokenizer: Any, wanted: int) -> np.ndarray:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(f'{name!r} is read with `datasets`: pip install "sae-tutorial[hub]".') from error
+        raise ImportError(f'{source!r} is read with `datasets`: pip install "sae-tutorial[hub]".') from error
 
     with nullcontext(True) if is_folder else hub.offline_unless_reachable() as online:
         try:
             with hub.quiet():  # offline, a data set may still lie in the cache, but not as a stream
-                documents = iter(datasets.load_dataset(name, split="train", streaming=online))
+                documents = iter(datasets.load_dataset(source, split="train", streaming=online))
                 first = next(documents, None)
         except OSError as error:
-            if is_folder and isinstance(error, FileNotFoundError):
-                raise FileNotFoundError(
-                    f"path_or_dataset={name!r} is a folder without data that `datasets` can read. "
-                    "Put .jsonl, .txt or .parquet files into it, or name one file."
+            if not online:
+                raise ConnectionError(
+                    f"{name} is a data set on the Hugging Face hub, which cannot be reached from here (or "
+                    "HF_HUB_OFFLINE is set), and there is no such local folder. Two ways work without a network: "
+                    "story_tokens(...), which the package ships, and text_tokens with the path of a local text file."
                 ) from error
-            if isinstance(error, FileNotFoundError) and online:
-                raise FileNotFoundError(
-                    f"path_or_dataset={name!r}: there is no such local file or folder, and no data set of that name on "
-                    "the Hugging Face hub that you may see. Check the spelling."
-                ) from error
-            if online:
+            if not isinstance(error, FileNotFoundError):
                 raise
-            raise ConnectionError(
-                f"path_or_dataset={name!r} is a data set on the Hugging Face hub, which cannot be reached from here "
-                "(or HF_HUB_OFFLINE is set), and there is no such local folder. Two ways work without a network: "
-                "story_tokens(...), which the package ships, and text_tokens with the path of a local text file."
-            ) from error
+            what = (
+                "is a folder without data that `datasets` can read; put .jsonl, .txt or .parquet files into it."
+                if is_folder
+                else "is neither a local file or folder nor a data set on the Hugging Face hub that you may see."
+            )
+            raise FileNotFoundError(f"{name} {what}") from error
         if first is None or "text" not in first:
             found = "nothing" if first is None else f"the columns {', '.join(map(repr, first))}"
-            raise ValueError(f'path_or_dataset={name!r}: expected a column "text", found {found}.')
+            raise ValueError(f'{name}: expected a column "text", found {found}.')
         rows = enumerate(chain([first], documents))
-        pieces = ((_checked(row["text"], f"path_or_dataset={name!r}, row {i}"), True) for i, row in rows)
-        return _ids(pieces, tokenizer, max_rows, context)
+        return _ids(((_checked(row["text"], f"{name}, row {i}"), True) for i, row in rows), tokenizer, wanted)
 
 
 HELD_OUT_ROWS = 256  # about 65,000 tokens
@@ -273,7 +279,7 @@ def text_for_training(n_tokens: int = 2_000_000) -> tuple[Int[Tensor, "rows 256"
 
     Raises ValueError where nothing would be left to train on.
     """
-    if n_tokens < 2 * HELD_OUT_ROWS * 256:
+    if (n_tokens := as_whole("n_tokens", n_tokens)) < 2 * HELD_OUT_ROWS * 256:
         raise ValueError(f"n_tokens={n_tokens:,}: {HELD_OUT_ROWS} rows of 256 are held out; ask for 131,072 or more.")
     tokens = story_tokens(n_tokens, 256)
     return tokens[:-HELD_OUT_ROWS], tokens[-HELD_OUT_ROWS:]

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from sample_stories import pack_stories
 from transformers import AutoTokenizer
 
 from sae_tutorial import story_tokens, text_tokens
@@ -29,7 +30,7 @@ def model():
 def shipped(monkeypatch, tmp_path):
     """100 samples of 255 tokens, all tokens different, in place of the stories."""
     samples = np.arange(1, 100 * 255 + 1).reshape(100, 255)
-    text.pack_stories(samples, tmp_path / "stories.npy.xz")
+    pack_stories(samples, tmp_path / "stories.npy.xz")
     monkeypatch.setattr(text, "STORIES_TEXT", tmp_path / "stories.npy.xz")
     return samples
 
@@ -115,7 +116,7 @@ def test_packing_is_lossless_and_compact(tmp_path):
     weights = 1 / np.arange(10, 5010)
     p = weights / weights.sum()
     samples = np.random.default_rng(0).choice(5000, size=(400, 255), p=p)
-    text.pack_stories(samples, tmp_path / "packed")
+    pack_stories(samples, tmp_path / "packed")
     assert np.array_equal(text.shipped_stories(tmp_path / "packed"), samples)
     entropy = -(p * np.log2(p)).sum()
     assert 8 * (tmp_path / "packed").stat().st_size / samples.size < 1.15 * entropy
@@ -124,7 +125,7 @@ def test_packing_is_lossless_and_compact(tmp_path):
 @pytest.mark.parametrize("samples", [np.array([[70_000]]), np.array([[-1]]), np.array([1]), np.zeros((0, 5), int)])
 def test_packing_refuses_what_does_not_fit(samples, tmp_path):
     with pytest.raises(ValueError, match="samples must be"):
-        text.pack_stories(samples, tmp_path / "packed")
+        pack_stories(samples, tmp_path / "packed")
 
 
 # ---- files

@@ -33,3 +33,9 @@ def rows(n=11, padded=True):
         tokens[3, 9:] = PAD
         tokens[7, 2:] = PAD
     return tokens
+
+
+def harvest(model, tokens, hook_name="blocks.1.hook_resid_post", **options):
+    from sae_tutorial import ActivationStore
+
+    return ActivationStore.harvest(model, tokens, hook_name, progress=False, **{"batch_size": 4, **options})
