@@ -25,10 +25,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_tutorial.activations.forward import check_hook_name, fused_forward
+from sae_tutorial.activations.forward import check_hook_name, fused_forward, read_hooks
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.circuits.patching import check_shape
-from sae_tutorial.circuits.prompts import Prompts, end_logits, only_end
+from sae_tutorial.circuits.prompts import LOGITS, Prompts, end_logits, only_end
 
 Loss = Callable[[Float[Tensor, "prompts positions d"]], Float[Tensor, " prompts"]]
 Chosen = Bool[Tensor, "#prompts features"]  # one row for all prompts, or one for each
@@ -108,7 +108,12 @@ def run_from(model: Any, prompts: Prompts, hook_name: str) -> Callable[[Tensor],
                 x_BPD = out[0] if isinstance(out, tuple) else out
             return end(model.unembed(model.ln_final(x_BPD)))
 
-    return run
+    def run_all(x_BPD: Tensor) -> Tensor:
+        hooks, gradients = [(hook_name, lambda acts, hook: x_BPD)], torch.is_grad_enabled()
+        with only_end(model, prompts, hooks) as end, read_hooks(model, [LOGITS], with_gradients=gradients) as read:
+            return end(read(prompts.tokens)[LOGITS])
+
+    return run if model.cfg.positional_embedding_type == "standard" else run_all  # other blocks take positions, too
 
 
 def divergence(

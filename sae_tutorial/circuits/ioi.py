@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.autoencoder.fields import as_whole
+from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.circuits.prompts import Prompts, at, numbered, token_ids, tokens_of, usable
 
 NAMES = (

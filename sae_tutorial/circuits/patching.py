@@ -255,7 +255,8 @@ def attribution(
         check_hook_name(model, name)
     hooks: list[Hook] = [(name, partial(watch, name)) for name in donor]
     with model.hooks(fwd_hooks=hooks), read_hooks(model, [LOGITS], fused=False, with_gradients=True) as read:
-        total = metric(at(read(prompts.tokens)[LOGITS], prompts.positions["END"])).sum()
+        logits = at(read(prompts.tokens)[LOGITS], prompts.positions["END"])
+        total = metric(model.adapter.apply_output_logits_transform(logits)).sum()
         silent = donor.keys() - own.keys()
         if silent:
             raise ValueError(f"donor: {', '.join(sorted(silent))} does not fire in this model.")

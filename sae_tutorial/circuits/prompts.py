@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.forward import read_hook
-from sae_tutorial.autoencoder.fields import as_whole
 
 Hook = tuple[str, Callable[..., Any]]
-LOGITS = "unembed.hook_out"
+LOGITS = "unembed.hook_out"  # some models finish them after that, by a soft cap for example
 
 
 @dataclass(frozen=True)
@@ -159,17 +159,17 @@ def token_ids(model: Any, names: Sequence[str]) -> Int[Tensor, " n"]:
 
 @contextmanager
 def only_end(model: Any, prompts: Prompts, hooks: Sequence[Hook] = ()) -> Iterator[Callable[[Tensor], Tensor]]:
-    """With `hooks` in place, END alone is unembedded. Yields what takes its logits, (B, V), from the model's output.
+    """With `hooks` in place, END alone is unembedded. Yields what makes its logits, (B, V), of the activations at LOGITS.
 
-    Where a hook acts on the logits themselves, all positions are unembedded, so that it sees what it always sees.
+    Where a hook acts there, all positions are unembedded, so that it sees what it always sees.
     """
-    where = prompts.positions["END"]
+    where, finish = prompts.positions["END"], model.adapter.apply_output_logits_transform
     with model.hooks(fwd_hooks=list(hooks)):
         if model.hook_dict[LOGITS].has_hooks():
-            yield lambda logits_BPV: at(logits_BPV, where)
+            yield lambda logits_BPV: finish(at(logits_BPV, where))
         else:
             with model.hooks(fwd_hooks=[("unembed.hook_in", lambda x_BPD, hook: at(x_BPD, where)[:, None])]):
-                yield lambda logits_B1V: logits_B1V[:, 0]
+                yield lambda logits_B1V: finish(logits_B1V[:, 0])
 
 
 def end_logits(model: Any, prompts: Prompts, hooks: Sequence[Hook] = ()) -> Float[Tensor, "prompts vocab"]:

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from grouped_model import grouped_model, model_without_bos
+from grouped_model import capped_model, grouped_model, model_without_bos
 from tiny_model import CONTEXT, D_MODEL, tiny_model
 from torch.testing import assert_close
 
 from sae_tutorial.circuits import edges, patching
+from sae_tutorial.circuits.feature_patching import run_from
 from sae_tutorial.circuits.patching import Site, head_site
 from sae_tutorial.circuits.prompts import Prompts, at, end_logits, numbered, tokens_of
 
@@ -644,3 +645,22 @@ def test_keys_and_values_that_heads_share(tmp_path):
             return [(name, putting(cached(model, alone(model, other, i), name)[name], (slice(None), slice(None), 3)))]
 
         assert_close(fast, one_by_one(model, prompts, hooks), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [grouped_model, capped_model])
+def test_models_that_differ_from_gpt2_at_both_ends(make, tmp_path):
+    """Rotary positions, RMSNorm, and a soft cap on the logits."""
+    model = make(tmp_path)
+    prompts, other = year_spans(model)
+    with torch.no_grad():
+        expected = at(model(prompts.tokens), prompts.positions["END"])
+    assert_close(end_logits(model, prompts), expected, rtol=1e-4, atol=1e-4)
+    name = "blocks.0.hook_resid_post"
+    x, y = (patching.activations(model, p, [name])[name] for p in (prompts, other))
+    run = run_from(model, prompts, name)
+    assert_close(run(x), expected, rtol=1e-4, atol=1e-4)
+    assert_close(run(y), end_logits(model, prompts, [(name, lambda acts, hook: y)]), rtol=1e-4, atol=1e-4)
+    estimate = patching.attribution(model, prompts, {name: y}, metric)[name].sum(1)
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(metric(run(x)).sum(), x)
+    assert_close(((y - x) * slope).sum((1, 2)), estimate, rtol=1e-3, atol=1e-3)

@@ -32,6 +32,22 @@ def grouped_model(folder):
     return load_language_model(hugging_face, tokenizer=words_tokenizer(folder, bos_token="w0"), device="cpu")
 
 
+def capped_model(folder):
+    """A Gemma 2, whose logits end in a soft cap."""
+    import torch
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    from sae_tutorial import load_language_model
+
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 2, "hidden_size": D_MODEL, "intermediate_size": 64, "vocab_size": VOCAB}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": CONTEXT}
+    hugging_face = Gemma2ForCausalLM(Gemma2Config(**sizes, **heads, final_logit_softcapping=2.0)).eval()
+    for parameter in hugging_face.parameters():
+        parameter.data.add_(0.2 * torch.randn_like(parameter))
+    return load_language_model(hugging_face, tokenizer=words_tokenizer(folder, bos_token="w0"), device="cpu")
+
+
 def model_without_bos(folder):
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
