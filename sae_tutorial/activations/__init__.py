@@ -1,14 +1,15 @@
 """Text and a language model in, activations out.
 
-files           files that are complete or absent, and where caches lie
+arguments       numbers that are checked where they come in
+files           files that are complete or absent, and notice damage; caches and shipped assets
 memory          how much is held in memory at a time
 hub             the Hugging Face hub: quick and clear when it cannot be reached
 language_model  a name, a hub id or a folder becomes a model with hooks (all TransformerLens is here)
 text            batches of token ids: the shipped stories, a text file, a data set on the hub
-kept_text       which tokens count: neither the beginning-of-text token nor padding
+kept_text       which tokens count: neither the beginning-of-text token nor padding, on either side
 forward         the forward pass up to the hooks that are read, and no further
 shards          activations on disk: checksummed pieces, written once
-harvesting      the steps of a harvest: what the hook said, and where that goes
+harvesting      the steps of a harvest: what the hook said, what is left out, and where that goes
 store           `ActivationStore`: what was harvested, normalised, and shuffled over the whole store
 """
 

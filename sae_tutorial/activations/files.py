@@ -1,8 +1,7 @@
 """Files that are complete or absent, whatever interrupts us, and that notice damage; paths, caches and shipped assets.
 
 Everything that is written goes through `write_atomically`: into a file beside the target, to the disk, and only then
-under its name. The unfinished files of a killed process have names that tell them from those of a running one, and
-`remove_abandoned` deletes them.
+under its name. `remove_abandoned` deletes what killed processes left unfinished.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
 UNFINISHED = re.compile(r"\.(?P<host>[\w-]+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.unfinished$")
 ASSETS = Path(__file__).parents[1] / "assets"  # what is shipped with the package
 CHECKSUMS = "checksums.json"  # in ASSETS: the SHA-256 of each of them, kept by scripts/checksums.py
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def path_of(name: str, path: Any) -> Path:
@@ -100,8 +98,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def check_writable(path: Path, content: bytes = b"") -> None:
-    """Make the folder of a file that is to be written later, and write there now. Raises what `write_atomically` would
-    raise later, OSError that names the file and the fix; IsADirectoryError where a folder has that name."""
+    """Make the folder of a file that is to be written later, and try it out. Raises what `write_atomically` would raise
+    later; IsADirectoryError where a folder has that name."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, f"{path} is a folder; give the path of a file")
     try:
@@ -129,7 +127,7 @@ def _runs(pid: int) -> bool:
 
 def _explained(error: OSError, path: Path) -> OSError:
     """The same error, with the file and the fix in it."""
-    if error.errno in FULL:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         fix = "the disk or your share of it is full: make room, or name a file on another disk"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         fix = "you may not write there: name a file in a folder of yours"

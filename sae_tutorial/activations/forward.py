@@ -36,11 +36,9 @@ def read_hooks(
 ) -> Iterator[ReadHooks]:
     """A function from token ids (batch, context) to {name: activations}; the forward pass ends at the last of them.
 
-    Runs in eval mode and without a KV cache. Tokens may lie anywhere; they are moved to the model, and the activations
-    stay where it is. Hooks that are on the model act first, so what they change is what is read.
-
-    fused           False keeps the bridge's own arithmetic
-    with_gradients  False: without gradients
+    Runs in eval mode and without a KV cache, and with the bridge's own arithmetic if `fused` is False. Tokens may lie
+    anywhere; they are moved to the model, and the activations stay where it is. Hooks that are on the model act first:
+    what they change is what is read.
 
     Raises ValueError for a hook that the model does not have (with the closest names) and for tokens that are not a
     (batch, context) tensor, RuntimeError for a hook that never fires.

@@ -1,7 +1,5 @@
 """The steps of a harvest: which tokens are kept, what the hook said about them, and where that is written.
 
-`ActivationStore.harvest` makes a `Harvest` and asks it for `to_memory` or `to_disk`.
-
 On disk, a harvest is a folder `<hook>-<key>`, where the key is a hash of all that decides the values:
 
     harvest.json    spec (what the key is made of) and plan (how the work is cut into batches and shards)
@@ -58,8 +56,7 @@ class Harvest:
         """Harvest what is not on disk yet; returns the folder. Finished shards are verified before they are trusted."""
         if any(point.fwd_hooks for point in self.model.hook_dict.values()):
             raise ValueError(
-                "model carries hooks that could change its activations, and a cache cannot tell. "
-                "Call model.reset_hooks(), or harvest into memory with cache_dir=None."
+                "model carries hooks, and a cache cannot tell. Call model.reset_hooks(), or omit cache_dir."
             )
         text = self.text
         spec = {
@@ -153,8 +150,8 @@ class Harvest:
                 acts_ND[n : n + len(acts_BD)] = acts_BD
                 n += len(acts_BD)
                 bar.update(len(position_B))
-        nothing = Moments(0, torch.zeros(plan["d_in"], dtype=torch.float64), 0.0)
-        return acts_ND[:n], Moments.merged([nothing, *parts]), torch.cat([torch.empty(0, 3).double(), *left_out])
+        parts = parts or [Moments(0, torch.zeros(plan["d_in"]).double(), 0.0)]
+        return acts_ND[:n], Moments.merged(parts), torch.cat([torch.empty(0, 3).double(), *left_out])
 
     def _bar(self, total: int) -> tqdm:
         return tqdm(total=total, desc=self.hook_name, unit=" tokens", unit_scale=True, disable=not self.progress)
@@ -185,9 +182,6 @@ def moments_of_finite(acts_BD: Tensor, name: str, first: int = 0) -> Moments:
     return moments
 
 
-# ---------------------------------------------------------------------- what a harvest on disk is keyed by
-
-
 def _shards(folder: Path, plan: dict[str, Any], text: KeptText) -> list[tuple[Path, int, tuple[int, int]]]:
     """(file, kept tokens, rows of the text from and to) of every shard that holds something."""
     n, step = len(text.tokens), plan["rows_per_shard"]
@@ -197,20 +191,18 @@ def _shards(folder: Path, plan: dict[str, Any], text: KeptText) -> list[tuple[Pa
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(spec, plan)."""
     file = folder / "harvest.json"
     if not file.exists():
         raise ValueError(f"{folder} is not a harvest: it has no harvest.json. Pass the folder that store.folder names.")
     try:
         manifest = unsealed(file.read_bytes())
-        found = manifest["spec"], manifest["plan"]
+        spec, plan = manifest["spec"], manifest["plan"]
+        if not folder.name.endswith(key := _key(spec)[:16]):
+            raise ValueError(f"its key is {key}")
     except (ValueError, KeyError) as error:
-        what = f"is damaged, or of an older version ({error})"
-    else:
-        if folder.name.endswith(_key(found[0])[:16]):
-            return found
-        what = f"is of another harvest: its key is {_key(found[0])[:16]}"
-    raise ValueError(f"{file} {what}. Delete the folder {folder} and harvest again.")
+        what = f"is damaged, of an older version, or of another harvest ({error})"
+        raise ValueError(f"{file} {what}. Delete the folder {folder} and harvest again.") from None
+    return spec, plan
 
 
 def _key(spec: dict[str, Any]) -> str:

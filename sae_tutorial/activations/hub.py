@@ -9,7 +9,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 
@@ -20,11 +20,10 @@ def reachable(timeout: float = 5.0) -> bool:
 
     if constants.HF_HUB_OFFLINE:
         return False
-    try:
+    with suppress(Exception):  # of whatever library the session comes from
         get_session().head(constants.ENDPOINT, timeout=timeout)  # knows the user's proxies and certificates
-    except Exception:  # of whatever library the session comes from
-        return False
-    return True
+        return True
+    return False
 
 
 @contextmanager

@@ -91,16 +91,12 @@ class KeptText:
         return digest.hexdigest()
 
 
-def _brief(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}"
-
-
 def checked_tokens(tokens: Tensor, model: Any) -> Tensor:
+    got = f"{tuple(tokens.shape)} {tokens.dtype}" if isinstance(tokens, Tensor) else type(tokens).__name__
     if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.numel() == 0:
-        got = _brief(tokens) if isinstance(tokens, Tensor) else type(tokens).__name__
         raise ValueError(f"tokens must be a (n, context) tensor of token ids, got {got}. One text: tokens[None].")
     if tokens.dtype != torch.int64:
-        raise ValueError(f"tokens must be int64 token ids, got {_brief(tokens)}. Convert them with tokens.long().")
+        raise ValueError(f"tokens must be int64 token ids, got {got}. Convert them with tokens.long().")
     low, high, size = int(tokens.min()), int(tokens.max()), model.cfg.d_vocab
     if low < 0 or high >= size:
         raise ValueError(

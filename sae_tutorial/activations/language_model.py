@@ -52,11 +52,9 @@ def load_language_model(
         token first, `model(tokens)` gives logits (batch, context, vocabulary). Gradients with respect to an activation
         are still there for a hook that calls `requires_grad_()` on it.
 
-    Raises:
-        FileNotFoundError: the folder, or something in it, is missing.
-        ConnectionError: the hub is needed and cannot be reached.
-        TypeError, ValueError: arguments of the wrong kind, no such model on the hub, an architecture that
-            TransformerLens does not know, a model object in use, a damaged package.
+    Raises FileNotFoundError if the folder, or something in it, is missing, ConnectionError if the hub is needed and out
+    of reach, and TypeError or ValueError for arguments of the wrong kind, a model that is not on the hub, an
+    architecture that TransformerLens does not know, a model object in use, and a damaged package.
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype must be a torch.dtype of floating point, such as torch.bfloat16, got {dtype!r}")

@@ -13,13 +13,9 @@ TOKENS_PER_PASS = {"cpu": 4096, "mps": 4096, "cuda": 32768}
 
 def at_once(device: torch.device | str, bytes_per_item: float) -> int:
     """How many items of so many bytes each are handled at a time on this device; 1 at least."""
-    return max(1, int(_of(AT_ONCE, device) / max(bytes_per_item, 1)))
+    return max(1, int(AT_ONCE.get(torch.device(device).type, AT_ONCE["cpu"]) / max(bytes_per_item, 1)))
 
 
 def rows_per_pass(device: torch.device | str, context: int) -> int:
     """How many rows of text go through a model at a time on this device; 1 at least."""
-    return max(1, _of(TOKENS_PER_PASS, device) // context)
-
-
-def _of(limits: dict[str, int], device: torch.device | str) -> int:
-    return limits.get(torch.device(device).type, limits["cpu"])
+    return max(1, TOKENS_PER_PASS.get(torch.device(device).type, TOKENS_PER_PASS["cpu"]) // context)

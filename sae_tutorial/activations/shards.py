@@ -66,11 +66,6 @@ class Shard:
     moments: Moments
     left_out: Float[Tensor, "n 3"]  # see ActivationStore
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, d_in)"""
-        return self.moments.n, len(self.moments.mean)
-
     @staticmethod
     def write(path: Path, key: str, acts_ND: Float[Tensor, "rows d_in"], moments: Moments, left_out: Tensor) -> None:
         content = acts_ND.contiguous().view(torch.uint8).flatten().numpy().data
@@ -116,7 +111,7 @@ class Shard:
 
     def map(self) -> Float[Tensor, "rows d_in"]:
         """The rows as a memory map; pages stay in this process's resident memory until the tensor is dropped."""
-        rows, d_in = self.shape
+        rows, d_in = self.moments.n, len(self.moments.mean)
         return torch.from_file(str(self.path), shared=False, size=rows * d_in, dtype=self.dtype).view(rows, d_in)
 
     def prefetch(self) -> None:

@@ -1,8 +1,5 @@
 """Run text through a language model, read one hook, keep what it said, and hand it out shuffled: `ActivationStore`.
 
-A position of the store is one kept token of the text; the beginning-of-text token, padding, and tokens with enormous
-activations are dropped.
-
 Normalisation is x -> (x - mean) / scale, measured over the whole store. `scale` is the root-mean-square deviation per
 coordinate, so E|x|² = d_in afterwards: the expected (RMS) norm is sqrt(d_in), the total variance is d_in, and a mean
 squared error per coordinate *is* a fraction of variance unexplained.
@@ -30,7 +27,8 @@ SAMPLED = 32  # rows by which `ActivationStore.about` tells stores apart
 
 
 class ActivationStore:
-    """Activations of one hook, (positions, d_in), in memory or on disk, with their mean and scale.
+    """Activations of one hook, (positions, d_in), in memory or on disk, with their mean and scale. A position is one
+    token of the text; BOS, padding, and tokens with enormous activations are dropped.
 
     Made by `ActivationStore.harvest`, `.from_tensor` or `.open`.
 
@@ -232,10 +230,7 @@ class ActivationStore:
         seed, start_batch = as_whole("seed", seed), as_whole("start_batch", start_batch)
         epochs = None if epochs is None else as_whole("epochs", epochs, 1)
         if drop_last and len(self) < batch_size:
-            raise ValueError(
-                f"batch_size={batch_size} is larger than the store ({len(self)} positions). "
-                "Harvest more tokens, take a smaller batch_size, or pass drop_last=False."
-            )
+            raise ValueError(f"batch_size={batch_size} is larger than the store ({len(self)} positions); take less.")
         target = device if device is not None else (self._acts.device if self._acts is not None else "cpu")
         mean_D, end = self.mean.to(target), len(self) - len(self) % batch_size if drop_last else len(self)
         per_epoch = -(-end // batch_size)

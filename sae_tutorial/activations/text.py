@@ -40,10 +40,9 @@ BEFORE_SPACE, BEFORE_BREAK = re.compile(r"\S(?= \S)"), re.compile(r"\S(?=\s)")
 def story_tokens(n_tokens: int, context: int = 256, seed: int = 0) -> Int[Tensor, "rows context"]:
     """Stories written by the embedded model itself: text that it finds natural, without a network.
 
-    Rows are sampled at temperature 1 after `<|endoftext|>`, and all are kept (scripts/sample_stories.py). One thing is
-    ruled out: a line break right after `<|endoftext|>`, since that is how the generated rows of the training mixture
-    begin. Even so about one row in sixteen holds a stretch of random tokens, and some hold generated sentences, as the
-    mixture did.
+    Rows are sampled at temperature 1 after `<|endoftext|>`, and all are kept (scripts/sample_stories.py); a line break
+    right after it, as in generated rows of the training mixture, is ruled out. Even so about one row in sixteen holds a
+    stretch of random tokens, and some hold generated sentences, as the mixture did.
 
     Each row is `<|endoftext|>` and context - 1 story tokens. Below 256, a sample is cut into as many rows as it yields,
     so some rows begin in the middle of a sentence; no row spans two samples.
@@ -54,25 +53,22 @@ def story_tokens(n_tokens: int, context: int = 256, seed: int = 0) -> Int[Tensor
         seed: shuffles the rows. With the same seed, a longer answer begins with the shorter one, so what follows your
             training rows is held out.
 
-    Raises:
-        TypeError, ValueError: arguments that are not whole numbers, a context that the samples cannot fill, more tokens
-            than are shipped (it says how many), a damaged package.
+    Raises TypeError or ValueError for arguments that are not whole numbers, a context that the samples cannot fill,
+    more tokens than are shipped (it says how many), and a damaged package.
     """
     n_tokens, context, seed = as_whole("n_tokens", n_tokens, 1), as_whole("context", context), as_whole("seed", seed)
     samples_NS = shipped_stories(STORIES_TEXT)
     longest = samples_NS.shape[1] + 1
     if not 2 <= context <= longest:
         raise ValueError(
-            f"context={context}: stories come in samples of {longest} tokens, as long as their writer's context. "
-            f"Ask for 2 to {longest}, or read longer rows from a file with text_tokens."
+            f"context={context}: stories come in samples of {longest} tokens, their writer's context. Ask for 2 to "
+            f"{longest}, or read longer rows from a file with text_tokens."
         )
     per_sample = (longest - 1) // (context - 1)
     n_rows, available = -(-n_tokens // context), len(samples_NS) * per_sample
     if n_rows > available:
-        raise ValueError(
-            f"n_tokens={n_tokens:,}: the package ships {available * context:,} tokens of stories in rows of {context}. "
-            "Ask for fewer, or read a file with text_tokens."
-        )
+        shipped = f"{available * context:,} tokens of stories in rows of {context}"
+        raise ValueError(f"n_tokens={n_tokens:,}: the package ships {shipped}. Ask for fewer, or try text_tokens.")
     chosen = np.random.default_rng(seed).permutation(available)[:n_rows]
     pieces_RC = samples_NS[:, : per_sample * (context - 1)].reshape(available, context - 1)
     return _with_bos(pieces_RC[chosen], STORIES_BOS)
@@ -105,12 +101,9 @@ def text_tokens(
         context: tokens in a row, 2 to `model.cfg.n_ctx`.
         limit: at most this many tokens, beginning-of-text ones included. Default: the whole file; a data set needs one.
 
-    Raises:
-        FileNotFoundError: no such file or folder, no such data set.
-        ConnectionError: the hub is needed and cannot be reached.
-        ImportError: `datasets` is needed and not installed.
-        TypeError, ValueError: a context or limit that cannot be met, a text too short for one row, a damaged file, or
-            not text.
+    Raises FileNotFoundError if there is no such file, folder or data set, ConnectionError or ImportError if the hub or
+    `datasets` is needed and not there, and TypeError or ValueError for a context or limit that cannot be met, a text
+    too short for one row, a damaged file, or not text.
     """
     path, name = path_of("path_or_dataset", path_or_dataset), f"path_or_dataset={str(path_or_dataset)!r}"
     context, limit = as_whole("context", context), None if limit is None else as_whole("limit", limit)
@@ -136,9 +129,7 @@ def text_tokens(
         ids = _dataset_ids(str(path_or_dataset), name, path.is_dir(), tokenizer, wanted)
     n_rows = len(ids) // (context - 1)
     if n_rows == 0:
-        raise ValueError(
-            f"{name} holds only {len(ids)} tokens; a row takes {context - 1}. Give a longer text or a smaller context."
-        )
+        raise ValueError(f"{name} holds only {len(ids)} tokens; a row takes {context - 1}. Take a smaller context.")
     bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return _with_bos(ids[: n_rows * (context - 1)].reshape(n_rows, context - 1), bos)
 
@@ -181,10 +172,8 @@ def _file_pieces(path: Path, name: str) -> Iterator[tuple[str, bool]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not UTF-8 text ({error.reason}).") from error
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-        raise ValueError(
-            f"{name} is not a complete {path.suffix} file ({error}). Fetch or compress it again, or take the suffix "
-            "away if it is plain text."
-        ) from error
+        fix = "Fetch or compress it again, or take the suffix away if it is plain text."
+        raise ValueError(f"{name} is not a complete {path.suffix} file ({error}). {fix}") from error
 
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:
@@ -259,11 +248,11 @@ def _dataset_ids(source: str, name: str, is_folder: bool, tokenizer: Any, wanted
             if not isinstance(error, FileNotFoundError):
                 raise
             what = (
-                "is a folder without data that `datasets` can read; put .jsonl, .txt or .parquet files into it."
-                if is_folder
-                else "is neither a local file or folder nor a data set on the Hugging Face hub that you may see."
+                "file or folder"
+                if not is_folder
+                else "folder with .jsonl, .txt or .parquet files for `datasets` to read"
             )
-            raise FileNotFoundError(f"{name} {what}") from error
+            raise FileNotFoundError(f"{name} is not a {what}, nor a data set on the hub that you may see.") from error
         if first is None or "text" not in first:
             found = "nothing" if first is None else f"the columns {', '.join(map(repr, first))}"
             raise ValueError(f'{name}: expected a column "text", found {found}.')

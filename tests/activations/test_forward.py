@@ -78,7 +78,7 @@ def test_every_hook_is_read(tiny, tokens):
                 assert_close(read(tokens[:2]), plain["ln_final.hook_normalized"], **CLOSE, msg=name)
 
 
-def test_hooks_behind_a_normalisation_reach_the_hook_that_is_read(tiny, tokens):
+def test_hooks_within_a_normalisation_reach_the_hook_that_is_read(tiny, tokens):
     """`ln_final.hook_scale` acts within the LayerNorm whose result is read."""
     with read_hook(tiny, "ln_final.hook_normalized") as read:
         plain = read(tokens[:2])

@@ -1,4 +1,4 @@
-"""Asking whether the hub is there, and keeping libraries quiet: both leave no trace behind."""
+"""Asking whether the hub is there, and keeping libraries quiet: both leave no trace."""
 
 import logging
 import threading
@@ -20,7 +20,7 @@ def allowed_to_ask(monkeypatch):
 
 
 def test_unreachable_hub_is_noticed_at_once(allowed_to_ask):
-    allowed_to_ask.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    allowed_to_ask.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # a port that is not in use
     assert not hub.reachable(timeout=2)
 
 
@@ -84,9 +84,9 @@ def test_quiet_silences_and_puts_everything_back(downloads, of_the_hub, bars, ca
     with pytest.raises(KeyError), hub.quiet(downloads=downloads):
         assert not transformers_logging.is_progress_bar_enabled()
         assert are_progress_bars_disabled() is (bars[1] or not downloads)
-        logging.getLogger("somebody").warning("chatter")
+        logging.getLogger("a library").warning("chatter")
         warnings.warn("chatter", stacklevel=1)
-        logging.getLogger("somebody").error("this matters")
+        logging.getLogger("a library").error("this matters")
         raise KeyError
     assert [record.message for record in caplog.records] == ["this matters"]
     assert not recwarn.list

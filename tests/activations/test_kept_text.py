@@ -142,7 +142,7 @@ def test_the_hash_tells_which_tokens_are_kept():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t[0], r"got \(16,\) int64.*tokens\[None\]"),
+        (lambda t: t[0], r"got \(16,\) torch.int64.*tokens\[None\]"),
         (lambda t: t.int(), r"int64.*int32.*tokens.long\(\)"),
         (lambda t: t.tolist(), "got list"),
         (lambda t: t + VOCAB, "0..59"),

@@ -141,7 +141,7 @@ def test_parameters_are_frozen_but_activations_can_have_gradients(stories):
     assert kept[0].grad.abs().sum() > 0
 
 
-def test_loading_says_nothing_and_asks_nobody(monkeypatch, capfd, recwarn, caplog):
+def test_loading_says_nothing_and_asks_no_hub(monkeypatch, capfd, recwarn, caplog):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "reachable", lambda: pytest.fail("asked for the hub"))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: pytest.fail("looked up a host"))
@@ -160,6 +160,41 @@ def test_loading_takes_less_than_two_seconds(stories):
         load_language_model()
         seconds.append(time.process_time() - start)
     assert min(seconds) < 2, f"{min(seconds):.2f} s"
+
+
+def test_the_random_numbers_of_the_caller_are_untouched(folder, tokenizer):
+    import random
+
+    import numpy as np
+
+    def draw():
+        return torch.rand(1).item(), random.random(), np.random.rand()
+
+    def seed():
+        torch.manual_seed(5), random.seed(5), np.random.seed(5)
+
+    seed()
+    expected = draw()
+    for name in ("stories", folder, tiny("gpt2")):
+        seed()
+        load_language_model(name, tokenizer=tokenizer if isinstance(name, torch.nn.Module) else None)
+        assert draw() == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": None}, "name must be the path of a file or folder, got None"),
+        ({"name": 3}, "name must be the path of a file or folder, got 3"),
+        ({"name": ""}, "name must be the path of a file or folder, got ''"),
+        ({"dtype": "float16"}, "dtype must be a torch.dtype of floating point, such as torch.bfloat16, got 'float16'"),
+        ({"dtype": torch.int64}, "dtype must be a torch.dtype of floating point, .* got torch.int64"),
+        ({"tokenizer": "gpt2"}, "tokenizer must be a tokenizer of transformers, got 'gpt2'"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(options, message):
+    with pytest.raises(TypeError, match=message):
+        load_language_model(**options)
 
 
 def test_device_and_dtype_are_obeyed():
@@ -236,6 +271,25 @@ def test_model_object_with_a_tokenizer_in_memory(tokenizer):
     assert bridge.to_string(bridge.to_tokens(SENTENCE)[0, 1:]) == SENTENCE
 
 
+@pytest.mark.parametrize("saved_without_bos", [True, False])
+def test_the_tokenizer_keeps_its_settings(tokenizer, saved_without_bos, tmp_path):
+    settings = {"padding_side": "left", "truncation_side": "left", "model_max_length": 77, "split_special_tokens": True}
+    given = copy.deepcopy(tokenizer)
+    if saved_without_bos:
+        given.save_pretrained(tmp_path)
+        given = AutoTokenizer.from_pretrained(tmp_path, add_bos_token=False)
+    given.add_special_tokens({"pad_token": "<pad>", "additional_special_tokens": ["<mark>"]})
+    for name, value in settings.items():
+        setattr(given, name, value)
+    given.chat_template, before = "{{ messages }}", given("a").input_ids
+    found = load_language_model(tiny("gpt2"), tokenizer=given).tokenizer
+    assert {name: getattr(found, name) for name in settings} == settings
+    assert found.chat_template == "{{ messages }}" and found.pad_token == "<pad>"
+    assert found.get_vocab() == given.get_vocab() and found.all_special_tokens == given.all_special_tokens
+    assert found("a").input_ids == [found.bos_token_id, *before]
+    assert given("a").input_ids == before and given.padding_side == "left"  # and the one that was given is as it was
+
+
 def test_model_object_finds_the_tokenizer_of_its_folder(folder):
     bridge = load_language_model(AutoModelForCausalLM.from_pretrained(folder))
     assert bridge.to_tokens("a")[0].tolist() == [0, *AutoTokenizer.from_pretrained(folder)("a")["input_ids"]]
@@ -284,7 +338,7 @@ def test_full_size_gpt2_from_its_config():
 
 def test_hub_name_offline_says_what_works_instead(monkeypatch):
     monkeypatch.setattr(hub, "reachable", lambda: False)
-    for name in ("gpt2", "nobody/nothing"):
+    for name in ("gpt2", "no-one/nothing"):
         with pytest.raises(ConnectionError, match=f"{name}.*hub.*cannot be reached.*stories.*embedded.*local folder"):
             load_language_model(name)
 
@@ -298,8 +352,8 @@ def test_unknown_hub_name(monkeypatch):
 
     monkeypatch.setattr(hub, "reachable", lambda: True)
     monkeypatch.setattr("sae_tutorial.activations.language_model._boot", boot)
-    with pytest.raises(ValueError, match="nobody/nothing.*neither a local folder nor a model"):
-        load_language_model("nobody/nothing")
+    with pytest.raises(ValueError, match="no-one/nothing.*neither a local folder nor a model"):
+        load_language_model("no-one/nothing")
 
 
 def test_a_cached_hub_model_loads_offline(monkeypatch, tmp_path, tokenizer):

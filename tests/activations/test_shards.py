@@ -34,7 +34,7 @@ def test_a_shard_comes_back_as_it_was_written(dtype, tmp_path):
     Shard.write(tmp_path / "a.bin", "key", acts, Moments.of(acts), left_out)
     shard = Shard.read(tmp_path / "a.bin", "key", 9, 5, dtype)
     shard.verify()
-    assert torch.equal(shard.map(), acts) and shard.shape == (7, 5)
+    assert torch.equal(shard.map(), acts)
     assert torch.equal(shard.moments.mean, Moments.of(acts).mean) and shard.moments.spread == Moments.of(acts).spread
     assert torch.equal(shard.left_out, left_out)
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -64,7 +65,7 @@ def test_shipped_stories_are_as_honest_as_their_docstring(model):
     strangest = (summed[:, 16:] - summed[:, :-16]).max(1) / 16
     assert 1 / 17.5 < (strangest > 0.95 * surprise_V.mean()).mean() < 1 / 14.5
     newline = model.tokenizer("\n")["input_ids"][0]
-    assert not (samples[:, 0] == newline).any(), "ruled out behind the start mark"
+    assert not (samples[:, 0] == newline).any(), "ruled out after the start mark"
     assert not ((samples[:, :-1] == text.STORIES_BOS) & (samples[:, 1:] == newline)).any()
 
 
@@ -107,8 +108,23 @@ def test_story_errors_name_value_and_limit(shipped):
     for context in (257, 1, 0):
         with pytest.raises(ValueError, match=f"context={context}.*samples of 256"):
             story_tokens(1000, context)
-    with pytest.raises(ValueError, match="n_tokens=0"):
-        story_tokens(0)
+
+
+@pytest.mark.parametrize("name", ["n_tokens", "context", "seed"])
+def test_story_arguments_that_are_no_whole_numbers_are_named(shipped, name):
+    for wrong in (2.5, "x", None, True, [100]):
+        with pytest.raises(TypeError, match=f"{name} must be a (whole )?number"):
+            story_tokens(**{"n_tokens": 1000, name: wrong})
+    least = 1 if name == "n_tokens" else 0
+    with pytest.raises(ValueError, match=f"{name} must be a whole number, {least} or more, got {least - 1}"):
+        story_tokens(**{"n_tokens": 1000, name: least - 1})
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(shipped, model, tmp_path):
+    rows = story_tokens(np.int64(1000), torch.tensor(50), np.array(3))
+    assert torch.equal(rows, story_tokens(1000, 50, 3))
+    path = written(tmp_path / "a.txt", TALES)
+    assert torch.equal(text_tokens(path, model, np.int32(16), torch.tensor(64)), text_tokens(path, model, 16, 64))
 
 
 def test_packing_is_lossless_and_compact(tmp_path):
@@ -177,8 +193,87 @@ def test_long_documents_are_read_in_pieces_that_do_not_show(piece, model, tmp_pa
     path = written(tmp_path / "a.txt", ["\n\n".join(TALES), "Short.", "A line\n  \n indented \n\n\nand more.\n" * 9])
     whole = text_tokens(path, model, 16)
     monkeypatch.setattr(text, "PIECE", piece)
-    assert len(list(text._file_pieces(path))) > 3
+    assert len(list(text._file_pieces(path, "path"))) > 3
     assert torch.equal(text_tokens(path, model, 16), whole)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pieces_of_any_text_give_the_tokens_of_the_whole(seed, model, tmp_path, monkeypatch):
+    """Words, runs of white space, marks and line breaks in any order, cut at any place; in a .jsonl as in a .txt."""
+    generator = np.random.default_rng(seed)
+    bits = ["the", " cat", "  ", "\n", "\n\n", "\t", " ", ".", " it's", "naïve", " 1234", "…", " \n", "(", "🦊"]
+    documents = ["x" + "".join(generator.choice(bits, size=300)) + "x" for _ in range(5)]
+    for name in ("a.txt", "a.jsonl"):
+        path = written(tmp_path / name, documents)
+        for piece in (1, 7, 50, 10_000):
+            monkeypatch.setattr(text, "PIECE", piece)
+            assert_rows_hold(text_tokens(path, model, 8), model, documents, 8)
+
+
+@pytest.mark.parametrize("piece", [3, 64])
+def test_a_text_without_spaces_is_cut_and_nothing_lost(piece, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "PIECE", piece)
+    monkeypatch.setattr(text, "LONGEST_WORD", 100)
+    documents = ["abcdefghij" * 200, "<|endof" * 60, "short"]
+    rows = text_tokens(written(tmp_path / "a.txt", documents), model, 2)
+    assert model.tokenizer.decode(rows[:, 1:].flatten()) == END.join(documents) + END
+    assert max(len(piece) for piece, _ in text._file_pieces(tmp_path / "a.txt", "path")) <= 100 + piece + len(END)
+
+
+def test_no_more_is_read_and_tokenised_than_the_limit_asks(model, tmp_path):
+    """A file of one line, and a line of a .jsonl: one piece goes to the tokenizer, whatever their size."""
+    asked = []
+
+    def tokenizer(text, **options):
+        asked.append(len(text))
+        return model.tokenizer(text, **options)
+
+    tokenizer.bos_token_id = tokenizer.eos_token_id = model.tokenizer.eos_token_id
+    spy = SimpleNamespace(tokenizer=tokenizer, cfg=model.cfg)
+    line = "the cat sat on the mat. " * 100_000
+    for name in ("a.txt", "a.jsonl", "a.txt.xz"):
+        asked.clear()
+        path = written(tmp_path / name, [line])
+        assert text_tokens(path, spy, 256, limit=256).shape == (1, 256)
+        assert len(asked) == 1 and asked[0] < 2 * text.PIECE
+
+
+GROWTH = """
+import resource, sys
+from types import SimpleNamespace
+from transformers import AutoTokenizer
+from sae_tutorial import text_tokens
+from sae_tutorial.activations.language_model import STORIES
+model = SimpleNamespace(tokenizer=AutoTokenizer.from_pretrained(STORIES), cfg=SimpleNamespace(n_ctx=256))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = (text_tokens(sys.argv[1], model, 256, limit=256), peak())[1]
+text_tokens(sys.argv[2], model, 256, limit=None if sys.argv[3] == "all" else int(sys.argv[3]))
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "limit"),
+    [
+        ("line.txt", "the cat sat on the mat. " * 833_000, "256"),  # 20 MB
+        ("bomb.txt.xz", "a" * 60_000_000, "256"),
+        ("bomb.jsonl.gz", "a" * 120_000_000, "256"),
+        ("line.txt", "the cat sat on the mat. " * 200_000, "all"),
+    ],
+)
+def test_memory_does_not_grow_with_the_length_of_a_line(name, text, limit, tmp_path):
+    """Peak memory of a fresh process, in MiB above what a short text takes."""
+    small = written(tmp_path / "small.txt", ["the cat sat on the mat. " * 40_000])
+    opener = {".xz": lambda p: lzma.open(p, "wt", preset=0), ".gz": lambda p: gzip.open(p, "wt", 1)}
+    with opener.get((tmp_path / name).suffix, lambda p: open(p, "w"))(tmp_path / name) as file:
+        file.write(text)
+    command = [sys.executable, "-c", GROWTH, str(small), str(tmp_path / name), limit]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if name.startswith("bomb.jsonl"):
+        assert "line 1: longer than 33,554,432 characters" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        assert float(done.stdout) < 150
 
 
 def test_reading_stops_at_the_limit(model, tmp_path):
@@ -211,6 +306,30 @@ def test_file_errors(model, tmp_path):
         text_tokens(tmp_path / "binary.txt", model, 16)
     with pytest.raises(ValueError, match="no tokenizer"):
         text_tokens(path, SimpleNamespace(tokenizer=None, cfg=model.cfg), 16)
+    with pytest.raises(ValueError, match="/dev/null' is neither a file with text nor a folder"):
+        text_tokens("/dev/null", model, 16)
+
+
+@pytest.mark.parametrize("name", ["context", "limit"])
+@pytest.mark.parametrize("wrong", [20.5, "x", True, [20]])
+def test_numbers_that_are_none_are_named(name, wrong, model, tmp_path):
+    path = written(tmp_path / "a.txt", TALES)
+    with pytest.raises(TypeError, match=f"{name} must be a (whole )?number"):
+        text_tokens(path, model, **{"context": 16, name: wrong})
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["a.txt"], ""])
+def test_paths_that_are_none_are_named(wrong, model):
+    with pytest.raises(TypeError, match="path_or_dataset must be the path of a file or folder, got"):
+        text_tokens(wrong, model, 16, limit=64)
+
+
+def test_a_tilde_is_the_home_folder(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = written(tmp_path / "a.txt", TALES)
+    assert torch.equal(text_tokens("~/a.txt", model, 16), text_tokens(path, model, 16))
+    with pytest.raises(FileNotFoundError, match="'~/b.txt': there is no such file"):
+        text_tokens("~/b.txt", model, 16)
 
 
 @pytest.mark.parametrize("line", ["not json", '{"story": "a"}', '["a"]'])
@@ -237,7 +356,7 @@ def test_damaged_archives_are_named_with_the_fix(suffix, model, tmp_path):
     flipped[len(whole) // 2] ^= 255
     for content in (b"plain text", whole[: len(whole) // 2], bytes(flipped)):
         (tmp_path / f"b.txt{suffix}").write_bytes(content)
-        with pytest.raises(ValueError, match=rf"b.txt{suffix}' is no complete {suffix} file .*again"):
+        with pytest.raises(ValueError, match=rf"b.txt{suffix}' is not a complete {suffix} file .*again"):
             text_tokens(tmp_path / f"b.txt{suffix}", model, 16)
 
 
@@ -284,14 +403,17 @@ def test_data_set_needs_a_limit(model):
         text_tokens("roneneldan/TinyStories", model, 32)
 
 
-def test_a_name_that_nobody_knows_and_an_empty_folder(model, monkeypatch, tmp_path):
+def test_an_unknown_name_and_an_empty_folder(model, monkeypatch, tmp_path):
     def load_dataset(name, **options):
         raise FileNotFoundError("Dataset doesn't exist")
 
     fake_datasets(monkeypatch, load_dataset)
-    with pytest.raises(FileNotFoundError, match="'data/stories': there is no such local file .* no data set"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="'data/stories' is not a file or folder, nor a data set on the hub",
+    ):
         text_tokens("data/stories", model, 32, limit=96)
-    with pytest.raises(FileNotFoundError, match=r"is a folder without data.*\.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"is not a folder with \.jsonl, \.txt or \.parquet files"):
         text_tokens(tmp_path, model, 32, limit=96)
 
 
