@@ -159,7 +159,7 @@ def token_ids(model: Any, names: Sequence[str]) -> Int[Tensor, " n"]:
 
 @contextmanager
 def only_end(model: Any, prompts: Prompts, hooks: Sequence[Hook] = ()) -> Iterator[Callable[[Tensor], Tensor]]:
-    """With `hooks` in place, END alone is unembedded. Yields what makes its logits, (B, V), of the activations at LOGITS.
+    """With `hooks` in place, END alone is unembedded. Yields what makes its logits, (B, V), of what is read at LOGITS.
 
     Where a hook acts there, all positions are unembedded, so that it sees what it always sees.
     """
