@@ -50,7 +50,9 @@ def whole_words(
     looks_V = tokens.new_tensor([text[:1] == " " and text[1:].isalpha() and len(text) > 2 for text in decoded])
     before_P, after_P = tokens[:, :-1].flatten(), tokens[:, 1:].flatten()
     ends_V1, _ = mean_by_token(opens_V[after_P].float()[:, None], before_P, len(decoded))
-    occurs_V = torch.bincount(torch.cat([tokens[:0, 0], *(row.unique() for row in tokens)]), minlength=len(decoded))
+    occurs_V = torch.bincount(
+        torch.cat([tokens.flatten()[:0], *(row.unique() for row in tokens)]), minlength=len(decoded)
+    )
     return torch.where((looks_V > 0) & (occurs_V >= min_sequences) & (ends_V1[:, 0] >= 0.9))[0]
 
 

@@ -37,9 +37,9 @@ class Interval:
         x = np.asarray(list(values), dtype=float)
         if x.size == 0:
             raise ValueError("values is empty: an interval needs at least one")
-        known = x.size > 1 and np.isfinite(x).all()
+        known, mean = x.size > 1 and np.isfinite(x).all(), sum(x.tolist()) / x.size
         half = student.ppf(0.975, x.size - 1) * x.std(ddof=1) / math.sqrt(x.size) if known else math.nan
-        return cls(float(x.mean()), float(x.mean() - half), float(x.mean() + half), int(x.size))
+        return cls(mean, float(mean - half), float(mean + half), x.size)
 
     def __neg__(self) -> Interval:
         """The interval of minus the quantity."""
