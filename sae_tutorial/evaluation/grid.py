@@ -4,7 +4,7 @@
     runs.where(part="main", k=32).summary("fvu")       {("token_choice", 4096, 32): Interval, …}
     runs.paired("fvu", "mutual_choice", "token_choice", d_sae=4096, k=32)    the difference, seed by seed
 
-The grid is trained piece by piece, so everything here says how many seeds it rests on (`Interval.n`).
+The grid is trained piece by piece, so everything here reports how many seeds it rests on (`Interval.n`).
 """
 
 from __future__ import annotations

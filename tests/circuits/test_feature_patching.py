@@ -1,6 +1,7 @@
 """Patching with features: each fast computation against a slow and direct one."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -208,3 +209,24 @@ def test_halfway_is_read_between_stages():
     count, size = stages.halfway()
     assert count[0] == pytest.approx(2 + 2 * 2 / 3) and size[0] == pytest.approx(1 + 2 / 3)
     assert math.isinf(count[1]) and math.isinf(size[1])
+
+
+def test_two_prompts_that_are_the_same_have_nothing_to_change():
+    """No feature changes, nothing is lost, and half of nothing is there without any."""
+    edit, loss = toy()
+    same = replace(edit, changes=torch.zeros_like(edit.changes))
+    at_home = lambda acts: (acts - edit.x).square().sum((1, 2))  # noqa: E731
+    assert not same.used.any() and same.magnitude(same.used).tolist() == [0, 0, 0]
+    for shared in (True, False):
+        stages = thin_out(same, at_home, [3, 1, 0], shared)
+        assert stages.sizes.tolist() == [0] and (stages.loss == 0).all()
+        assert [x.tolist() for x in stages.halfway()] == [[0.0] * 3] * 2
+    assert remove_greedily(same, at_home, [0.1]).sizes.tolist() == [0, 0]
+    with pytest.raises(ValueError, match="points must be a whole number, 1 or more"):
+        worth(edit, loss, edit.used, points=0)
+
+
+def test_a_prompt_of_one_token_has_a_size():
+    edit, _ = toy()
+    one = replace(edit, length=torch.zeros_like(edit.length))  # the token that begins it, and no other
+    assert one.magnitude(one.used).isfinite().all()

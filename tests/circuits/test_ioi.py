@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 import torch
 
@@ -203,3 +205,10 @@ def test_counterfactuals_are_as_wide_as_what_they_change(model):
     one = sentences[short : short + 1]
     for kind in ("other_io", "swapped", "abc"):
         assert ioi.counterfactual(model, one, kind).tokens.shape == one.tokens.shape == (1, sentences.tokens.shape[1])
+
+
+def test_the_names_are_those_that_the_embedded_model_was_trained_on(model):
+    """Names and their order decide which pairs were held out of its training: a change here needs a new model."""
+    digest = hashlib.sha256(" ".join(ioi.NAMES).encode()).hexdigest()
+    assert digest == "0de7e1a8c12cd0170f71a01f86dbaff16c73d0f846ac167780a785c5d530af2b" and len(ioi.NAMES) == 56
+    assert list(prompts.single_tokens(model, ioi.NAMES)) == ioi.NAMES
