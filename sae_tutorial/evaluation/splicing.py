@@ -58,7 +58,7 @@ def cross_entropies(log_probs_NV: Float[Tensor, "kept vocabulary"], rows: Rows) 
 def replacing(
     where: Bool[Tensor, "rows context"], new: Float[Tensor, "replaced d"] | Float[Tensor, " d"]
 ) -> Callable[[Tensor, Any], Tensor]:
-    """A hook that puts `new` (one vector per position, or one for all) where the mask is set. Heads are concatenated."""
+    """A hook that puts `new` (one vector per position, or one for all) where the mask is set. Heads are one vector."""
 
     def hook(acts: Tensor, hook: Any) -> Tensor:
         changed = acts.flatten(2).clone()
