@@ -1,4 +1,4 @@
-"""Evidence about the heads of a circuit: what they write, where they look, and what they make of a name.
+"""Evidence about the heads of a circuit: what they write, and where they look.
 
 What is added to the residual stream at END adds up, so each component has its share in every logit (direct attribution;
 Elhage et al. 2021). Only the last LayerNorm's scale is not linear; it is taken as it was in the run.
@@ -55,12 +55,10 @@ def direct_writes(model: Any, prompts: Prompts, hooks: Sequence[Hook] = ()) -> W
     end = {name: at(acts, prompts.positions["END"]) for name, acts in found.items()}
     heads = [torch.einsum("bhd,hdm->hbm", end[name], model.W_O[layer]) for layer, name in enumerate(z_names)]
     mlps, stream = ([end[name] for name in names] for names in (mlp_names, stream_names))
-    return Writes(
-        *(_centred(model, torch.stack(parts)) / end["ln_final.hook_scale"] for parts in (heads, mlps, stream))
-    )
+    return Writes(*(centred(model, torch.stack(parts)) / end["ln_final.hook_scale"] for parts in (heads, mlps, stream)))
 
 
-def _centred(model: Any, vectors: Tensor) -> Tensor:
+def centred(model: Any, vectors: Tensor) -> Tensor:
     """What a LayerNorm makes of vectors before it divides; an RMSNorm takes them as they are."""
     return vectors if model.ln_final.uses_rms_norm else vectors - vectors.mean(-1, keepdim=True)
 
@@ -89,23 +87,3 @@ def attention_between(
     pattern_LBHPP, each = attention_patterns(model, prompts.tokens), torch.arange(len(prompts))
     where = prompts.positions
     return {end: pattern_LBHPP[:, each, :, where[start], where[end]].mean(0) for end in ends}  # indexed: (B, L, H)
-
-
-def rank_among_names(
-    model: Any, prompts: Prompts, role: str, right: Int[Tensor, " prompts"], names: Int[Tensor, " names"]
-) -> Float[Tensor, "layers heads prompts"]:
-    """Where a name stands among all `names` in what each head would write if it read nothing but this name.
-
-    The stream at `role`, as the head finds it, goes through its value and output matrices to the logits; 0 is the
-    highest of all names, len(names) − 1 the lowest. A head that copies has ranks near 0. (The copying score of Wang
-    et al. 2022 asks for the five highest of the whole vocabulary, on the stream after the first MLP.)
-    """
-    values = [f"blocks.{layer}.attn.hook_v" for layer in range(model.cfg.n_layers)]
-    ranks = []
-    for W_O_HDM, v_BPHD in zip(model.W_O, activations(model, prompts, values).values()):
-        v_BHD = at(v_BPHD, prompts.positions[role])
-        v_BHD = v_BHD.repeat_interleave(len(W_O_HDM) // v_BHD.shape[1], 1)  # heads may share their values
-        out_HBM = _centred(model, torch.einsum("bhd,hdm->hbm", v_BHD, W_O_HDM))
-        own_HB1 = (out_HBM * model.W_U[:, right].T).sum(-1, keepdim=True)
-        ranks.append((out_HBM @ model.W_U[:, names] > own_HB1 + 1e-5).sum(-1).float())
-    return torch.stack(ranks)

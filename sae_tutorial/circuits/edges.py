@@ -18,7 +18,7 @@ Letters of shapes: S senders, R receivers, B prompts, P positions, H heads, D di
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,12 +55,6 @@ class Wiring:
         if name not in self.senders:
             raise ValueError(f"head {name} is none of this model's; its senders are {', '.join(self.senders)}.")
         return self.senders.index(name)
-
-    def sender_of(self, receiver: int) -> int | None:
-        """The sender that this receiver belongs to: "2.0" for "2.0 q"; None for the logits."""
-        name = self.receivers[receiver]
-        name = name if name in self.senders else name.split()[0]
-        return None if name == "logits" else self.senders.index(name)
 
 
 def wiring(model: Any) -> Wiring:
@@ -144,7 +138,6 @@ def _run(
 ) -> tuple[Float[Tensor, "senders prompts positions model"], Float[Tensor, "prompts vocab"]]:
     """What the senders write, from those on that are not in `wrote` yet, and the logits."""
     wrote = wrote or [model.W_E[prompts.tokens] + model.W_pos[: prompts.tokens.shape[1]]]
-
     if len(wrote) not in [n for n, _ in graph.stages]:
         raise ValueError(f"known holds {len(wrote)} senders: it must end before a stage; see Wiring.stages.")
     for stage, (n, reading) in enumerate(graph.stages):
@@ -209,8 +202,8 @@ def greedy_removal(
     """The edges that are left when every edge is removed whose removal adds less than `threshold` to the damage.
 
     Receivers come from the logits backwards, the senders of each from the last to the first. A part that nothing reads
-    any more loses its edges without a test. (The procedure of Conmy et al. 2023; the order of senders is ours,
-    and the result depends on it.)
+    any more loses its edges without a test. (Conmy et al. 2023; the order of senders is ours, and the result depends on
+    it.)
 
     Args:
         damage: from logits to one number, small for the whole model; for example their divergence from the clean run.
@@ -233,10 +226,9 @@ def greedy_removal(
     now = damaged(len(graph.senders))
     if not math.isfinite(now):
         raise ValueError(f"damage is {now} for the whole model; it must be a finite number.")
-    backwards = _receivers_backwards(graph, split_qkv)
-    for columns in tqdm(backwards, desc=progress, leave=False, disable=progress is None):
-        owner, first = graph.sender_of(columns[0]), int(graph.allowed[:, columns[0]].sum())
-        if owner is not None and not keep_SR[owner].any():
+    backwards = list(_receivers_backwards(graph, split_qkv))
+    for first, owner, columns in tqdm(backwards, desc=progress, leave=False, disable=progress is None):
+        if owner < len(graph.senders) and not keep_SR[owner].any():
             keep_SR[:, columns] = False
             continue
         for sender in range(first - 1, -1, -1):  # all edges between these are in place still, as in the clean run
@@ -249,12 +241,14 @@ def greedy_removal(
     return keep_SR
 
 
-def _receivers_backwards(graph: Wiring, split_qkv: bool) -> list[list[int]]:
-    """The receivers from the last to the first; those of one head together, unless split."""
-    groups: dict[int | None, list[int]] = {}
-    for i in range(len(graph.receivers) - 1, -1, -1):
-        groups.setdefault(i if split_qkv else graph.sender_of(i), []).append(i)
-    return list(groups.values())
+def _receivers_backwards(graph: Wiring, split_qkv: bool) -> Iterator[tuple[int, int, list[int]]]:
+    """(senders before it, the sender that it is, its columns) of each receiver, from the last to the first."""
+    for n, reading in reversed(graph.stages):
+        columns = list(range(reading.start, reading.stop))
+        parts = max(1, len(columns) // 3)  # heads; one MLP or the logits
+        groups = [[i] for i in columns] if split_qkv else [columns[part::parts] for part in range(parts)]
+        for i, group in reversed(list(enumerate(groups))):
+            yield n, n + i % parts, group
 
 
 def edge_scores(
@@ -285,6 +279,5 @@ def roc(scores: Float[Tensor, " heads"], members: Sequence[bool] | Bool[Tensor, 
     bars = scores.unique().flip(0)  # from the highest
     found = scores[None] >= bars[:, None]
     right, wrong = ((found & group).sum(1) / group.sum() for group in (is_member, ~is_member))
-    start = torch.zeros(1, device=scores.device)
-    right, wrong = torch.cat([start, right]), torch.cat([start, wrong])
+    right, wrong = (torch.cat([rate.new_zeros(1), rate]) for rate in (right, wrong))
     return Roc(wrong, right, float(torch.trapezoid(right.double(), wrong.double())))

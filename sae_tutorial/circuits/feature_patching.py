@@ -86,9 +86,6 @@ class Edit:
         return self.added(chosen).norm(dim=-1).sum(1) / self.length.clamp(min=1)
 
 
-# ---------------------------------------------------------------------- after the hook
-
-
 def run_from(model: Any, prompts: Prompts, hook_name: str) -> Callable[[Tensor], Float[Tensor, "prompts vocab"]]:
     """A function from the residual stream at `hook_name`, (B, P, D), to the logits at END: only what follows is run.
 

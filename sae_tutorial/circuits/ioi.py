@@ -7,15 +7,12 @@ Sentences come as ABBA (the indirect object first) and BABA (the subject first),
 name, place and object is one token of the model, so a counterfactual differs from its original in the names
 alone, position by position. Source of the task, the roles and the counterfactuals: Wang et al. 2022.
 
-Beside sentences from our templates there are the classic eight prompts of GPT-2 tutorials, and one of your own.
-
 Letters of shapes: B sentences, P positions (shorter sentences are padded on the right), V vocabulary.
 """
 
 from __future__ import annotations
 
 import random
-import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -211,39 +208,3 @@ def lead(
     The logit difference asks which of the two; this asks whether it is one of the two at all. See `name_ids`.
     """
     return at(logits, sentences.io) - logits.gather(1, absent_names(sentences, names)).mean(-1)
-
-
-# The eight prompts on which tutorials of GPT-2 agree: each sentence with both names as the giver.
-CLASSIC = (
-    ("When {a} and {b} went to the shops, {s} gave the bag to", "John", "Mary"),
-    ("When {a} and {b} went to the park, {s} gave the ball to", "Tom", "James"),
-    ("When {a} and {b} went to the shops, {s} gave an apple to", "Dan", "Sid"),
-    ("After {a} and {b} went to the park, {s} gave a drink to", "Martin", "Amy"),
-)
-
-
-def classic_sentences(model: Any) -> Sentences:
-    """The eight prompts of `CLASSIC`. GPT-2 small has a mean logit difference of 3.5519 on them."""
-    frames = [Frame(template, a, b, s, "", "", io, s) for template, a, b in CLASSIC for s, io in ((a, b), (b, a))]
-    return sentences_of(model, frames)
-
-
-def own_sentence(model: Any, text: str, io: str, giver: str) -> Sentences:
-    """One sentence of yours that names `io` once and `giver` twice, and stops where `io` is due.
-
-    Raises ValueError, in words for its writer, if a name is not a single token of this model or not where it should be,
-    or if the sentence is too long for the model.
-    """
-    text = text.rstrip()
-    for name, needed, times in ((io, 1, "once"), (giver, 2, "twice")):
-        found = len(re.findall(rf"(?<= ){re.escape(name)}\b", text)) if name else 0
-        if found != needed:
-            name = name or "somebody"
-            raise ValueError(f"The sentence must name {name!r} {times}, after a space; it does {found} times.")
-    token_ids(model, [io, giver])
-    marks, either = {io: "{a}", giver: "{b}"}, rf"(?<= )({re.escape(io)}|{re.escape(giver)})\b"
-    template = re.sub(either, lambda found: marks[found[1]], text.replace("{", "").replace("}", ""))
-    head, tail = template.rsplit("{b}", 1)
-    if "{a}" not in head:
-        raise ValueError(f"The second {giver!r} must come after {io!r}, or nothing tells who receives.")
-    return sentences_of(model, [Frame(head + "{s}" + tail, io, giver, giver, "", "", io, giver)])

@@ -198,10 +198,9 @@ def path_patch(
     """`metric` when each sender in turn writes what it writes on `other`, and only the receivers read that.
 
     In three passes (Wang et al. 2022): both batches of prompts are run and remembered; then `prompts` again with
-    every head held at its output there, except the sender, which has its output on `other`, to see what the receivers
-    would get; then `prompts` once more with that given to the receivers, and everything after them free. MLPs are no
-    senders: what reaches a receiver through them counts, unless `freeze_mlps`. A sender that no receiver comes after
-    has the metric of `prompts`.
+    every head held at its output there, except the sender, which has its output on `other`, to see what receivers would
+    get; then `prompts` once more with that given to them, and everything after them free. MLPs are no senders: what
+    reaches a receiver through them counts, unless `freeze_mlps`. A sender after all receivers changes nothing.
 
     Args:
         receivers: for the direct effect on the answer, `Site` of the last `hook_resid_post`; else hook_q, hook_k or

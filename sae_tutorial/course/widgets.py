@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.circuits.heads import attention_patterns
-from sae_tutorial.circuits.ioi import Sentences, counterfactual, logit_difference, own_sentence
+from sae_tutorial.circuits.ioi import Sentences, counterfactual, logit_difference
 from sae_tutorial.circuits.patching import activations, patch_positions
 from sae_tutorial.circuits.prompts import end_logits, normalised
+from sae_tutorial.course.ioi_circuit.names import own_sentence
 
 MAX_TOKENS = 40  # a longer sentence would not be readable
 

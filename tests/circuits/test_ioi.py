@@ -139,37 +139,6 @@ def test_a_sentence_of_ones_own_is_checked(model):
         ioi.ioi_sentences(model, 0)
 
 
-def test_own_sentence_finds_its_roles(model):
-    found = ioi.own_sentence(model, "When Mary and John went out, John gave {a} drink to ", "Mary", "John")
-    words = {role: model.tokenizer.decode([int(found.tokens[0, where[0]])]) for role, where in found.positions.items()}
-    assert (words["IO"], words["S1"], words["S2"], words["END"]) == (" Mary", " John", " John", " to")
-    baba = ioi.own_sentence(model, "When John and Mary went out, John gave a drink to", "Mary", "John")
-    assert baba.text == ("When John and Mary went out, John gave a drink to",)
-    swapped = ioi.counterfactual(model, baba, "swapped")
-    assert swapped.text == ("When John and Mary went out, Mary gave a drink to",)
-
-
-@pytest.mark.parametrize(
-    ("text", "io", "giver", "says"),
-    [
-        ("When Mary and John went out, he gave a drink to", "Mary", "John", "'John' twice, after a space; it does 1"),
-        ("When John and John went out with", "Mary", "John", "'Mary' once"),
-        ("When John ran, John saw Mary and", "Mary", "John", "must come after 'Mary'"),
-        ("When Mary and Xqzt went out, Xqzt gave a drink to", "Mary", "Xqzt", "Xqzt would be more than one token"),
-        ("When Mary went out to", "", "John", "somebody"),
-    ],
-)
-def test_own_sentence_says_what_is_wrong(model, text, io, giver, says):
-    with pytest.raises(ValueError, match=says):
-        ioi.own_sentence(model, text, io, giver)
-
-
-def test_the_classic_eight_have_both_givers():
-    assert len(ioi.CLASSIC) == 4
-    frames = [(template, a, b) for template, a, b in ioi.CLASSIC if "{s}" in template]
-    assert len(frames) == 4 and ("John", "Mary") == frames[0][1:]
-
-
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -188,12 +157,9 @@ def test_what_sentences_cannot_be_made_of(model, more, says):
 
 
 def test_nothing_is_cut(model):
-    """A sentence that the model cannot see as a whole is refused, whoever made it."""
+    """A sentence that the model cannot see as a whole is refused."""
     long = " ".join(["so"] * 300)
-    text = f"When Mary and John went {long} out, John gave a drink to"
     too_long = rf"has 3\d\d tokens; this model sees {model.cfg.n_ctx} at most"
-    with pytest.raises(ValueError, match=too_long):
-        ioi.own_sentence(model, text, "Mary", "John")
     with pytest.raises(ValueError, match=too_long):
         ioi.ioi_sentences(model, 2, templates=["When {a} and {b} went " + long + " out, {s} gave a drink to"])
 
