@@ -13,8 +13,7 @@ And where they do not:
     BOS and padding   neither spliced, ablated nor counted. SAEBench does not count them either, but splices them too
                       (unless exclude_special_tokens_from_reconstruction is set) and always ablates them. A model that
                       lost its first token is lost itself: ablation looks worse, and the score better.
-                      `splice_bos=True` does as SAEBench does. It finds special tokens anywhere in a row; we, like
-                      ActivationStore, look for BOS at the start of a row and for padding at its ends
+                      `splice_bos=True` does as SAEBench does, which finds them anywhere in a row, not only at its ends
     fvu               Σ|x − x̂|² / Σ|x − mean|², with the mean of all tokens that are evaluated. There,
                       explained_variance averages 1 − |x − x̂|² / |x − mean|² token by token, with the mean of
                       a batch: tokens that happen to lie near it rule the average
@@ -45,15 +44,7 @@ from sae_tutorial.activations.memory import at_once
 from sae_tutorial.activations.shards import Moments
 from sae_tutorial.allocation.zipf import middle_law, zipf_shortfall
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.evaluation.splicing import (
-    Rows,
-    check_width,
-    cross_entropies,
-    fused_agrees,
-    log_probs,
-    moments_of_hook,
-    replacing,
-)
+from sae_tutorial.evaluation import splicing
 
 P = ParamSpec("P")
 One = Callable[Concatenate[SparseAutoencoder, P], "Evaluation"]
@@ -146,21 +137,21 @@ def evaluate_many(
         _check(sae, model, in_hook, target_hook, batch_rule)
     text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
     for width in {sae.config.d_in for sae in saes}:
-        check_width(model, text, in_hook, width, "d_in")
+        splicing.check_width(model, text, in_hook, width, "d_in")
     for width in {sae.config.width_out for sae in saes if target_hook is not None}:
-        check_width(model, text, out_hook, width, "d_out")
+        splicing.check_width(model, text, out_hook, width, "d_out")
     if batch_size is None:
         tables = 4  # of logits are there at a time: clean, changed, their difference, what it weighs
         batch_size = at_once(model.cfg.device, tables * 4 * text.context * model.cfg.d_vocab)
     batch_size = as_whole("batch_size", batch_size, least=1)
     row = int((text.stop - text.start).argmax())
-    fused = fused_agrees(model, Rows.of(text, row, row + 1, model.cfg.device))
+    fused = splicing.fused_agrees(model, splicing.Rows.of(text, row, row + 1, model.cfg.device))
     sums: list[dict[str, Any]] = [defaultdict(float) for _ in saes]
     with tqdm(total=2 * len(text), unit=" tokens", unit_scale=True, desc="evaluate", disable=not progress) as bar:
-        moments = moments_of_hook(model, text, out_hook, batch_size, fused, lambda rows: bar.update(len(rows)))
+        moments = splicing.moments_of_hook(model, text, out_hook, batch_size, fused, lambda rows: bar.update(len(rows)))
         with read_hooks(model, (), fused=fused):  # eval mode, without gradients
             for a in range(0, len(text.tokens), batch_size):
-                rows = Rows.of(text, a, a + batch_size, model.cfg.device, splice_bos)
+                rows = splicing.Rows.of(text, a, a + batch_size, model.cfg.device, splice_bos)
                 if rows.kept.any():
                     for total, more in zip(sums, _sums(saes, model, rows, in_hook, out_hook, moments, batch_rule)):
                         for name, value in more.items():
@@ -223,7 +214,7 @@ def _check(sae: Any, model: Any, in_hook: str, target_hook: str | None, batch_ru
 def _sums(
     saes: Sequence[SparseAutoencoder],
     model: Any,
-    rows: Rows,
+    rows: splicing.Rows,
     in_hook: str,
     out_hook: str,
     moments: Moments,
@@ -235,16 +226,16 @@ def _sums(
     def keep(acts: Tensor, hook: Any, name: str) -> None:
         seen[name] = acts.flatten(2)[rows.replaced]
 
-    clean_NV = log_probs(model, rows, [(name, partial(keep, name=name)) for name in {in_hook, out_hook}])
+    clean_NV = splicing.log_probs(model, rows, [(name, partial(keep, name=name)) for name in {in_hook, out_hook}])
 
     def instead(name: str, new: Tensor) -> dict[str, float]:
         """Loss and divergence with `new` in the place of the hook."""
-        changed_NV = log_probs(model, rows, [(out_hook, replacing(rows.replaced, new))])
+        changed_NV = splicing.log_probs(model, rows, [(out_hook, splicing.replacing(rows.replaced, new))])
         divergence_N = (clean_NV.exp() * (clean_NV - changed_NV)).sum(1)
-        return {"ce_" + name: _total(cross_entropies(changed_NV, rows)), "kl_" + name: _total(divergence_N)}
+        return {"ce_" + name: _total(splicing.cross_entropies(changed_NV, rows)), "kl_" + name: _total(divergence_N)}
 
     mean_O = moments.mean.float()
-    shared = {"ce_clean": _total(cross_entropies(clean_NV, rows)), "predictions": int(rows.has_next.sum())}
+    shared = {"ce_clean": _total(splicing.cross_entropies(clean_NV, rows)), "predictions": int(rows.has_next.sum())}
     shared |= instead("zero", torch.zeros_like(mean_O)) | instead("mean", mean_O)
     found = []
     for sae in saes:
@@ -254,7 +245,7 @@ def _sums(
 
 
 def _reconstruction(
-    sae: SparseAutoencoder, x_ND: Tensor, y_NO: Tensor, rows: Rows, batch_rule: bool
+    sae: SparseAutoencoder, x_ND: Tensor, y_NO: Tensor, rows: splicing.Rows, batch_rule: bool
 ) -> tuple[Float[Tensor, "replaced d_out"], dict[str, Any]]:
     """ŷ of every replaced position, and what is summed about it over the kept ones."""
     x_ND, y_NO = x_ND.to(sae.W_dec.device), y_NO.to(sae.W_dec.device)
