@@ -306,7 +306,7 @@ def test_greedy_removal_is_the_slow_loop(tiny, pair, split_qkv):
 
 
 def test_greedy_removal_keeps_the_one_edge_that_counts(tiny):
-    """If only what the last MLP writes to the logits counts, the rest goes, and what nothing reads goes untested."""
+    """If only what the last MLP writes to the logits counts, most of the rest goes."""
     prompts, other = year_spans(tiny)
     graph, own, counterfactual = edges.wiring(tiny), edges.run_apart(tiny, prompts), edges.run_apart(tiny, other)
     keep = torch.zeros_like(graph.allowed).float()
@@ -320,6 +320,19 @@ def test_greedy_removal_keeps_the_one_edge_that_counts(tiny):
     kept = edges.greedy_removal(tiny, prompts, other, damage, threshold=1e-3 * far)
     assert kept[-1, -1] and kept.sum() < graph.allowed.sum() / 2
     assert float(damage(edges.edge_logits(tiny, prompts, counterfactual, kept.float()))) < far / 10
+
+
+def test_what_nothing_reads_is_not_tested(tiny):
+    """If nothing does damage, only the edges to the logits are tried: all others lead to parts that nothing reads."""
+    prompts, other = year_spans(tiny)
+    runs = []
+
+    def damage(logits):
+        runs.append(len(logits))
+        return logits.new_zeros(())
+
+    assert edges.greedy_removal(tiny, prompts, other, damage, threshold=1.0).sum() == 0
+    assert len(runs) == 1 + len(edges.wiring(tiny).senders)
 
 
 def test_a_higher_threshold_leaves_fewer_edges(tiny, pair):
