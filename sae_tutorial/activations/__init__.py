@@ -9,7 +9,7 @@ text            batches of token ids: the shipped stories, a text file, a data s
 kept_text       which tokens count: neither the beginning-of-text token nor padding, on either side
 forward         the forward pass up to the hooks that are read, and no further
 shards          activations on disk: checksummed pieces, written once
-harvesting      the steps of a harvest: what the hook said, what is left out, and where that goes
+harvesting      the steps of a harvest: what is read, what is left out, and where it is written
 store           `ActivationStore`: what was harvested, normalised, and shuffled over the whole store
 """
 

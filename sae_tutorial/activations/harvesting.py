@@ -1,4 +1,4 @@
-"""The steps of a harvest: which tokens are kept, what the hook said about them, and where that is written.
+"""The steps of a harvest: which tokens are kept, what the hook holds there, and where it is written.
 
 On disk, a harvest is a folder `<hook>-<key>`, where the key is a hash of all that decides the values:
 
@@ -55,9 +55,7 @@ class Harvest:
     def to_disk(self, cache_dir: Path, shard_bytes: int) -> Path:
         """Harvest what is not on disk yet; returns the folder. Finished shards are verified before they are trusted."""
         if any(point.fwd_hooks for point in self.model.hook_dict.values()):
-            raise ValueError(
-                "model carries hooks, and a cache cannot tell. Call model.reset_hooks(), or omit cache_dir."
-            )
+            raise ValueError("model carries hooks, which a cache cannot know: model.reset_hooks(), or omit cache_dir")
         text = self.text
         spec = {
             "format": "sae_tutorial activations, version 2",

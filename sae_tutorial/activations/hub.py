@@ -14,7 +14,7 @@ from typing import Any
 
 
 def reachable(timeout: float = 5.0) -> bool:
-    """Whether the hub answers at all (any answer will do). False when HF_HUB_OFFLINE=1 forbids to ask."""
+    """Whether the hub answers at all (any answer will do). False where HF_HUB_OFFLINE=1 forbids asking."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 

@@ -58,7 +58,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of activations, and what its record says about them."""
+    """One file of activations, and what its record holds about them."""
 
     path: Path  # the .bin file
     dtype: torch.dtype
@@ -107,7 +107,7 @@ class Shard:
         with open(self.path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != self.sha256:
-            raise ValueError(f"{self.path} is corrupted: its SHA-256 is {found}, of old {self.sha256}. {FIX}")
+            raise ValueError(f"{self.path} is corrupted: its SHA-256 is {found}, before {self.sha256}. {FIX}")
 
     def map(self) -> Float[Tensor, "rows d_in"]:
         """The rows as a memory map; pages stay in this process's resident memory until the tensor is dropped."""

@@ -1,4 +1,4 @@
-"""Run text through a language model, read one hook, keep what it said, and hand it out shuffled: `ActivationStore`.
+"""Run text through a language model, read one hook, keep its activations, hand them out shuffled: `ActivationStore`.
 
 Normalisation is x -> (x - mean) / scale, measured over the whole store. `scale` is the root-mean-square deviation per
 coordinate, so E|x|² = d_in afterwards: the expected (RMS) norm is sqrt(d_in), the total variance is d_in, and a mean
@@ -36,7 +36,7 @@ class ActivationStore:
         store.d_in        width of one activation
         store.mean        (d_in,) float32
         store.scale       float: root-mean-square deviation per coordinate
-        store.tokens      (n, context) int64 that were harvested, or None; `locate` leads from a position back to them
+        store.tokens      (n, context) int64 as the model saw them, padded on the right, or None; see `locate`
         store.text_hash   equal where the positions of two stores stand for the same tokens of the same text, or None
         store.left_out    (n, 3) float64, the tokens with enormous activations that were left out: row and column in
                           store.tokens, and the norm there in units of the median norm
@@ -108,7 +108,7 @@ class ActivationStore:
         bos_id      dropped at position 0 of a row; "auto" asks the model's tokenizer, None drops nothing, "any" drops
                     position 0 whatever it holds (without BOS, many models make any first token as large)
         pad_id      dropped as a run at either end of a row; "auto" and None as for bos_id. Where "auto" finds the end
-                    mark of texts (GPT-2's tokenizers pad with it), a single one at the end of a row is text
+                    mark of texts (GPT-2's tokenizers pad with it), a single one is text: see `KeptText.of`
         max_norm    tokens whose norm exceeds so many times the median norm are left out, with a warning: the "massive
                     activations" of Sun et al. 2024, which would rule mean, scale and loss. The median is that of eight
                     rows spread evenly over `tokens`. None keeps all

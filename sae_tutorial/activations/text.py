@@ -54,7 +54,7 @@ def story_tokens(n_tokens: int, context: int = 256, seed: int = 0) -> Int[Tensor
             training rows is held out.
 
     Raises TypeError or ValueError for arguments that are not whole numbers, a context that the samples cannot fill,
-    more tokens than are shipped (it says how many), and a damaged package.
+    more tokens than are shipped (the error gives their number), and a damaged package.
     """
     n_tokens, context, seed = as_whole("n_tokens", n_tokens, 1), as_whole("context", context), as_whole("seed", seed)
     samples_NS = shipped_stories(STORIES_TEXT)
