@@ -12,11 +12,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-NAMES = (
-    "Mary John Tom James Anna Ben Lily Sam Max Lucy Jack Emma Kate Alice Peter Paul David George Henry Charlie "
-    "William Robert Thomas Richard Daniel Michael Simon Adam Luke Mark Martin Arthur Edward Frank Fred Harry Joe "
-    "Bob Tim Sarah Jane Laura Julia Helen Rose Ruth Grace Ellen Elizabeth Rachel Amy Sara Lisa Susan Linda Martha"
-).split()
+from sae_tutorial.circuits.ioi import NAMES
 
 # The lists of the test (`held_out`) hold the sentence that every IOI tutorial opens with: went to the store, gave a drink.
 PLACES = {

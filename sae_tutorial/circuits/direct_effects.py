@@ -1,4 +1,4 @@
-"""Evidence about the heads of a circuit: what they write, where they look, and what they make of a name.
+"""Evidence about the heads of a circuit: what they write, and where they look.
 
 What is added to the residual stream at END adds up, so each component has its share in every logit (direct attribution;
 Elhage et al. 2021). Only the last LayerNorm's scale is not linear; it is taken as it was in the run.
@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.circuits.patching import Hook, activations, all_heads
-from sae_tutorial.circuits.prompts import Prompts, at
+from sae_tutorial.circuits.heads import attention_patterns
+from sae_tutorial.circuits.patching import activations
+from sae_tutorial.circuits.prompts import LOGITS, Hook, Prompts, at
 
 
 @dataclass(frozen=True)
@@ -36,25 +37,30 @@ class Writes:
 
 
 def direct_writes(model: Any, prompts: Prompts, hooks: Sequence[Hook] = ()) -> Writes:
-    """Run `prompts`, with these forward hooks in place, and take apart what is read at END."""
+    """Run `prompts`, with these forward hooks in place, and take apart what is read at END.
+
+    Raises ValueError for a hook on the sum of all heads or after the last scale: no head has a share in what it does.
+    """
     layers = range(model.cfg.n_layers)
     z_names = [f"blocks.{layer}.attn.hook_z" for layer in layers]
     mlp_names = [f"blocks.{layer}.hook_mlp_out" for layer in layers]
     stream_names = [f"blocks.{layer}.hook_resid_pre" for layer in layers] + [f"blocks.{layers[-1]}.hook_resid_post"]
+    closed = [f"blocks.{layer}.{name}" for layer in layers for name in ("hook_attn_out", "attn.o.hook_out")]
+    closed += ["ln_final.hook_normalized", "ln_final.hook_out", "unembed.hook_in", LOGITS]
     with model.hooks(fwd_hooks=list(hooks)):  # first, so that what they change is what is read
+        for name, point in model.hook_dict.items():
+            if name in closed and point.has_hooks():
+                raise ValueError(f"hooks: what {name} changes is the work of no head or MLP; take an earlier hook.")
         found = activations(model, prompts, [*z_names, *mlp_names, *stream_names, "ln_final.hook_scale"])
     end = {name: at(acts, prompts.positions["END"]) for name, acts in found.items()}
-    scale = end["ln_final.hook_scale"]
-
-    def centred(vectors: Tensor) -> Tensor:
-        return (vectors - vectors.mean(-1, keepdim=True)) / scale
-
     heads = [torch.einsum("bhd,hdm->hbm", end[name], model.W_O[layer]) for layer, name in enumerate(z_names)]
-    return Writes(
-        centred(torch.stack(heads)),
-        centred(torch.stack([end[name] for name in mlp_names])),
-        centred(torch.stack([end[name] for name in stream_names])),
-    )
+    mlps, stream = ([end[name] for name in names] for names in (mlp_names, stream_names))
+    return Writes(*(centred(model, torch.stack(parts)) / end["ln_final.hook_scale"] for parts in (heads, mlps, stream)))
+
+
+def centred(model: Any, vectors: Tensor) -> Tensor:
+    """What a LayerNorm makes of vectors before it divides; an RMSNorm takes them as they are."""
+    return vectors if model.ln_final.uses_rms_norm else vectors - vectors.mean(-1, keepdim=True)
 
 
 def towards(
@@ -77,30 +83,7 @@ def towards(
 def attention_between(
     model: Any, prompts: Prompts, start: str, ends: Sequence[str]
 ) -> dict[str, Float[Tensor, "layers heads"]]:
-    """Mean attention of every head from one role to others: how much `start` takes from each of `ends`."""
-    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
-    found = activations(model, prompts, names)
-    rows = torch.stack([at(found[name].transpose(1, 2), prompts.positions[start]) for name in names])  # (L, B, H, P)
-    places = {end: prompts.positions[end].view(1, -1, 1, 1).expand(*rows.shape[:3], 1) for end in ends}
-    return {end: rows.gather(-1, place)[..., 0].mean(1) for end, place in places.items()}
-
-
-def rank_among_names(
-    model: Any, prompts: Prompts, role: str, right: Int[Tensor, " prompts"], names: Int[Tensor, " names"]
-) -> Float[Tensor, "layers heads prompts"]:
-    """Where a name stands among all `names` in what each head would say if it read nothing but this name.
-
-    The stream at `role`, as the head finds it, goes through its value and output matrices to the logits; 0 is the
-    highest of all names, len(names) − 1 the lowest. A head that copies has ranks near 0. (The copying score of Wang
-    et al. 2022 asks for the five highest of the whole vocabulary, on the stream behind the first MLP.)
-    """
-    reads = [f"blocks.{layer}.ln1.hook_normalized" for layer in range(model.cfg.n_layers)]
-    found = activations(model, prompts, reads)
-    ranks = []
-    for layer, head in all_heads(model):
-        x_BM = at(found[reads[layer]], prompts.positions[role])
-        said_BM = (x_BM @ model.W_V[layer, head] + model.b_V[layer, head]) @ model.W_O[layer, head]
-        logits_BN = (said_BM - said_BM.mean(-1, keepdim=True)) @ model.W_U[:, names]
-        own = (said_BM - said_BM.mean(-1, keepdim=True)).mul(model.W_U[:, right].T).sum(-1, keepdim=True)
-        ranks.append((logits_BN > own + 1e-5).sum(-1).float())
-    return torch.stack(ranks).view(model.cfg.n_layers, model.cfg.n_heads, -1)
+    """Mean attention of every head from one named position to others: how much `start` takes from each of `ends`."""
+    pattern_LBHPP, each = attention_patterns(model, prompts.tokens), torch.arange(len(prompts))
+    where = prompts.positions
+    return {end: pattern_LBHPP[:, each, :, where[start], where[end]].mean(0) for end in ends}  # indexed: (B, L, H)

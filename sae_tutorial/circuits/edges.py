@@ -2,22 +2,23 @@
 
 A model is a graph. Senders write into the residual stream: the embedding, each head, each MLP. Receivers read from it:
 the queries, keys and values of each head, each MLP, the logits. An edge leads from every sender to every receiver
-behind it, and to remove it means that the receiver hears what the sender says on *another* prompt, while everybody
-else hears what it says on this one. `edge_logits` is the forward pass with any set of edges removed. On top of it:
+after it, and to remove it means that the receiver reads what the sender writes on *another* prompt, while all others
+read what it writes on this one. `edge_logits` is the forward pass with any set of edges removed. On top of it:
 
     edge_attribution   what removing each edge would change, to first order, all edges from one gradient
     greedy_removal     edges removed one by one, from the logits backwards, as long as the damage stays small
     roc                how well scores of heads find the heads of a circuit that is already known
 
 Sources: Syed et al. 2023 (edge attribution patching), Conmy et al. 2023 (ACDC, the greedy removal). Models of GPT-2's
-architecture, loaded in compatibility mode, one sequence of layers with attention before the MLP.
+architecture, loaded in compatibility mode, one sequence of layers with attention before the MLP, without hooks.
 
 Letters of shapes: S senders, R receivers, B prompts, P positions, H heads, D dimension of a head, M of the stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sae_tutorial.circuits.patching import Head, Metric
-from sae_tutorial.circuits.prompts import Prompts, at
+from sae_tutorial.circuits.heads import Head
+from sae_tutorial.circuits.patching import Metric, check_shape
+from sae_tutorial.circuits.prompts import Prompts, at, end_logits
 
 
 @dataclass(frozen=True)
@@ -37,37 +39,22 @@ class Wiring:
     Attributes:
         senders: "embed", then for each layer its heads "0.3" and its "mlp 0".
         receivers: for each layer "0.3 q" of all heads, then "k", then "v", then "mlp 0"; at last "logits".
-        allowed: (S, R), whether the receiver stands behind the sender.
+        allowed: (S, R), whether the receiver comes after the sender.
+        stages: for the attention and the MLP of each layer, and for the logits: the number of senders before it, and
+            its receivers.
     """
 
-    n_layers: int
-    n_heads: int
     senders: tuple[str, ...]
     receivers: tuple[str, ...]
     allowed: Bool[Tensor, "senders receivers"]
-
-    def before(self, layer: int) -> int:
-        """How many senders stand before the attention of this layer."""
-        return 1 + layer * (self.n_heads + 1)
-
-    def columns(self, layer: int, part: str) -> slice:
-        """The receivers "q", "k", "v" or "mlp" of a layer; layer n_layers is the logits."""
-        start = layer * (3 * self.n_heads + 1)
-        if layer == self.n_layers or part == "mlp":
-            start += 0 if layer == self.n_layers else 3 * self.n_heads
-            return slice(start, start + 1)
-        start += "qkv".index(part) * self.n_heads
-        return slice(start, start + self.n_heads)
+    stages: tuple[tuple[int, slice], ...]
 
     def sender(self, head: Head) -> int:
-        return self.before(head[0]) + head[1]
-
-    def sender_of(self, receiver: int) -> int | None:
-        """The sender that this receiver belongs to: "2.0" for "2.0 q"; None for the logits."""
-        name = self.receivers[receiver]
-        if name == "logits":
-            return None
-        return self.senders.index(name if name.startswith("mlp") else name.split()[0])
+        """The place of a head. ValueError for one that the model does not have."""
+        name = f"{head[0]}.{head[1]}"
+        if name not in self.senders:
+            raise ValueError(f"head {name} is none of this model's; its senders are {', '.join(self.senders)}.")
+        return self.senders.index(name)
 
 
 def wiring(model: Any) -> Wiring:
@@ -77,34 +64,51 @@ def wiring(model: Any) -> Wiring:
     for name, value in known.items():
         if getattr(cfg, name, value) != value:
             raise ValueError(f"model.cfg.{name}={getattr(cfg, name)!r}: edges are known for {value!r} only (GPT-2's).")
-    layers, heads = range(cfg.n_layers), range(cfg.n_heads)
-    senders = ["embed"] + [name for la in layers for name in [*(f"{la}.{h}" for h in heads), f"mlp {la}"]]
-    receivers = [n for la in layers for n in [*(f"{la}.{h} {part}" for part in "qkv" for h in heads), f"mlp {la}"]]
-    made = Wiring(cfg.n_layers, cfg.n_heads, tuple(senders), (*receivers, "logits"), torch.empty(0, 0).bool())
-    allowed = torch.zeros(len(senders), len(receivers) + 1, dtype=torch.bool)
-    for layer in layers:
-        for part in "qkv":
-            allowed[: made.before(layer), made.columns(layer, part)] = True
-        allowed[: made.before(layer + 1) - 1, made.columns(layer, "mlp")] = True
-    allowed[:, -1] = True
-    return Wiring(cfg.n_layers, cfg.n_heads, made.senders, made.receivers, allowed.to(cfg.device))
+    senders, receivers = ["embed"], list[str]()
+    stages: list[tuple[int, slice]] = []
+
+    def add(read: list[str], write: list[str]) -> None:
+        stages.append((len(senders), slice(len(receivers), len(receivers) + len(read))))
+        receivers.extend(read)
+        senders.extend(write)
+
+    for layer in range(cfg.n_layers):
+        heads, mlp = [f"{layer}.{head}" for head in range(cfg.n_heads)], [f"mlp {layer}"]
+        add([f"{head} {part}" for part in "qkv" for head in heads], heads)
+        add(mlp, mlp)
+    add(["logits"], [])
+    allowed = torch.zeros(len(senders), len(receivers), dtype=torch.bool, device=cfg.device)
+    for n, reading in stages:
+        allowed[:n, reading] = True
+    return Wiring(tuple(senders), tuple(receivers), allowed, tuple(stages))
 
 
 @dataclass(frozen=True)
 class Run:
-    """One forward pass, taken apart: what each sender said, and the stream before each attention, MLP and the end."""
+    """One forward pass, taken apart: what each sender wrote, and the stream before each stage."""
 
-    said: Float[Tensor, "senders prompts positions model"]
+    wrote: Float[Tensor, "senders prompts positions model"]
     stream: Float[Tensor, "stages prompts positions model"]
     logits: Float[Tensor, "prompts vocab"]
 
 
 def run_apart(model: Any, prompts: Prompts) -> Run:
-    """A run with every edge in place."""
+    """A run with every edge in place.
+
+    Raises ValueError if its logits are not the model's own: for an architecture that is not GPT-2's, or with hooks.
+    """
     graph = wiring(model)
     with torch.no_grad():
-        keep_SR = graph.allowed.to(model.W_E.dtype)
-        return _run(model, prompts, graph, keep_SR, None, [])
+        zero = torch.zeros_like(model.b_O[0])
+        biases = [model.b_O[: (stage + 1) // 2].sum(0) + zero for stage in range(len(graph.stages))]  # of no head
+        nothing = Run(zero.expand(len(graph.senders), 1, 1, -1), torch.stack(biases)[:, None, None], zero)
+        wrote, logits = _run(model, prompts, graph, graph.allowed.to(model.W_E.dtype), nothing, [])
+        stream = nothing.stream + torch.stack([wrote[:n].sum(0) for n, _ in graph.stages])
+    own = end_logits(model, prompts)
+    off = float((logits - own).norm() / own.norm())
+    if not off < (1e-3 if own.dtype == torch.float32 else 5e-2):
+        raise ValueError(f"model: its parts do not add up to its logits ({off:.1%} off); remove its hooks, if any.")
+    return Run(wrote, stream, logits)
 
 
 def edge_logits(
@@ -114,50 +118,36 @@ def edge_logits(
     keep: Float[Tensor, "senders receivers"],
     known: Float[Tensor, "known prompts positions model"] | None = None,
 ) -> Float[Tensor, "prompts vocab"]:
-    """Logits at END when the edges with `keep` 0 carry what the sender says in `other`, and those with 1 what it says.
+    """Logits at END when edges with `keep` 0 carry what the sender writes in `other`, those with 1 what it writes here.
 
     Values between mix the two, and gradients reach `keep`. With all edges kept these are the model's own logits, with
     none those of `other`.
 
     Args:
         other: `run_apart` of a counterfactual of `prompts`.
-        known: what the first senders say, if it is known already: nothing in front of them is computed again.
+        known: what the senders before a stage write, if it is known already: it is not computed again.
+
+    Raises ValueError if `other` has another number of prompts or positions.
     """
-    return _run(model, prompts, wiring(model), keep, other, [] if known is None else list(known)).logits
+    check_shape("other", other.wrote[0], (*prompts.tokens.shape, model.cfg.d_model))
+    return _run(model, prompts, wiring(model), keep, other, [] if known is None else list(known))[1]
 
 
-def _run(model: Any, prompts: Prompts, graph: Wiring, keep: Tensor, other: Run | None, said: list[Tensor]) -> Run:
-    streams: list[Tensor] = []
-
-    def heard(columns: slice, stage: int, n_senders: int, bias: Tensor | float = 0.0) -> Tensor:
-        """What some receivers read: (receivers, B, P, M)."""
-        now = torch.stack(said[:n_senders])
-        if other is None:
-            stream = now.sum(0) + bias
-            streams.append(stream)
-            return stream[None]
-        change = (now - other.said[:n_senders]).flatten(1)
-        return other.stream[stage] + (keep[:n_senders, columns].T @ change).view(-1, *now.shape[1:])
-
-    if not said:
-        said = [model.W_E[prompts.tokens] + model.W_pos[: prompts.tokens.shape[1]]]
-    bias = torch.zeros_like(model.b_O[0])
-    for layer in range(graph.n_layers):
-        start, end = graph.before(layer), graph.before(layer + 1)
-        if len(said) < end - 1:  # the heads of this layer are not known yet
-            if other is None:
-                q = k = v = _norm(model, heard(slice(0), 2 * layer, start, bias))
-            else:
-                q, k, v = (_norm(model, heard(graph.columns(layer, part), 2 * layer, start)) for part in "qkv")
-            said = said[:start] + list(_heads(model, layer, q, k, v))
-        bias = bias + model.b_O[layer]
-        if len(said) < end:
-            x_BPM = _norm(model, heard(graph.columns(layer, "mlp"), 2 * layer + 1, end - 1, bias)[0])
-            hidden = torch.nn.functional.gelu(x_BPM @ model.W_in[layer] + model.b_in[layer], approximate="tanh")
-            said = [*said[: end - 1], hidden @ model.W_out[layer] + model.b_out[layer]]
-    last = heard(graph.columns(graph.n_layers, "logits"), 2 * graph.n_layers, len(said), bias)[0]
-    logits = _norm(model, at(last, prompts.positions["END"])) @ model.W_U + model.b_U
-    return Run(torch.stack(said), torch.stack(streams) if other is None else last[None], logits)
+def _run(
+    model: Any, prompts: Prompts, graph: Wiring, keep: Tensor, other: Run, wrote: list[Tensor]
+) -> tuple[Float[Tensor, "senders prompts positions model"], Float[Tensor, "prompts vocab"]]:
+    """What the senders write, from those on that are not in `wrote` yet, and the logits."""
+    wrote = wrote or [model.W_E[prompts.tokens] + model.W_pos[: prompts.tokens.shape[1]]]
+    if len(wrote) not in [n for n, _ in graph.stages]:
+        raise ValueError(f"known holds {len(wrote)} senders: it must end before a stage; see Wiring.stages.")
+    for stage, (n, reading) in enumerate(graph.stages):
+        if n == len(wrote):  # later ones are known already
+            change = (torch.stack(wrote) - other.wrote[:n]).flatten(1)
+            x_RBPM = other.stream[stage] + (keep[:n, reading].T @ change).view(-1, *wrote[0].shape)
+            if n < len(graph.senders):
+                wrote += (_mlp if stage % 2 else _heads)(model, stage // 2, _norm(model, x_RBPM))
+    last_BM = at(x_RBPM[0], prompts.positions["END"])
+    return torch.stack(wrote), _norm(model, last_BM) @ model.W_U + model.b_U
 
 
 def _norm(model: Any, x: Tensor) -> Tensor:
@@ -166,16 +156,21 @@ def _norm(model: Any, x: Tensor) -> Tensor:
     return x / (x.square().mean(-1, keepdim=True) + model.cfg.eps).sqrt()
 
 
-def _heads(model: Any, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "heads prompts positions model"]:
-    """What each head writes. `q`, `k`, `v` are what it reads: (H, B, P, M), or one for all heads."""
+def _heads(model: Any, layer: int, x_RBPM: Tensor) -> list[Float[Tensor, "prompts positions model"]]:
+    """What each head writes, from what its queries, keys and values read."""
     q_HBPD, k_HBPD, v_HBPD = (
-        x @ getattr(model, f"W_{name}")[layer][:, None] + getattr(model, f"b_{name}")[layer][:, None, None]
-        for x, name in ((q, "Q"), (k, "K"), (v, "V"))
+        x_HBPM @ getattr(model, f"W_{name}")[layer][:, None] + getattr(model, f"b_{name}")[layer][:, None, None]
+        for x_HBPM, name in zip(x_RBPM.chunk(3), "QKV")
     )
     scores = q_HBPD @ k_HBPD.mT / model.cfg.d_head**0.5
     future = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)
     z_HBPD = scores.masked_fill(future, -torch.inf).softmax(-1) @ v_HBPD
-    return z_HBPD @ model.W_O[layer][:, None]
+    return list(z_HBPD @ model.W_O[layer][:, None])
+
+
+def _mlp(model: Any, layer: int, x_1BPM: Tensor) -> list[Float[Tensor, "prompts positions model"]]:
+    hidden = torch.nn.functional.gelu(x_1BPM[0] @ model.W_in[layer] + model.b_in[layer], approximate="tanh")
+    return [hidden @ model.W_out[layer] + model.b_out[layer]]
 
 
 def edge_attribution(
@@ -183,9 +178,9 @@ def edge_attribution(
 ) -> Float[Tensor, "senders receivers"]:
     """What removing each edge would change in the mean metric, to first order: one forward and one backward pass.
 
-    The derivative by `keep` is (what the sender says − what it says on `other`) · the gradient where the receiver
+    The derivative by `keep` is (what the sender writes − what it writes on `other`) · the gradient where the receiver
     reads, which is the score of Syed et al. 2023. Edges that do not exist have 0. As with every linear estimate, a
-    metric that is flat where it starts (a divergence from the clean run) says nothing.
+    metric that is flat where it starts (a divergence from the clean run) shows nothing.
     """
     graph, counterfactual = wiring(model), run_apart(model, other)
     keep_SR = graph.allowed.to(model.W_E.dtype).requires_grad_()
@@ -206,16 +201,17 @@ def greedy_removal(
 ) -> Bool[Tensor, "senders receivers"]:
     """The edges that are left when every edge is removed whose removal adds less than `threshold` to the damage.
 
-    Receivers come from the logits backwards, the senders of each from the last to the first. A receiver to which nobody
-    listens any more loses its edges without a test. (The procedure of Conmy et al. 2023; the order of senders is ours,
-    and the result depends on it.)
+    Receivers come from the logits backwards, the senders of each from the last to the first. A part that nothing reads
+    any more loses its edges without a test. (Conmy et al. 2023; the order of senders is ours, and the result depends on
+    it.)
 
     Args:
         damage: from logits to one number, small for the whole model; for example their divergence from the clean run.
         split_qkv: whether queries, keys and values of a head are three receivers, at three times the cost, or one.
         progress: the label of a progress bar over receivers.
 
-    Raises ValueError for a threshold that is not positive: with 0 every edge of the model that helps a little stays.
+    Raises ValueError for a threshold that is not positive (with 0 every edge that helps a little stays), and where the
+    damage of the whole model is NaN or infinite.
     """
     if not threshold > 0:
         raise ValueError(f"threshold={threshold}: take a positive number, in the units of `damage`.")
@@ -225,18 +221,17 @@ def greedy_removal(
     def damaged(first: int) -> float:
         with torch.no_grad():
             keep = keep_SR.to(model.W_E.dtype)
-            return float(damage(edge_logits(model, prompts, counterfactual, keep, clean.said[:first])))
+            return float(damage(edge_logits(model, prompts, counterfactual, keep, clean.wrote[:first])))
 
     now = damaged(len(graph.senders))
-    backwards = _receivers_backwards(graph, split_qkv)
-    for columns in tqdm(backwards, desc=progress, leave=False, disable=progress is None):
-        owner = graph.sender_of(columns[0])
-        if owner is not None and not keep_SR[owner].any():
+    if not math.isfinite(now):
+        raise ValueError(f"damage is {now} for the whole model; it must be a finite number.")
+    backwards = list(_receivers_backwards(graph, split_qkv))
+    for first, owner, columns in tqdm(backwards, desc=progress, leave=False, disable=progress is None):
+        if owner < len(graph.senders) and not keep_SR[owner].any():
             keep_SR[:, columns] = False
             continue
-        # Everything in front of these receivers is as in the clean run: all edges there are still in place.
-        first = len(graph.senders) if owner is None else _first_changed(graph, owner)
-        for sender in graph.allowed[:, columns[0]].nonzero().flatten().flip(0).tolist():
+        for sender in range(first - 1, -1, -1):  # all edges between these are in place still, as in the clean run
             keep_SR[sender, columns] = False
             without = damaged(first)
             if without - now < threshold:
@@ -246,22 +241,14 @@ def greedy_removal(
     return keep_SR
 
 
-def _receivers_backwards(graph: Wiring, split_qkv: bool) -> list[list[int]]:
-    """The receivers from the last to the first; those of one head together, unless split."""
-    single = [[i] for i in range(len(graph.receivers) - 1, -1, -1)]
-    if split_qkv:
-        return single
-    groups: dict[int | None, list[int]] = {}
-    for (i,) in single:
-        groups.setdefault(graph.sender_of(i), []).append(i)
-    return list(groups.values())
-
-
-def _first_changed(graph: Wiring, owner: int) -> int:
-    """How many senders are computed before this one's layer (before its MLP, if it is one)."""
-    if graph.senders[owner].startswith("mlp"):
-        return owner
-    return graph.before(int(graph.senders[owner].split(".")[0]))
+def _receivers_backwards(graph: Wiring, split_qkv: bool) -> Iterator[tuple[int, int, list[int]]]:
+    """(senders before it, the sender that it is, its columns) of each receiver, from the last to the first."""
+    for n, reading in reversed(graph.stages):
+        columns = list(range(reading.start, reading.stop))
+        parts = max(1, len(columns) // 3)  # heads; one MLP or the logits
+        groups = [[i] for i in columns] if split_qkv else [columns[part::parts] for part in range(parts)]
+        for i, group in reversed(list(enumerate(groups))):
+            yield n, n + i % parts, group
 
 
 def edge_scores(
@@ -292,6 +279,5 @@ def roc(scores: Float[Tensor, " heads"], members: Sequence[bool] | Bool[Tensor, 
     bars = scores.unique().flip(0)  # from the highest
     found = scores[None] >= bars[:, None]
     right, wrong = ((found & group).sum(1) / group.sum() for group in (is_member, ~is_member))
-    start = torch.zeros(1, device=scores.device)
-    right, wrong = torch.cat([start, right]), torch.cat([start, wrong])
+    right, wrong = (torch.cat([rate.new_zeros(1), rate]) for rate in (right, wrong))
     return Roc(wrong, right, float(torch.trapezoid(right.double(), wrong.double())))

@@ -3,7 +3,7 @@
     x' = x + Σ_{j∈F} (c̄_j − c_j) f_j          at every token; F the features that are patched
 
 c are the codes of x in some dictionary, c̄ those of the other prompt, f_j the dictionary's directions. What the
-dictionary does not explain stays as it is. Everything behind the hook is then run again, and the question is how far
+dictionary does not explain stays as it is. Everything after the hook is then run again, and the question is how far
 the model's answer has come towards the other prompt's: KL(target ‖ patched) at END.
 
     Edit          all that a dictionary could change in a batch of prompts
@@ -25,9 +25,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_tutorial.activations.forward import check_hook_name, fused_forward
+from sae_tutorial.activations.forward import check_hook_name, fused_forward, read_hooks
 from sae_tutorial.autoencoder.dictionaries import Dictionary
-from sae_tutorial.circuits.prompts import Prompts, at, end_logits
+from sae_tutorial.circuits.patching import check_shape
+from sae_tutorial.circuits.prompts import LOGITS, Prompts, end_logits, only_end
 
 Loss = Callable[[Float[Tensor, "prompts positions d"]], Float[Tensor, " prompts"]]
 Chosen = Bool[Tensor, "#prompts features"]  # one row for all prompts, or one for each
@@ -57,7 +58,8 @@ class Edit:
         target: Float[Tensor, "prompts positions d"],
         prompts: Prompts,
     ) -> Edit:
-        """From `x` to `target`: activations of two batches of prompts that agree position by position."""
+        """From `x` to `target`: activations of prompts that agree position by position. ValueError if shapes differ."""
+        check_shape("target", target, x.shape)
         codes, wanted = (dictionary.encode(acts.flatten(0, 1)).unflatten(0, acts.shape[:2]) for acts in (x, target))
         seen = torch.arange(x.shape[1], device=x.device) <= prompts.positions["END"][:, None]  # no padding
         return cls(x, (wanted - codes) * seen[..., None], dictionary.directions, prompts.positions["END"])
@@ -81,40 +83,44 @@ class Edit:
 
     def magnitude(self, chosen: Chosen) -> Float[Tensor, " prompts"]:
         """|x' − x|, averaged over the tokens of each prompt."""
-        return self.added(chosen).norm(dim=-1).sum(1) / self.length
-
-
-# ---------------------------------------------------------------------- behind the hook
+        return self.added(chosen).norm(dim=-1).sum(1) / self.length.clamp(min=1)
 
 
 def run_from(model: Any, prompts: Prompts, hook_name: str) -> Callable[[Tensor], Float[Tensor, "prompts vocab"]]:
-    """A function from the residual stream at `hook_name`, (B, P, D), to the logits at END: only what lies behind is
-    run.
+    """A function from the residual stream at `hook_name`, (B, P, D), to the logits at END: only what follows is run.
 
-    Gradients flow through it. Equals running the whole model with the activations at the hook replaced. Raises
-    ValueError for a hook that is not the residual stream behind a block.
+    Gradients flow through it. Equals running the whole model with the activations at the hook replaced, by the last
+    hook there. Raises ValueError for a hook that is not the residual stream after a block.
     """
     check_hook_name(model, hook_name)
     found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_post", hook_name)
     if found is None:
-        raise ValueError(f"hook_name={hook_name!r}: features are patched in blocks.N.hook_resid_post, behind a block.")
+        raise ValueError(f"hook_name={hook_name!r}: features are patched in blocks.N.hook_resid_post, after a block.")
     later = list(model.blocks)[int(found[1]) + 1 :]
-    where = prompts.positions["END"]
 
     def run(x_BPD: Tensor) -> Tensor:
-        with fused_forward(model):
+        with only_end(model, prompts) as end, fused_forward(model):
             for block in later:
                 out = block(x_BPD)
                 x_BPD = out[0] if isinstance(out, tuple) else out
-            return model.ln_final(at(x_BPD, where)[:, None])[:, 0] @ model.W_U + model.b_U
+            return end(model.unembed(model.ln_final(x_BPD)))
 
-    return run
+    def run_all(x_BPD: Tensor) -> Tensor:
+        hooks, gradients = [(hook_name, lambda acts, hook: x_BPD)], torch.is_grad_enabled()
+        with only_end(model, prompts, hooks) as end, read_hooks(model, [LOGITS], with_gradients=gradients) as read:
+            return end(read(prompts.tokens)[LOGITS])
+
+    return run if model.cfg.positional_embedding_type == "standard" else run_all  # other blocks take positions, too
 
 
 def divergence(
     logits: Float[Tensor, "prompts vocab"], target: Float[Tensor, "prompts vocab"]
 ) -> Float[Tensor, " prompts"]:
-    """KL(target ‖ patched) in nats: 0 where the patched model says what it would say to the other prompt."""
+    """KL(target ‖ patched) in nats: 0 where the patched model predicts what it would predict after the other prompt.
+
+    Raises ValueError for a target of another number of prompts.
+    """
+    check_shape("target", target, logits.shape)
     log_p, log_q = target.log_softmax(-1), logits.log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 

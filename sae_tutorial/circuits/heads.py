@@ -1,19 +1,32 @@
 """What attention heads do, measured: where they look, and which part of the residual stream they touch.
 
-The measures come from sequences whose structure is known: random tokens, said twice. A token then has one twin, and a
-head that looks back at it, at the token behind it, or simply at the previous token gives itself away by a stripe in its
+The measures come from sequences whose structure is known: random tokens, repeated. A token then has one twin, and a
+head that looks back at it, at the token after it, or simply at the previous token gives itself away by a stripe in its
 attention pattern. Sources: Elhage et al. 2021 (subspaces, composition), Olsson et al. 2022 (induction heads).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from sae_tutorial.activations.forward import read_hooks
+
+Head = tuple[int, int]  # layer, head
+
+
+def check_heads(sizes: Any, heads: Iterable[Head]) -> None:
+    """ValueError that names the first head which is none of `sizes.n_layers` layers of `sizes.n_heads` heads."""
+    layers, each = range(sizes.n_layers), range(sizes.n_heads)
+    for layer, head in heads:
+        if layer not in layers or head not in each:
+            raise ValueError(f"head {layer}.{head}: layers are 0 to {layers[-1]}, with heads 0 to {each[-1]}.")
 
 
 @dataclass(frozen=True)
@@ -21,7 +34,7 @@ class HeadScores:
     """Mean attention paid to three places, for each layer and head; every score lies between 0 and 1.
 
     Attributes:
-        induction: from a token to the one *after* its earlier twin, which says what comes next.
+        induction: from a token to the one *after* its earlier twin, which predicts what comes next.
         previous: from a token to the one just before it.
         duplicate: from a token to its earlier twin.
     """
@@ -50,9 +63,8 @@ def attention_patterns(
 ) -> Float[Tensor, "layers sequences heads positions positions"]:
     """Every head's attention pattern: entry [..., i, j] is how much position i takes from position j."""
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
-    with torch.inference_mode():
-        _, cache = model.run_with_cache(tokens.to(model.cfg.device), return_type=None, names_filter=names)
-    return torch.stack([cache[name] for name in names])
+    with read_hooks(model, names, fused=False) as read:
+        return torch.stack(list(read(tokens).values()))
 
 
 def stripe(pattern: Float[Tensor, "*heads positions positions"], offset: int, first: int) -> Float[Tensor, "*heads"]:
@@ -90,42 +102,32 @@ def next_token_losses(
 
 
 def losses_without(
-    model: Any, tokens: Int[Tensor, "sequences positions"], heads: Sequence[tuple[int, int]]
+    model: Any, tokens: Int[Tensor, "sequences positions"], heads: Sequence[Head]
 ) -> Float[Tensor, "sequences positions-1"]:
     """`next_token_losses` after silencing `heads`, given as (layer, head): each adds its mean output, not its own.
 
-    The mean is taken over all sequences and positions of `tokens` (mean-ablation).
+    The mean is taken over all sequences and positions of `tokens` (mean-ablation). ValueError for a head that the model
+    does not have.
     """
-    hooks: list[tuple[str, Callable[..., Tensor]]] = []
-    for layer in sorted({layer for layer, _ in heads}):
-        silenced = [head for other, head in heads if other == layer]
-        hooks.append((f"blocks.{layer}.attn.hook_z", _to_mean(silenced)))
+    check_heads(model.cfg, heads)
+
+    def to_mean(z_NLHD: Tensor, hook: Any, head: int) -> Tensor:
+        z_NLHD = z_NLHD.clone()
+        z_NLHD[:, :, head] = z_NLHD[:, :, head].mean((0, 1))
+        return z_NLHD
+
+    hooks = [(f"blocks.{layer}.attn.hook_z", partial(to_mean, head=head)) for layer, head in heads]
     with torch.inference_mode():
         return next_token_losses(model.run_with_hooks(tokens.to(model.cfg.device), fwd_hooks=hooks), tokens)
 
 
-def _to_mean(silenced: list[int]) -> Callable[..., Tensor]:
-    def hook(z_NLHD: Tensor, hook: Any) -> Tensor:
-        z_NLHD = z_NLHD.clone()
-        z_NLHD[:, :, silenced] = z_NLHD[:, :, silenced].mean((0, 1))
-        return z_NLHD
-
-    return hook
-
-
-def subspace_overlap(a: Float[Tensor, "*batch d model"], b: Float[Tensor, "*batch d model"]) -> Float[Tensor, "*batch"]:
-    """Mean squared cosine of the principal angles between the spaces that the rows of `a` and of `b` span.
+def all_overlaps(a: Float[Tensor, "m d model"], b: Float[Tensor, "n d model"]) -> Float[Tensor, "m n"]:
+    """Mean squared cosine of the principal angles between each space that the rows of `a` span and each of `b`.
 
     1 if they are the same space, 0 if they are orthogonal, d/model on average for two random spaces of dimension d in
-    `model` dimensions. Leading dimensions broadcast. Source: Björck & Golub 1973; the sum of the squared cosines is
-    ‖Q_a Q_bᵀ‖² for orthonormal bases Q_a, Q_b.
+    `model` dimensions. Source: Björck & Golub 1973; the sum of the squared cosines is ‖Q_a Q_bᵀ‖² for orthonormal bases
+    Q_a, Q_b, each of which is computed once.
     """
     q_a, q_b = (torch.linalg.qr(x.float().mT).Q for x in (a, b))  # (model, d), orthonormal columns
-    return (q_a.mT @ q_b).square().sum((-2, -1)) / min(a.shape[-2], b.shape[-2])
-
-
-def all_overlaps(a: Float[Tensor, "m d model"], b: Float[Tensor, "n d model"]) -> Float[Tensor, "m n"]:
-    """`subspace_overlap` of every space in `a` with every space in `b`, each basis computed once."""
-    q_a, q_b = (torch.linalg.qr(x.float().mT).Q for x in (a, b))
     sums_MN = torch.stack([(q.mT @ q_b).square().sum((-2, -1)) for q in q_a])
     return sums_MN / min(a.shape[-2], b.shape[-2])

@@ -4,10 +4,8 @@
 
 The indirect object (IO) is named once, the subject twice (S1, S2); END is the last token, where the answer is due.
 Sentences come as ABBA (the indirect object first) and BABA (the subject first), so that order gives nothing away. Every
-name, place and object is one token of the model at hand, so a counterfactual differs from its original in the names
+name, place and object is one token of the model, so a counterfactual differs from its original in the names
 alone, position by position. Source of the task, the roles and the counterfactuals: Wang et al. 2022.
-
-Beside sentences from our templates there are the classic eight prompts of GPT-2 tutorials, and one of your own.
 
 Letters of shapes: B sentences, P positions (shorter sentences are padded on the right), V vocabulary.
 """
@@ -15,16 +13,16 @@ Letters of shapes: B sentences, P positions (shorter sentences are padded on the
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Callable, Sequence
+import string
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.circuits.prompts import Prompts, token_ids, tokens_of, usable
+from sae_tutorial.activations.arguments import as_whole
+from sae_tutorial.circuits.prompts import Prompts, at, numbered, token_ids, tokens_of, usable
 
 NAMES = (
     "Mary John Tom James Anna Ben Lily Sam Max Lucy Jack Emma Kate Alice Peter Paul David George Henry Charlie William "
@@ -34,7 +32,7 @@ NAMES = (
 PLACES = "store park school library shop station office hospital house garden market river church castle".split()
 OBJECTS = "drink ring book necklace computer watch ball letter cake coin hat flower basket apple key".split()
 # {a} and {b} are named first and second, {s} is the one who gives. No template begins with a name: a name at the start
-# of a text is another token than the same name behind a space.
+# of a text is another token than the same name after a space.
 TEMPLATES = (
     "When {a} and {b} went to the {place}, {s} gave the {object} to",
     "Yesterday {a} and {b} were working at the {place}, and {s} decided to give the {object} to",
@@ -95,16 +93,14 @@ def ioi_sentences(
         model: its tokenizer decides which names, places and objects can be used; see `single_tokens`.
         templates: with {a}, {b}, {s}, {place} and {object}; a name must not come first.
 
-    Raises:
-        ValueError: too few usable words (the message lists what was dropped), or a template without its places.
+    Raises ValueError for too few usable words (it lists what was dropped), a word that is given twice, a sentence that
+    is too long for the model, and templates that are none or not of this form.
     """
+    n = as_whole("n", n, least=1)
+    if isinstance(templates, str) or not templates:
+        raise ValueError(f"templates={templates!r}: give a list of them; see ioi.TEMPLATES.")
     for template in templates:
-        lacking = [part for part in ("{a}", "{b}", "{s}") if part not in template]
-        if lacking or template.startswith("{"):
-            found = f"lacks {', '.join(lacking)}" if lacking else "begins with a name"
-            raise ValueError(f"templates: {template!r} {found}; see ioi.TEMPLATES for the form.")
-    if n < 1:
-        raise ValueError(f"n={n}: ask for at least one sentence.")
+        _check_template(template)
     rng = random.Random(seed)
     names = usable(model, names, "names", 3)
     places, objects = usable(model, places, "places", 1), usable(model, objects, "objects", 1)
@@ -117,26 +113,33 @@ def ioi_sentences(
     return sentences_of(model, frames)
 
 
-def sentences_of(model: Any, frames: Sequence[Frame]) -> Sentences:
-    """Frames as a batch of tokens. ValueError if a name is no single token or is not where its role says."""
+def _check_template(template: str) -> None:
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        wrong = [f"lacks {{{name}}}" for name in ("a", "b", "s") if name not in fields]
+        wrong += [f"has {{{name}}}" for name in sorted(fields - {"a", "b", "s", "place", "object"})]
+        wrong += ["begins with a name"] * template.startswith("{")
+    except ValueError as error:  # a brace without its partner
+        wrong = [str(error)]
+    if wrong:
+        raise ValueError(f"templates: {template!r} {', '.join(wrong)}; see ioi.TEMPLATES for the form.")
+
+
+def sentences_of(model: Any, frames: Sequence[Frame], width: int = 0) -> Sentences:
+    """Frames as a batch, at least `width` tokens wide. ValueError if a name is no single token, or not in its role."""
     text = tuple(frame.text for frame in frames)
-    ids, tokens_BP = tokens_of(model, text)
+    ids, tokens_BP = tokens_of(model, text, width)
     io, wrong = (token_ids(model, [getattr(frame, name) for frame in frames]) for name in ("io", "wrong"))
-    rows = [_roles(row, int(i), int(w), frame) for row, i, w, frame in zip(ids, io, wrong, frames)]
-    positions = {role: torch.tensor([row[role] for row in rows]) for role in ROLES}
-    kinds = [(frame.template, frame.a == frame.io) for frame in frames]
-    order = {kind: i for i, kind in enumerate(dict.fromkeys(kinds))}
-    groups = torch.tensor([order[kind] for kind in kinds])
-    device = model.cfg.device
-    positions = {role: where.to(device) for role, where in positions.items()}
-    parts = (tokens_BP.to(device), positions, groups.to(device), tuple(frames), io.to(device), wrong.to(device))
-    return Sentences(text, *parts)
+    rows = [_roles(row, i, w, frame) for row, i, w, frame in zip(ids, io.tolist(), wrong.tolist(), frames)]
+    positions = {role: tokens_BP.new_tensor([row[role] for row in rows]) for role in ROLES}
+    groups = tokens_BP.new_tensor(numbered([(frame.template, frame.a == frame.io) for frame in frames]))
+    return Sentences(text, tokens_BP, positions, groups, tuple(frames), io, wrong)
 
 
 def _roles(row: list[int], io: int, wrong: int, frame: Frame) -> dict[str, int]:
     where = {name: [i for i, token in enumerate(row) if token == name] for name in (io, wrong)}
     if len(where[io]) != 1 or len(where[wrong]) != 2:
-        raise ValueError(f"frames: {frame.text!r} must name {frame.io} once and {frame.wrong} twice, behind a space.")
+        raise ValueError(f"frames: {frame.text!r} must name {frame.io} once and {frame.wrong} twice, after a space.")
     s1, s2 = where[wrong]
     return {"IO": where[io][0], "S1": s1, "S1+1": s1 + 1, "S2": s2, "END": len(row) - 1}
 
@@ -144,53 +147,46 @@ def _roles(row: list[int], io: int, wrong: int, frame: Frame) -> dict[str, int]:
 def counterfactual(
     model: Any, sentences: Sentences, kind: Counterfactual, seed: int = 0, names: Sequence[str] = NAMES
 ) -> Sentences:
-    """The same sentences with other names: token by token as long, and different nowhere else.
+    """The same sentences with other names: as long token by token, and different nowhere else.
 
     `"other_io"`: another name for the indirect object; the subject stays. (Cunningham et al. 2023 patch towards it.)
     `"swapped"`: the giver is the other one of the two, so right and wrong name trade places.
-    `"abc"`: three names that differ from each other and from the original's. Nothing says who receives: the question of
-    who gives is gone, and the sentence around it stays. `io` and `wrong` are the original's. (Wang et al. 2022.)
+    `"abc"`: three names that differ from each other and from the original's. Nothing tells who receives: the question
+    of who gives is gone, and the sentence around it stays. `io` and `wrong` are the original's. (Wang et al. 2022.)
 
     Raises ValueError for another `kind`, or if the tokenizer leaves too few names.
     """
     rng = random.Random(seed)
     usable_names = usable(model, names, "names", 5)
 
-    def fresh(frame: Frame, k: int) -> list[str]:
-        return rng.sample([name for name in usable_names if name not in (frame.io, frame.wrong)], k)
-
-    def other_io(frame: Frame) -> Frame:
-        (new,) = fresh(frame, 1)
-        a, b = (new if name == frame.io else name for name in (frame.a, frame.b))
-        return replace(frame, a=a, b=b, io=new)
-
-    def swapped(frame: Frame) -> Frame:
-        return replace(frame, s=frame.io, io=frame.wrong, wrong=frame.io)
-
-    def abc(frame: Frame) -> Frame:
-        a, b, s = fresh(frame, 3)
+    def changed(frame: Frame) -> Frame:
+        fresh = [name for name in usable_names if name not in (frame.io, frame.wrong)]
+        if kind == "other_io":
+            (new,) = rng.sample(fresh, 1)
+            a, b = (new if name == frame.io else name for name in (frame.a, frame.b))
+            return replace(frame, a=a, b=b, io=new)
+        if kind == "swapped":
+            return replace(frame, s=frame.io, io=frame.wrong, wrong=frame.io)
+        a, b, s = rng.sample(fresh, 3)
         return replace(frame, a=a, b=b, s=s)
 
-    kinds: dict[str, Callable[[Frame], Frame]] = {"other_io": other_io, "swapped": swapped, "abc": abc}
-    if kind not in kinds:
-        raise ValueError(f"kind={kind!r} is none of {', '.join(map(repr, kinds))}.")
-    frames = tuple(kinds[kind](frame) for frame in sentences.frames)
+    if kind not in get_args(Counterfactual):
+        raise ValueError(f"kind={kind!r} is none of {', '.join(map(repr, get_args(Counterfactual)))}.")
+    frames = tuple(changed(frame) for frame in sentences.frames)
     text = tuple(frame.text for frame in frames)
-    _, tokens_BP = tokens_of(model, text)  # as long as the original's: every name is one token
-    device = sentences.tokens.device
-    io, wrong = (token_ids(model, [getattr(frame, name) for frame in frames]).to(device) for name in ("io", "wrong"))
-    return replace(sentences, text=text, frames=frames, tokens=tokens_BP.to(device), io=io, wrong=wrong)
+    _, tokens_BP = tokens_of(model, text, sentences.tokens.shape[1])  # each is as long as its original
+    io, wrong = (token_ids(model, [getattr(frame, name) for frame in frames]) for name in ("io", "wrong"))
+    return replace(sentences, text=text, frames=frames, tokens=tokens_BP, io=io, wrong=wrong)
 
 
 def logit_difference(logits: Float[Tensor, "sentences vocab"], sentences: Sentences) -> Float[Tensor, " sentences"]:
     """Logit of the right name minus logit of the wrong one, as `sentences` has them: above 0 where it is right."""
-    rows = torch.arange(len(logits), device=logits.device)
-    return logits[rows, sentences.io] - logits[rows, sentences.wrong]
+    return at(logits, sentences.io) - at(logits, sentences.wrong)
 
 
 def name_ids(model: Any, names: Sequence[str] = NAMES) -> Int[Tensor, " names"]:
     """Ids of those `names` that are single tokens of this model."""
-    return token_ids(model, usable(model, names, "names", 3)).to(model.cfg.device)
+    return token_ids(model, usable(model, names, "names", 3))
 
 
 def absent_names(sentences: Sentences, names: Int[Tensor, " names"]) -> Int[Tensor, "sentences names-2"]:
@@ -211,46 +207,4 @@ def lead(
 
     The logit difference asks which of the two; this asks whether it is one of the two at all. See `name_ids`.
     """
-    rows = torch.arange(len(logits), device=logits.device)
-    return logits[rows, sentences.io] - logits.gather(1, absent_names(sentences, names)).mean(-1)
-
-
-# The eight prompts on which tutorials of GPT-2 agree: each sentence with both names as the giver.
-CLASSIC = (
-    ("When {a} and {b} went to the shops, {s} gave the bag to", "John", "Mary"),
-    ("When {a} and {b} went to the park, {s} gave the ball to", "Tom", "James"),
-    ("When {a} and {b} went to the shops, {s} gave an apple to", "Dan", "Sid"),
-    ("After {a} and {b} went to the park, {s} gave a drink to", "Martin", "Amy"),
-)
-
-
-def classic_sentences(model: Any) -> Sentences:
-    """The eight prompts of `CLASSIC`. GPT-2 small has a mean logit difference of 3.5519 on them."""
-    frames = [Frame(template, a, b, s, "", "", io, s) for template, a, b in CLASSIC for s, io in ((a, b), (b, a))]
-    return sentences_of(model, frames)
-
-
-def own_sentence(model: Any, text: str, io: str, giver: str) -> Sentences:
-    """One sentence of yours that names `io` once and `giver` twice, and stops where `io` is due.
-
-    Raises ValueError, in words for its writer, if a name is not a single token of this model or not where it should be.
-    """
-    text = text.rstrip()
-    for name, needed in ((io, 1), (giver, 2)):
-        found = len(re.findall(rf"(?<= ){re.escape(name)}\b", text)) if name else 0
-        if found != needed:
-            times = ("once", "twice")[needed - 1]
-            raise ValueError(
-                f"The sentence must name {name or 'somebody'!r} {times}, behind a space; it does {found} times."
-            )
-    token_ids(model, [io, giver])
-    marks = {io: "{a}", giver: "{b}"}
-    template = re.sub(
-        rf"(?<= )({re.escape(io)}|{re.escape(giver)})\b",
-        lambda found: marks[found[1]],
-        text.replace("{", "").replace("}", ""),
-    )
-    head, tail = template.rsplit("{b}", 1)
-    if "{a}" not in head:
-        raise ValueError(f"The second {giver!r} must come behind {io!r}, or nothing says who receives.")
-    return sentences_of(model, [Frame(head + "{s}" + tail, io, giver, giver, "", "", io, giver)])
+    return at(logits, sentences.io) - logits.gather(1, absent_names(sentences, names)).mean(-1)

@@ -1,4 +1,4 @@
-"""Texts of which some positions have names, and what a model says at their ends.
+"""Texts of which some positions have names, and what a model predicts at their ends.
 
 Patching, path patching, edge attribution and the greedy removal of edges take any `Prompts`. Tasks add what they need:
 see `ioi.Sentences`.
@@ -9,7 +9,8 @@ Letters of shapes: B prompts, P positions (shorter ones are padded on the right)
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,7 +18,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.forward import read_hook
+
+Hook = tuple[str, Callable[..., Any]]
+LOGITS = "unembed.hook_out"  # some models finish them after that, by a soft cap for example
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class Prompts:
 
     Attributes:
         text: B texts.
-        tokens: (B, P) ids, the beginning-of-text token first; after END comes padding, which END cannot see.
+        tokens: (B, P) ids, the beginning-of-text token first (if the model has one); after END comes padding, which END
+            cannot see.
         positions: name -> (B,) where it stands in each text; "END" is the last token of each. In a counterfactual:
             where it stood in the original.
         groups: (B,) one number per kind of text; within a group all named positions agree.
@@ -45,36 +51,30 @@ class Prompts:
         positions: Mapping[str, Sequence[int]] | None = None,
         groups: Sequence[int] | None = None,
     ) -> Prompts:
-        """Any texts. `positions` names tokens of each, counted with the beginning-of-text token (0); "END" need not be
+        """Any texts. `positions` names tokens of each, 0 the first, whatever side the tokenizer pads; "END" need not be
         given. Without `groups`, texts whose named positions agree are one group.
 
-        Raises ValueError for a text that is empty or longer than the model's context, and for positions that a text
-        does not have.
+        Raises ValueError for a text that is empty or longer than the model's context, for positions that a text does
+        not have, and for groups within which named positions differ.
         """
         ids, tokens_BP = tokens_of(model, text)
-        named = {name: list(where) for name, where in (positions or {}).items()}
-        for name, where in named.items():
-            if len(where) != len(ids):
-                raise ValueError(f"positions[{name!r}] has {len(where)} numbers for {len(ids)} texts; give one each.")
-            for row, place in zip(ids, where):
-                if not 0 <= place < len(row):
-                    raise ValueError(f"positions[{name!r}] holds {place}, but a text has tokens 0 to {len(row) - 1}.")
-        named.setdefault("END", [len(row) - 1 for row in ids])
-        if groups is None:
-            kinds = list(zip(*named.values()))
-            order = {kind: i for i, kind in enumerate(dict.fromkeys(kinds))}
-            groups = [order[kind] for kind in kinds]
-        elif len(groups) != len(ids):
-            raise ValueError(f"groups has {len(groups)} numbers for {len(ids)} texts; give one each.")
-        device = model.cfg.device
-        where_B = {name: torch.tensor(where, device=device) for name, where in named.items()}
-        return cls(tuple(text), tokens_BP.to(device), where_B, torch.tensor(list(groups), device=device))
+        last = [len(row) - 1 for row in ids]
+        named = {name: _numbers(f"positions[{name!r}]", where, last) for name, where in (positions or {}).items()}
+        named = {"END": last} | named
+        kinds = list(zip(*named.values()))
+        kind_of = numbered(kinds) if groups is None else _numbers("groups", groups, [2**31] * len(ids))
+        if len(set(zip(kind_of, kinds))) > len(set(kind_of)):
+            raise ValueError("groups: named positions (END is one) must agree within a group; without groups, they do.")
+        where_B = {name: tokens_BP.new_tensor(where) for name, where in named.items()}
+        return cls(tuple(text), tokens_BP, where_B, tokens_BP.new_tensor(kind_of))
 
     def __len__(self) -> int:
         return len(self.text)
 
     def __getitem__(self, rows: slice) -> Self:
-        """Some of the prompts."""
+        """Some of the prompts, as wide as all of them."""
+        if not isinstance(rows, slice):
+            raise TypeError(f"prompts[{rows!r}]: take a slice, such as prompts[:1], so that they stay a batch.")
         return self._mapped(lambda x: x[rows])
 
     def repeated(self, times: int) -> Self:
@@ -93,34 +93,55 @@ class Prompts:
         return dataclasses.replace(self, **changed)
 
 
-def tokens_of(model: Any, text: Sequence[str]) -> tuple[list[list[int]], Int[Tensor, "prompts positions"]]:
-    """The ids of each text, and all of them as one table, padded on the right with the id that rows begin with.
+def tokens_of(
+    model: Any, text: Sequence[str], width: int = 0
+) -> tuple[list[list[int]], Int[Tensor, "prompts positions"]]:
+    """The ids of each text, and all of them as one table on the model's device, padded on the right with the id that
+    rows begin with, to the longest or to `width`.
 
-    Raises ValueError for a text that is longer than the model's context: nothing is cut without a word.
+    Raises ValueError for a text that is empty, or longer than the model's context: nothing is cut silently.
     """
-    if len(text) == 0 or isinstance(text, str):
-        raise ValueError(f"text must be a list of at least one text, got {text!r}.")
-    ids = [model.to_tokens(one, truncate=False)[0].tolist() for one in text]
-    width = max(map(len, ids))
-    if width > model.cfg.n_ctx:
-        one = text[[len(row) for row in ids].index(width)]
-        raise ValueError(
-            f"{one[:40]!r}… has {width} tokens, but this model sees {model.cfg.n_ctx} at most; give a shorter text."
-        )
-    return ids, torch.tensor([row + [row[0]] * (width - len(row)) for row in ids])
+    if isinstance(text, str) or len(text) == 0 or not all(isinstance(one, str) and one for one in text):
+        raise ValueError(f"text must be a list of at least one text, none of them empty, got {text!r}.")
+    has_bos = (model.tokenizer.bos_token_id or 0) < model.cfg.d_vocab  # TransformerLens makes up one that is missing
+    ids = [model.to_tokens(one, None if has_bos else False, truncate=False)[0].tolist() for one in text]
+    for one, row in zip(text, ids):
+        if len(row) > model.cfg.n_ctx:
+            raise ValueError(f"{one[:40]!r}… has {len(row)} tokens; this model sees {model.cfg.n_ctx} at most: cut it.")
+    width = max(width, *map(len, ids))
+    return ids, torch.tensor([row + [row[0]] * (width - len(row)) for row in ids], device=model.cfg.device)
 
 
-def single_tokens(model: Any, words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """`words` in two parts: those that are one token after a space in this model's vocabulary, and the others."""
-    tokenizer = model.tokenizer
-    one = [len(tokenizer(" " + word, add_special_tokens=False).input_ids) == 1 for word in words]
-    return [w for w, is_one in zip(words, one) if is_one], [w for w, is_one in zip(words, one) if not is_one]
+def numbered(kinds: Sequence[Any]) -> list[int]:
+    """The number of each kind, in the order in which kinds first come."""
+    order = {kind: i for i, kind in enumerate(dict.fromkeys(kinds))}
+    return [order[kind] for kind in kinds]
+
+
+def _numbers(name: str, values: Iterable[Any], most: Sequence[int]) -> list[int]:
+    numbers = [as_whole(f"{name}[{i}]", value) for i, value in enumerate(values)]
+    if len(numbers) != len(most):
+        raise ValueError(f"{name} has {len(numbers)} numbers for {len(most)} texts; give one each.")
+    for number, last in zip(numbers, most):
+        if number > last:
+            raise ValueError(f"{name} holds {number}, but a text has tokens 0 to {last}.")
+    return numbers
+
+
+def single_tokens(model: Any, words: Sequence[str]) -> dict[str, int]:
+    """The `words` that are one token after a space in this model's vocabulary, with its id."""
+    ids = {word: model.tokenizer(" " + word, add_special_tokens=False).input_ids for word in words}
+    return {word: found[0] for word, found in ids.items() if len(found) == 1}
 
 
 def usable(model: Any, words: Sequence[str], what: str, needed: int) -> list[str]:
-    """The words that are single tokens. ValueError that lists what was dropped if fewer than `needed` are left."""
-    kept, dropped = single_tokens(model, words)
+    """The words that are single tokens. ValueError for a word that comes twice, and one that lists what was dropped if
+    fewer than `needed` are left."""
+    if len(set(words)) < len(words):
+        raise ValueError(f"{what}: {max(words, key=list(words).count)} comes twice; give each word once.")
+    kept = list(single_tokens(model, words))
     if len(kept) < needed:
+        dropped = [word for word in words if word not in kept]
         raise ValueError(
             f"{what}: {needed} words that are one token after a space are needed, and this model's tokenizer has only "
             f"{len(kept)} of them ({', '.join(kept) or 'none'}). Dropped: {', '.join(dropped)}. Pass other {what}."
@@ -129,23 +150,35 @@ def usable(model: Any, words: Sequence[str], what: str, needed: int) -> list[str
 
 
 def token_ids(model: Any, names: Sequence[str]) -> Int[Tensor, " n"]:
-    kept, dropped = single_tokens(model, sorted(set(names)))
+    known = single_tokens(model, sorted(set(names)))
+    dropped = sorted(set(names) - known.keys())
     if dropped:
         raise ValueError(f"names: {', '.join(dropped)} would be more than one token of this model; use other names.")
-    known = {name: model.tokenizer(" " + name, add_special_tokens=False).input_ids[0] for name in kept}
-    return torch.tensor([known[name] for name in names])
+    return torch.tensor([known[name] for name in names], device=model.cfg.device)
 
 
-def end_logits(
-    model: Any, prompts: Prompts, hooks: Sequence[tuple[str, Callable[..., Any]]] = ()
-) -> Float[Tensor, "prompts vocab"]:
+@contextmanager
+def only_end(model: Any, prompts: Prompts, hooks: Sequence[Hook] = ()) -> Iterator[Callable[[Tensor], Tensor]]:
+    """With `hooks` in place, END alone is unembedded. Yields what makes its logits, (B, V), of what is read at LOGITS.
+
+    Where a hook acts there, all positions are unembedded, so that it sees what it always sees.
+    """
+    where, finish = prompts.positions["END"], model.adapter.apply_output_logits_transform
+    with model.hooks(fwd_hooks=list(hooks)):
+        if model.hook_dict[LOGITS].has_hooks():
+            yield lambda logits_BPV: finish(at(logits_BPV, where))
+        else:
+            with model.hooks(fwd_hooks=[("unembed.hook_in", lambda x_BPD, hook: at(x_BPD, where)[:, None])]):
+                yield lambda logits_B1V: finish(logits_B1V[:, 0])
+
+
+def end_logits(model: Any, prompts: Prompts, hooks: Sequence[Hook] = ()) -> Float[Tensor, "prompts vocab"]:
     """Logits of the token after each prompt, with these forward hooks in place, without gradients.
 
-    Only END is unembedded. Equals `model.run_with_hooks(tokens, fwd_hooks=hooks)` at END, up to rounding.
+    Equals `model.run_with_hooks(tokens, fwd_hooks=hooks)` at END, up to rounding, for every hook of the model.
     """
-    with model.hooks(fwd_hooks=list(hooks)), read_hook(model, "ln_final.hook_normalized") as read:
-        final_BD = at(read(prompts.tokens), prompts.positions["END"])
-    return final_BD @ model.W_U + model.b_U
+    with only_end(model, prompts, hooks) as end, read_hook(model, LOGITS) as read:
+        return end(read(prompts.tokens))
 
 
 def at(acts: Float[Tensor, "prompts positions *d"], where: Int[Tensor, " prompts"]) -> Float[Tensor, " prompts *d"]:

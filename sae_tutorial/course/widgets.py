@@ -20,9 +20,10 @@ from plotly.colors import sample_colorscale
 from torch import Tensor
 
 from sae_tutorial.circuits.heads import attention_patterns
-from sae_tutorial.circuits.ioi import Sentences, counterfactual, logit_difference, own_sentence
+from sae_tutorial.circuits.ioi import Sentences, counterfactual, logit_difference
 from sae_tutorial.circuits.patching import activations, patch_positions
 from sae_tutorial.circuits.prompts import end_logits, normalised
+from sae_tutorial.course.ioi_circuit.names import own_sentence
 from sae_tutorial.figures import circuits, kinds
 from sae_tutorial.figures.heads import TAKEN, TAKES, habit
 from sae_tutorial.figures.style import DIVERGING, SEQUENTIAL, TEXT

@@ -13,8 +13,7 @@ And where they do not:
     BOS and padding   neither spliced, ablated nor counted. SAEBench does not count them either, but splices them too
                       (unless exclude_special_tokens_from_reconstruction is set) and always ablates them. A model that
                       lost its first token is lost itself: ablation looks worse, and the score better.
-                      `splice_bos=True` does as SAEBench does. It finds special tokens anywhere in a row; we, like
-                      ActivationStore, look for BOS at position 0 and for padding at the end
+                      `splice_bos=True` does as SAEBench does, which finds them anywhere in a row, not only at its ends
     fvu               Σ|x − x̂|² / Σ|x − mean|², with the mean of all tokens that are evaluated. There,
                       explained_variance averages 1 − |x − x̂|² / |x − mean|² token by token, with the mean of
                       a batch: tokens that happen to lie near it rule the average
@@ -25,33 +24,30 @@ Letters of shapes: N kept tokens of a batch, S context, D = d_in, O = d_out, V v
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from inspect import signature
+from typing import Any, Concatenate, Literal, ParamSpec
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sae_tutorial.activations.arguments import as_whole
+from sae_tutorial.activations.forward import check_hook_name, read_hooks
 from sae_tutorial.activations.kept_text import KeptText, checked_tokens, special_ids
 from sae_tutorial.activations.memory import at_once
 from sae_tutorial.activations.shards import Moments
 from sae_tutorial.allocation.zipf import middle_law, zipf_shortfall
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.evaluation.splicing import (
-    Rows,
-    check_width,
-    cross_entropies,
-    fused_agrees,
-    inference,
-    log_probs,
-    moments_of_hook,
-    replacing,
-)
+from sae_tutorial.evaluation import splicing
 
+P = ParamSpec("P")
+One = Callable[Concatenate[SparseAutoencoder, P], "Evaluation"]
 UNDERUSED_PART = 0.5  # of the target; see Evaluation.underused
 
 
@@ -118,42 +114,6 @@ class Evaluation:
         )
 
 
-def evaluate(
-    sae: SparseAutoencoder,
-    model: Any,
-    tokens: Int[Tensor, "n context"],
-    hook_name: str,
-    *,
-    target_hook: str | None = None,
-    batch_rule: bool = False,
-    splice_bos: bool = False,
-    batch_size: int | None = None,
-    bos_id: int | Literal["auto", "any"] | None = "auto",
-    pad_id: int | Literal["auto"] | None = "auto",
-    progress: bool = True,
-) -> Evaluation:
-    """Measure `sae` on text: its reconstruction of `hook_name`, and the language model's loss when it is spliced in.
-
-    tokens       (n, context) int64 that the SAE was not trained on; padding, if any, at the end of a row
-    hook_name    where the SAE reads: one vector per token, heads concatenated ("blocks.1.attn.hook_z")
-    target_hook  transcoders only: the hook that is predicted, and replaced
-    batch_rule   allocate as in training, the tokens of a forward pass sharing one budget; the default is how an SAE is
-                 used: each token by itself
-    splice_bos   replace and ablate BOS too, though no SAE of ours is trained on it
-    batch_size   rows per forward pass; by default so many that their logits take 64 MB (1 GB on a GPU)
-    bos_id, pad_id
-                 which positions are no text; as for `ActivationStore.harvest`
-
-    Raises ValueError for a hook that the model does not have, a hook of another width than the SAE, tokens of the wrong
-    shape or range, a transcoder without target_hook (and the reverse), and an SAE whose threshold is not measured yet.
-    """
-    (found,) = evaluate_many(
-        [sae], model, tokens, hook_name, target_hook=target_hook, batch_rule=batch_rule, splice_bos=splice_bos,
-        batch_size=batch_size, bos_id=bos_id, pad_id=pad_id, progress=progress,
-    )  # fmt: skip
-    return found
-
-
 def evaluate_many(
     saes: Sequence[SparseAutoencoder],
     model: Any,
@@ -170,27 +130,28 @@ def evaluate_many(
 ) -> list[Evaluation]:
     """`evaluate` for several SAEs of one hook: what no SAE changes (the model as it is, its ablations, the moments) is
     computed once. Arguments and errors are those of `evaluate`."""
-    for sae in saes:
-        if sae.config.is_transcoder != (target_hook is not None):
-            raise ValueError(
-                "target_hook is what a transcoder predicts: an SAE with d_out needs it, one without has no use for it; "
-                f"got d_out={sae.config.d_out} and target_hook={target_hook!r}"
-            )
     in_hook, out_hook = hook_name, hook_name if target_hook is None else target_hook
-    text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
+    for name in (in_hook, out_hook):
+        check_hook_name(model, name)
     for sae in saes:
-        check_width(model, text, in_hook, sae.config.d_in, "d_in")
-        check_width(model, text, out_hook, sae.config.width_out, "d_in" if target_hook is None else "d_out")
+        _check(sae, model, in_hook, target_hook, batch_rule)
+    text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
+    for width in {sae.config.d_in for sae in saes}:
+        splicing.check_width(model, text, in_hook, width, "d_in")
+    for width in {sae.config.width_out for sae in saes if target_hook is not None}:
+        splicing.check_width(model, text, out_hook, width, "d_out")
     if batch_size is None:
         tables = 4  # of logits are there at a time: clean, changed, their difference, what it weighs
         batch_size = at_once(model.cfg.device, tables * 4 * text.context * model.cfg.d_vocab)
-    fused = fused_agrees(model, Rows.of(text, 0, 1, model.cfg.device))
+    batch_size = as_whole("batch_size", batch_size, least=1)
+    row = int((text.stop - text.start).argmax())
+    fused = splicing.fused_agrees(model, splicing.Rows.of(text, row, row + 1, model.cfg.device))
     sums: list[dict[str, Any]] = [defaultdict(float) for _ in saes]
     with tqdm(total=2 * len(text), unit=" tokens", unit_scale=True, desc="evaluate", disable=not progress) as bar:
-        moments = moments_of_hook(model, text, out_hook, batch_size, fused, lambda rows: bar.update(len(rows)))
-        with inference(model, fused):
+        moments = splicing.moments_of_hook(model, text, out_hook, batch_size, fused, lambda rows: bar.update(len(rows)))
+        with read_hooks(model, (), fused=fused):  # eval mode, without gradients
             for a in range(0, len(text.tokens), batch_size):
-                rows = Rows.of(text, a, a + batch_size, model.cfg.device, splice_bos)
+                rows = splicing.Rows.of(text, a, a + batch_size, model.cfg.device, splice_bos)
                 if rows.kept.any():
                     for total, more in zip(sums, _sums(saes, model, rows, in_hook, out_hook, moments, batch_rule)):
                         for name, value in more.items():
@@ -199,10 +160,61 @@ def evaluate_many(
     return [_evaluation(sae, total, moments, batch_rule) for sae, total in zip(saes, sums)]
 
 
+def _arguments_of(many: Callable[Concatenate[Any, P], Any]) -> Callable[[Callable[..., Evaluation]], One[P]]:
+    """Shows help() and type checkers the arguments of `evaluate_many`, which stand in one place so that they agree."""
+
+    def shown(one: Callable[..., Evaluation]) -> One[P]:
+        arguments = [signature(one).parameters["sae"], *list(signature(many).parameters.values())[1:]]
+        vars(one)["__signature__"] = signature(one).replace(parameters=arguments)
+        return one
+
+    return shown
+
+
+@_arguments_of(evaluate_many)
+def evaluate(sae: SparseAutoencoder, *args: Any, **options: Any) -> Evaluation:
+    """Measure `sae` on text: its reconstruction of `hook_name`, and the language model's loss with that in its place.
+
+    tokens       (n, context) int64 that the SAE was not trained on; rows may be padded on either side
+    hook_name    where the SAE reads: one vector per token, heads concatenated ("blocks.1.attn.hook_z")
+    target_hook  transcoders only: the hook that is predicted, and replaced
+    batch_rule   allocate as in training, the tokens of a forward pass sharing one budget; the default is how an SAE
+                 is used: each token by itself
+    splice_bos   replace and ablate BOS too, though no SAE of ours is trained on it
+    batch_size   rows per forward pass; by default so many that their logits take 64 MB (1 GB on a GPU)
+    bos_id, pad_id
+                 which positions are no text; as for `ActivationStore.harvest`
+
+    Warns if the SAE knows that it was trained on another hook. Raises ValueError for a hook that the model does not
+    have, a hook of another width than the SAE, tokens of the wrong shape or range, a transcoder without target_hook
+    (and the reverse), an SAE whose threshold is not measured yet, and weights that are NaN or infinite; TypeError
+    for anything that is not a model, an SAE or a whole number where one is needed.
+    """
+    (found,) = evaluate_many([sae], *args, **options)
+    return found
+
+
+def _check(sae: Any, model: Any, in_hook: str, target_hook: str | None, batch_rule: bool) -> None:
+    """What can be known before the first forward pass; see `evaluate`."""
+    if not isinstance(sae, SparseAutoencoder):
+        raise TypeError(f"sae must be a SparseAutoencoder, got {type(sae).__name__}; evaluate_many takes several")
+    if sae.config.is_transcoder != (target_hook is not None):
+        got = f"got d_out={sae.config.d_out} and target_hook={target_hook!r}"
+        raise ValueError(f"target_hook is what a transcoder predicts, an SAE with d_out, and no other SAE; {got}")
+    for name, weight in sae.state_dict().items():
+        if weight.isnan().any() or (weight.isinf().any() and name != "threshold"):
+            raise ValueError(f"sae: its {name} holds NaN or infinite numbers; load or train it again")
+    if not batch_rule:
+        sae.encode_normalised(torch.zeros(1, sae.config.d_in).to(sae.W_dec))  # a threshold that is missing is named
+    trained_on = getattr(sae, "hook_name", None)
+    if trained_on is not None and model.hook_dict.get(trained_on) is not model.hook_dict[in_hook]:
+        warnings.warn(f"this SAE was trained on {trained_on!r}, and is evaluated at {in_hook!r}", stacklevel=4)
+
+
 def _sums(
     saes: Sequence[SparseAutoencoder],
     model: Any,
-    rows: Rows,
+    rows: splicing.Rows,
     in_hook: str,
     out_hook: str,
     moments: Moments,
@@ -214,16 +226,16 @@ def _sums(
     def keep(acts: Tensor, hook: Any, name: str) -> None:
         seen[name] = acts.flatten(2)[rows.replaced]
 
-    clean_NV = log_probs(model, rows, [(name, partial(keep, name=name)) for name in {in_hook, out_hook}])
+    clean_NV = splicing.log_probs(model, rows, [(name, partial(keep, name=name)) for name in {in_hook, out_hook}])
 
     def instead(name: str, new: Tensor) -> dict[str, float]:
         """Loss and divergence with `new` in the place of the hook."""
-        changed_NV = log_probs(model, rows, [(out_hook, replacing(rows.replaced, new))])
+        changed_NV = splicing.log_probs(model, rows, [(out_hook, splicing.replacing(rows.replaced, new))])
         divergence_N = (clean_NV.exp() * (clean_NV - changed_NV)).sum(1)
-        return {"ce_" + name: _total(cross_entropies(changed_NV, rows)), "kl_" + name: _total(divergence_N)}
+        return {"ce_" + name: _total(splicing.cross_entropies(changed_NV, rows)), "kl_" + name: _total(divergence_N)}
 
     mean_O = moments.mean.float()
-    shared = {"ce_clean": _total(cross_entropies(clean_NV, rows)), "predictions": int(rows.has_next.sum())}
+    shared = {"ce_clean": _total(splicing.cross_entropies(clean_NV, rows)), "predictions": int(rows.has_next.sum())}
     shared |= instead("zero", torch.zeros_like(mean_O)) | instead("mean", mean_O)
     found = []
     for sae in saes:
@@ -233,7 +245,7 @@ def _sums(
 
 
 def _reconstruction(
-    sae: SparseAutoencoder, x_ND: Tensor, y_NO: Tensor, rows: Rows, batch_rule: bool
+    sae: SparseAutoencoder, x_ND: Tensor, y_NO: Tensor, rows: splicing.Rows, batch_rule: bool
 ) -> tuple[Float[Tensor, "replaced d_out"], dict[str, Any]]:
     """ŷ of every replaced position, and what is summed about it over the kept ones."""
     x_ND, y_NO = x_ND.to(sae.W_dec.device), y_NO.to(sae.W_dec.device)

@@ -4,11 +4,12 @@
     runs.where(part="main", k=32).summary("fvu")       {("token_choice", 4096, 32): Interval, …}
     runs.paired("fvu", "mutual_choice", "token_choice", d_sae=4096, k=32)    the difference, seed by seed
 
-The grid is trained piece by piece, so everything here says how many seeds it rests on (`Interval.n`).
+The grid is trained piece by piece, so everything here reports how many seeds it rests on (`Interval.n`).
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -18,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from sae_tutorial.activations.files import ASSETS, path_of, read_asset
 from sae_tutorial.evaluation.intervals import Interval
 
-FOLDER = Path(__file__).parents[1] / "assets" / "grid"
+FOLDER = ASSETS / "grid"
 RUNS, DENSITIES = "runs.jsonl", "densities.npz"
 
 # What the methods of the grid are called in figures and tables, in the order in which they are shown.
@@ -67,10 +69,9 @@ class Runs:
 
     def cells(self) -> list[tuple]:
         """(method, d_sae, k) of the rows, methods in the order of `NAMES`."""
-        order = list(NAMES)
         found = {tuple(row[name] for name in CELL) for row in self}
-        known = {method: place for place, method in enumerate(order)}
-        return sorted(found, key=lambda cell: (cell[1], cell[2], known.get(cell[0], len(order)), cell[0]))
+        known = {method: place for place, method in enumerate(NAMES)}
+        return sorted(found, key=lambda cell: (cell[1], cell[2], known.get(cell[0], len(known)), cell[0]))
 
     def values(self, measure: str, **fields: Any) -> dict[int, float]:
         """The measure of each seed. Raises ValueError if two rows share a seed: then `fields` do not name one cell."""
@@ -78,7 +79,7 @@ class Runs:
         for row in self.where(**fields):
             if row["seed"] in found:
                 raise ValueError(
-                    f"seed {row['seed']} comes twice for {fields}; say which cell is meant (part, method, d_sae, k, …)"
+                    f"seed {row['seed']} comes twice for {fields}; name one cell (part, method, d_sae, k, …)"
                 )
             found[row["seed"]] = float(row[measure])
         return found
@@ -96,10 +97,12 @@ class Runs:
         """`method` minus `other`, seed by seed; None if they share no seed.
 
         The seed fixes the start and the order of tokens, so what both methods owe to it cancels in the difference.
-        `relative` divides each difference by the other's value.
+        `relative` divides each difference by the other's value; ValueError where that is 0.
         """
         ours, theirs = (self.values(measure, method=name, **fields) for name in (method, other))
         pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+        if relative and any(b == 0 for _, b in pairs):
+            raise ValueError(f"{measure} of {other} is 0, and nothing is relative to 0; leave out relative=True")
         differences = [(a - b) / b if relative else a - b for a, b in pairs]
         return Interval.of(differences) if differences else None
 
@@ -107,18 +110,34 @@ class Runs:
 def load_runs(folder: Path | str | None = None) -> Runs:
     """All rows of the committed grid, or of the `runs.jsonl` in another folder.
 
-    Raises FileNotFoundError, with the command that makes one, if there is none.
+    Raises FileNotFoundError, with the command that makes one, if that folder has none, and ValueError that names a
+    damaged file and the remedy.
     """
-    path = (FOLDER if folder is None else Path(folder)) / RUNS
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there; `python benchmarks/quality.py` trains the grid and writes it")
-    return Runs(tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()))
+    path, content = _read(RUNS, folder)
+    rows = []
+    for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
+        try:
+            rows += [dict(json.loads(line))] if line.strip() else []
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}: damaged ({error}); delete it, and train that SAE again") from None
+    return Runs(tuple(rows))
 
 
 def load_densities(folder: Path | str | None = None) -> dict[str, np.ndarray]:
-    """Key of a run -> the densities of its features on held-out text, the most frequent first, (F,) float32."""
-    path = (FOLDER if folder is None else Path(folder)) / DENSITIES
+    """Key of a run -> the densities of its features on held-out text, the most frequent first, (F,) float32. Raises
+    what `load_runs` raises."""
+    path, content = _read(DENSITIES, folder)
+    try:
+        with np.load(io.BytesIO(content)) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except Exception as error:  # numpy and zipfile notice damage in many ways
+        raise ValueError(f"{path}: damaged ({error}); delete it, and train the grid again") from None
+
+
+def _read(name: str, folder: Path | str | None) -> tuple[Path, bytes]:
+    if folder is None:
+        return FOLDER / name, read_asset(FOLDER / name)
+    path = path_of("folder", folder) / name
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; `python benchmarks/quality.py` trains the grid and writes it")
-    with np.load(path) as arrays:
-        return {key: arrays[key] for key in arrays.files}
+    return path, path.read_bytes()

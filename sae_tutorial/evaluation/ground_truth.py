@@ -29,7 +29,7 @@ def sparse_strengths(
 
     `frequency` is one number for each feature, or one for all `n` of them. Features are independent of each other.
     A feature that is on is never faint, so that "on or off?" has an answer: our choice.
-    Raises ValueError for a frequency outside (0, 1], and where the number of features is not said, or said twice.
+    Raises ValueError for a frequency outside (0, 1], and where the number of features is not given, or given twice.
     """
     if isinstance(frequency, Tensor) != (n is None):
         raise ValueError("give n with one frequency for all features, and leave it away with a frequency for each")

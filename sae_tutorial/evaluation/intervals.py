@@ -1,4 +1,4 @@
-"""How sure one can be: intervals over seeds, and bootstraps over sentences, rows or whatever was drawn.
+"""How sure one can be: intervals over seeds, and bootstraps over sentences, rows or whatever else was drawn.
 
 Interval      a mean over a few seeds, with Student's t
 bootstrap     any statistic over many units, with the units drawn again
@@ -13,14 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.stats import t as student
 from torch import Tensor
+
+from sae_tutorial.activations.arguments import as_whole
+from sae_tutorial.activations.memory import at_once
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `n` seeds and its 95 % interval (Student's t). With one seed the ends are NaN: nothing is known."""
+    """A mean over `n` seeds and its 95 % interval (Student's t). The ends are NaN, nothing is known, with one seed or
+    if a value is not finite."""
 
     mean: float
     low: float
@@ -33,8 +37,9 @@ class Interval:
         x = np.asarray(list(values), dtype=float)
         if x.size == 0:
             raise ValueError("values is empty: an interval needs at least one")
-        half = student.ppf(0.975, x.size - 1) * x.std(ddof=1) / math.sqrt(x.size) if x.size > 1 else math.nan
-        return cls(float(x.mean()), float(x.mean() - half), float(x.mean() + half), int(x.size))
+        known, mean = x.size > 1 and np.isfinite(x).all(), sum(x.tolist()) / x.size
+        half = student.ppf(0.975, x.size - 1) * x.std(ddof=1) / math.sqrt(x.size) if known else math.nan
+        return cls(mean, float(mean - half), float(mean + half), x.size)
 
     def __neg__(self) -> Interval:
         """The interval of minus the quantity."""
@@ -61,31 +66,36 @@ def bootstrap(
     """A statistic over the last dimension (default: the mean), and the low and high end of its 95 % bootstrap interval.
 
     Units (sentences, rows of text) are drawn with replacement, the same ones for all that comes before the last
-    dimension. `statistic` takes (..., units) to (...) for any number of units; it may join what stands in front, a sum
-    and a count for example. Ends are resampled values themselves, so that a statistic that is sometimes infinite has an
-    interval; NaN, where a draw leaves nothing to compute from, is left out.
+    dimension. `statistic` takes (..., units) to (...) for any number of units; it may join what comes before, a sum and
+    a count for example. Ends are resampled values themselves, so that a statistic that is sometimes infinite has an
+    interval; a statistic that is NaN, where a draw leaves nothing to compute from, is left out.
+
+    Raises ValueError if there are no units, and for NaN among the values: such a unit should be left out.
     """
+    n, resamples = values.shape[-1], as_whole("resamples", resamples, least=1)
+    if n == 0 or values.isnan().any():
+        raise ValueError(f"values has {n} units, {int(values.isnan().sum())} numbers are NaN; give some, without NaN")
+    values = values if values.is_floating_point() else values.double()
     of = statistic or (lambda x: x.mean(-1))
-    drawn_RN = _drawn(values.shape[-1], resamples, seed).to(values.device)
-    found = of(values[..., drawn_RN])
-    ends = torch.nanquantile(
-        found.double(), torch.tensor([0.025, 0.975]).to(found.device).double(), dim=-1, interpolation="nearest"
-    )
-    low, high = ends.to(found.dtype)
+    drawn_RN = torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed)).to(values.device)
+    parts = drawn_RN.split(at_once(values.device, values.numel() * values.element_size()))
+    found = torch.cat([of(values[..., part_RN]) for part_RN in parts], -1)
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64, device=found.device)
+    low, high = torch.nanquantile(found.double(), ends, dim=-1, interpolation="nearest").to(found.dtype)
     return of(values), low, high
 
 
 def paired_ratio(
     mine: Float[Tensor, " units"], theirs: Float[Tensor, " units"], resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """The median over units of mine / theirs, and its 95 % bootstrap interval.
+    """The median over units of mine / theirs (of an even number, the lower of the two in the middle), and its 95 %
+    bootstrap interval.
 
-    A median, so that a unit in which one of them never gets there (inf) counts as worse than any other, no more.
+    A median, so that a unit in which one of them never gets there (inf) counts as worse than any other, no more. Where
+    both are the same, even 0 or inf, the ratio is 1. Raises ValueError if they are not one number per unit each.
     """
-    ratio = torch.where(mine.isinf() & theirs.isinf(), 1.0, mine / theirs)
+    if mine.shape != theirs.shape or mine.dim() != 1:
+        raise ValueError(f"mine is {tuple(mine.shape)}, theirs {tuple(theirs.shape)}; give one number per unit each")
+    ratio = torch.where(mine == theirs, 1.0, mine / theirs)
     middle, low, high = bootstrap(ratio, lambda x: x.median(-1).values, resamples, seed)
     return float(middle), float(low), float(high)
-
-
-def _drawn(n: int, resamples: int, seed: int) -> Int[Tensor, "resamples n"]:
-    return torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))

@@ -5,8 +5,7 @@ Letters of shapes: B rows, S context, N kept positions of these rows, V vocabula
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_tutorial.activations.forward import check_hook_name, fused_forward, read_hook
+from sae_tutorial.activations.forward import read_hook, read_hooks
 from sae_tutorial.activations.kept_text import KeptText
 from sae_tutorial.activations.shards import Moments
 
@@ -59,7 +58,7 @@ def cross_entropies(log_probs_NV: Float[Tensor, "kept vocabulary"], rows: Rows) 
 def replacing(
     where: Bool[Tensor, "rows context"], new: Float[Tensor, "replaced d"] | Float[Tensor, " d"]
 ) -> Callable[[Tensor, Any], Tensor]:
-    """A hook that puts `new` (one vector per position, or one for all) where the mask says. Heads are concatenated."""
+    """A hook that puts `new` (one vector per position, or one for all) where the mask is set. Heads are one vector."""
 
     def hook(acts: Tensor, hook: Any) -> Tensor:
         changed = acts.flatten(2).clone()
@@ -69,26 +68,11 @@ def replacing(
     return hook
 
 
-@contextmanager
-def inference(model: Any, fused: bool = False) -> Iterator[None]:
-    """Eval mode, without gradients, and with the fused forward pass if that is wanted."""
-    was_training = model.training
-    model.eval()
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
-            if fused:
-                stack.enter_context(fused_forward(model))
-            yield
-    finally:
-        model.train(was_training)
-
-
 def fused_agrees(model: Any, rows: Rows) -> bool:
     """Whether the fused forward pass predicts what the model's own does, at the kept positions of these rows."""
     results = []
     for fused in (False, True):
-        with inference(model, fused):
+        with read_hooks(model, (), fused=fused):  # eval mode, without gradients
             results.append(log_probs(model, rows))
     tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 5e-2
     plain, quick = results
@@ -111,10 +95,10 @@ def moments_of_hook(
 
 def check_width(model: Any, text: KeptText, hook_name: str, width: int, name: str) -> None:
     """ValueError if the hook does not exist, or does not give `width` numbers per token, heads concatenated."""
-    check_hook_name(model, hook_name)
     with read_hook(model, hook_name, fused=False) as read:
-        acts = read(text.tokens[:1].to(model.cfg.device))
-    if acts.dim() not in (3, 4) or acts.shape[1] != text.context or acts[0, 0].numel() != width:
+        acts = read(text.tokens[:1])
+    of_pairs = hook_name.endswith(("hook_pattern", "hook_attn_scores"))
+    if of_pairs or acts.dim() not in (3, 4) or acts.shape[1] != text.context or acts[0, 0].numel() != width:
         raise ValueError(
             f"{hook_name!r} gives activations of shape {tuple(acts.shape)} for one row of {text.context} tokens, but "
             f"this SAE has {name}={width} numbers per token; evaluate it at the hook that it was trained on"

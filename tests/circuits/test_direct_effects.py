@@ -1,5 +1,6 @@
 import pytest
 import torch
+from grouped_model import grouped_model
 
 from sae_tutorial.circuits import direct_effects as evidence
 from sae_tutorial.circuits import ioi, patching, prompts
@@ -21,6 +22,62 @@ def test_shares_add_up_to_the_logit_difference(model, sentences):
     bias = (model.b_O - model.b_O.mean(-1, keepdim=True)).sum(0) / prompts.at(scale, sentences.positions["END"])
     parts = writes.heads.sum((0, 1)) + writes.mlps.sum(0) + writes.stream[0] + bias
     assert torch.allclose(parts, writes.stream[-1], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hook_embed",
+        "blocks.1.ln1.hook_normalized",
+        "blocks.2.attn.hook_pattern",
+        "blocks.3.attn.hook_z",
+        "blocks.3.hook_mlp_out",
+        "ln_final.hook_scale",
+    ],
+)
+def test_shares_add_up_whatever_a_hook_does(model, sentences, name):
+    hook = (name, lambda acts, hook: 0.7 * acts + 0.1 * acts.roll(1, -1))
+    writes = evidence.direct_writes(model, sentences, [hook])
+    with model.hooks(fwd_hooks=[hook]):
+        scale = patching.activations(model, sentences, ["ln_final.hook_scale"])["ln_final.hook_scale"]
+    bias = (model.b_O - model.b_O.mean(-1, keepdim=True)).sum(0) / prompts.at(scale, sentences.positions["END"])
+    parts = writes.heads.sum((0, 1)) + writes.mlps.sum(0) + writes.stream[0] + bias
+    assert torch.allclose(parts, writes.stream[-1], atol=1e-3)
+    logits = writes.stream[-1] @ model.W_U + model.b_U
+    assert torch.allclose(logits, prompts.end_logits(model, sentences, [hook]), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blocks.1.hook_attn_out",
+        "blocks.1.attn.hook_out",
+        "blocks.0.attn.o.hook_out",
+        "ln_final.hook_normalized",
+        "ln_final.hook_out",
+        "unembed.hook_in",
+        "hook_unembed",
+    ],
+)
+def test_hooks_that_no_part_answers_for_are_refused(model, sentences, name):
+    hook = (name, lambda acts, hook: 0.5 * acts)
+    with pytest.raises(ValueError, match="is the work of no head or MLP; take an earlier hook"):
+        evidence.direct_writes(model, sentences, [hook])
+    with model.hooks(fwd_hooks=[hook]), pytest.raises(ValueError, match="is the work of no head or MLP"):
+        evidence.direct_writes(model, sentences)
+    assert all(not point.has_hooks() for point in model.hook_dict.values())
+
+
+def test_models_whose_heads_share_their_values(tmp_path):
+    """A Llama: grouped values, and a last normalisation that does not centre."""
+    llama = grouped_model(tmp_path)
+    texts = prompts.Prompts.of(llama, ["w3 w4 w5 w6", "w7 w8", "w9 w3 w8"], {"A": [1, 1, 2]})
+    writes = evidence.direct_writes(llama, texts)
+    assert torch.allclose(
+        writes.heads.sum((0, 1)) + writes.mlps.sum(0) + writes.stream[0], writes.stream[-1], atol=1e-4
+    )
+    logits = writes.stream[-1] @ llama.W_U + llama.b_U
+    assert torch.allclose(logits, prompts.end_logits(llama, texts), atol=1e-4)
 
 
 def test_towards_takes_the_mean_of_several_names(model, sentences):
@@ -47,18 +104,6 @@ def test_attention_is_read_between_roles(model, sentences):
     assert found["S2"].shape == (4, 8) and found["S2"][1, 2] == pytest.approx(
         float(torch.stack(by_hand).mean()), abs=1e-5
     )
-
-
-def test_rank_of_a_name_in_what_a_head_would_say(model, sentences):
-    names = ioi.name_ids(model)
-    ranks = evidence.rank_among_names(model, sentences, "IO", sentences.io, names)
-    assert ranks.shape == (4, 8, 6) and ranks.min() >= 0 and ranks.max() <= len(names) - 1
-    name = "blocks.3.ln1.hook_normalized"
-    x = prompts.at(patching.activations(model, sentences, [name])[name], sentences.positions["IO"])
-    logits = ((x @ model.W_V[3, 0] + model.b_V[3, 0]) @ model.W_O[3, 0]) @ model.W_U[:, names]
-    place = (names == sentences.io[:, None]).int().argmax(1)
-    by_hand = (logits > logits.gather(1, place[:, None]) + 1e-5).sum(1)
-    assert torch.equal(ranks[3, 0], by_hand.float())
 
 
 def test_absent_names_and_lead(model, sentences):

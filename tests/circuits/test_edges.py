@@ -23,19 +23,20 @@ def difference(sentences):
     return lambda logits: ioi.logit_difference(logits, sentences)
 
 
-def test_every_sender_is_heard_by_what_stands_behind_it(model):
+def test_every_sender_is_read_by_what_comes_after_it(model):
     graph = finding.wiring(model)
     assert len(graph.senders) == 1 + 4 * 9 and len(graph.receivers) == 4 * 25 + 1
     assert graph.allowed.shape == (37, 101) and graph.allowed[:, -1].all()
-    heard_by = {
+    read_by = {
         name: {graph.receivers[i] for i in row.nonzero().flatten()} for name, row in zip(graph.senders, graph.allowed)
     }
-    assert "0.0 q" not in heard_by["0.3"] and {"mlp 0", "1.0 q", "3.7 v", "logits"} <= heard_by["0.3"]
-    assert heard_by["mlp 3"] == {"logits"} and heard_by["3.1"] == {"mlp 3", "logits"}
+    assert "0.0 q" not in read_by["0.3"] and {"mlp 0", "1.0 q", "3.7 v", "logits"} <= read_by["0.3"]
+    assert read_by["mlp 3"] == {"logits"} and read_by["3.1"] == {"mlp 3", "logits"}
     assert graph.senders[graph.sender((2, 5))] == "2.5"
-    assert [graph.receivers[i] for i in range(101)[graph.columns(1, "k")]] == [f"1.{h} k" for h in range(HEADS)]
-    assert graph.senders[graph.sender_of(graph.receivers.index("2.5 v"))] == "2.5"
-    assert graph.sender_of(100) is None
+    assert [n for n, _ in graph.stages] == [1, 9, 10, 18, 19, 27, 28, 36, 37]
+    reading = [graph.receivers[columns] for _, columns in graph.stages]
+    assert reading[2][HEADS : 2 * HEADS] == tuple(f"1.{h} k" for h in range(HEADS)) and len(reading[2]) == 3 * HEADS
+    assert reading[3] == ("mlp 1",) and reading[-1] == ("logits",) and sum(reading, ()) == graph.receivers
 
 
 def test_all_edges_are_the_model_and_no_edges_the_other_sentence(model, clean, other):
@@ -63,12 +64,13 @@ def test_an_edge_between_heads_is_path_patching_with_mlps_held(model, clean, oth
 def test_what_is_known_already_need_not_be_computed_again(model, clean, other):
     graph, own, counterfactual = finding.wiring(model), finding.run_apart(model, clean), finding.run_apart(model, other)
     keep = graph.allowed.float()
-    keep[graph.sender((1, 2)), graph.columns(3, "v")] = 0
+    keep[graph.sender((1, 2)), [graph.receivers.index(f"3.{h} v") for h in range(HEADS)]] = 0
     slow = finding.edge_logits(model, clean, counterfactual, keep)
-    for first in (0, graph.before(2), graph.before(3)):
-        assert torch.allclose(
-            finding.edge_logits(model, clean, counterfactual, keep, own.said[:first]), slow, atol=1e-4
-        )
+    for first in (0, *(n for n, _ in graph.stages[:7])):  # up to the attention of layer 3
+        fast = finding.edge_logits(model, clean, counterfactual, keep, own.wrote[:first])
+        assert torch.allclose(fast, slow, atol=1e-4)
+    with pytest.raises(ValueError, match="known holds 5 senders: it must end before a stage"):
+        finding.edge_logits(model, clean, counterfactual, keep, own.wrote[:5])
 
 
 def test_edge_attribution_is_the_effect_of_a_small_step(model, clean, other):
@@ -86,37 +88,6 @@ def test_edge_attribution_is_the_effect_of_a_small_step(model, clean, other):
             ends.append(metric(finding.edge_logits(model, clean, counterfactual, moved)).double().mean())
         found = (ends[0] - ends[1]) / (2 * step)
         assert found == pytest.approx(float(scores[sender, receiver]), rel=0.05, abs=0.02)
-
-
-def test_greedy_removal_keeps_the_one_edge_that_counts(model, clean, other):
-    """If only the last MLP's own voice counts, everything else goes, and the edges in front of nobody go untested."""
-    graph = finding.wiring(model)
-    own, counterfactual = finding.run_apart(model, clean), finding.run_apart(model, other)
-    keep = torch.zeros_like(graph.allowed).float()
-    keep[-1, -1] = 1
-    target = finding.edge_logits(model, clean, counterfactual, keep, own.said)  # all but one edge removed
-
-    def damage(logits):
-        return (logits - target).square().mean()
-
-    far = float(damage(prompts.end_logits(model, clean)))
-    kept = finding.greedy_removal(model, clean, other, damage, threshold=1e-6)
-    assert far > 0.1 and kept[-1, -1]
-    assert float(damage(finding.edge_logits(model, clean, counterfactual, kept.float()))) < far / 10
-
-
-def test_a_higher_threshold_leaves_fewer_edges(model, clean, other):
-    log_p = prompts.end_logits(model, clean).log_softmax(-1)
-
-    def damage(logits):
-        return (log_p.exp() * (log_p - logits.log_softmax(-1))).sum(-1).mean()
-
-    few = finding.greedy_removal(
-        model, clean[:2], other[:2], lambda x: (log_p[:2].exp() * (log_p[:2] - x.log_softmax(-1))).sum(-1).mean(), 2.0
-    )
-    assert few.sum() < finding.wiring(model).allowed.sum() / 10
-    with pytest.raises(ValueError, match="threshold=0"):
-        finding.greedy_removal(model, clean, other, damage, 0)
 
 
 def test_edge_scores_take_the_largest_edge(model):

@@ -1,6 +1,7 @@
 """Patching with features: each fast computation against a slow and direct one."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def sae_dictionary():
     return Dictionary.of_sae("reference", reference_sae("mutual_choice"))
 
 
-def test_what_lies_behind_equals_the_whole_model(model, setting):
+def test_what_follows_equals_the_whole_model(model, setting):
     sentences, _, x, y = setting
     with torch.no_grad():
         fast = run_from(model, sentences, HOOK)(y)
@@ -42,7 +43,35 @@ def test_what_lies_behind_equals_the_whole_model(model, setting):
     assert torch.equal(x, patching.activations(model, sentences, [HOOK])[HOOK])  # nothing was changed in place
 
 
-def test_only_the_residual_stream_behind_a_block_is_patched(model, setting):
+@pytest.mark.parametrize(
+    "name",
+    ["blocks.2.attn.hook_z", "blocks.3.ln2.hook_normalized", "blocks.2.attn.hook_pattern", "ln_final.hook_scale",
+     "ln_final.hook_normalized", "ln_final.hook_out", "unembed.hook_in", "hook_unembed"],
+)  # fmt: skip
+def test_hooks_after_the_patch_are_obeyed(model, setting, name):
+    sentences, _, _, y = setting
+
+    def halved(acts, hook):
+        return 0.5 * acts + 0.1 * torch.arange(acts.shape[-1]).sin()
+
+    slow = prompts.end_logits(model, sentences, [(HOOK, lambda acts, hook: y), (name, halved)])
+    run = run_from(model, sentences, HOOK)
+    with torch.no_grad(), model.hooks(fwd_hooks=[(name, halved)]):
+        assert torch.allclose(run(y), slow, atol=2e-3)
+    with torch.no_grad():
+        assert (run(y) - slow).abs().max() > 1e-2
+
+
+def test_other_shapes_are_refused(model, setting, axes):
+    sentences, other, x, y = setting
+    with pytest.raises(ValueError, match="target has shape"):
+        Edit.towards(Dictionary.of_axes("a", *axes), x, y[:1], sentences)
+    loss = loss_towards(model, sentences, other[:1], HOOK)
+    with pytest.raises(ValueError, match="target has shape"):
+        loss(x)
+
+
+def test_only_the_residual_stream_after_a_block_is_patched(model, setting):
     with pytest.raises(ValueError, match=r"hook_name='blocks.1.hook_mlp_out': features are patched"):
         run_from(model, setting[0], "blocks.1.hook_mlp_out")
     with pytest.raises(ValueError, match="is not a hook of this model"):
@@ -133,7 +162,7 @@ def test_thinning_out(shared):
     stages = thin_out(edit, loss, [9, 4, 2, 1, 0], shared)
     assert stages.sizes.tolist() == [6, 4, 2, 1, 0]
     for earlier, later in zip(stages.chosen, stages.chosen[1:]):
-        assert (later <= earlier).all()  # who has left stays away
+        assert (later <= earlier).all()  # what has left stays away
     assert stages.chosen[0].shape[0] == (1 if shared else 3)
     for chosen, kl, size in zip(stages.chosen, stages.loss, stages.magnitude):
         assert torch.allclose(kl, loss(edit.patched(chosen)))
@@ -180,3 +209,24 @@ def test_halfway_is_read_between_stages():
     count, size = stages.halfway()
     assert count[0] == pytest.approx(2 + 2 * 2 / 3) and size[0] == pytest.approx(1 + 2 / 3)
     assert math.isinf(count[1]) and math.isinf(size[1])
+
+
+def test_two_prompts_that_are_the_same_have_nothing_to_change():
+    """No feature changes, nothing is lost, and half of nothing is there without any."""
+    edit, loss = toy()
+    same = replace(edit, changes=torch.zeros_like(edit.changes))
+    at_home = lambda acts: (acts - edit.x).square().sum((1, 2))  # noqa: E731
+    assert not same.used.any() and same.magnitude(same.used).tolist() == [0, 0, 0]
+    for shared in (True, False):
+        stages = thin_out(same, at_home, [3, 1, 0], shared)
+        assert stages.sizes.tolist() == [0] and (stages.loss == 0).all()
+        assert [x.tolist() for x in stages.halfway()] == [[0.0] * 3] * 2
+    assert remove_greedily(same, at_home, [0.1]).sizes.tolist() == [0, 0]
+    with pytest.raises(ValueError, match="points must be a whole number, 1 or more"):
+        worth(edit, loss, edit.used, points=0)
+
+
+def test_a_prompt_of_one_token_has_a_size():
+    edit, _ = toy()
+    one = replace(edit, length=torch.zeros_like(edit.length))  # the token that begins it, and no other
+    assert one.magnitude(one.used).isfinite().all()

@@ -1,4 +1,9 @@
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -6,42 +11,39 @@ from hypothesis import strategies as st
 from sae_tutorial.circuits import heads
 
 
-class Config:
-    n_layers, device = 1, "cpu"
-
-
 class Looking:
-    """A stand-in for a language model whose single layer of heads has the given patterns, whatever it reads."""
+    """A stand-in for a language model whose single layer of heads has the given patterns, whatever it reads.
 
-    cfg = Config()
+    On the meta device, where tensors have shapes and no numbers, a tensor of the CPU among them is an error."""
 
-    def __init__(self, patterns):
+    training = False
+
+    def __init__(self, patterns, device="cpu"):
         self.patterns = patterns  # (heads, positions, positions)
+        self.cfg = SimpleNamespace(n_layers=1, n_heads=len(patterns), device=device)
+        self.hook_dict = {"blocks.0.attn.hook_pattern": None}
+        self.hooked = []
 
-    def run_with_cache(self, tokens, **kwargs):
-        return None, {name: self.patterns.expand(len(tokens), -1, -1, -1) for name in kwargs["names_filter"]}
+    @contextmanager
+    def hooks(self, fwd_hooks):
+        self.hooked = fwd_hooks
+        yield
 
-
-class Elsewhere:
-    """Stands in for a model on another device: what it reads must have been moved there."""
-
-    class cfg:
-        n_layers, device = 1, "meta"
-
-    def run_with_cache(self, tokens, **kwargs):
-        assert tokens.device.type == "meta"
-        return None, {name: torch.empty(len(tokens), 2, *tokens.shape[1:] * 2) for name in kwargs["names_filter"]}
+    def __call__(self, tokens, **kwargs):
+        assert tokens.device.type == self.cfg.device
+        for _, hook in self.hooked:
+            hook(self.patterns.expand(len(tokens), -1, -1, -1), hook=None)
 
     def run_with_hooks(self, tokens, **kwargs):
-        assert tokens.device.type == "meta"
-        return torch.empty(*tokens.shape, 100, device="meta")
+        assert tokens.device.type == self.cfg.device
+        return torch.empty(*tokens.shape, 100, device=self.cfg.device)
 
 
 def test_tokens_are_moved_to_the_model():
-    """On the meta device tensors have shapes and no numbers; a tensor of the CPU among them is an error."""
     tokens = heads.repeated_tokens(2, 6, 100, start=0)
-    assert heads.attention_patterns(Elsewhere(), tokens).shape == (1, 2, 2, 13, 13)
-    assert heads.losses_without(Elsewhere(), tokens, [(0, 1)]).device.type == "meta"
+    elsewhere = Looking(torch.empty(2, 13, 13), device="meta")
+    assert heads.attention_patterns(elsewhere, tokens).shape == (1, 2, 2, 13, 13)
+    assert heads.losses_without(elsewhere, tokens, [(0, 1)]).device.type == "meta"
     assert heads.next_token_losses(torch.empty(2, 13, 100, device="meta"), tokens).shape == (2, 12)
 
 
@@ -102,31 +104,37 @@ def test_losses_are_those_of_cross_entropy():
     assert torch.allclose(heads.next_token_losses(logits, tokens).flatten(), expected, atol=1e-5)
 
 
+def overlap_of(a, b):
+    """Of two spaces."""
+    return float(heads.all_overlaps(a[None], b[None]))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 6), st.integers(12, 24), st.integers(0, 1000))
 def test_overlap_sees_the_space_and_not_the_basis(d, model, seed):
     generator = torch.Generator().manual_seed(seed)
     a, b = torch.randn(2, d, model, generator=generator)
     mix = torch.eye(d) * 3 + torch.rand(d, d, generator=generator) / d
-    overlap = heads.subspace_overlap(a, b)
+    overlap = overlap_of(a, b)
     assert 0 <= overlap <= 1 + 1e-5
-    assert torch.isclose(heads.subspace_overlap(mix @ a, b), overlap, atol=1e-4)
-    assert torch.isclose(heads.subspace_overlap(b, a), overlap, atol=1e-5)
-    assert torch.isclose(heads.subspace_overlap(a, a), torch.tensor(1.0), atol=1e-4)
+    assert overlap_of(mix @ a, b) == pytest.approx(overlap, abs=1e-4)
+    assert overlap_of(b, a) == pytest.approx(overlap, abs=1e-5)
+    assert overlap_of(a, a) == pytest.approx(1, abs=1e-4)
 
 
 def test_all_overlaps_are_those_of_the_pairs():
     a, b = torch.randn(3, 4, 16), torch.randn(5, 2, 16)
-    pairs = heads.subspace_overlap(a[:, None].expand(-1, 5, -1, -1), b[None].expand(3, -1, -1, -1))
-    assert torch.allclose(heads.all_overlaps(a, b), pairs, atol=1e-5)
+    angles = [[scipy.linalg.subspace_angles(x.T.numpy(), y.T.numpy()) for y in b] for x in a]
+    expected = torch.tensor([[float((np.cos(angle) ** 2).mean()) for angle in row] for row in angles])
+    assert torch.allclose(heads.all_overlaps(a, b), expected, atol=1e-5)
 
 
 def test_overlap_of_known_and_of_random_spaces():
     eye = torch.eye(8)
-    assert heads.subspace_overlap(eye[:3], eye[3:6]) == 0
-    assert torch.isclose(heads.subspace_overlap(eye[:2], eye[1:3]), torch.tensor(0.5))
-    noise = torch.randn(2, 400, 8, 64, generator=torch.Generator().manual_seed(0))
-    assert heads.subspace_overlap(*noise).mean() == pytest.approx(8 / 64, rel=0.02)
+    assert overlap_of(eye[:3], eye[3:6]) == 0
+    assert overlap_of(eye[:2], eye[1:3]) == pytest.approx(0.5)
+    noise = torch.randn(2, 40, 8, 64, generator=torch.Generator().manual_seed(0))
+    assert heads.all_overlaps(*noise).mean() == pytest.approx(8 / 64, rel=0.02)
 
 
 def test_patterns_of_the_embedded_model_divide_one(model):
@@ -137,10 +145,30 @@ def test_patterns_of_the_embedded_model_divide_one(model):
     assert patterns.triu(1).abs().max() == 0
 
 
-def test_silencing_nobody_changes_nothing_and_silencing_all_does(model):
+def test_silencing_no_head_changes_nothing_and_silencing_all_does(model):
     tokens = heads.repeated_tokens(2, 8, model.cfg.d_vocab, start=0)
     intact = heads.losses_without(model, tokens, [])
     with torch.inference_mode():
         assert torch.allclose(intact, heads.next_token_losses(model(tokens), tokens), atol=1e-4)
-    everybody = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
-    assert (heads.losses_without(model, tokens, everybody) - intact).abs().max() > 0.01
+    every = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
+    assert (heads.losses_without(model, tokens, every) - intact).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("head", [(4, 0), (0, 8), (-1, 0), (0, -1)])
+def test_heads_that_are_not_there(model, head):
+    with pytest.raises(ValueError, match=f"head {head[0]}.{head[1]}: layers are 0 to 3, with heads 0 to 7"):
+        heads.losses_without(model, torch.zeros(1, 4, dtype=torch.long), [(0, 0), head])
+
+
+def test_several_heads_of_a_layer_are_silenced_together(model):
+    tokens = heads.repeated_tokens(2, 4, model.cfg.d_vocab, start=0)
+
+    def to_mean(z, hook):
+        z = z.clone()
+        z[:, :, [1, 5]] = z[:, :, [1, 5]].mean((0, 1))
+        return z
+
+    with torch.inference_mode():
+        logits = model.run_with_hooks(tokens, fwd_hooks=[("blocks.2.attn.hook_z", to_mean)])
+    found = heads.losses_without(model, tokens, [(2, 1), (2, 5)])
+    assert torch.allclose(found, heads.next_token_losses(logits, tokens), atol=1e-5)

@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ def test_roles_stand_where_they_say(model, sentences):
         assert words[where["IO"]] == frame.io and words[where["S1"]] == words[where["S2"]] == frame.wrong
         assert where["S1"] < where["S2"] < where["END"] and where["S1+1"] == where["S1"] + 1
         assert words[where["END"]] == "to"
-        assert all(token == row[0] for token in row[where["END"] + 1 :]), "only padding stands behind END"
+        assert all(token == row[0] for token in row[where["END"] + 1 :]), "only padding comes after END"
 
 
 def test_half_of_the_sentences_name_the_indirect_object_first(sentences):
@@ -109,12 +111,15 @@ class TwoNames:
 def test_names_that_are_no_single_tokens_are_listed():
     with pytest.raises(ValueError, match=r"names: 3 words .* only 2 of them \(Mary, John\)\. Dropped: Tom, James"):
         ioi.ioi_sentences(TwoNames(), 4, names=["Mary", "John", "Tom", "James"])
-    assert prompts.single_tokens(TwoNames(), ["Mary", "Tom"]) == (["Mary"], ["Tom"])
+    assert prompts.single_tokens(TwoNames(), ["Mary", "Tom"]) == {"Mary": 1}
 
 
 @pytest.mark.parametrize("template, found", [
     ("{a} and {b} met. {s} gave the {object} to", "begins with a name"),
     ("When {a} met him, {s} gave the {object} to", "lacks {b}"),
+    ("When {a} met {b}, {s} gave the {foo} to {}", "has {}, has {foo}; see ioi.TEMPLATES"),
+    ("When {a} met {b}, {s} gave the {object to", "expected '}'"),
+    ("When {a} met {b}, {s} gave {0} to", "has {0}"),
 ])  # fmt: skip
 def test_templates_are_checked(model, template, found):
     with pytest.raises(ValueError, match=found):
@@ -130,36 +135,46 @@ def test_a_sentence_of_ones_own_is_checked(model):
     )
     with pytest.raises(ValueError, match="Wolfeschlegel would be more than one token"):
         ioi.sentences_of(model, [long])
-    with pytest.raises(ValueError, match="n=0"):
+    with pytest.raises(ValueError, match="n must be a whole number, 1 or more, got 0"):
         ioi.ioi_sentences(model, 0)
 
 
-def test_own_sentence_finds_its_roles(model):
-    found = ioi.own_sentence(model, "When Mary and John went out, John gave {a} drink to ", "Mary", "John")
-    words = {role: model.tokenizer.decode([int(found.tokens[0, where[0]])]) for role, where in found.positions.items()}
-    assert (words["IO"], words["S1"], words["S2"], words["END"]) == (" Mary", " John", " John", " to")
-    baba = ioi.own_sentence(model, "When John and Mary went out, John gave a drink to", "Mary", "John")
-    assert baba.text == ("When John and Mary went out, John gave a drink to",)
-    swapped = ioi.counterfactual(model, baba, "swapped")
-    assert swapped.text == ("When John and Mary went out, Mary gave a drink to",)
-
-
 @pytest.mark.parametrize(
-    ("text", "io", "giver", "says"),
+    ("more", "says"),
     [
-        ("When Mary and John went out, he gave a drink to", "Mary", "John", "'John' twice, behind a space; it does 1"),
-        ("When John and John went out with", "Mary", "John", "'Mary' once"),
-        ("When John ran, John saw Mary and", "Mary", "John", "must come behind 'Mary'"),
-        ("When Mary and Xqzt went out, Xqzt gave a drink to", "Mary", "Xqzt", "Xqzt would be more than one token"),
-        ("When Mary went out to", "", "John", "somebody"),
+        ({"templates": []}, r"templates=\[\]: give a list of them"),
+        ({"templates": ioi.TEMPLATES[0]}, "templates='When .*: give a list of them"),
+        ({"names": ["Mary", "John", "Mary"]}, "names: Mary comes twice"),
+        ({"places": ["store", "store"]}, "places: store comes twice"),
+        ({"objects": []}, "objects: 1 words that are one token after a space are needed"),
     ],
 )
-def test_own_sentence_says_what_is_wrong(model, text, io, giver, says):
+def test_what_sentences_cannot_be_made_of(model, more, says):
     with pytest.raises(ValueError, match=says):
-        ioi.own_sentence(model, text, io, giver)
+        ioi.ioi_sentences(model, 4, **more)
+    with pytest.raises(TypeError, match="n must be a whole number, 1 or more, got 2.5"):
+        ioi.ioi_sentences(model, 2.5)
 
 
-def test_the_classic_eight_have_both_givers():
-    assert len(ioi.CLASSIC) == 4
-    frames = [(template, a, b) for template, a, b in ioi.CLASSIC if "{s}" in template]
-    assert len(frames) == 4 and ("John", "Mary") == frames[0][1:]
+def test_nothing_is_cut(model):
+    """A sentence that the model cannot see as a whole is refused."""
+    long = " ".join(["so"] * 300)
+    too_long = rf"has 3\d\d tokens; this model sees {model.cfg.n_ctx} at most"
+    with pytest.raises(ValueError, match=too_long):
+        ioi.ioi_sentences(model, 2, templates=["When {a} and {b} went " + long + " out, {s} gave a drink to"])
+
+
+def test_counterfactuals_are_as_wide_as_what_they_change(model):
+    """Also those of a short sentence out of a batch of longer ones, so that each can be patched into the other."""
+    sentences = ioi.ioi_sentences(model, 12, seed=1)
+    short = int(sentences.positions["END"].argmin())
+    one = sentences[short : short + 1]
+    for kind in ("other_io", "swapped", "abc"):
+        assert ioi.counterfactual(model, one, kind).tokens.shape == one.tokens.shape == (1, sentences.tokens.shape[1])
+
+
+def test_the_names_are_those_that_the_embedded_model_was_trained_on(model):
+    """Names and their order decide which pairs were held out of its training: a change here needs a new model."""
+    digest = hashlib.sha256(" ".join(ioi.NAMES).encode()).hexdigest()
+    assert digest == "0de7e1a8c12cd0170f71a01f86dbaff16c73d0f846ac167780a785c5d530af2b" and len(ioi.NAMES) == 56
+    assert list(prompts.single_tokens(model, ioi.NAMES)) == ioi.NAMES

@@ -102,24 +102,6 @@ def test_patching_with_its_own_activations_changes_nothing(model, clean):
     assert torch.allclose(logits, prompts.end_logits(model, clean), atol=1e-3)
 
 
-def test_agrees_with_transformer_lens(model):
-    """Its own activation patching of the residual stream, for sentences of one length."""
-    from transformer_lens import patching as theirs
-
-    clean = ioi.ioi_sentences(model, 4, seed=5, templates=ioi.TEMPLATES[:1])
-    other = ioi.counterfactual(model, clean, "swapped")
-    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
-    with torch.no_grad():
-        _, cache = model.run_with_cache(other.tokens, names_filter=names)
-        metric = lambda logits: ioi.logit_difference(logits[:, -1], clean).mean()  # noqa: E731
-        expected = theirs.get_act_patch_resid_pre(model, clean.tokens, cache, metric)
-    donor = patching.activations(model, other, names)
-    width = clean.tokens.shape[1]
-    sites = [Site(name, None, torch.full((len(clean),), p)) for name in names for p in range(width)]
-    found = patching.patch_each(model, clean, sites, donor, difference(clean)).mean(1).view(-1, width)
-    assert torch.allclose(found, expected, atol=2e-3)
-
-
 def test_a_mean_is_taken_within_its_group(model, clean):
     acts = {"a": torch.randn(len(clean), 5, 3)}
     means = patching.mean_by_group(acts, clean)["a"]
@@ -174,14 +156,6 @@ def test_path_patching_equals_its_definition_sentence_by_sentence(model, clean, 
     assert torch.allclose(fast, one_by_one(model, clean, hooks), atol=2e-3)
 
 
-def test_a_sender_is_not_heard_by_receivers_in_front_of_it(model, clean, other):
-    site = head_site("k", (1, 0))
-    before = difference(clean)(prompts.end_logits(model, clean))
-    for sender in [(1, 3), (3, 2)]:
-        found = patching.path_patch(model, clean, other, [sender], [site], difference(clean))[0]
-        assert torch.allclose(found, before, atol=1e-3)
-
-
 def test_attribution_is_the_derivative_of_patching(model, clean, other):
     """Moved a small part of the way, the metric changes by that part of what attribution says."""
     name, part = "blocks.1.attn.hook_z", 0.01
@@ -232,9 +206,9 @@ def test_all_positions_of_one_sentence_in_one_pass(model, clean, other):
     one, donor = clean[:1], patching.activations(model, other[:1], names)
     metric = lambda logits: logits[:, one.io[0]] - logits[:, one.wrong[0]]  # noqa: E731
     found = patching.patch_positions(model, one, donor, names, metric)
-    width = one.tokens.shape[1]
-    sites = [Site(name, None, torch.tensor([place])) for name in names for place in range(width)]
-    slow = patching.patch_each(model, one, sites, donor, metric)[:, 0].view(2, width)
+    n = int(one.positions["END"][0]) + 1
+    sites = [Site(name, None, torch.tensor([place])) for name in names for place in range(n)]
+    slow = patching.patch_each(model, one, sites, donor, metric)[:, 0].view(2, n)
     assert torch.allclose(found, slow, atol=1e-3)
     with pytest.raises(ValueError, match="8 prompts cannot be copied as one"):
         patching.patch_positions(model, clean, donor, names, metric)

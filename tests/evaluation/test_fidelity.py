@@ -1,14 +1,18 @@
 """evaluate: every number against its formula, computed the long way round with the model's own hooks."""
 
+import inspect
 import math
+import warnings
 
+import numpy as np
 import pytest
 import torch
-from tiny_model import BOS, D_MODEL, PAD, rows, tiny_model
+from tiny_model import BOS, D_MODEL, PAD, harvest, rows, tiny_model
 from torch.testing import assert_close
 
 from sae_tutorial import SAEConfig, SparseAutoencoder, evaluate
-from sae_tutorial.evaluation.fidelity import evaluate_many
+from sae_tutorial.activations.shards import Moments
+from sae_tutorial.evaluation.fidelity import _evaluation, evaluate_many
 
 RESID, MID, MLP, Z = (
     "blocks.0.hook_resid_post",
@@ -23,9 +27,9 @@ def model(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("tokenizer"))
 
 
-def an_sae(rule="jumprelu", k=None, d_sae=64, **more):
+def an_sae(rule="jumprelu", k=None, d_sae=64, d_in=D_MODEL, **more):
     """Random weights that reconstruct a little."""
-    sae = SparseAutoencoder(SAEConfig(D_MODEL, d_sae, rule, k, **more))
+    sae = SparseAutoencoder(SAEConfig(d_in, d_sae, rule, k, **more))
     with torch.no_grad():
         sae.b_enc.add_(0.1)
         sae.b_dec.add_(0.05 * torch.arange(len(sae.b_dec)).sin())
@@ -96,9 +100,10 @@ def the_long_way(sae, model, tokens, in_hook, out_hook, everywhere=False):
     }
 
 
-def assert_same(found, expected):
+def assert_same(found, expected, name_of="", rtol=1e-4):
     for name, value in expected.items():
-        assert_close(getattr(found, name), value, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+        got = getattr(found, name)
+        assert_close(got, value, rtol=rtol, atol=1e-5, equal_nan=True, msg=lambda m, n=name: f"{name_of} {n}: {m}")
 
 
 @pytest.mark.parametrize("hook", [RESID, MLP, Z])
@@ -109,6 +114,30 @@ def test_equals_the_formulas(model, hook, everywhere):
     assert_same(found, the_long_way(sae, model, rows(), hook, hook, everywhere))
     assert 0.0 < found.dead < 1 and found.l0 > 1
     assert_close(found.threshold, torch.full((64,), 0.4))
+
+
+def test_every_hook_that_can_be_harvested_can_be_evaluated(model):
+    """Whatever lies between: inside a LayerNorm, before or after it, at the logits themselves."""
+    tokens = rows()[:5]
+    with torch.no_grad():
+        cache = model.run_with_cache(tokens)[1]
+    names = []
+    for name in (name for name in cache if not name.startswith("blocks.0")):
+        try:
+            sae = an_sae(d_in=harvest(model, tokens, name).d_in)
+        except ValueError:
+            with pytest.raises(ValueError, match="evaluate it at the hook that it was trained on"):
+                run(an_sae(), model, tokens, name)
+            continue
+        names.append(name)
+        found = run(sae, model, tokens, name)
+        if name.endswith("hook_scale"):  # a scale of 0 divides by it: infinite, as in the model itself
+            assert found.n_tokens == 68 and math.isfinite(found.ce_mean)
+        else:
+            assert_same(found, the_long_way(sae, model, tokens, name, name), name, rtol=1e-3)
+    wanted = ["ln1.hook_normalized", "ln1.hook_scale", "ln2.hook_normalized", "ln2.hook_out", "mlp.hook_post"]
+    wanted = {f"blocks.1.{name}" for name in wanted} | {"ln_final.hook_normalized", "ln_final.hook_scale"}
+    assert wanted | {"unembed.hook_in", "hook_unembed", "hook_embed"} <= set(names)
 
 
 def test_scores_are_those_of_saebench_where_nothing_is_padded(model):
@@ -159,6 +188,21 @@ def test_underused_counts_the_dead_and_those_below_half_of_the_law(model):
     assert found.dead < found.underused < 1
 
 
+@pytest.mark.parametrize(("part", "counted"), [(0.55, False), (0.45, True)])
+def test_underused_means_below_half(part, counted):
+    """Densities exactly on a law, except the last hundred, which have `part` of it; ten more are dead."""
+    F, n, dead = 1000, 10_000_000, 10
+    law = 0.2 / (torch.arange(1.0, F + 1) + 2)
+    law[-100:] *= part
+    law[-dead:] = 0
+    sums = {"tokens": n, "uses": (law * n).round().long(), "predictions": n, "l0_squared": n}
+    sums |= dict.fromkeys(("error", "cosine", "norm_ratio"), 0.0)
+    sums |= {f"{loss}_{run}": 1.0 for loss in ("ce", "kl") for run in ("clean", "spliced", "zero", "mean")}
+    found = _evaluation(an_sae(d_sae=F), sums, Moments(n, torch.zeros(D_MODEL, dtype=torch.float64), 1.0), False)
+    assert found.underused == pytest.approx((100 if counted else dead) / F, abs=0.002)
+    assert found.dead == pytest.approx(dead / F)
+
+
 def test_batches_do_not_matter(model):
     sae = an_sae()
     one, all_at_once = (run(sae, model, rows(), batch_size=n) for n in (1, 100))
@@ -191,6 +235,94 @@ def test_batch_rule_spends_the_budget_and_has_no_threshold(model):
     assert found.l0 == pytest.approx(3) and found.threshold is None
 
 
+def test_one_sae_takes_the_arguments_of_many():
+    """They stand in one place, and help() shows them for both."""
+    one, many = (list(inspect.signature(function).parameters.values()) for function in (evaluate, evaluate_many))
+    assert [p.name for p in one][0] == "sae" and one[1:] == many[1:] and len(one) == 11
+    assert inspect.signature(evaluate).return_annotation == "Evaluation" and "batch_rule" in evaluate.__doc__
+
+
+def test_the_sae_may_be_named(model):
+    named = evaluate(sae=an_sae(), model=model, tokens=rows(), hook_name=RESID, progress=False)
+    assert named.fvu == run(an_sae(), model, rows()).fvu
+
+
+def test_an_sae_of_another_hook_is_warned_of(model):
+    sae = an_sae()
+    sae.hook_name = RESID
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(sae, model, rows(), RESID)
+        run(sae, model, rows(), "blocks.0.hook_out")  # another name of the same hook
+        sae.hook_name = None
+        run(sae, model, rows(), MID)
+    for elsewhere in (RESID, "transformer.h.3"):
+        sae.hook_name = elsewhere
+        with pytest.warns(UserWarning, match=f"trained on '{elsewhere}', and is evaluated at '{MID}'") as seen:
+            evaluate_many([an_sae(), sae], model, rows(), MID, progress=False)
+        assert len(seen) == 1
+        with pytest.warns(UserWarning, match="trained on"):
+            run(sae, model, rows(), MID)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(model):
+    expected = run(an_sae(), model, rows(), batch_size=3)
+    for three in (np.int64(3), torch.tensor(3)):
+        found = run(an_sae(), model, rows(), batch_size=three, bos_id=np.int64(BOS), pad_id=torch.tensor(PAD))
+        assert found.fvu == expected.fvu and found.ce_spliced == expected.ce_spliced
+
+
+def test_one_token_in_each_row(model):
+    """Nothing is predicted, so losses are NaN; what is known of the activations is given."""
+    found = run(an_sae(), model, torch.tensor([[3], [4]]), bos_id=None)
+    assert found.n_tokens == 2 and math.isnan(found.ce_clean) and math.isnan(found.recovered) and found.l0 > 0
+    with pytest.raises(ValueError, match="nothing is left"):
+        run(an_sae(), model, torch.full((2, 3), PAD))
+
+
+def test_an_sae_that_never_fires(model):
+    sae = an_sae()
+    sae.threshold.data.fill_(math.inf)  # as it is measured for a feature that is never chosen
+    found = run(sae, model, rows())
+    assert found.dead == 1 and found.l0 == found.l0_std == 0 and math.isnan(found.underused) and found.fvu > 0
+
+
+@pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec", "mean", "scale"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_refused(model, name, bad):
+    sae = an_sae()
+    weight = sae.state_dict()[name]
+    weight[(0,) * weight.dim()] = bad
+    with pytest.raises(ValueError, match=f"sae: its {name} holds NaN or infinite numbers"):
+        run(sae, model, rows())
+
+
+def test_errors_come_before_the_first_long_pass(model):
+    passes = []
+    unmeasured = SparseAutoencoder(SAEConfig(D_MODEL, 64, "mutual_choice", 3))
+    with model.hooks([("hook_embed", lambda acts, hook: passes.append(len(acts)))]):
+        with pytest.raises(ValueError, match="no inference threshold yet"):
+            evaluate_many([an_sae(), unmeasured], model, rows(), RESID, progress=False)
+    assert passes == []
+    assert run(unmeasured, model, rows(), batch_rule=True).l0 == pytest.approx(3)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda model: run("an SAE", model, rows()), "sae must be a SparseAutoencoder, got str"),
+        (lambda model: run([an_sae()], model, rows()), "got list; evaluate_many takes several"),
+        (lambda model: run(an_sae(), None, rows()), "model must be what load_language_model returns, got NoneType"),
+        (lambda model: run(an_sae(), model, rows(), batch_size=2.5), "batch_size must be a whole number, 1 or more"),
+        (lambda model: run(an_sae(), model, rows(), batch_size="4"), "batch_size must be"),
+        (lambda model: run(an_sae(), model, rows(), no_such=1), "no_such"),
+    ],
+)
+def test_things_of_another_type(model, call, words):
+    with pytest.raises(TypeError, match=words):
+        call(model)
+
+
 def test_the_model_is_left_as_it_was(model):
     before = model(rows())
     model.train()
@@ -208,6 +340,12 @@ def test_repr_says_the_main_things(model):
 @pytest.mark.parametrize(
     "sae, options, words",
     [
+        (an_sae(), dict(batch_size=0), "batch_size must be a whole number, 1 or more, got 0"),
+        (an_sae(), dict(batch_size=-1), "batch_size must be a whole number, 1 or more, got -1"),
+        (an_sae(), dict(hook=None), "hook_name=None is not a hook of this model"),
+        (an_sae(d_out=D_MODEL), dict(target_hook="blocks.0.mlp"), "hook_name='blocks.0.mlp' is not a hook"),
+        (an_sae(), dict(tokens=rows().tolist()), "tokens must be .* got list"),
+        (an_sae(), dict(tokens=rows().float()), "tokens must be int64"),
         (an_sae(), dict(target_hook=MLP), "target_hook.*d_out=None"),
         (an_sae(d_out=D_MODEL), {}, "target_hook.*d_out=32"),
         (an_sae(), dict(hook="blocks.0.hook_resid"), "not a hook of this model. Did you mean"),

@@ -2,10 +2,15 @@
 
 import json
 import math
+import random
+import re
+import shutil
 
 import numpy as np
 import pytest
 
+from sae_tutorial.activations import files
+from sae_tutorial.evaluation import grid
 from sae_tutorial.evaluation.grid import NAMES, Runs, load_densities, load_runs
 from sae_tutorial.evaluation.intervals import Interval
 
@@ -77,3 +82,59 @@ def test_files_are_read_and_their_absence_explained(tmp_path):
     np.savez_compressed(tmp_path / "densities.npz", a=np.array([0.5, 0.1], dtype=np.float32))
     assert [r["seed"] for r in load_runs(tmp_path)] == [0, 1]
     assert load_densities(tmp_path)["a"].tolist() == pytest.approx([0.5, 0.1])
+
+
+def test_nothing_is_relative_to_nothing():
+    runs = Runs((row(fvu=0.1), row("mutual_choice", fvu=0.0)))
+    assert runs.paired("fvu", "token_choice", "mutual_choice").mean == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="fvu of mutual_choice is 0, and nothing is relative to 0"):
+        runs.paired("fvu", "token_choice", "mutual_choice", relative=True)
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A copy of what is shipped, in the place of it."""
+    assets = tmp_path / "assets"
+    shutil.copytree(files.ASSETS / "grid", assets / "grid")
+    shutil.copy(files.ASSETS / files.CHECKSUMS, assets / files.CHECKSUMS)
+    monkeypatch.setattr(files, "ASSETS", assets)
+    monkeypatch.setattr(grid, "FOLDER", assets / "grid")
+    return assets / "grid"
+
+
+@pytest.mark.parametrize(("name", "load"), [("runs.jsonl", load_runs), ("densities.npz", load_densities)])
+def test_a_damaged_grid_names_its_file_and_what_to_do(shipped, name, load):
+    path = shipped / name
+    whole = path.read_bytes()
+    assert len(load()) > 100
+    rng = random.Random(0)
+    damaged = [b"", whole[: len(whole) // 2], whole + b"1"]
+    for _ in range(20):
+        bits = bytearray(whole)
+        bits[rng.randrange(len(bits))] ^= 1 << rng.randrange(8)
+        damaged.append(bytes(bits))
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))} .*damaged. Reinstall the package"):
+            load()
+    path.unlink()
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} .*missing or damaged. Reinstall"):
+        load()
+
+
+def test_a_grid_of_ones_own_says_where_it_is_damaged(tmp_path):
+    """Checksums are for what is shipped; a grid that grows has none, and its pieces are read as they are."""
+    (tmp_path / "runs.jsonl").write_text(json.dumps(row()) + "\n\n" + json.dumps(row(seed=1)) + "\n")
+    assert len(load_runs(tmp_path)) == 2
+    for line in ('{"method": "a', "3", "\udcff", "[1, 2]"):
+        (tmp_path / "runs.jsonl").write_text(json.dumps(row()) + "\n" + line, errors="surrogateescape")
+        with pytest.raises(ValueError, match=r"runs.jsonl, line 2: damaged .*; delete it, and train that SAE again"):
+            load_runs(tmp_path)
+    np.savez_compressed(tmp_path / "densities.npz", a=np.arange(1000.0))
+    whole = (tmp_path / "densities.npz").read_bytes()
+    for content in (b"", b"no zip", whole[:-30], whole[:60] + b"\0" * 20 + whole[80:]):
+        (tmp_path / "densities.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="densities.npz: damaged .*; delete it, and train the grid again"):
+            load_densities(tmp_path)
+    with pytest.raises(TypeError, match="folder must be the path"):
+        load_runs(3)

@@ -7,6 +7,8 @@ import random
 import circuit_sentences as sentences
 import pytest
 
+from sae_tutorial.circuits import ioi
+
 LISTS = {
     name: getattr(sentences, name)
     for name in ("PLACES", "OBJECTS", "ADJECTIVES", "MENTIONS", "JOINTS", "ACTIONS", "EVENTS", "SPANS")
@@ -16,6 +18,10 @@ LISTS = {
 @pytest.mark.parametrize("name", LISTS)
 def test_training_and_test_lists_share_nothing(name: str) -> None:
     assert not set(LISTS[name]["train"]) & set(LISTS[name]["held_out"])
+
+
+def test_names_stand_in_one_place() -> None:
+    assert sentences.NAMES is ioi.NAMES
 
 
 def test_every_pair_of_names_belongs_to_one_split() -> None:

@@ -48,11 +48,6 @@ class Hits:
     questions: int
 
 
-def unit_embedding(embedding: Float[Tensor, "vocab model"]) -> Float[Tensor, "vocab model"]:
-    """Embeddings without their mean, at length 1, so that a dot product is a cosine."""
-    return torch.nn.functional.normalize(embedding - embedding.mean(0), dim=-1)
-
-
 def pairs_of(words: str, ids: dict[str, int]) -> Int[Tensor, "pairs 2"]:
     """Token ids of pairs written as "he she, his her". A word is a token with a space before it.
 

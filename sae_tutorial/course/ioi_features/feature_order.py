@@ -1,6 +1,6 @@
 """Which features first? Orders in which a dictionary's features are left out of a patch, and what is lost on the way.
 
-    thin_out           the weakest leave, in stages, and what is left is weighed again by gradients: ours, quick
+    thin_out           the weakest are left out, in stages, and the rest is weighed again by gradients: ours, quick
     remove_greedily    Cunningham et al. 2023: one forward pass for each feature and threshold, slow
 
 Letters of shapes: S stages, B sentences, P positions, F features.
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.circuits.feature_patching import Chosen, Edit, Loss
 
 
@@ -36,7 +37,7 @@ class Stages:
 
     def halfway(self, part: float = 0.5) -> tuple[Float[Tensor, " sentences"], Float[Tensor, " sentences"]]:
         """For each sentence, the number of patched features and the size of the edit at which KL has fallen to
-        `part` of what it is without a patch; inf where it never does.
+        `part` of what it is without a patch; inf where it never does, 0 where there is nothing to lose.
 
         From few features to many, the first stage that is there; between it and the one before, on a straight line.
         """
@@ -51,6 +52,9 @@ def _first_below(x_SB: Tensor, loss_SB: Tensor, part: float) -> Tensor:
     found = torch.full_like(x_SB[0], torch.inf)
     for b in there.any(0).nonzero()[:, 0].tolist():
         s = int(there[:, b].float().argmax())
+        if s == 0:  # the loss is 0 without any patch
+            found[b] = x_SB[0, b]
+            continue
         (x0, x1), (y0, y1) = x_SB[s - 1 : s + 1, b], loss_SB[s - 1 : s + 1, b]
         found[b] = x0 + (x1 - x0) * (y0 - part * loss_SB[0, b]) / (y0 - y1)
     return found
@@ -70,8 +74,11 @@ def worth(edit: Edit, loss: Loss, chosen: Chosen, points: int = 1) -> Float[Tens
 
     The gradient is taken on the way from x to x', at `points` places evenly spread, and averaged (integrated
     gradients, Sundararajan et al. 2017: with many points the worths of all chosen features sum to what they achieve
-    together). At x' itself it would say nothing: where the loss is smallest, it is flat.
+    together). At x' itself it would show nothing: where the loss is smallest, it is flat.
+
+    Raises ValueError for no points.
     """
+    points = as_whole("points", points, least=1)
     added = edit.added(chosen)
     slope = torch.zeros_like(added)
     for i in range(points):
@@ -85,7 +92,7 @@ def worth(edit: Edit, loss: Loss, chosen: Chosen, points: int = 1) -> Float[Tens
 def thin_out(
     edit: Edit, loss: Loss, sizes: Sequence[int], shared: bool, points: int = 1, progress: str | None = None
 ) -> Stages:
-    """From all features down to none: at each stage the least worthy leave, and the rest is weighed again.
+    """From all features down to none: at each stage those of least worth are left out, and the rest is weighed again.
 
     Args:
         sizes: how many are left after each stage, in falling order; those above what changes at all are skipped.

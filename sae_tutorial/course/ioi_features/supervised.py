@@ -1,6 +1,6 @@
 """Dictionaries made from labels, and what they tell about dictionaries that were learned.
 
-For a task as small as naming the indirect object we know what an activation should say: who receives (IO), who gives
+For a task as small as naming the indirect object we know what an activation should hold: who receives (IO), who gives
 (S), and who was named first (order). A supervised dictionary has one vector for each value of each attribute,
 
     a ≈ mean + u[IO = Mary] + u[S = John] + u[order = ABB]
@@ -11,8 +11,7 @@ and so three active features in every activation. It is what a learned dictionar
     sparse_edit             how few features must change to change one attribute?
     best_f1                 does a single feature stand for a single value?
 
-Activations are taken at one position per role, see `ioi.ROLES`. Source: Makelov et al. 2024; what is ours is said
-where it stands.
+Activations are taken at one position per role, see `ioi.ROLES`. Source: Makelov et al. 2024; what is ours is marked.
 
 Letters of shapes: B sentences, R roles, D dimensions, F features, V values, N tokens.
 """
@@ -108,7 +107,7 @@ def fit(
 
     `"mean"`: u = (mean of the activations with this value) − (mean of all). Right if attributes are independent.
     `"mse"`: the vectors that together leave the least squared error. Better if some values come together more often
-    than others, as names do here: nobody receives what he gives himself.
+    than others, as names do here: no one receives what they give themselves.
     """
     if how not in ("mean", "mse"):
         raise ValueError(f"how={how!r} must be 'mean' or 'mse'.")
@@ -125,7 +124,7 @@ def fit(
 
 
 def _by_attribute(values: list[tuple[str, str]], share_F: Tensor, vectors: Tensor) -> Tensor:
-    """The mean vector of each attribute over the sentences, at each of its values: what belongs into the mean."""
+    """The mean vector of each attribute over the sentences, at each of its values: what belongs in the mean."""
     mean = torch.zeros_like(vectors)
     for attribute in ATTRIBUTES:
         mine = torch.tensor([a == attribute for a, _ in values])
@@ -155,7 +154,7 @@ def changed(model: Any, sentences: Sentences, attribute: str, seed: int = 0) -> 
             return replace(frame, a=frame.b, b=frame.a)
     else:
         raise ValueError(f"attribute={attribute!r} is none of {', '.join(ATTRIBUTES)}.")
-    new = sentences_of(model, [other(frame) for frame in sentences.frames])
+    new = sentences_of(model, [other(frame) for frame in sentences.frames], sentences.tokens.shape[1])
     return replace(new, positions=sentences.positions, groups=sentences.groups)
 
 
@@ -214,12 +213,14 @@ def sparse_edit(
 def best_f1(
     active_NF: Bool[Tensor, "tokens features"], has_NV: Float[Tensor, "tokens values"]
 ) -> tuple[Float[Tensor, " values"], Int[Tensor, " values"]]:
-    """For each value, the best F1 of a single feature, read as "is active", and which feature that is."""
+    """For each value, the best F1 of a single feature, read as "is active", and which feature that is.
+
+    Raises ValueError if there are no features.
+    """
+    if active_NF.shape[1] == 0:
+        raise ValueError("active_NF has no features to choose from; give at least one.")
     active_NF = active_NF.to(has_NV.dtype)
     both_VF = has_NV.T @ active_NF
     f1_VF = 2 * both_VF / (has_NV.sum(0)[:, None] + active_NF.sum(0)).clamp(min=1)
     best = f1_VF.max(1)
     return best.values, best.indices
-
-
-# ---------------------------------------------------------------------- two toys in which a sum of directions hides

@@ -1,6 +1,6 @@
 """What kind of token is this? A coarse, rule-based sorting, so that averages over tokens can be told apart.
 
-The kinds and their rules are ours: they look at the text of a token, at what stands before it and at how often it
+The kinds and their rules are ours: they look at the text of a token, at what comes before it and at how often it
 occurs, and know no grammar.
 """
 
@@ -24,8 +24,8 @@ def token_kinds(
     """The kind of each token, as its place in `KINDS`. The first rule that fits decides:
 
     punctuation      no letter and no digit
-    word ending      no space before it, and right behind a letter or an apostrophe: the rest of a word
-    sentence start   the first word behind . ! ? a line break, an end mark or an opening quotation mark, or in its row
+    word ending      no space before it, and right after a letter or an apostrophe: the rest of a word
+    sentence start   the first word after . ! ? a line break, an end mark or an opening quotation mark, or in its row
     name             a capital letter where no sentence starts, at least three letters
     common word      one of the 50 most frequent tokens by `counts` (how often each occurs, in this or another text)
     rare word        beyond the 1,000 most frequent
@@ -37,7 +37,7 @@ def token_kinds(
     rank[counts.argsort(descending=True, stable=True)] = torch.arange(1, len(counts) + 1)
     ranks, kinds = rank.tolist(), []
     for row in tokens.tolist():
-        opens, before = True, ""  # does a sentence open here? what stands before?
+        opens, before = True, ""  # does a sentence open here? what comes before?
         for token in row:
             text = decoded[token]
             kind = _kind(text, before, opens, ranks[token])
@@ -47,7 +47,7 @@ def token_kinds(
             elif kind != "punctuation":
                 opens = False
             before = text
-    return torch.tensor(kinds).view(tokens.shape)
+    return torch.tensor(kinds, dtype=torch.int64).view(tokens.shape)
 
 
 def _kind(text: str, before: str, opens: bool, rank: int) -> str:
@@ -81,7 +81,8 @@ def mean_by_kind(
 ) -> tuple[Float[Tensor, " kinds"], Float[Tensor, " kinds"], Float[Tensor, " kinds"]]:
     """The mean of `values` for each kind, and the ends of its 95 % interval; NaN for a kind that does not occur.
 
-    The interval is a bootstrap over whole sequences, because tokens of one text are not independent.
+    The interval is a bootstrap over whole sequences, because tokens of one text are not independent. Raises ValueError
+    if there are no sequences, or if a value is NaN.
     """
     kind_of = torch.nn.functional.one_hot(kinds.long(), n_kinds).double()
     sums_NK = torch.einsum("nl,nlk->nk", values.double(), kind_of)

@@ -6,8 +6,8 @@ x(r). A law of ranks is a quantile function read from the dense end, and so ever
 
     r ~ uniform,   expected count λ = n_tokens · x(r),   count ~ Poisson(λ)
 
-The product of these probabilities is the likelihood. It knows that a count of 3 says little and one of 3,000 much, it
-does not care that ranks were read off the same counts, and it lets laws of different shape be compared (AIC).
+The product of these probabilities is the likelihood. It knows that a count of 3 tells little and one of 3,000 much, it
+does not depend on ranks read off the same counts, and it lets laws of different shape be compared (AIC).
 
 The laws, r = 1 … F:
 
@@ -72,10 +72,15 @@ class Law:
         return p["scale"] * power * np.exp(-r / p.get("cut_off", math.inf))
 
     def r_squared(self, counts: Int[np.ndarray, " features"], ranks: tuple[int, int] | None = None) -> float:
-        """Explained share of the variance of log density over these ranks (first, last), as for `fit_zipf`."""
+        """Explained share of the variance of log density over these ranks (first, last), as for `fit_zipf`.
+
+        Raises ValueError if the densities there do not vary, and for what `fit_law` refuses in counts.
+        """
         ordered = _fired(counts)
         first, last = ranks if ranks is not None else (1, len(ordered))
         log_density = np.log(ordered[first - 1 : last] / self.n_tokens)
+        if len(set(log_density)) < 2:
+            raise ValueError(f"counts: at ranks {first} to {last} there is no variance of log density to explain")
         error = log_density - np.log(self.density(np.arange(first, first + len(log_density))))
         return 1 - float((error**2).sum() / ((log_density - log_density.mean()) ** 2).sum())
 

@@ -131,3 +131,15 @@ def test_f1_is_counted():
             scores.append(2 * both / max(1.0, float(active[:, f].sum()) + float(has[:, v].sum())))
         assert best[v] == pytest.approx(max(scores)) and scores[which[v]] == pytest.approx(max(scores))
     assert supervised.best_f1(torch.zeros(5, 2, dtype=torch.bool), torch.zeros(5, 1))[0] == 0
+    assert supervised.best_f1(torch.zeros(0, 2, dtype=torch.bool), torch.zeros(0, 3))[0].tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match="no features to choose from"):
+        supervised.best_f1(torch.zeros(5, 0, dtype=torch.bool), torch.zeros(5, 1))
+
+
+def test_changed_sentences_are_as_wide_as_the_original(model):
+    sentences = ioi.ioi_sentences(model, 12, seed=1)
+    short = int(sentences.positions["END"].argmin())
+    one = sentences[short : short + 1]
+    for attribute in supervised.ATTRIBUTES:
+        names = one if attribute != "S" else sentences  # another giver is drawn from all names
+        assert supervised.changed(model, names, attribute).tokens.shape == names.tokens.shape

@@ -46,7 +46,7 @@ def test_what_ends_a_sentence(mark):
     assert kinds_of(" old", mark, '"', " He")[1:] == ["punctuation", "punctuation", "sentence start"]
 
 
-def test_a_word_behind_a_quotation_mark_is_no_ending():
+def test_a_word_after_a_quotation_mark_is_no_ending():
     assert kinds_of(" old", " man", '"', "Yes")[-1] == "name", "a capital letter, and no sentence has ended"
     assert kinds_of(" old", ' "', "Yes")[-1] == "sentence start", "this one opens a quotation"
     assert kinds_of(" old", " I")[-1] == "common word", "too short for a name"
@@ -67,3 +67,16 @@ def test_mean_by_kind_and_its_interval():
     assert mean[:2].tolist() == pytest.approx([7 / 3, 5]) and mean[2].isnan()
     assert low[1] == high[1] == 5, "no spread, no interval"
     assert low[0] < 7 / 3 < high[0] and high[0] - low[0] < 1
+
+
+def test_kinds_of_nothing():
+    for empty in (torch.zeros(0, 5, dtype=torch.long), torch.zeros(3, 0, dtype=torch.long)):
+        kinds = token_kinds(VOCABULARY, empty, COUNTS)
+        assert kinds.shape == empty.shape and kinds.dtype == torch.int64
+    with pytest.raises(ValueError, match="values has 0 units"):
+        mean_by_kind(torch.zeros(0, 5), torch.zeros(0, 5, dtype=torch.long))
+    mean, low, high = mean_by_kind(torch.zeros(3, 0), torch.zeros(3, 0, dtype=torch.long))
+    assert mean.isnan().all() and low.isnan().all() and high.isnan().all()
+    assert token_kinds(["", "a"], torch.tensor([[0, 1]]), torch.tensor([1, 1])).tolist()[0][0] == KINDS.index(
+        "punctuation"
+    )

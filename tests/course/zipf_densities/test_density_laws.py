@@ -82,6 +82,20 @@ def test_features_that_never_fired_do_not_count():
     assert fit_law(with_dead, N_TOKENS) == fit_law(counts, N_TOKENS)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_law_of_those_that_fired_is_the_law_of_all(seed):
+    """Nine in ten of these features never fire. Those that do are the densest, and more even than the population: a
+    likelihood that forgot they were selected would find a flatter law."""
+    n_tokens, n_features = 2_000, 4_000
+    population = Law("zipf", {"scale": 0.3, "exponent": 1.3}, 0.0, n_features, n_tokens)
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(population.density(rng.uniform(0.5, n_features + 0.5, n_features)) * n_tokens).clip(
+        max=n_tokens
+    )
+    assert (counts > 0).mean() < 0.12
+    assert fit_law(counts, n_tokens, "zipf").parameters["exponent"] == pytest.approx(1.3, abs=0.2)
+
+
 def test_r_squared_is_that_of_the_ranks_asked_for():
     exact = np.round(law("zipf_mandelbrot").density(np.arange(1, F + 1)) * N_TOKENS * 1e6).astype(int)
     there = Law("zipf_mandelbrot", TRUE["zipf_mandelbrot"], 0.0, F, N_TOKENS * 1_000_000)
@@ -137,8 +151,24 @@ def test_gini_of_known_shares():
         (-np.arange(20), "zipf", "0 or more"),
         (np.arange(5), "zipf", "got 4"),
         (np.arange(20) * 100, "zipf", "n_tokens must not be below a count"),
+        (np.zeros(20, dtype=int), "zipf", "got 0; give more tokens"),
+        (np.zeros(0, dtype=int), "zipf", "got 0; give more tokens"),
     ],
 )
 def test_what_is_refused(counts, family, says):
     with pytest.raises(ValueError, match=says):
         fit_law(counts, 1000, family)
+
+
+def test_where_nothing_fires_or_varies_there_is_no_law():
+    flat = Law("zipf", {"scale": 0.1, "exponent": 0.5}, 0.0, 20, 1000)
+    for refused in (flat.r_squared, lambda counts: misplaced(flat, counts), lambda counts: bootstrap(counts, 1000)):
+        with pytest.raises(ValueError, match="a law needs 10 features that fired, got 0"):
+            refused(np.zeros(20, dtype=int))
+    for counts, ranks in ((np.full(20, 7), None), (np.arange(1, 21), (3, 3)), (np.arange(1, 21), (30, 40))):
+        with pytest.raises(ValueError, match="there is no variance of log density to explain"):
+            flat.r_squared(counts, ranks)
+    with pytest.raises(ValueError, match="not all 0"):
+        gini(np.zeros(0))
+    assert [part.tolist() for part in split_counts(np.zeros(3, dtype=int))] == [[0, 0, 0]] * 2
+    assert fit_law(np.full(20, 7), 1000, "zipf").parameters["exponent"] < 0.2  # all alike: nearly flat

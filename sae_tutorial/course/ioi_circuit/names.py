@@ -1,0 +1,73 @@
+"""Sentences for this lesson alone, and what heads make of the names in them.
+
+Letters of shapes: L layers, H heads, B prompts, P positions, N names, D dimension of a head, M of the stream.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae_tutorial.circuits.direct_effects import centred
+from sae_tutorial.circuits.ioi import Frame, Sentences, sentences_of
+from sae_tutorial.circuits.patching import activations
+from sae_tutorial.circuits.prompts import Prompts, at, token_ids
+
+# The eight prompts on which tutorials of GPT-2 agree: each sentence with both names as the giver.
+CLASSIC = (
+    ("When {a} and {b} went to the shops, {s} gave the bag to", "John", "Mary"),
+    ("When {a} and {b} went to the park, {s} gave the ball to", "Tom", "James"),
+    ("When {a} and {b} went to the shops, {s} gave an apple to", "Dan", "Sid"),
+    ("After {a} and {b} went to the park, {s} gave a drink to", "Martin", "Amy"),
+)
+
+
+def classic_sentences(model: Any) -> Sentences:
+    """The eight prompts of `CLASSIC`. GPT-2 small has a mean logit difference of 3.5519 on them."""
+    frames = [Frame(template, a, b, s, "", "", io, s) for template, a, b in CLASSIC for s, io in ((a, b), (b, a))]
+    return sentences_of(model, frames)
+
+
+def own_sentence(model: Any, text: str, io: str, giver: str) -> Sentences:
+    """One sentence of yours that names `io` once and `giver` twice, and stops where `io` is due.
+
+    Raises ValueError, in words for its writer, if a name is not a single token of this model or not where it should be,
+    or if the sentence is too long for the model.
+    """
+    text = text.rstrip()
+    for name, needed, times in ((io, 1, "once"), (giver, 2, "twice")):
+        found = len(re.findall(rf"(?<= ){re.escape(name)}\b", text)) if name else 0
+        if found != needed:
+            name = name or "somebody"
+            raise ValueError(f"The sentence must name {name!r} {times}, after a space; it does {found} times.")
+    token_ids(model, [io, giver])
+    marks, either = {io: "{a}", giver: "{b}"}, rf"(?<= )({re.escape(io)}|{re.escape(giver)})\b"
+    template = re.sub(either, lambda found: marks[found[1]], text.replace("{", "").replace("}", ""))
+    head, tail = template.rsplit("{b}", 1)
+    if "{a}" not in head:
+        raise ValueError(f"The second {giver!r} must come after {io!r}, or nothing tells who receives.")
+    return sentences_of(model, [Frame(head + "{s}" + tail, io, giver, giver, "", "", io, giver)])
+
+
+def rank_among_names(
+    model: Any, prompts: Prompts, role: str, right: Int[Tensor, " prompts"], names: Int[Tensor, " names"]
+) -> Float[Tensor, "layers heads prompts"]:
+    """Where a name stands among all `names` in what each head would write if it read nothing but this name.
+
+    The stream at `role`, as the head finds it, goes through its value and output matrices to the logits; 0 is the
+    highest of all names, len(names) − 1 the lowest. A head that copies has ranks near 0. (The copying score of Wang
+    et al. 2022 asks for the five highest of the whole vocabulary, on the stream after the first MLP.)
+    """
+    values = [f"blocks.{layer}.attn.hook_v" for layer in range(model.cfg.n_layers)]
+    ranks = []
+    for W_O_HDM, v_BPHD in zip(model.W_O, activations(model, prompts, values).values()):
+        v_BHD = at(v_BPHD, prompts.positions[role])
+        v_BHD = v_BHD.repeat_interleave(len(W_O_HDM) // v_BHD.shape[1], 1)  # heads may share their values
+        out_HBM = centred(model, torch.einsum("bhd,hdm->hbm", v_BHD, W_O_HDM))
+        own_HB1 = (out_HBM * model.W_U[:, right].T).sum(-1, keepdim=True)
+        ranks.append((out_HBM @ model.W_U[:, names] > own_HB1 + 1e-5).sum(-1).float())
+    return torch.stack(ranks)
