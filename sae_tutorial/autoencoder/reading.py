@@ -58,17 +58,22 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         known = isinstance(error, SafetensorError | zipfile.BadZipFile)
         why = error if known else f"{type(error).__name__}: no file of tensors"
         raise ValueError(f"{file} is damaged ({why}); save or download it again") from None
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(t, Tensor) and t.layout == torch.strided for name, t in content.items()
-    ):
-        held = ", ".join(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise ValueError(
-            f"{file} must hold tensors by name, as torch.save(sae.state_dict(), file) writes them, or have them under "
-            f"the key 'state_dict'; it holds {held[:200]}"
-        )
-    return {name: t.detach() for name, t in content.items()}
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)
+    if isinstance(content, dict) and all(isinstance(n, str) and _is_whole(t) for n, t in content.items()):
+        return {name: t.detach() for name, t in content.items()}
+    held = ", ".join(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
+    raise ValueError(
+        f"{file} must hold tensors by name, as torch.save(sae.state_dict(), file) writes them, or have them under "
+        f"the key 'state_dict'; it holds {held[:200]}"
+    )
+
+
+def _is_whole(thing: Any) -> bool:
+    """A tensor that takes as much memory as it seems to: neither sparse nor one row expanded to a million."""
+    if not isinstance(thing, Tensor) or thing.layout != torch.strided:
+        return False
+    return thing.nbytes <= thing.untyped_storage().nbytes()
 
 
 def _check_zip(file: Path) -> None:
@@ -111,12 +116,10 @@ def assemble(
     `subtracts_b_dec` says whether the encoder that the weights are from sees x − b_dec; None: as ours does.
     Raises ValueError that names `file` for weights that are missing, unknown, of another shape, or no good numbers.
     """
-    weights = dict(weights)
-    sizes = {"W_dec": (config.d_sae, config.width_out)} | (
-        {} if config.tied else {"W_enc": (config.d_in, config.d_sae)}
-    )
-    # Before anything is made of the config, which may demand any amount of memory.
-    _check_shapes(config, {name: t for name, t in weights.items() if name in sizes}, sizes, (), file)
+    # The matrices before anything is made of the config, which may demand any amount of memory.
+    sizes = {"W_dec": (config.d_sae, config.width_out), "W_enc": (config.d_in, config.d_sae)}
+    absent = ("W_enc",) if config.tied else ()
+    _check_shapes(config, {name: t for name, t in weights.items() if name in sizes}, sizes, absent, file)
     with torch.device("meta"):
         sae = SparseAutoencoder(config)
     buffers, shapes = fresh_buffers(config), {name: tuple(t.shape) for name, t in sae.state_dict().items()}
@@ -125,9 +128,9 @@ def assemble(
     if len(dtypes) > 1 or not dtypes <= set(FLOATS):
         found = ", ".join(f"{name} in {weights[name].dtype}" for name, _ in sae.named_parameters())
         raise ValueError(f"{file}: weights must all have one floating-point precision, it holds {found}; convert them")
+    weights = buffers | weights
     for name, start in buffers.items():
-        wanted = start.dtype if not start.is_floating_point() else weights["W_dec"].dtype
-        weights[name] = weights.get(name, start).to(wanted)
+        weights[name] = weights[name].to(weights["W_dec"].dtype if start.is_floating_point() else start.dtype)
     check_values(config, weights, str(file))
     ours = sae.centre is not None
     if subtracts_b_dec is not None and subtracts_b_dec != ours:
@@ -167,21 +170,12 @@ def check_values(config: SAEConfig, tensors: dict[str, Tensor], where: str) -> N
 
 
 def _check_shapes(
-    config: SAEConfig,
-    given: dict[str, Tensor],
-    wanted: Mapping[str, tuple[int, ...]],
-    optional: Container[str],
-    file: Path,
+    config: SAEConfig, given: dict[str, Tensor], wanted: Mapping[str, tuple], optional: Container[str], file: Path
 ) -> None:
     problems = [f"{name} is missing" for name in wanted if name not in given and name not in optional]
     problems += [f"{name} is unknown" for name in given if name not in wanted]
-    problems += [
-        f"{name} is {tuple(tensor.shape)}, not {wanted[name]}"
-        for name, tensor in given.items()
-        if name in wanted and tuple(tensor.shape) != wanted[name]
-    ]
+    shapes = {name: tuple(tensor.shape) for name, tensor in given.items() if name in wanted}
+    problems += [f"{name} is {shape}, not {wanted[name]}" for name, shape in shapes.items() if shape != wanted[name]]
     if problems:
-        raise ValueError(
-            f"{file} does not fit its config ({config.rule}, {config.d_in} → {config.d_sae} → {config.width_out}): "
-            + "; ".join(problems)
-        )
+        what = f"{config.rule}, {config.d_in} → {config.d_sae} → {config.width_out}"
+        raise ValueError(f"{file} does not fit its config ({what}): {'; '.join(problems)}")

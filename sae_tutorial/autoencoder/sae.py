@@ -169,9 +169,9 @@ class SparseAutoencoder(nn.Module):
     ) -> Float[Tensor, "tokens features"]:
         """Affinities before their ReLU, which no rule needs: only positive entries match. One matrix product, in
         `dtype`, for all features or some; `out` is memory to put them into, without a graph."""
+        centred_BD = _real("u", u) if self.centre is None else _real("u", u) - self.centre
         if out is None and not torch.is_grad_enabled():
             out = self.table_memory(len(u), len(self.b_enc[features]), dtype or self.W_dec.dtype)
-        centred_BD = _real("u", u) if self.centre is None else _real("u", u) - self.centre
         tensors = (self.b_enc[features], centred_BD, self.W_enc[:, features])
         return torch.addmm(*(tensors if dtype is None else (t.to(dtype) for t in tensors)), out=out)
 

@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,9 +79,8 @@ def save_sae(
     about = {name: value for name, value in about.items() if value is not None}
     raw = folded(sae).to(sae.W_dec.dtype)
     content = _ours(sae if exact else raw, raw, about) if format is None else FORMATS[format](raw, about)
-    others_first = list(KINDS)[: min(list(KINDS).index(name) for name in content if name in KINDS)]
-    gone = [*others_first, *([] if EXACT in content else [EXACT])]  # `load_sae` would take them for the SAE
-    replace(folder, dict.fromkeys(gone) | content)
+    mistaken = [EXACT, *takewhile(lambda name: name not in content, KINDS)]  # `load_sae` would read these first
+    replace(folder, dict.fromkeys(mistaken) | content)
     return folder
 
 
@@ -107,11 +107,9 @@ def load_sae(
     be reached. Warns where a BatchTopK SAE has no threshold yet.
     """
     with _opened(folder, revision) as (files, main):
-        options = {"kind": kind, "scaling_factor": scaling_factor}
-        given = {name: value for name, value in options.items() if value is not None}
-        for name in given:
-            if name != KINDS[main].option:
-                raise ValueError(f"{name}={given[name]!r} is not for {files[main]}; leave {name} away")
+        given = {n: v for n, v in {"kind": kind, "scaling_factor": scaling_factor}.items() if v is not None}
+        for name in given.keys() - {KINDS[main].option}:
+            raise ValueError(f"{name}={given[name]!r} is not for {files[main]}; leave {name} away")
         sae, about = KINDS[main].read(files, **given), KINDS[main].about(files)
     sae.imported = sae.imported or main != OURS
     names = [about.get(name) for name in ("model_name", "hook_name", "hook_name_out")]
@@ -232,7 +230,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 class Kind(NamedTuple):
-    """How to read it, what it says of where the SAE belongs, and which argument of load_sae is for it."""
+    """How to read it, what it says of where the SAE belongs, and an argument of load_sae that is for it."""
 
     read: Callable[..., SparseAutoencoder]
     about: Callable[[Files], dict[str, Any]]

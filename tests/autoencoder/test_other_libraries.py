@@ -307,6 +307,10 @@ def test_kind_is_for_weights_alone(tmp_path):
     torch.save({3: torch.zeros(2)}, tmp_path / "ae.pt")
     with pytest.raises(ValueError, match="must hold tensors by name.*it holds 3"):
         load_sae(tmp_path, kind="AutoEncoder")
+    for small in (torch.zeros(1).expand(10**12), torch.sparse_coo_tensor(size=(10**6, 10**6))):  # large only in name
+        torch.save({"encoder.weight": small}, tmp_path / "ae.pt")
+        with pytest.raises(ValueError, match="must hold tensors by name.*it holds encoder.weight"):
+            load_sae(tmp_path, kind="AutoEncoder")
 
 
 # ---------------------------------------------------------------------- Gemma Scope
