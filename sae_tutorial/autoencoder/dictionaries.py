@@ -1,5 +1,4 @@
-"""One interface for dictionaries: an SAE, axes (PCA, random ones), ICA, k-means: ways to write activations as sums of
-directions.
+"""One interface for dictionaries, ways to write activations as sums of directions: of an SAE, of axes (PCA, random).
 
 Letters of shapes: B tokens, D dimensions, F directions. Directions are (F, D), rows of length 1.
 """
@@ -10,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
@@ -23,11 +21,10 @@ Directions = Float[Tensor, "directions dims"]
 class Dictionary:
     """A way to write activations as sums of directions: x = Σ_j c_j f_j + a constant + what is left.
 
-    Attributes:
-        name: what figures call it.
-        encode: (N, D) raw activations -> (N, F) codes, each token by itself.
-        directions: (F, D), what one unit of each code adds to the activation.
-        constant: (D,), what an activation without any feature would be.
+    name        what figures call it
+    encode      (N, D) raw activations -> (N, F) codes, each token by itself
+    directions  (F, D), what one unit of each code adds to the activation
+    constant    (D,), what an activation without any feature would be
     """
 
     name: str
@@ -49,21 +46,6 @@ class Dictionary:
 
         constant = sae.denormalise(sae.b_dec[None])[0]
         return cls(name, encode, (sae.W_dec * sae.scale).detach(), constant.detach())
-
-    @classmethod
-    def of_readers(cls, name: str, readers: Float[Tensor, "features d"], mean: Float[Tensor, " d"]) -> Dictionary:
-        """Directions to read by, as ICA finds them: code j is (x − mean) · reader j. What each code writes is given by
-        the pseudo-inverse: the sum of the features is the projection of x onto the span of the readers."""
-        return cls(name, lambda x_ND: (x_ND - mean) @ readers.T, torch.linalg.pinv(readers).T, mean)
-
-    @classmethod
-    def of_centres(cls, name: str, centres: Float[Tensor, "features d"]) -> Dictionary:
-        """k-means: a token has one feature, with code 1: the centre that it is nearest to."""
-
-        def encode(x_ND: Tensor) -> Tensor:
-            return F.one_hot(nearest(x_ND, centres), len(centres)).to(x_ND)
-
-        return cls(name, encode, centres, torch.zeros_like(centres[0]))
 
     @classmethod
     def of_axes(
@@ -89,8 +71,3 @@ def principal_directions(x_BD: Float[Tensor, "tokens dims"]) -> Directions:
     """All D principal components, the one with the largest variance first (eigenvectors of the covariance)."""
     centred_BD = x_BD - x_BD.mean(0)
     return torch.linalg.eigh(centred_BD.T @ centred_BD).eigenvectors.T.flip(0).contiguous()
-
-
-def nearest(x_BD: Float[Tensor, "tokens dims"], centres_ND: Float[Tensor, "centres dims"]) -> Int[Tensor, " tokens"]:
-    """The centre that each token is closest to."""
-    return (x_BD @ centres_ND.T - centres_ND.square().sum(1) / 2).argmax(1)

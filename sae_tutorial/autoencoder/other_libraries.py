@@ -5,12 +5,11 @@
     dictionary_learning   config.json + ae.pt
     Gemma Scope           params.npz
 
-What they call differently: their BatchTopK is our mutual_choice, and its threshold comes along; features that they
-scale by the norm of their decoder row come out with rows of unit norm. An encoder that does not subtract b_dec gets
-b_enc + b_dec W_enc as its bias, which is the same function. Features keep their order and their strength.
+Features keep their order and their strength; those that they scale by the norm of their decoder row come out with rows
+of unit norm. An encoder that does not subtract b_dec gets b_enc + b_dec W_enc as its bias, which is the same function.
 
-Every `read_*` takes the files of a folder; every `about_*` returns what they say about where the SAE belongs, with
-`model_name`, `hook_name` and `hook_name_out` where that is known.
+`read_*` make an SAE of the files of a folder; `about_*` return what these say about where it belongs, as `model_name`,
+`hook_name` and `hook_name_out` where that is known.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ from sae_tutorial.autoencoder.sae import UNSET, SparseAutoencoder
 
 CFG, SAELENS_WEIGHTS, SPARSIFY_WEIGHTS = "cfg.json", "sae_weights.safetensors", "sae.safetensors"
 CONFIG, DICTIONARY_WEIGHTS, GEMMA_WEIGHTS = "config.json", "ae.pt", "params.npz"
-SCALER = "activation_scaler.json"  # beside SAELens's checkpoints
 
 
 class Layout(NamedTuple):
@@ -70,9 +68,6 @@ STRUCTURE = ("architecture", "d_in", "d_sae", "dtype", "device", "metadata")  # 
 RENAMED = {"hook_point": "hook_name", "hook_point_layer": "hook_layer", "hook_point_head_index": "hook_head_index"}
 
 
-# ---------------------------------------------------------------------- SAELens
-
-
 def read_saelens(files: Files, scaling_factor: float | None = None) -> SparseAutoencoder:
     """As `sae.save_model(folder)` of SAELens 3 to 6 writes it. `scaling_factor`: what activations were multiplied by,
     for an SAE whose folder says that they were, but not by how much."""
@@ -80,14 +75,12 @@ def read_saelens(files: Files, scaling_factor: float | None = None) -> SparseAut
     cfg = read_json(file)
     architecture, k = _architecture(cfg, file)
     is_transcoder, skip = "transcoder" in architecture, "skip" in architecture
-    factor = _input_factor(cfg, scaling_factor, files, is_transcoder)
-    d_in, d_sae = pick(cfg, "d_in", file), pick(cfg, "d_sae", file)
-    d_out = cfg.get("d_out", d_in) if is_transcoder else None
-    config = config_of(file, d_in=d_in, d_sae=d_sae, rule=SAELENS[architecture], k=k, d_out=d_out, skip=skip)
+    factor = _input_factor(cfg, scaling_factor, file, is_transcoder)
+    sizes = {"d_in": pick(cfg, "d_in", file), "d_sae": pick(cfg, "d_sae", file)}
+    d_out = cfg.get("d_out", cfg["d_in"]) if is_transcoder else None
+    config = config_of(file, rule=SAELENS[architecture], k=k, d_out=d_out, skip=skip, **sizes)
     if "b_gate" in weights:
         weights["b_enc"] = weights.pop("b_gate")
-    if "log_threshold" in weights:
-        weights["threshold"] = weights.pop("log_threshold").exp()
     finetuned = [weights.pop(name) for name in ("scaling_factor", "finetuning_scaling_factor") if name in weights]
     if finetuned and not torch.allclose(finetuned[0], torch.ones(())):
         if not cfg.get("finetuning_scaling_factor"):
@@ -118,38 +111,27 @@ def _architecture(cfg: dict[str, Any], file: Path) -> tuple[str, float | None]:
     usual = "topk" if named == "topk" else "relu"
     if isinstance(named, str) and named in SAELENS and activation in (None, usual) and not options:
         return named, k if named == "topk" else None
+    what = f"architecture {named!r} with activation function {activation or usual!r} {options or ''}"
     advice = "; SAELens converts it: training_sae.save_inference_model(folder)" if named in IN_TRAINING else ""
-    raise ValueError(
-        f"{file}: architecture {named!r} with activation function {activation or usual!r} {options or ''} is not among "
-        f"those that can be read, {', '.join(SAELENS)}{advice}"
-    )
+    raise ValueError(f"{file}: {what} is not among those that can be read, {', '.join(SAELENS)}{advice}")
 
 
-def _input_factor(cfg: dict[str, Any], factor: Any, files: Files, is_transcoder: bool) -> float:
+def _input_factor(cfg: dict[str, Any], factor: Any, file: Path, is_transcoder: bool) -> float:
     """What activations are multiplied by before the weights see them, and reconstructions divided by."""
-    how, file = cfg.get("normalize_activations"), files[CFG]
+    how = cfg.get("normalize_activations")
     if how in (None, False, "none"):
         if factor is not None:
             raise ValueError(f"scaling_factor={factor!r} is not needed: the weights in {file} take raw activations")
         return 1.0
     if how not in (True, "expected_average_only_in") or is_transcoder:
-        raise ValueError(
-            f"{file}: normalize_activations={how!r} treats every token, or input and output, in its own way, which a "
-            "fixed mean and scale cannot express; this SAE cannot be loaded"
-        )
-    if factor is None and SCALER in files:
-        factor = read_json(files[SCALER]).get("scaling_factor")
+        why = "treats every token, or input and output, in its own way, which a fixed mean and scale cannot express"
+        raise ValueError(f"{file}: normalize_activations={how!r} {why}; this SAE cannot be loaded")
     if factor is None:
-        raise ValueError(
-            f"{file}: normalize_activations={how!r} multiplied activations by a number that the folder does not "
-            "give, √d_in / (their mean norm). Give it: load_sae(folder, scaling_factor=...)"
-        )
+        what = "multiplied activations by a number that the folder does not give, √d_in / (their mean norm)"
+        raise ValueError(f"{file}: normalize_activations={how!r} {what}. Give it: load_sae(folder, scaling_factor=...)")
     if not 0 < as_number("scaling_factor", factor) < math.inf:
         raise ValueError(f"scaling_factor must be a finite number, greater than 0, got {factor!r}")
     return float(factor)
-
-
-# ---------------------------------------------------------------------- sparsify
 
 
 def read_sparsify(files: Files) -> SparseAutoencoder:
@@ -171,16 +153,9 @@ def read_sparsify(files: Files) -> SparseAutoencoder:
 
 def about_sparsify(files: Files) -> dict[str, Any]:
     """The folder is named after the module that was read; the model stands in the config.json above it."""
-    run, about = files.folder.parent / CONFIG, {}
-    if run.is_file() and isinstance(model := read_json(run).get("model"), str):
-        about["model_name"] = model
-    layer = re.search(r"(?:^|\.)(?:layers|h)\.(\d+)$", files.folder.name)
-    if layer and not read_json(files[CFG]).get("transcode"):
-        about["hook_name"] = f"blocks.{layer[1]}.hook_resid_post"
-    return about
-
-
-# ---------------------------------------------------------------------- dictionary_learning
+    run = files.folder.parent / CONFIG
+    about = {"model_name": read_json(run)["model"]} if run.is_file() and "model" in read_json(run) else {}
+    return about if read_json(files[CFG]).get("transcode") else about | _hook(files.folder.name)
 
 
 def read_dictionary_learning(files: Files, kind: str | None = None) -> SparseAutoencoder:
@@ -219,9 +194,8 @@ def read_dictionary_learning(files: Files, kind: str | None = None) -> SparseAut
 def about_dictionary_learning(files: Files) -> dict[str, Any]:
     """The trainer's settings."""
     trainer = _trainer(files)
-    layer = re.search(r"resid_post_layer_(\d+)$", str(trainer.get("submodule_name")))
     about = {"model_name": trainer["lm_name"]} if "lm_name" in trainer else {}
-    return about | ({"hook_name": f"blocks.{layer[1]}.hook_resid_post"} if layer else {}) | trainer
+    return about | _hook(str(trainer.get("submodule_name"))) | trainer
 
 
 def _trainer(files: Files) -> dict[str, Any]:
@@ -231,9 +205,6 @@ def _trainer(files: Files) -> dict[str, Any]:
     if not isinstance(trainer, dict):
         raise ValueError(f"{files[CONFIG]}: trainer must be an object with dict_class, it is {trainer!r}")
     return trainer
-
-
-# ---------------------------------------------------------------------- Gemma Scope
 
 
 def read_gemma_scope(files: Files) -> SparseAutoencoder:
@@ -257,7 +228,10 @@ def about_gemma_scope(files: Files) -> dict[str, Any]:
     return {"model_name": f"gemma-2-{size}" + "-it" * (tuned == "it"), "hook_name": f"blocks.{layer}.{hook}"}
 
 
-# ---------------------------------------------------------------------- names
+def _hook(module: str) -> dict[str, str]:
+    """Our name of a module, where it is a whole layer: "layers.3", "h.3", "resid_post_layer_3"."""
+    layer = re.search(r"(?:^|[._])(?:layers|layer|h)[._](\d+)$", module)
+    return {"hook_name": f"blocks.{layer[1]}.hook_resid_post"} if layer else {}
 
 
 def _float32(weights: dict[str, Tensor]) -> dict[str, Tensor]:

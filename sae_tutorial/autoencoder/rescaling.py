@@ -11,11 +11,8 @@ from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 @torch.no_grad()
 def unit_decoder_(sae: SparseAutoencoder) -> SparseAutoencoder:
-    """Scale decoder rows to unit norm, and encoder, thresholds with them, so that the function stays: in place.
-
-    A feature whose row is zero keeps it. Two cases change the function: tied weights have one norm for two
-    matrices, and a single threshold cannot follow rows of different norms.
-    """
+    """Scale decoder rows to unit norm, and encoder, thresholds with them, so that the function stays: in place. Rows of
+    zeros stay. Two cases change the function: tied weights, and rows of different norms with a single threshold."""
     norm_F = sae.W_dec.norm(dim=1)
     norm_F = torch.where(norm_F > 0, norm_F, 1.0)
     sae.W_dec.div_(norm_F[:, None])

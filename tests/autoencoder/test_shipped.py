@@ -26,7 +26,7 @@ def test_pack_keeps_the_function_up_to_fp16(rule, tmp_path):
 def test_unknown_rule_is_named():
     with pytest.raises(ValueError, match="'topk'"):
         reference_sae("topk")
-    with pytest.raises(ValueError, match="model one of stories.*model='gpt2'"):
+    with pytest.raises(ValueError, match="model one of .'stories'.*model='gpt2'"):
         reference_sae("token_choice", model="gpt2")
     for wrong in (None, 3, "../stories"):
         with pytest.raises(ValueError, match="rule must be one of"):

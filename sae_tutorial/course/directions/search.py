@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.autoencoder.dictionaries import Directions, nearest
+from sae_tutorial.autoencoder.dictionaries import Directions
 from sae_tutorial.autoencoder.dictionaries import principal_directions as principal_directions
 from sae_tutorial.autoencoder.dictionaries import variance_explained as variance_explained
 
@@ -86,6 +86,11 @@ def cluster_centres(
         fresh_ND = x_BD[torch.randint(len(x_BD), (n,), generator=generator)]
         centres_ND = torch.where(count_N[:, None] > 0, sums_ND / count_N.clamp(min=1)[:, None], fresh_ND)
     return centres_ND
+
+
+def nearest(x_BD: Float[Tensor, "tokens dims"], centres_ND: Float[Tensor, "centres dims"]) -> Int[Tensor, " tokens"]:
+    """The centre that each token is closest to."""
+    return (x_BD @ centres_ND.T - centres_ND.square().sum(1) / 2).argmax(1)
 
 
 def pursuit(
