@@ -13,7 +13,7 @@ exporting        SAEs in the formats of these libraries
 published        SAEs on the Hugging Face hub
 saving           `save_sae` and `load_sae`: a folder that SAELens reads, too
 shipped          `reference_sae`: the trained SAEs that come with the package
-dictionaries     one interface for SAEs, PCA, ICA, k-means and random directions; matching pursuit
+dictionaries     one interface for SAEs, PCA and other axes
 """
 
 from sae_tutorial.autoencoder.config import SAEConfig

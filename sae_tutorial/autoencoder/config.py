@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 from sae_tutorial.autoencoder.fields import (
     NO_DEFAULT,
@@ -22,8 +23,8 @@ from sae_tutorial.autoencoder.fields import (
 class Rule:
     """What sets an allocation rule apart. Code asks these fields, not names: a new rule is a row of RULES.
 
-    owner       who has a budget of matches in training: a "token", the "batch", or a "feature". None: nobody has, and
-                every match pays the penalty `penalty`
+    owner       what has a budget of matches in training: a "token", the "batch", or a "feature". None: every match pays
+                the penalty `penalty` instead
     thresholds  which decide at inference: "one" for all features, or "each" its own. None: the rule is one of single
                 tokens already
     learned     thresholds are learned by gradients; else they are measured after training, where there is a budget
@@ -62,10 +63,6 @@ PENALTY_RULES = tuple(name for name, rule in RULES.items() if rule.owner is None
 CAPACITIES = ("uniform", "zipf", "fitted")
 
 
-def _size(name: str, value: Any) -> int:
-    return as_whole(name, value, least=1)
-
-
 @described
 @dataclass(frozen=True)
 class SAEConfig:
@@ -88,7 +85,9 @@ class SAEConfig:
     skip: bool = flag(False, "a linear path from input to output beside the features, for transcoders")
     normalise: bool = flag(True, "`train` takes mean and scale from its store; False leaves activations as they are")
     groups: tuple[int, ...] | None = several(
-        None, "matryoshka: sizes of the nested groups, summing to d_sae. None: 1/32, 1/16, 1/8, 1/4, the rest", _size
+        None,
+        "matryoshka: sizes of the nested groups, summing to d_sae. None: 1/32, 1/16, 1/8, 1/4, the rest",
+        partial(as_whole, least=1),
     )
     capacity: str = choice(
         "zipf",
@@ -114,9 +113,9 @@ class SAEConfig:
             raise ValueError("skip=True would let the input through unchanged; it is for transcoders: give d_out")
 
     def _check_k(self) -> None:
+        if self.how.owner is None and self.k is not None:
+            raise ValueError(f"k={self.k!r} is a budget, but rule={self.rule!r} has none; set k=None")
         if self.how.owner is None:
-            if self.k is not None:
-                raise ValueError(f"k={self.k!r} is a budget, but rule={self.rule!r} has none; set k=None")
             return
         if self.k is None:
             raise ValueError(f"rule={self.rule!r} needs k, the mean number of features per token, for example k=32")

@@ -1,9 +1,4 @@
-"""Dictionaries beside SAEs: directions found without labels, and one interface for all of them.
-
-    Dictionary    a way to write activations as sums of directions: of an SAE, of axes (PCA, random), of ICA, of k-means
-    *_directions  four ways to choose directions without training: principal and independent components, cluster
-                  centres, random ones
-    pursuit       for each token the directions that serve it best, from any of them
+"""One interface for dictionaries, ways to write activations as sums of directions: of an SAE, of axes (PCA, random).
 
 Letters of shapes: B tokens, D dimensions, F directions. Directions are (F, D), rows of length 1.
 """
@@ -14,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
@@ -27,11 +21,10 @@ Directions = Float[Tensor, "directions dims"]
 class Dictionary:
     """A way to write activations as sums of directions: x = Σ_j c_j f_j + a constant + what is left.
 
-    Attributes:
-        name: what figures call it.
-        encode: (N, D) raw activations -> (N, F) codes, each token by itself.
-        directions: (F, D), what one unit of each code adds to the activation.
-        constant: (D,), what an activation without any feature would be.
+    name        what figures call it
+    encode      (N, D) raw activations -> (N, F) codes, each token by itself
+    directions  (F, D), what one unit of each code adds to the activation
+    constant    (D,), what an activation without any feature would be
     """
 
     name: str
@@ -55,21 +48,6 @@ class Dictionary:
         return cls(name, encode, (sae.W_dec * sae.scale).detach(), constant.detach())
 
     @classmethod
-    def of_readers(cls, name: str, readers: Float[Tensor, "features d"], mean: Float[Tensor, " d"]) -> Dictionary:
-        """Directions to read by, as ICA finds them: code j is (x − mean) · reader j. What each code writes is given by
-        the pseudo-inverse: the sum of the features is the projection of x onto the span of the readers."""
-        return cls(name, lambda x_ND: (x_ND - mean) @ readers.T, torch.linalg.pinv(readers).T, mean)
-
-    @classmethod
-    def of_centres(cls, name: str, centres: Float[Tensor, "features d"]) -> Dictionary:
-        """k-means: a token has one feature, with code 1: the centre that it is nearest to."""
-
-        def encode(x_ND: Tensor) -> Tensor:
-            return F.one_hot(nearest(x_ND, centres), len(centres)).to(x_ND)
-
-        return cls(name, encode, centres, torch.zeros_like(centres[0]))
-
-    @classmethod
     def of_axes(
         cls, name: str, axes: Float[Tensor, "axes d"], mean: Float[Tensor, " d"], non_negative: bool = False
     ) -> Dictionary:
@@ -89,153 +67,7 @@ def variance_explained(x_BD: Float[Tensor, "tokens dims"], guess_BD: Float[Tenso
     return float(1 - left / (x_BD - x_BD.mean(0)).square().sum())
 
 
-def excess_kurtosis(x_BD: Float[Tensor, "tokens dims"]) -> Float[Tensor, " dims"]:
-    """E[z⁴] − 3 of every standardised coordinate: 0 for a Gaussian, large if it is mostly quiet and rarely loud."""
-    z_BD = x_BD - x_BD.mean(0)
-    return z_BD.pow(4).mean(0) / z_BD.square().mean(0).square() - 3
-
-
-def random_rotation(
-    dims: int, *, seed: int = 0, keep: Float[Tensor, " dims"] | None = None
-) -> Float[Tensor, "dims dims"]:
-    """A rotation (or reflection) drawn uniformly; with `keep`, one that leaves that vector where it is."""
-    generator = torch.Generator().manual_seed(seed)
-    first = torch.zeros(dims, 0) if keep is None else keep.reshape(dims, 1).float()
-    n = first.shape[1]
-    frame = torch.linalg.qr(torch.cat([first, torch.randn(dims, dims - n, generator=generator)], dim=1)).Q
-    turn = torch.eye(dims)
-    turn[n:, n:] = _haar(dims - n, generator)
-    return frame @ turn @ frame.T
-
-
 def principal_directions(x_BD: Float[Tensor, "tokens dims"]) -> Directions:
     """All D principal components, the one with the largest variance first (eigenvectors of the covariance)."""
     centred_BD = x_BD - x_BD.mean(0)
     return torch.linalg.eigh(centred_BD.T @ centred_BD).eigenvectors.T.flip(0).contiguous()
-
-
-def independent_directions(
-    x_BD: Float[Tensor, "tokens dims"], n: int, *, steps: int = 60, seed: int = 0
-) -> tuple[Directions, Directions]:
-    """FastICA with g = tanh on the first `n` principal components: what to read, and what is written.
-
-    Returns two dictionaries (n, D), of fewer than n if x fills fewer dimensions. `readers` are the rows of the unmixing
-    matrix, so that (x − mean) @ readers.T gives the independent components up to scale. `writers` are the columns of
-    the mixing matrix, the directions that those components add to x. For an orthogonal matrix the two would be the
-    same. A component and its negative are one and the same; each is turned so that its rare loud side is positive.
-
-    Source: Hyvärinen & Oja 2000, symmetric decorrelation.
-    """
-    centred_BD = x_BD - x_BD.mean(0)
-    values_D, vectors_DD = torch.linalg.eigh(centred_BD.T @ centred_BD / len(x_BD))
-    n = min(n, int((values_D > 1e-6 * values_D[-1]).sum()))  # an empty dimension cannot be brought to variance 1
-    values_N, vectors_DN = values_D[-n:], vectors_DD[:, -n:]
-    white_BN = centred_BD @ (vectors_DN / values_N.sqrt())  # covariance = identity
-    W_NN = _haar(n, torch.Generator().manual_seed(seed))
-    for _ in range(steps):
-        s_BN = torch.tanh(white_BN @ W_NN.T)
-        slope_N = (1 - s_BN.square()).mean(0)
-        W_NN = _decorrelated(s_BN.T @ white_BN / len(x_BD) - slope_N[:, None] * W_NN)
-    skew_N = (white_BN @ W_NN.T).pow(3).mean(0)
-    W_NN = W_NN * torch.where(skew_N < 0, -1.0, 1.0)[:, None]
-    readers_ND = W_NN @ (vectors_DN / values_N.sqrt()).T
-    writers_ND = W_NN @ (vectors_DN * values_N.sqrt()).T
-    return F.normalize(readers_ND, dim=1), F.normalize(writers_ND, dim=1)
-
-
-def cluster_centres(
-    x_BD: Float[Tensor, "tokens dims"], n: int, *, steps: int = 12, seed: int = 0
-) -> Float[Tensor, "centres dims"]:
-    """k-means with `n` centres (Lloyd's algorithm from `n` random tokens); an empty cluster starts again at a token.
-
-    Centres are points, not directions: subtract the mean and normalise to use them as a dictionary.
-    """
-    if n > len(x_BD):
-        raise ValueError(f"n={n}: there are only {len(x_BD)} tokens to make clusters of.")
-    generator = torch.Generator().manual_seed(seed)
-    centres_ND = x_BD[torch.randperm(len(x_BD), generator=generator)[:n]].clone()
-    for _ in range(steps):
-        mine_B = nearest(x_BD, centres_ND)
-        sums_ND = torch.zeros_like(centres_ND).index_add_(0, mine_B, x_BD)
-        count_N = torch.bincount(mine_B, minlength=n)
-        fresh_ND = x_BD[torch.randint(len(x_BD), (n,), generator=generator)]
-        centres_ND = torch.where(count_N[:, None] > 0, sums_ND / count_N.clamp(min=1)[:, None], fresh_ND)
-    return centres_ND
-
-
-def nearest(x_BD: Float[Tensor, "tokens dims"], centres_ND: Float[Tensor, "centres dims"]) -> Int[Tensor, " tokens"]:
-    """The centre that each token is closest to."""
-    return (x_BD @ centres_ND.T - centres_ND.square().sum(1) / 2).argmax(1)
-
-
-def pursuit(
-    x_BD: Float[Tensor, "tokens dims"], dictionary_FD: Directions, k: int
-) -> tuple[Int[Tensor, "tokens k"], Float[Tensor, "steps dims_left"]]:
-    """Orthogonal matching pursuit: for every token up to `k` directions, one after the other, and what is left.
-
-    Each step takes the direction most aligned with the residual (of either sign) and projects the token on the span of
-    all that it holds so far, which is least squares on them. On an orthonormal dictionary that is the best choice of k;
-    on others it is greedy. Returns the chosen directions (B, k) and the squared residuals (k + 1, B), k = 0 first.
-
-    Source: Pati, Rezaiifar & Krishnaprasad 1993.
-    """
-    n_tokens, dims = x_BD.shape
-    if not 1 <= k <= min(dims, len(dictionary_FD)):
-        raise ValueError(f"k={k}: it must be between 1 and {min(dims, len(dictionary_FD))} for this dictionary.")
-    left_BD = x_BD.clone()
-    frame_BKD = x_BD.new_zeros(n_tokens, k, dims)  # an orthonormal frame of what each token has chosen
-    chosen_BK = torch.zeros(n_tokens, k, dtype=torch.long)
-    errors = [left_BD.square().sum(1)]
-    for step in range(k):
-        chosen_BK[:, step] = (left_BD @ dictionary_FD.T).abs_().argmax(1)
-        new_BD = dictionary_FD[chosen_BK[:, step]]
-        for _ in range(2):  # Gram and Schmidt, twice for the sake of rounding
-            inside_BK = torch.einsum("bkd,bd->bk", frame_BKD[:, :step], new_BD)
-            new_BD = new_BD - torch.einsum("bk,bkd->bd", inside_BK, frame_BKD[:, :step])
-        frame_BKD[:, step] = new_BD = F.normalize(new_BD, dim=1)
-        left_BD = left_BD - (left_BD * new_BD).sum(1, keepdim=True) * new_BD
-        errors.append(left_BD.square().sum(1))
-    return chosen_BK, torch.stack(errors)
-
-
-def pursuit_curve(
-    x_BD: Float[Tensor, "tokens dims"],
-    mean_D: Float[Tensor, " dims"],
-    dictionary_FD: Directions,
-    k: int,
-    chunk: int = 512,
-) -> Float[Tensor, " steps"]:
-    """Share of the variance of x that 0, 1, …, k directions per token explain, the directions chosen by `pursuit`.
-
-    `mean_D` is what a token with no direction is guessed to be; take it, like the dictionary, from other tokens than x.
-    """
-    parts = [pursuit(part - mean_D, dictionary_FD, k)[1].sum(1) for part in x_BD.split(chunk)]
-    return 1 - torch.stack(parts).sum(0) / (x_BD - x_BD.mean(0)).square().sum()
-
-
-def projection_curve(
-    x_BD: Float[Tensor, "tokens dims"], mean_D: Float[Tensor, " dims"], frame_FD: Directions, k: int
-) -> Float[Tensor, " steps"]:
-    """The same share if all tokens must use the first 0, 1, …, k directions of an orthonormal dictionary."""
-    taken_F = ((x_BD - mean_D) @ frame_FD[:k].T).square().sum(0)
-    total = (x_BD - x_BD.mean(0)).square().sum()
-    start = 1 - (x_BD - mean_D).square().sum() / total
-    return start + torch.cat([torch.zeros(1), (taken_F / total).cumsum(0)])
-
-
-def in_turned_axes(
-    function: Callable[[Tensor], Tensor], rotation: Float[Tensor, "dims dims"]
-) -> Callable[[Tensor], Tensor]:
-    """`function`, worked out on rotated axes: x -> Qᵀ function(Q x). No different if it has no favourite axes."""
-    return lambda x: function(x @ rotation.T) @ rotation
-
-
-def _haar(n: int, generator: torch.Generator) -> Tensor:
-    q, r = torch.linalg.qr(torch.randn(n, n, generator=generator))
-    return q * r.diagonal().sign()
-
-
-def _decorrelated(W: Tensor) -> Tensor:
-    """(W Wᵀ)^(−1/2) W: the orthogonal matrix nearest to W."""
-    U, _, Vh = torch.linalg.svd(W)
-    return U @ Vh

@@ -1,7 +1,7 @@
 """SAEs in the formats of SAELens, sparsify and dictionary_learning: for each, the files by name.
 
-Mean and scale are folded into the weights first, as all of them take raw activations. In SAELens's eyes, Mutual Choice
-and Matryoshka are `jumprelu` with one threshold for all features, Feature Choice is `jumprelu` with one for each.
+All of them take raw activations, so `raw` comes from `folded`. In SAELens's eyes, Mutual Choice and Matryoshka are
+`jumprelu` with one threshold for all features, Feature Choice is `jumprelu` with one for each.
 """
 
 from __future__ import annotations
@@ -14,16 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sae_tutorial.autoencoder.other_libraries import (
-    CFG,
-    CONFIG,
-    DICTIONARIES,
-    DICTIONARY_WEIGHTS,
-    SAELENS,
-    SAELENS_WEIGHTS,
-    SPARSIFY,
-    SPARSIFY_WEIGHTS,
-)
+from sae_tutorial.autoencoder import other_libraries as others
 from sae_tutorial.autoencoder.reading import without_b_dec
 from sae_tutorial.autoencoder.sae import UNSET, SparseAutoencoder
 
@@ -31,26 +22,26 @@ ARCHITECTURES = {"relu": "standard", "token_choice": "topk", "gated": "gated"}  
 
 
 def as_saelens(raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, bytes]:
-    """`cfg.json` and `sae_weights.safetensors` of SAELens 6. `raw` comes from `folded`."""
+    """`cfg.json` and `sae_weights.safetensors` of SAELens 6."""
     cfg = saelens_cfg(raw, about)
-    if cfg["architecture"] not in SAELENS:
+    if cfg["architecture"] not in others.SAELENS:
         raise ValueError(f"SAELens has no {cfg['architecture']} ({raw.config.rule} with d_out); leave format away")
-    return {CFG: in_json(cfg), SAELENS_WEIGHTS: in_safetensors(under_saelens_names(raw))}
+    return {others.CFG: in_json(cfg), others.SAELENS_WEIGHTS: in_safetensors(under_saelens_names(raw))}
 
 
 def as_sparsify(raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, bytes]:
     """`cfg.json` and `sae.safetensors` of sparsify, which has TopK only."""
     config = raw.config
-    if config.rule != SPARSIFY.rule or config.width_out != config.d_in:
+    if config.rule != others.SPARSIFY.rule or config.width_out != config.d_in:
         raise ValueError(
             "sparsify can express rule='token_choice' with outputs as wide as inputs, not "
             f"rule={config.rule!r}, {config.d_in} → {config.width_out}; use format='saelens', or leave format away"
         )
     cfg = {"activation": "topk", "expansion_factor": 32, "normalize_decoder": False, "num_latents": config.d_sae}
-    cfg |= {"k": int(config.k or 0), "multi_topk": False, "skip_connection": config.skip}
-    names = SPARSIFY.names | ({"W_skip": "W_skip"} if config.skip else {})
-    content = in_safetensors(_theirs(_weights(raw), names))
-    return {CFG: in_json(cfg | {"transcode": config.is_transcoder, "d_in": config.d_in}), SPARSIFY_WEIGHTS: content}
+    cfg |= {"k": int(config.k or 0), "multi_topk": False, "skip_connection": config.skip, "d_in": config.d_in}
+    theirs = _theirs(_weights(raw), others.SPARSIFY.names | {"W_skip": "W_skip"})
+    cfg |= {"transcode": config.is_transcoder}
+    return {others.CFG: in_json(cfg), others.SPARSIFY_WEIGHTS: in_safetensors(theirs)}
 
 
 def as_dictionary_learning(raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, bytes]:
@@ -58,27 +49,26 @@ def as_dictionary_learning(raw: SparseAutoencoder, about: dict[str, Any]) -> dic
     config = raw.config
     if config.is_transcoder:
         raise ValueError("dictionary_learning has no transcoders; use format='saelens', or leave format away")
-    kinds = {layout.rule: kind for kind, layout in DICTIONARIES.items()}  # relu: AutoEncoderNew, which keeps the norms
+    kinds = {layout.rule: kind for kind, layout in others.DICTIONARIES.items()}  # of two for relu, that without norms
     whole = config.k is None or config.k == int(config.k)
-    kind = kinds.get(config.rule, "JumpReluAutoEncoder") if whole else "JumpReluAutoEncoder"
-    layout, weights = DICTIONARIES[kind], _weights(raw)
+    kind = kinds.get(config.rule if whole else "jumprelu", kinds["jumprelu"])
+    layout, weights, k = others.DICTIONARIES[kind], _weights(raw), int(config.k or 0)
     if not layout.subtracts_b_dec:
         weights |= without_b_dec(weights)
-    if kind == "JumpReluAutoEncoder":
-        weights["threshold"] = raw.threshold.detach().expand(config.d_sae)
-    theirs = _theirs(weights, layout.names)
     trainer = {"dict_class": kind, "activation_dim": config.d_in, "dict_size": config.d_sae}
-    if config.k is not None and kind != "JumpReluAutoEncoder":
-        trainer["k"] = int(config.k)
-        theirs |= {"k": torch.tensor(trainer["k"], dtype=torch.int32), "threshold": raw.threshold.detach().float()}
-        if config.rule == "token_choice":
-            theirs["threshold"] = torch.tensor(UNSET)
-    if config.how.nested:
+    theirs = _theirs(weights, layout.names)
+    if kind == kinds["jumprelu"]:
+        theirs["threshold"] = raw.threshold.detach().expand(config.d_sae)
+    elif k:
+        trainer["k"] = k
+        threshold = raw.threshold.detach() if config.how.measured else torch.tensor(UNSET)
+        theirs |= {"k": torch.tensor(k, dtype=torch.int32), "threshold": threshold.float()}
+    if kind == kinds["matryoshka"]:
         theirs["group_sizes"] = torch.tensor(config.group_sizes)
     file = io.BytesIO()
     torch.save({name: tensor.cpu().contiguous().clone() for name, tensor in theirs.items()}, file)
     trainer |= {"lm_name": about.get("model_name"), "submodule_name": about.get("hook_name")}
-    return {CONFIG: in_json({"trainer": about | trainer}), DICTIONARY_WEIGHTS: file.getvalue()}
+    return {others.CONFIG: in_json({"trainer": about | trainer}), others.DICTIONARY_WEIGHTS: file.getvalue()}
 
 
 FORMATS = {"saelens": as_saelens, "sparsify": as_sparsify, "dictionary_learning": as_dictionary_learning}
@@ -95,24 +85,17 @@ def under_saelens_names(raw: SparseAutoencoder) -> dict[str, Tensor]:
 
 
 def saelens_cfg(raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, Any]:
-    """The content of SAELens's cfg.json. A transcoder of Token Choice or Gated has no counterpart there: it comes out
-    as `topk_transcoder` or `gated_transcoder`."""
+    """SAELens's cfg.json. What has no counterpart there comes out as `topk_transcoder` or `gated_transcoder`."""
     config = raw.config
     architecture = ARCHITECTURES.get(config.rule, "jumprelu")
     if config.is_transcoder:
         kind = "skip_transcoder" if config.skip else "transcoder"
         architecture = kind if architecture == "standard" else f"{architecture}_{kind}"
-    cfg = {
-        "architecture": architecture,
-        "d_in": config.d_in,
-        "d_sae": config.d_sae,
-        "dtype": str(raw.W_dec.dtype).removeprefix("torch."),
-        "device": "cpu",
-        "apply_b_dec_to_input": not config.is_transcoder,
-        "normalize_activations": "none",
-        "reshape_activations": "hook_z" if str(about.get("hook_name")).endswith("hook_z") else "none",
-        "metadata": {"sae_lens_version": "6.0.0", "prepend_bos": True} | about,
-    }
+    cfg = {"architecture": architecture, "d_in": config.d_in, "d_sae": config.d_sae, "device": "cpu"}
+    cfg |= {"dtype": str(raw.W_dec.dtype).removeprefix("torch."), "apply_b_dec_to_input": not config.is_transcoder}
+    heads = "hook_z" if str(about.get("hook_name")).endswith("hook_z") else "none"
+    cfg |= {"normalize_activations": "none", "reshape_activations": heads}
+    cfg |= {"metadata": {"sae_lens_version": "6.0.0", "prepend_bos": True} | about}
     if config.how.owner == "token":
         cfg |= {"k": int(config.k or 0), "rescale_acts_by_decoder_norm": False}
     return cfg | ({"d_out": config.d_out} if config.is_transcoder else {})

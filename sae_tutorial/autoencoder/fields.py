@@ -1,16 +1,9 @@
 """Fields of a frozen dataclass of settings: each is documented and checked where it stands.
 
-    @described
-    @dataclass(frozen=True)
-    class Oven:
-        minutes: int = whole(30, "how long")
-        glow: float = number(1.5, "how hot, in parts of the usual", above=0)
+    minutes: int = whole(30, "how long")
 
-        def __post_init__(self):
-            check_fields(self)
-
-`described` writes the help into the class's docstring, `check_fields` replaces each value by what its check returns:
-numbers of numpy and of torch become Python's, so that a checkpoint or JSON can hold them.
+`described` writes the help into the class's docstring, `check_fields` (in `__post_init__`) replaces each value by what
+its check returns: numbers of numpy and of torch become Python's, so that a checkpoint or JSON can hold them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """A folder whose files change together, whatever interrupts us and whatever else writes there.
 
-    replace(folder, {"a.json": b"…", "old.bin": None})          new contents; None removes a file
-    with reading(folder) as files: files["a.json"].read_text()   all of one `replace`, never a mixture
-
 Every file is first written completely, beside its target. Then, while other writers wait, a journal is written that
 says which of them gets which name: from here on the folder has changed. The files are renamed, and the journal goes.
 Where it is found, that was interrupted: a reader takes the files that it names, the next writer renames them first.
@@ -14,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +24,7 @@ PLAIN = re.compile(r"[\w-][\w.-]*")  # a file's name: no folder above this one
 @dataclass(frozen=True)
 class Files:
     """The files of a folder: `files[name]` is the path that holds one (or would), `name in files` whether it is there.
-
-    `waiting` is the journal: under which name the content of a file is still stored, None for one that is to go.
-    """
+    `waiting` is the journal: under which name the content of a file is still stored, None for one that is to go."""
 
     folder: Path
     waiting: Mapping[str, str | None]
@@ -50,10 +45,8 @@ def reading(folder: Path) -> Iterator[Files]:
 
 
 def replace(folder: Path, content: Mapping[str, bytes | None]) -> None:
-    """Write all these files into `folder`, or none of them: what a crash at any moment leaves is the old or the new.
-
-    Raises OSError that names the file and the fix, and changes nothing then.
-    """
+    """Write all these files into `folder`, or none of them; None removes one. What a crash at any moment leaves is the
+    old or the new. Raises OSError that names the file and the fix, and changes nothing then."""
     for name in content:
         files.check_writable(folder / name)
     waiting: dict[str, str | None] = {}
@@ -99,16 +92,11 @@ def _journal(folder: Path) -> dict[str, str | None]:
 @contextmanager
 def _locked(folder: Path, exclusive: bool) -> Iterator[None]:
     """Wait for other processes, and let them wait; without effect where the system has no such locks."""
-    descriptor = None
-    try:
-        import fcntl
+    with ExitStack() as stack:
+        with suppress(ImportError, OSError):  # Windows, some network file systems
+            import fcntl
 
-        descriptor = os.open(folder, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-    except (ImportError, OSError):  # Windows, some network file systems
-        pass
-    try:
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)

@@ -48,28 +48,27 @@ def match(
     affinities   if they are there already, in any precision
     dtype        the precision to make them in, if they are not; None: that of the weights
     slack        widens the budget, as in `SparseAutoencoder.allocate`
-    guess        where the weakest match may lie, if somebody knows (`mutual_choice`): saves time, changes nothing
+    guess        where the weakest match may lie, if that is known (`mutual_choice`): saves time, changes nothing
 
     With affinities that are rounded, the result is the rule's on exact ones unless rounding moved a match below all
-    runners-up within a quarter of the budget. A bfloat16 affinity is off by about 1 % near the cut, which reorders
-    a few per cent of the ranks there.
+    runners-up within a quarter of the budget. bfloat16 reorders a few per cent of the ranks near the cut.
     """
     made_in = dtype or sae.W_dec.dtype
     rounded = (made_in if affinities is None else affinities.dtype) != u.dtype
     wider = (1 + slack) * 1.25 - 1 if rounded else slack
-    if affinities is not None or fits(sae, len(u)):
+    if affinities is None and not fits(sae, len(u)):
+        codes = _in_blocks(sae, u, step, made_in, wider)
+    else:
         affinities = sae.preactivations(u, dtype) if affinities is None else affinities
         codes = sae.allocate(affinities, step, wider, None if rounded else guess)
-    else:
-        codes = _in_blocks(sae, u, step, dtype, wider)
     if not rounded:
         return codes
     exact = encode_matches(u, sae.W_enc, sae.b_enc, codes, sae.centre)
     return strongest(exact, *sae.budget(len(u), step, slack))
 
 
-def _in_blocks(sae: SparseAutoencoder, u: Tensor, step: int, dtype: torch.dtype | None, slack: float) -> SparseCodes:
-    blocks = affinity_blocks(sae, u, dtype or sae.W_dec.dtype)
+def _in_blocks(sae: SparseAutoencoder, u: Tensor, step: int, dtype: torch.dtype, slack: float) -> SparseCodes:
+    blocks = affinity_blocks(sae, u, dtype)
     if sae.config.how.owner is None:
         return blockwise.threshold_choice(blocks, sae.threshold.detach())
     return blockwise.by_owner(blocks, *sae.budget(len(u), step, slack))

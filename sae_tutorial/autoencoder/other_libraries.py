@@ -5,12 +5,11 @@
     dictionary_learning   config.json + ae.pt
     Gemma Scope           params.npz
 
-What they call differently: their BatchTopK is our mutual_choice, and its threshold comes along; features that they
-scale by the norm of their decoder row come out with rows of unit norm. An encoder that does not subtract b_dec gets
-b_enc + b_dec W_enc as its bias, which is the same function. Features keep their order and their strength.
+Features keep their order and their strength; those that they scale by the norm of their decoder row come out with rows
+of unit norm. An encoder that does not subtract b_dec gets b_enc + b_dec W_enc as its bias, which is the same function.
 
-Every `read_*` takes the files of a folder; every `about_*` returns what they say about where the SAE belongs, with
-`model_name`, `hook_name` and `hook_name_out` where that is known.
+`read_*` make an SAE of the files of a folder; `about_*` return what these say about where it belongs, as `model_name`,
+`hook_name` and `hook_name_out` where that is known.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ from sae_tutorial.autoencoder.sae import UNSET, SparseAutoencoder
 
 CFG, SAELENS_WEIGHTS, SPARSIFY_WEIGHTS = "cfg.json", "sae_weights.safetensors", "sae.safetensors"
 CONFIG, DICTIONARY_WEIGHTS, GEMMA_WEIGHTS = "config.json", "ae.pt", "params.npz"
-SCALER = "activation_scaler.json"  # beside SAELens's checkpoints
 
 
 class Layout(NamedTuple):
@@ -46,39 +44,28 @@ class Layout(NamedTuple):
 
 
 PLAIN = {"W_enc": "W_enc", "b_enc": "b_enc", "W_dec": "W_dec", "b_dec": "b_dec"}
-LINEAR = {"encoder.weight": "W_enc", "encoder.bias": "b_enc", "decoder.weight": "W_dec"}
+ENCODER = {"encoder.weight": "W_enc", "encoder.bias": "b_enc"}
+LINEAR = ENCODER | {"decoder.weight": "W_dec"}
 THRESHOLD = {"threshold": "threshold"}
-SPARSIFY = Layout(
-    "token_choice", {"encoder.weight": "W_enc", "encoder.bias": "b_enc", "W_dec": "W_dec", "b_dec": "b_dec"}
-)
+GATED = {"gate_bias": "b_enc", "r_mag": "r_mag", "mag_bias": "b_mag", "decoder_bias": "b_dec"}
+SPARSIFY = Layout("token_choice", ENCODER | {"W_dec": "W_dec", "b_dec": "b_dec"})
 GEMMA = Layout("jumprelu", PLAIN | THRESHOLD, subtracts_b_dec=False)
-GATE = {"encoder.weight": "W_enc", "gate_bias": "b_enc", "r_mag": "r_mag", "mag_bias": "b_mag"}
 DICTIONARIES = {
     "AutoEncoder": Layout("relu", LINEAR | {"bias": "b_dec"}),
     "AutoEncoderNew": Layout("relu", LINEAR | {"decoder.bias": "b_dec"}, subtracts_b_dec=False),
     "AutoEncoderTopK": Layout("token_choice", LINEAR | {"b_dec": "b_dec"}),
     "BatchTopKSAE": Layout("mutual_choice", LINEAR | {"b_dec": "b_dec"} | THRESHOLD),
     "MatryoshkaBatchTopKSAE": Layout("matryoshka", PLAIN | THRESHOLD),
-    "GatedAutoEncoder": Layout("gated", GATE | {"decoder.weight": "W_dec", "decoder_bias": "b_dec"}),
-    "JumpReluAutoEncoder": Layout("jumprelu", PLAIN | THRESHOLD, subtracts_b_dec=False),
+    "GatedAutoEncoder": Layout("gated", {"encoder.weight": "W_enc", "decoder.weight": "W_dec"} | GATED),
+    "JumpReluAutoEncoder": GEMMA,
 }
-# SAELens's architectures: our rule, and whether they are transcoders.
-SAELENS = {
-    "standard": ("relu", False),
-    "topk": ("token_choice", False),
-    "jumprelu": ("jumprelu", False),
-    "gated": ("gated", False),
-    "transcoder": ("relu", True),
-    "skip_transcoder": ("relu", True),
-    "jumprelu_transcoder": ("jumprelu", True),
-    "jumprelu_skip_transcoder": ("jumprelu", True),
-}
+# SAELens's architectures, and our rule.
+SAELENS = {"standard": "relu", "topk": "token_choice", "jumprelu": "jumprelu", "gated": "gated"}
+SAELENS |= dict.fromkeys(("transcoder", "skip_transcoder"), "relu")
+SAELENS |= dict.fromkeys(("jumprelu_transcoder", "jumprelu_skip_transcoder"), "jumprelu")
 IN_TRAINING = ("batchtopk", "matryoshka_batchtopk")  # what SAELens turns into jumprelu at the end
 STRUCTURE = ("architecture", "d_in", "d_sae", "dtype", "device", "metadata")  # the rest of an old cfg.json is metadata
 RENAMED = {"hook_point": "hook_name", "hook_point_layer": "hook_layer", "hook_point_head_index": "hook_head_index"}
-
-
-# ---------------------------------------------------------------------- SAELens
 
 
 def read_saelens(files: Files, scaling_factor: float | None = None) -> SparseAutoencoder:
@@ -87,15 +74,13 @@ def read_saelens(files: Files, scaling_factor: float | None = None) -> SparseAut
     file, weights = files[CFG], _float32(read_tensors(files[SAELENS_WEIGHTS]))
     cfg = read_json(file)
     architecture, k = _architecture(cfg, file)
-    rule, is_transcoder = SAELENS[architecture]
-    factor = _input_factor(cfg, scaling_factor, files, is_transcoder)
-    d_in, d_sae, skip = pick(cfg, "d_in", file), pick(cfg, "d_sae", file), "skip" in architecture
-    d_out = cfg.get("d_out", d_in) if is_transcoder else None
-    config = config_of(file, d_in=d_in, d_sae=d_sae, rule=rule, k=k, d_out=d_out, skip=skip)
+    is_transcoder, skip = "transcoder" in architecture, "skip" in architecture
+    factor = _input_factor(cfg, scaling_factor, file, is_transcoder)
+    sizes = {"d_in": pick(cfg, "d_in", file), "d_sae": pick(cfg, "d_sae", file)}
+    d_out = cfg.get("d_out", cfg["d_in"]) if is_transcoder else None
+    config = config_of(file, rule=SAELENS[architecture], k=k, d_out=d_out, skip=skip, **sizes)
     if "b_gate" in weights:
         weights["b_enc"] = weights.pop("b_gate")
-    if "log_threshold" in weights:
-        weights["threshold"] = weights.pop("log_threshold").exp()
     finetuned = [weights.pop(name) for name in ("scaling_factor", "finetuning_scaling_factor") if name in weights]
     if finetuned and not torch.allclose(finetuned[0], torch.ones(())):
         if not cfg.get("finetuning_scaling_factor"):
@@ -118,45 +103,35 @@ def about_saelens(files: Files) -> dict[str, Any]:
 def _architecture(cfg: dict[str, Any], file: Path) -> tuple[str, float | None]:
     """One of SAELENS, and k. Before version 6, an activation function was named beside the architecture."""
     named, activation = cfg.get("architecture", "standard"), cfg.get("activation_fn_str", cfg.get("activation_fn"))
-    options = {name: value for name, value in (cfg.get("activation_fn_kwargs") or {}).items() if value}
+    given = cfg.get("activation_fn_kwargs")
+    options = {name: value for name, value in given.items() if value} if isinstance(given, dict) else {}
     k = options.pop("k", cfg.get("k"))
     if (named, activation) == ("standard", "topk"):
         named = "topk"
     usual = "topk" if named == "topk" else "relu"
     if isinstance(named, str) and named in SAELENS and activation in (None, usual) and not options:
         return named, k if named == "topk" else None
+    what = f"architecture {named!r} with activation function {activation or usual!r} {options or ''}"
     advice = "; SAELens converts it: training_sae.save_inference_model(folder)" if named in IN_TRAINING else ""
-    raise ValueError(
-        f"{file}: architecture {named!r} with activation function {activation or usual!r} {options or ''} is not among "
-        f"those that can be read, {', '.join(SAELENS)}{advice}"
-    )
+    raise ValueError(f"{file}: {what} is not among those that can be read, {', '.join(SAELENS)}{advice}")
 
 
-def _input_factor(cfg: dict[str, Any], factor: Any, files: Files, is_transcoder: bool) -> float:
+def _input_factor(cfg: dict[str, Any], factor: Any, file: Path, is_transcoder: bool) -> float:
     """What activations are multiplied by before the weights see them, and reconstructions divided by."""
-    how, file = cfg.get("normalize_activations"), files[CFG]
+    how = cfg.get("normalize_activations")
     if how in (None, False, "none"):
         if factor is not None:
             raise ValueError(f"scaling_factor={factor!r} is not needed: the weights in {file} take raw activations")
         return 1.0
     if how not in (True, "expected_average_only_in") or is_transcoder:
-        raise ValueError(
-            f"{file}: normalize_activations={how!r} treats every token, or input and output, in its own way, which a "
-            "fixed mean and scale cannot express; this SAE cannot be loaded"
-        )
-    if factor is None and SCALER in files:
-        factor = read_json(files[SCALER]).get("scaling_factor")
+        why = "treats every token, or input and output, in its own way, which a fixed mean and scale cannot express"
+        raise ValueError(f"{file}: normalize_activations={how!r} {why}; this SAE cannot be loaded")
     if factor is None:
-        raise ValueError(
-            f"{file}: normalize_activations={how!r} multiplied activations by a number that the folder does not "
-            "give, √d_in / (their mean norm). Give it: load_sae(folder, scaling_factor=...)"
-        )
+        what = "multiplied activations by a number that the folder does not give, √d_in / (their mean norm)"
+        raise ValueError(f"{file}: normalize_activations={how!r} {what}. Give it: load_sae(folder, scaling_factor=...)")
     if not 0 < as_number("scaling_factor", factor) < math.inf:
         raise ValueError(f"scaling_factor must be a finite number, greater than 0, got {factor!r}")
     return float(factor)
-
-
-# ---------------------------------------------------------------------- sparsify
 
 
 def read_sparsify(files: Files) -> SparseAutoencoder:
@@ -164,10 +139,7 @@ def read_sparsify(files: Files) -> SparseAutoencoder:
     file, cfg = files[SPARSIFY_WEIGHTS], read_json(files[CFG])
     theirs = _float32(read_tensors(file))
     if cfg.get("activation", "topk") != "topk" or cfg.get("signed"):
-        raise ValueError(
-            f"{files[CFG]}: activation={cfg.get('activation')!r}, signed={cfg.get('signed', False)} cannot be "
-            "read, only activation='topk' and unsigned"
-        )
+        raise ValueError(f"{files[CFG]}: only activation='topk' can be read, and signed=False; it says {cfg}")
     transcode, skip = bool(cfg.get("transcode")), "W_skip" in theirs
     weights = _ours(theirs, SPARSIFY.names | ({"W_skip": "W_skip"} if skip else {}), file)
     D, F = weights["W_enc"].shape
@@ -181,16 +153,9 @@ def read_sparsify(files: Files) -> SparseAutoencoder:
 
 def about_sparsify(files: Files) -> dict[str, Any]:
     """The folder is named after the module that was read; the model stands in the config.json above it."""
-    run, about = files.folder.parent / CONFIG, {}
-    if run.is_file() and isinstance(model := read_json(run).get("model"), str):
-        about["model_name"] = model
-    layer = re.search(r"(?:^|\.)(?:layers|h)\.(\d+)$", files.folder.name)
-    if layer and not read_json(files[CFG]).get("transcode"):
-        about["hook_name"] = f"blocks.{layer[1]}.hook_resid_post"
-    return about
-
-
-# ---------------------------------------------------------------------- dictionary_learning
+    run = files.folder.parent / CONFIG
+    about = {"model_name": read_json(run)["model"]} if run.is_file() and "model" in read_json(run) else {}
+    return about if read_json(files[CFG]).get("transcode") else about | _hook(files.folder.name)
 
 
 def read_dictionary_learning(files: Files, kind: str | None = None) -> SparseAutoencoder:
@@ -206,11 +171,8 @@ def read_dictionary_learning(files: Files, kind: str | None = None) -> SparseAut
             f"Name their class: load_sae(folder, kind='AutoEncoder') for example, one of {', '.join(DICTIONARIES)}"
         )
     if said not in list(DICTIONARIES):
-        raise ValueError(
-            f"{files[CONFIG]}: dict_class (or kind) must be one of {', '.join(DICTIONARIES)}, got {said!r}"
-        )
-    kind = said
-    layout = DICTIONARIES[kind]
+        raise ValueError(f"{files[CONFIG]}: dict_class (kind) must be one of {', '.join(DICTIONARIES)}, got {said!r}")
+    layout = DICTIONARIES[said]
     rule = RULES[layout.rule]
     if rule.measured:
         theirs.setdefault("threshold", torch.tensor(UNSET))  # early versions kept none
@@ -222,19 +184,18 @@ def read_dictionary_learning(files: Files, kind: str | None = None) -> SparseAut
     sae = assemble(config, weights, file, subtracts_b_dec=layout.subtracts_b_dec)
     if rule.measured and (sae.threshold < 0).any():
         warnings.warn(
-            f"{file}: this {kind} has no inference threshold (it is {float(sae.threshold):g}). Measure one before you "
+            f"{file}: this {said} has no inference threshold (it is {float(sae.threshold):g}). Measure one before you "
             "encode, measure_thresholds(sae, batches), or ask for encode(x, batch_rule=True).",
             stacklevel=3,
         )
-    return unit_decoder_(sae) if kind == "AutoEncoder" else sae  # as its own loader does
+    return unit_decoder_(sae) if said == "AutoEncoder" else sae  # as its own loader does
 
 
 def about_dictionary_learning(files: Files) -> dict[str, Any]:
     """The trainer's settings."""
     trainer = _trainer(files)
-    layer = re.search(r"resid_post_layer_(\d+)$", str(trainer.get("submodule_name")))
-    known = {"model_name": trainer["lm_name"]} if "lm_name" in trainer else {}
-    return known | ({"hook_name": f"blocks.{layer[1]}.hook_resid_post"} if layer else {}) | trainer
+    about = {"model_name": trainer["lm_name"]} if "lm_name" in trainer else {}
+    return about | _hook(str(trainer.get("submodule_name"))) | trainer
 
 
 def _trainer(files: Files) -> dict[str, Any]:
@@ -244,9 +205,6 @@ def _trainer(files: Files) -> dict[str, Any]:
     if not isinstance(trainer, dict):
         raise ValueError(f"{files[CONFIG]}: trainer must be an object with dict_class, it is {trainer!r}")
     return trainer
-
-
-# ---------------------------------------------------------------------- Gemma Scope
 
 
 def read_gemma_scope(files: Files) -> SparseAutoencoder:
@@ -262,22 +220,18 @@ def read_gemma_scope(files: Files) -> SparseAutoencoder:
 
 def about_gemma_scope(files: Files) -> dict[str, Any]:
     """What the path says, "google/gemma-scope-2b-pt-res/layer_20/…" on the hub."""
-    found = re.search(r"gemma-scope-(\w+)-(pt|it)-(res|mlp|att|transcoders)\b.*layer_(\d+)", str(files.folder))
+    found = re.search(r"gemma-scope-(\w+)-(pt|it)-(res|mlp|att)\b.*layer_(\d+)", str(files.folder))
     if found is None:
         return {}
     size, tuned, site, layer = found.groups()
-    hooks = {
-        "res": "hook_resid_post",
-        "mlp": "hook_mlp_out",
-        "att": "attn.hook_z",
-        "transcoders": "ln2.hook_normalized",
-    }
-    out = {"hook_name_out": f"blocks.{layer}.hook_mlp_out"} if site == "transcoders" else {}
-    model = f"gemma-2-{size}" + "-it" * (tuned == "it")
-    return {"model_name": model, "hook_name": f"blocks.{layer}.{hooks[site]}"} | out
+    hook = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}[site]
+    return {"model_name": f"gemma-2-{size}" + "-it" * (tuned == "it"), "hook_name": f"blocks.{layer}.{hook}"}
 
 
-# ---------------------------------------------------------------------- names
+def _hook(module: str) -> dict[str, str]:
+    """Our name of a module, where it is a whole layer: "layers.3", "h.3", "resid_post_layer_3"."""
+    layer = re.search(r"(?:^|[._])(?:layers|layer|h)[._](\d+)$", module)
+    return {"hook_name": f"blocks.{layer[1]}.hook_resid_post"} if layer else {}
 
 
 def _float32(weights: dict[str, Tensor]) -> dict[str, Tensor]:

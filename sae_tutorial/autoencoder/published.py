@@ -25,14 +25,10 @@ def located(name: str | Path, revision: str | None, weights: Collection[str], be
         if revision is not None:
             raise ValueError(f"revision={revision!r} is for ids on the Hugging Face hub, and {path} is a path")
         return path
-    return _downloaded(found["repo"], Path(found["inside"].strip("/")), revision, weights, beside)
 
-
-def _downloaded(
-    repo: str, inside: Path, revision: str | None, weights: Collection[str], beside: Collection[str]
-) -> Path:
     from huggingface_hub import HfApi, errors, snapshot_download
 
+    repo, inside = found["repo"], Path(found["inside"].strip("/"))
     folder = inside.parent if inside.name in weights else inside
     wanted = [(folder / name).as_posix() for name in (*weights, *beside)] + [(folder.parent / "config.json").as_posix()]
     which = f"{repo!r} is no folder here, and on the Hugging Face hub "
@@ -41,24 +37,21 @@ def _downloaded(
             root = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
             if any((root / folder / name).exists() for name in weights):
                 return root / inside
-            held = HfApi().list_repo_files(repo, revision=revision) if online else []
+            if online:
+                held = [Path(file) for file in HfApi().list_repo_files(repo, revision=revision)]
         except errors.GatedRepoError:
             raise PermissionError(which + "it asks for a login: accept its terms there, then `hf auth login`") from None
-        except errors.RepositoryNotFoundError:
-            raise FileNotFoundError(which + "there is nothing of this name that you may see; check it") from None
-        except errors.RevisionNotFoundError:
-            raise FileNotFoundError(
-                f"{repo!r} on the Hugging Face hub has no revision {revision!r}; check it"
-            ) from None
-        except OSError as error:
+        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+            what = "revision" if isinstance(error, errors.RevisionNotFoundError) else "repository"
+            raise FileNotFoundError(f"{which}there is no such {what} that you may see ({revision=})") from None
+        except Exception as error:  # of whatever library the connection is made with
             if online:
                 raise ConnectionError(f"{which}it could not be downloaded: {error}") from error
-            held = []
     if not online:
         raise ConnectionError(
             f"{which}it cannot be looked up: the hub cannot be reached from here (or HF_HUB_OFFLINE is set), and this "
             f"machine has no copy of {(folder / 'its weights').as_posix()}. Give the path of a folder on this machine"
         )
-    inside_it = sorted({Path(file).parent.as_posix() for file in held if Path(file).name in weights})
-    where = f"; it has them in {', '.join(inside_it[:8])}" + " …" * (len(inside_it) > 8) if inside_it else ""
-    raise FileNotFoundError(f"{repo!r} on the Hugging Face hub has no SAE in {folder.as_posix()!r}{where}")
+    there = sorted({file.parent.as_posix() for file in held if file.name in weights})
+    where = ", ".join(there[:8]) + " …" * (len(there) > 8) or "no folder"
+    raise FileNotFoundError(f"{repo!r} on the Hugging Face hub has no SAE in {str(folder)!r}; it has them in {where}")

@@ -1,8 +1,6 @@
 """Files of weights and settings, read with suspicion, and the SAE that they make.
 
 Nothing in a file is executed, no memory is taken because a file says so, and what is wrong is reported with its name.
-
-Letters of shapes: D = d_in, F = d_sae, O = d_out.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ from torch import Tensor
 from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.sae import SparseAutoencoder, fresh_buffers
 
-FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 MOST_UNPACKED = 8  # times the size of the file. Weights hardly shrink; what does is a trap
 
 
@@ -58,17 +55,18 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         known = isinstance(error, SafetensorError | zipfile.BadZipFile)
         why = error if known else f"{type(error).__name__}: no file of tensors"
         raise ValueError(f"{file} is damaged ({why}); save or download it again") from None
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(t, Tensor) and t.layout == torch.strided for name, t in content.items()
-    ):
-        held = ", ".join(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise ValueError(
-            f"{file} must hold tensors by name, as torch.save(sae.state_dict(), file) writes them, or have them under "
-            f"the key 'state_dict'; it holds {held[:200]}"
-        )
-    return {name: t.detach() for name, t in content.items()}
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)
+    if isinstance(content, dict) and all(isinstance(n, str) and _is_whole(t) for n, t in content.items()):
+        return {name: t.detach() for name, t in content.items()}
+    held = ", ".join(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
+    raise ValueError(f"{file} must hold tensors by name, perhaps under the key 'state_dict'; it holds {held:.200}")
+
+
+def _is_whole(thing: Any) -> bool:
+    """A tensor that takes as much memory as it seems to: neither sparse nor one row expanded to a million."""
+    is_dense = isinstance(thing, Tensor) and thing.layout == torch.strided
+    return is_dense and thing.nbytes <= thing.untyped_storage().nbytes()
 
 
 def _check_zip(file: Path) -> None:
@@ -100,9 +98,6 @@ def matrix(weights: dict[str, Tensor], name: str, file: Path) -> Tensor:
     return weights[name]
 
 
-# ---------------------------------------------------------------------- an SAE of them
-
-
 def assemble(
     config: SAEConfig, weights: dict[str, Tensor], file: Path, *, subtracts_b_dec: bool | None = None
 ) -> SparseAutoencoder:
@@ -111,27 +106,24 @@ def assemble(
     `subtracts_b_dec` says whether the encoder that the weights are from sees x − b_dec; None: as ours does.
     Raises ValueError that names `file` for weights that are missing, unknown, of another shape, or no good numbers.
     """
-    weights = dict(weights)
-    sizes = {"W_dec": (config.d_sae, config.width_out)} | (
-        {} if config.tied else {"W_enc": (config.d_in, config.d_sae)}
-    )
-    # Before anything is made of the config, which may demand any amount of memory.
-    _check_shapes(config, {name: t for name, t in weights.items() if name in sizes}, sizes, (), file)
+    # The matrices before anything is made of the config, which may demand any amount of memory.
+    sizes = {"W_dec": (config.d_sae, config.width_out), "W_enc": (config.d_in, config.d_sae)}
+    absent = ("W_enc",) if config.tied else ()
+    _check_shapes(config, {name: t for name, t in weights.items() if name in sizes}, sizes, absent, file)
     with torch.device("meta"):
         sae = SparseAutoencoder(config)
     buffers, shapes = fresh_buffers(config), {name: tuple(t.shape) for name, t in sae.state_dict().items()}
     _check_shapes(config, weights, shapes, buffers, file)
     dtypes = {weights[name].dtype for name, _ in sae.named_parameters()}
-    if len(dtypes) > 1 or not dtypes <= set(FLOATS):
+    if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64, torch.float16, torch.bfloat16}:
         found = ", ".join(f"{name} in {weights[name].dtype}" for name, _ in sae.named_parameters())
         raise ValueError(f"{file}: weights must all have one floating-point precision, it holds {found}; convert them")
+    weights = buffers | weights
     for name, start in buffers.items():
-        wanted = start.dtype if not start.is_floating_point() else weights["W_dec"].dtype
-        weights[name] = weights.get(name, start).to(wanted)
-    check_values(config, weights, str(file))
-    ours = sae.centre is not None
-    if subtracts_b_dec is not None and subtracts_b_dec != ours:
-        weights |= without_b_dec(weights, sign=1 if ours else -1)
+        weights[name] = weights[name].to(weights["W_dec"].dtype if start.is_floating_point() else start.dtype)
+    check_values(weights, str(file))
+    if subtracts_b_dec not in (None, sae.centre is not None):
+        weights |= without_b_dec(weights, sign=-1 if subtracts_b_dec else 1)
     if "W_enc" in weights:
         weights["W_enc"] = weights["W_enc"].T.contiguous().T  # feature by feature, as the sparse products like it
     sae.load_state_dict(weights, assign=True)
@@ -147,8 +139,8 @@ def without_b_dec(weights: dict[str, Tensor], sign: int = -1) -> dict[str, Tenso
     return biases
 
 
-def check_values(config: SAEConfig, tensors: dict[str, Tensor], where: str) -> None:
-    """Raise ValueError for numbers that no SAE can work with; `where` begins the message."""
+def check_values(tensors: dict[str, Tensor], where: str) -> None:
+    """Raise ValueError for numbers in a state dict that no SAE can work with; `where` begins the message."""
     for name, tensor in tensors.items():
         good = tensor.isfinite()
         if name == "threshold":
@@ -158,30 +150,22 @@ def check_values(config: SAEConfig, tensors: dict[str, Tensor], where: str) -> N
             raise ValueError(f"{where}: {name} holds {bad}; the training diverged, take an earlier checkpoint")
         if name in ("scale", "out_scale") and not tensor > 0:
             raise ValueError(f"{where}: {name} must be greater than 0, it is {float(tensor)}")
-    if "rank" in tensors and not torch.equal(tensors["rank"].sort().values.cpu(), torch.arange(config.d_sae)):
-        raise ValueError(f"{where}: rank must hold each of 0 to {config.d_sae - 1} once, the place of each feature")
-    if "zipf_law" in tensors and not (tensors["zipf_law"][0] >= 0 and tensors["zipf_law"][1] > -1):
-        raise ValueError(f"{where}: zipf_law must be (exponent ≥ 0, offset > −1), got {tensors['zipf_law'].tolist()}")
-    if "tokens_seen" in tensors and tensors["tokens_seen"] < 0:
-        raise ValueError(f"{where}: tokens_seen must be 0 or more, it is {int(tensors['tokens_seen'])}")
+    rank, law, seen = tensors["rank"], tensors["zipf_law"].tolist(), int(tensors["tokens_seen"])
+    if not torch.equal(rank.sort().values.cpu(), torch.arange(len(rank))):
+        raise ValueError(f"{where}: rank must hold each of 0 to {len(rank) - 1} once, the place of each feature")
+    if law[0] < 0 or law[1] <= -1:
+        raise ValueError(f"{where}: zipf_law must be (exponent ≥ 0, offset > −1), got {law}")
+    if seen < 0:
+        raise ValueError(f"{where}: tokens_seen must be 0 or more, it is {seen}")
 
 
 def _check_shapes(
-    config: SAEConfig,
-    given: dict[str, Tensor],
-    wanted: Mapping[str, tuple[int, ...]],
-    optional: Container[str],
-    file: Path,
+    config: SAEConfig, given: dict[str, Tensor], wanted: Mapping[str, tuple], optional: Container[str], file: Path
 ) -> None:
     problems = [f"{name} is missing" for name in wanted if name not in given and name not in optional]
     problems += [f"{name} is unknown" for name in given if name not in wanted]
-    problems += [
-        f"{name} is {tuple(tensor.shape)}, not {wanted[name]}"
-        for name, tensor in given.items()
-        if name in wanted and tuple(tensor.shape) != wanted[name]
-    ]
+    shapes = {name: tuple(tensor.shape) for name, tensor in given.items() if name in wanted}
+    problems += [f"{name} is {shape}, not {wanted[name]}" for name, shape in shapes.items() if shape != wanted[name]]
     if problems:
-        raise ValueError(
-            f"{file} does not fit its config ({config.rule}, {config.d_in} → {config.d_sae} → {config.width_out}): "
-            + "; ".join(problems)
-        )
+        what = f"{config.rule}, {config.d_in} → {config.d_sae} → {config.width_out}"
+        raise ValueError(f"{file} does not fit its config ({what}): {'; '.join(problems)}")

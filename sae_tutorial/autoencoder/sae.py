@@ -169,16 +169,15 @@ class SparseAutoencoder(nn.Module):
     ) -> Float[Tensor, "tokens features"]:
         """Affinities before their ReLU, which no rule needs: only positive entries match. One matrix product, in
         `dtype`, for all features or some; `out` is memory to put them into, without a graph."""
+        centred_BD = _real("u", u) if self.centre is None else _real("u", u) - self.centre
         if out is None and not torch.is_grad_enabled():
             out = self.table_memory(len(u), len(self.b_enc[features]), dtype or self.W_dec.dtype)
-        centred_BD = _real("u", u) if self.centre is None else _real("u", u) - self.centre
         tensors = (self.b_enc[features], centred_BD, self.W_enc[:, features])
         return torch.addmm(*(tensors if dtype is None else (t.to(dtype) for t in tensors)), out=out)
 
     def table_memory(self, n_tokens: int, n_features: int, dtype: torch.dtype) -> Tensor:
-        """Memory for a table of affinities (tokens, features). On a CPU it is stored feature by feature: the product
-        that fills it is a tenth faster then. Token Choice reads the features of a token in one go, which is worth as
-        much."""
+        """Memory for a table of affinities (tokens, features). On a CPU, a product into memory ordered by features is a
+        tenth faster; for Token Choice, which reads a token's features in one go, order by tokens is worth as much."""
         if self.W_dec.device.type == "cpu" and self.config.how.owner != "token":
             return torch.empty(n_features, n_tokens, dtype=dtype).T
         return torch.empty(n_tokens, n_features, dtype=dtype, device=self.W_dec.device)
@@ -188,12 +187,11 @@ class SparseAutoencoder(nn.Module):
         capacities). `slack` widens it by that share and a few more, to see the runners-up, too."""
         owner = self.config.how.owner
         assert owner is not None, f"{self.config.rule} has no budget"
-        budget = {
-            "token": lambda: self.config.n_matches(1),
-            "batch": lambda: self.config.n_matches(n_tokens),
-            "feature": lambda: self.capacity(n_tokens, step),
-        }[owner]()
-        return owner, _wider(budget, slack)
+        if owner == "feature":
+            capacity_F = self.capacity(n_tokens, step)
+            return owner, capacity_F + 4 + (capacity_F * slack).long() if slack else capacity_F
+        n_matches = self.config.n_matches(1 if owner == "token" else n_tokens)
+        return owner, n_matches + 4 + int(n_matches * slack) if slack else n_matches
 
     def allocate(
         self,
@@ -202,8 +200,7 @@ class SparseAutoencoder(nn.Module):
         slack: float = 0.0,
         guess: float | None = None,
     ) -> SparseCodes:
-        """The matches of a batch by the rule of training (penalty rules have the same rule at all times). `guess` is
-        for `mutual_choice`."""
+        """The matches of a batch by the rule of training (penalty rules have but one); `guess` is that of `match`."""
         if self.config.how.owner is None:
             return self.allocate_by_threshold(affinities)
         affinities = self._table(affinities)
@@ -299,19 +296,9 @@ def _real(name: str, value: Any) -> Tensor:
 
 
 def _finite(x: Tensor, u: Tensor) -> Tensor:
-    """`u`, x in the units inside. An affinity of −inf is a negative number like any other, so no rule would notice an
-    inf in x."""
+    """`u`, x in the units inside: an affinity of −inf is like any other negative one, so no rule would notice."""
     if not u.isfinite().all():
         place = (~u.isfinite()).nonzero()[0].tolist()
-        raise ValueError(
-            f"x{place} is {float(x[tuple(place)])}: activations must be finite numbers in the precision of the SAE, "
-            f"{u.dtype}; leave such rows out"
-        )
+        wanted = f"activations must be finite numbers in the precision of the SAE, {u.dtype}; leave such rows out"
+        raise ValueError(f"x{place} is {float(x[tuple(place)])}: {wanted}")
     return u
-
-
-def _wider(budget, slack: float):
-    """A number or a tensor of matches, with some more."""
-    if not slack:
-        return budget
-    return budget + 4 + ((budget * slack).long() if isinstance(budget, Tensor) else int(budget * slack))

@@ -16,10 +16,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import BytesIO
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,37 +51,34 @@ def save_sae(
     """Write `sae` to `folder`, in the format of SAELens 6 and so that `load_sae` gives back the very same SAE.
 
     model_name, hook_name, context_size, metadata
-                what was read to train it, for those who find the folder: anything that JSON can hold. The names
-                are the SAE's own by default, `hook_name_out` its target_hook_name. `load_metadata` reads it back
-    exact       False leaves out what is needed only for the last bit. Mean and scale then stay folded into the weights,
-                and the folder takes half the space if there were any. What comes back is the same function up to
-                rounding; decoder rows have the norm `scale`
+                what was read to train it: anything that JSON can hold; `load_metadata` reads it back. The names are
+                the SAE's own by default, `hook_name_out` its target_hook_name
+    exact       False leaves out what is needed only for the last bit, half of the folder if there are mean and scale.
+                What comes back is the same function up to rounding; decoder rows have the norm `scale`
     format      "saelens", "sparsify" or "dictionary_learning": only what that library reads
 
     An SAE that is there already is replaced: whatever happens, the folder holds the old one or the new one.
-    Raises ValueError for an SAE that could not be used (NaN, an inference threshold that is not measured yet, without
-    which other libraries would read a plain ReLU SAE) or that `format` cannot express, TypeError for metadata that JSON
-    cannot hold, and OSError where there is no room; nothing has changed then.
+    Raises ValueError for an SAE that could not be used (NaN, an inference threshold that is not measured yet) or that
+    `format` cannot express, TypeError for metadata that JSON cannot hold, and OSError where there is no room; nothing
+    has changed then.
     """
     if format not in (None, *FORMATS):
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, or None for our own, got {format!r}")
     folder = path_of("folder", folder)
     if sae.config.how.measured and (sae.threshold < 0).any():
         raise ValueError(
-            f"this {sae.config.rule} SAE has no inference threshold yet, and without it others would use all positive "
-            "affinities; call measure_thresholds(sae, batches) first. (To interrupt a training, use train(..., "
-            "checkpoint=...).)"
+            f"this {sae.config.rule} SAE has no inference threshold yet, and without it others would read a ReLU SAE; "
+            "call measure_thresholds(sae, batches) first. (To interrupt a training: train(..., checkpoint=...).)"
         )
-    check_values(sae.config, sae.state_dict(), "this SAE cannot be saved")
+    check_values(sae.state_dict(), "this SAE cannot be saved")
     about = {"model_name": sae.model_name, "hook_name": sae.hook_name, "hook_name_out": sae.target_hook_name}
     given = {"model_name": model_name, "hook_name": hook_name, "context_size": context_size} | metadata
-    about |= {name: _plain(name, value) for name, value in given.items() if value is not None}
-    about = {name: value for name, value in about.items() if value is not None}
+    about |= {name: value for name, value in given.items() if value is not None}
+    about = {name: _plain(name, value) for name, value in about.items() if value is not None}
     raw = folded(sae).to(sae.W_dec.dtype)
     content = _ours(sae if exact else raw, raw, about) if format is None else FORMATS[format](raw, about)
-    others_first = list(KINDS)[: min(list(KINDS).index(name) for name in content if name in KINDS)]
-    gone = [*others_first, *([] if EXACT in content else [EXACT])]  # `load_sae` would take them for the SAE
-    replace(folder, dict.fromkeys(gone) | content)
+    mistaken = [EXACT, *takewhile(lambda name: name not in content, KINDS)]  # `load_sae` would read these first
+    replace(folder, dict.fromkeys(mistaken) | content)
     return folder
 
 
@@ -92,53 +90,46 @@ def load_sae(
     scaling_factor: float | None = None,
     revision: str | None = None,
 ) -> SparseAutoencoder:
-    """The SAE in `folder`, written by save_sae, SAELens 3 to 6, sparsify or dictionary_learning, or of Gemma Scope;
-    which, its files tell. `folder` may also be such a file, or an id on the Hugging Face hub where there is no such
-    folder: "org/repo" or "org/repo/path/inside", at a `revision` or the newest.
+    """The SAE in `folder`, written by save_sae, SAELens 3 to 6, sparsify or dictionary_learning, or of Gemma Scope.
 
+    folder          or its main file, or an id on the Hugging Face hub: "org/repo", "org/repo/path/inside"
     kind            the class of dictionary_learning, where an ae.pt comes without its config.json: "AutoEncoder" …
     scaling_factor  what SAELens multiplied activations by, where the folder says that it did, but not by how much
+    revision        of the hub's repository; None: the newest
 
     Ours comes back bit for bit; others in float32, for raw activations. Nothing in a file is executed. BatchTopK SAEs
     come with their threshold: as mutual_choice from dictionary_learning, as jumprelu from SAELens, which saves them so.
-
-    Raises FileNotFoundError or ValueError that name the file and what to do: nothing there, a damaged file, weights
-    that do not fit their config, a function that we cannot express; ConnectionError where the hub is needed and cannot
-    be reached. Warns where a BatchTopK SAE has no threshold yet.
+    Raises FileNotFoundError or ValueError that name the file and what to do: nothing there, a damaged file, a function
+    that we cannot express; ConnectionError where the hub is needed. Warns where a BatchTopK SAE has no threshold yet.
     """
     with _opened(folder, revision) as (files, main):
-        options = {"kind": kind, "scaling_factor": scaling_factor}
-        given = {name: value for name, value in options.items() if value is not None}
-        for name in given:
-            if name != KINDS[main].option:
-                raise ValueError(f"{name}={given[name]!r} is not for {files[main]}; leave {name} away")
-        sae, about = KINDS[main].read(files, **given), KINDS[main].about(files)
+        read, about_it, option = KINDS[main]
+        given = {n: v for n, v in {"kind": kind, "scaling_factor": scaling_factor}.items() if v is not None}
+        for name in given.keys() - {option}:
+            raise ValueError(f"{name}={given[name]!r} is not for {files[main]}; leave {name} away")
+        sae, about = read(files, **given), about_it(files)
     sae.imported = sae.imported or main != OURS
-    names = [about.get(name) for name in ("model_name", "hook_name", "hook_name_out")]
-    sae.model_name, sae.hook_name, sae.target_hook_name = (name if isinstance(name, str) else None for name in names)
+    for name, there in (("model_name",) * 2, ("hook_name",) * 2, ("target_hook_name", "hook_name_out")):
+        setattr(sae, name, about.get(there) if isinstance(about.get(there), str) else None)
     return sae if device is None else sae.to(device)
 
 
 def load_metadata(folder: str | Path, *, revision: str | None = None) -> dict[str, Any]:
-    """What a folder says about where its SAE belongs: `model_name`, `hook_name` and the like; empty if it does not.
-
-    Of dictionary_learning's folders, the trainer's settings, too; sparsify's say nothing but the name of the folder.
-    """
+    """What a folder says about where its SAE belongs: `model_name`, `hook_name` and the like, with what else stands
+    there, such as the settings of dictionary_learning's trainer; empty if it says nothing."""
     with _opened(folder, revision) as (files, main):
-        return KINDS[main].about(files)
+        return KINDS[main][1](files)
 
 
 @contextmanager
 def _opened(folder: str | Path, revision: str | None) -> Iterator[tuple[Files, str]]:
     """The files of the folder, and the one that says what it is."""
-    place = located(folder, revision, weights=KINDS, beside=(CFG, others.CONFIG, EXACT, others.SCALER))
+    place = located(folder, revision, weights=KINDS, beside=(CFG, others.CONFIG, EXACT))
     alone = place.name if place.is_file() else None
     with reading(place if alone is None else place.parent) as files:
         if EXACT in files and OURS not in files:
-            raise ValueError(
-                f"{files.folder} holds {EXACT} without {OURS}: a save that was interrupted, of an earlier version; "
-                "save the SAE again"
-            )
+            why = "a save that was interrupted, of an earlier version; save the SAE again"
+            raise ValueError(f"{files.folder} holds {EXACT} without {OURS}: {why}")
         main = next((name for name in KINDS if name in files and alone in (None, name)), None)
         if main is None:
             raise FileNotFoundError(_nothing_there(place))
@@ -146,18 +137,13 @@ def _opened(folder: str | Path, revision: str | None) -> Iterator[tuple[Files, s
 
 
 def _nothing_there(place: Path) -> str:
-    if not place.exists():
-        return f"there is no folder {place}"
     if not place.is_dir():
-        return f"{place} is a file; give the folder that it is in"
-    inside = sorted(p.name for p in place.iterdir() if any((p / name).exists() for name in KINDS))
+        return f"{place} is a file; give the folder that it is in" if place.exists() else f"there is no folder {place}"
+    held = sorted(path.name for path in place.iterdir())
+    inside = [name for name in held if any((place / name / kind).exists() for kind in KINDS)]
     if inside:
         return f"{place} holds several SAEs; give the folder of one: {', '.join(inside[:8])}"
-    held = sorted(p.name for p in place.iterdir())
     return f"{place} holds no SAE: none of {', '.join(KINDS)} is among its files: {', '.join(held[:8]) or 'none'}"
-
-
-# ---------------------------------------------------------------------- our own files
 
 
 def _ours(kept: SparseAutoencoder, raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, bytes]:
@@ -166,7 +152,7 @@ def _ours(kept: SparseAutoencoder, raw: SparseAutoencoder, about: dict[str, Any]
     extra = {name: t for name, t in kept.state_dict().items() if not (name in theirs and _same(theirs[name], t))}
     content = {WEIGHTS: in_safetensors(theirs), EXACT: in_safetensors(extra)}
     settings = {"config": asdict(kept.config), "imported": kept.imported}
-    sums = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()} | {OURS: _checksum(settings)}
+    sums = {name: _checksum(BytesIO(data)) for name, data in (content | {OURS: in_json(settings)}).items()}
     content[OURS] = in_json({"format": FORMAT} | settings | {"sha256": sums})
     return content | {CFG: in_json(saelens_cfg(raw, about))}
 
@@ -175,10 +161,7 @@ def _read_ours(files: Files) -> SparseAutoencoder:
     file = files[OURS]
     ours = read_json(file)
     if ours.get("format") not in (FORMAT, WITHOUT_CHECKSUMS):
-        raise ValueError(
-            f"{file}: its format is {ours.get('format')!r}, this version of sae_tutorial reads {FORMAT!r}; "
-            "use the version that wrote it"
-        )
+        raise ValueError(f"{file} is {ours.get('format')!r}, and not {FORMAT!r}; use the version that wrote it")
     settings = {"config": ours.get("config"), "imported": ours.get("imported", False)}
     if not isinstance(settings["config"], dict):
         raise ValueError(f"{file}: config must be an object, it is {settings['config']!r}; save the SAE again")
@@ -190,23 +173,17 @@ def _read_ours(files: Files) -> SparseAutoencoder:
         theirs.pop("W_enc", None)  # there as a matrix of its own
     sae = assemble(config, theirs | exact, files[WEIGHTS])
     if ours["format"] == FORMAT:
-        sums = {name: _file_checksum(files[name]) for name in (WEIGHTS, EXACT)} | {OURS: _checksum(settings)}
-        for name, found in sums.items():
+        sums = {name: _checksum(files[name].open("rb")) for name in (WEIGHTS, EXACT)}
+        for name, found in (sums | {OURS: _checksum(BytesIO(in_json(settings)))}).items():
             if not isinstance(ours.get("sha256"), dict) or ours["sha256"].get(name) != found:
-                raise ValueError(
-                    f"{files[name]} is damaged or was changed: it is not what was saved; save the SAE again"
-                )
+                raise ValueError(f"{files[name]} is damaged or was changed: it is not what was saved; save it again")
     sae.imported = settings["imported"]
     return sae
 
 
-def _checksum(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def _file_checksum(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _checksum(content: Any) -> str:
+    with content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -217,33 +194,21 @@ def _plain(name: str, value: Any) -> Any:
     """Metadata as JSON has it: numbers of numpy and torch become Python's, paths text."""
 
     def known(thing: Any) -> Any:
-        if isinstance(thing, os.PathLike):
-            return os.fspath(thing)
-        if isinstance(thing, np.generic | np.ndarray | Tensor):
-            return thing.tolist()
-        raise TypeError(f"a {type(thing).__name__} is in it")
+        return os.fspath(thing) if isinstance(thing, os.PathLike) else thing.tolist()
 
     try:
         return json.loads(json.dumps(value, default=known, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(
-            f"{name} cannot be written as JSON ({error}); metadata may hold text, finite numbers, lists and dicts"
-        ) from None
+    except (TypeError, ValueError, AttributeError, RecursionError):
+        allowed = "metadata may hold text, finite numbers, lists and dicts"
+        raise TypeError(f"{name} cannot be written as JSON, it is {value!r:.80}; {allowed}") from None
 
 
-class Kind(NamedTuple):
-    """How to read it, what it says of where the SAE belongs, and which argument of load_sae is for it."""
-
-    read: Callable[..., SparseAutoencoder]
-    about: Callable[[Files], dict[str, Any]]
-    option: str | None = None
-
-
-# By the file that tells the kind. The first one that is there is what the folder holds.
-KINDS = {
-    OURS: Kind(_read_ours, others.about_saelens),
-    WEIGHTS: Kind(others.read_saelens, others.about_saelens, "scaling_factor"),
-    others.SPARSIFY_WEIGHTS: Kind(others.read_sparsify, others.about_sparsify),
-    others.DICTIONARY_WEIGHTS: Kind(others.read_dictionary_learning, others.about_dictionary_learning, "kind"),
-    others.GEMMA_WEIGHTS: Kind(others.read_gemma_scope, others.about_gemma_scope),
+# By the file that tells the kind: how it is read, what it says of where the SAE belongs, and an argument of load_sae
+# that is for it. The first one that is there is what the folder holds.
+KINDS: dict[str, tuple[Callable[..., SparseAutoencoder], Callable[[Files], dict[str, Any]], str | None]] = {
+    OURS: (_read_ours, others.about_saelens, None),
+    WEIGHTS: (others.read_saelens, others.about_saelens, "scaling_factor"),
+    others.SPARSIFY_WEIGHTS: (others.read_sparsify, others.about_sparsify, None),
+    others.DICTIONARY_WEIGHTS: (others.read_dictionary_learning, others.about_dictionary_learning, "kind"),
+    others.GEMMA_WEIGHTS: (others.read_gemma_scope, others.about_gemma_scope, None),
 }

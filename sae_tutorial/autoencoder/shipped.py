@@ -1,21 +1,17 @@
-"""The sparse autoencoders that come with the package: one for each way to allocate, in the middle of the model.
-
-Trained and measured by `scripts/train_reference_saes.py`; a card lies beside each. On disk their weights are fp16 in
-safetensors, compressed by xz; which activations they read stands in their config.
-"""
+"""The sparse autoencoders that come with the package, each with a card beside it: weights in fp16, compressed by xz."""
 
 from __future__ import annotations
 
-import json
 import lzma
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from sae_tutorial.activations.files import write_atomically
+from sae_tutorial.autoencoder.exporting import in_json, in_safetensors
 from sae_tutorial.autoencoder.reading import assemble, config_of, read_json
 from sae_tutorial.autoencoder.rescaling import folded
 from sae_tutorial.autoencoder.sae import ORIGIN, SparseAutoencoder
@@ -38,11 +34,8 @@ def reference_sae(
     """
     folder = SAES / str(model) / str(rule)
     if rule not in RULES or not folder.is_dir():
-        models = ", ".join(sorted({path.parent.name for path in SAES.glob(f"*/{RULES[0]}")}))
-        raise ValueError(
-            f"rule must be one of {', '.join(RULES)}, and model one of {models} (those have reference SAEs), got "
-            f"rule={rule!r}, model={model!r}"
-        )
+        models = sorted({path.parent.name for path in SAES.glob(f"*/{RULES[0]}")})
+        raise ValueError(f"rule must be one of {', '.join(RULES)}, model one of {models}, got {rule=}, {model=}")
     sae = unpack(folder)
     return sae if device is None else sae.to(device)
 
@@ -50,12 +43,11 @@ def reference_sae(
 def pack(sae: SparseAutoencoder, folder: Path) -> None:
     """Write `sae` in fp16 (thresholds, ranks and counts as they are), mean and scale folded into the weights."""
     raw = folded(sae)
-    weights = {name: t.detach().contiguous() for name, t in raw.state_dict().items()}
-    weights |= {name: p.detach().half().contiguous() for name, p in raw.named_parameters()}
+    weights = raw.state_dict() | {name: parameter.half() for name, parameter in raw.named_parameters()}
     about = asdict(raw.config) | {name: getattr(raw, name) for name in ORIGIN}
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / WEIGHTS, lzma.compress(save(weights), format=lzma.FORMAT_XZ, filters=XZ))
-    write_atomically(folder / CONFIG, (json.dumps(about, indent=2) + "\n").encode())
+    write_atomically(folder / WEIGHTS, lzma.compress(in_safetensors(weights), format=lzma.FORMAT_XZ, filters=XZ))
+    write_atomically(folder / CONFIG, in_json(about))
 
 
 def unpack(folder: Path) -> SparseAutoencoder:

@@ -1,13 +1,10 @@
 """From a rule of batches to a rule of tokens: the thresholds that `encode` uses at inference.
 
-Mutual Choice gives away k·B matches per batch, Feature Choice m_f tokens to each feature. At inference there is no
-batch, so the same share of all tokens must be let in by a threshold, and the right one is a quantile: over many
-batches, as many affinities lie above it as the budgets of these batches allow. (The mean over batches of the weakest
-match, which is often used, lets in too little: for a feature with one token per batch, only about 56 % of its share if
-its affinities have an exponential tail.)
-
-No table of all batches is needed: of each batch, only the strongest few beyond its budget can matter. Where a batch
-turns out to have been cut too early, a second look takes more of it.
+At inference there is no batch, so a threshold lets in the same share of all tokens, and the right one is a quantile:
+over many batches, as many affinities are above it as the budgets of these batches allow. (The mean over batches of the
+weakest match, which is often used, lets in too little: for a feature with one token per batch, only about 56 % of its
+share if its affinities have an exponential tail.) No table of all batches is needed: of each batch, only the strongest
+few beyond its budget can matter. Where a batch turns out to have been cut too early, a second look takes more of it.
 
 Feature Choice with fewer matches than features hands out its budget by turns. A feature's budget is then its share of
 a whole rotation (`window`), 1 or more, however few batches there are.
@@ -41,10 +38,10 @@ def measure_thresholds(
 ) -> SparseAutoencoder:
     """Set `sae.threshold` so that it lets in, over these batches of raw activations, what the rule of training would.
 
-    Needed by mutual_choice, matryoshka (one threshold) and feature_choice (one for each feature); the other rules are
-    their own inference rule, and nothing happens. Batches should have the size of those in training: 16 of
-    2048 tokens pin the mean L0 to well under a percent. Where feature_choice has more features than matches,
-    capacities rotate with the step; `first_step` says where, and it takes `window(sae, n_tokens)` batches to pin them.
+    Needed by mutual_choice, matryoshka (one threshold) and feature_choice (one for each feature); other rules are left
+    alone. Batches should have the size of those in training: 16 of 2048 tokens pin the mean L0 to well under a percent.
+    Where feature_choice has more features than matches, capacities rotate with the step; `first_step` says where, and
+    it takes `window(sae, n_tokens)` batches to pin them.
 
     The budget is met exactly, with two exceptions. Equal affinities at the cut get in together or not at all, whichever
     is nearer to the budget. And where capacities rotate, a feature whose share of the rotation comes within one or two
@@ -70,10 +67,8 @@ def measure_thresholds(
 
 
 class _Listed(NamedTuple):
-    """The strongest affinities of all batches, of each feature or of all features as if they were one.
-
-    `hidden` says, for each, below which affinity a list may be incomplete (0: it has all that are positive).
-    """
+    """The strongest affinities of all batches, of each feature or of all features as if they were one. `hidden`: for
+    each, below which affinity a list may be incomplete (0: it has all that are positive)."""
 
     values: Tensor
     features: Tensor
@@ -103,7 +98,7 @@ def _strongest(sae: SparseAutoencoder, batches: Iterable[Tensor], first_step: in
         rotation = max(rotation, window(sae, len(u_BD)))
         strongest = match(sae, u_BD, first_step + i, slack=slack)
         values.append(strongest.values)
-        features.append(strongest.features.int() if each else torch.zeros_like(strongest.features, dtype=torch.int32))
+        features.append((strongest.features * each).int())
         budget += sae.budget(len(x_BD), first_step + i)[1]
         room = torch.as_tensor(sae.budget(len(x_BD), first_step + i, slack)[1], device=budget.device).view(-1)
         weakest = torch.full_like(hidden, torch.inf).scatter_reduce_(0, features[-1].long(), values[-1], "amin")
@@ -111,20 +106,15 @@ def _strongest(sae: SparseAutoencoder, batches: Iterable[Tensor], first_step: in
         hidden = torch.where(full, torch.maximum(hidden, weakest), hidden)
     if not values:
         raise ValueError("batches is empty, but thresholds are measured on activations; give at least one batch")
-    if rotation > 1:
-        budget = _share(sae, len(x_BD), len(values), rotation)
+    if rotation > 1:  # what each feature gets in so many batches of a rotation on average; 1 at least
+        whole_F = torch.stack([sae.capacity(len(u_BD), step) for step in range(rotation)]).sum(0)
+        budget = (whole_F.double() * (len(values) / rotation)).round().long().clamp(min=1)
     return _Listed(torch.cat(values), torch.cat(features), budget, hidden, len(values), rotation > 1)
 
 
-def _share(sae: SparseAutoencoder, n_tokens: int, n_batches: int, rotation: int) -> Tensor:
-    """What each feature gets in so many batches of a rotation on average; 1 at least, as no feature goes without."""
-    whole_F = torch.stack([sae.capacity(n_tokens, step) for step in range(rotation)]).sum(0)
-    return (whole_F.double() * (n_batches / rotation)).round().long().clamp(min=1)
-
-
 def _cut(descending_N: Tensor, starts: Tensor, ends: Tensor, budget: Tensor, down: float) -> Tensor:
-    """Part of the way `down` from the last value that gets in to the first that does not. Whoever is missing counts as
-    0: a list shorter than its budget has no more positive affinities, so all of them get in."""
+    """Part of the way `down` from the last value that gets in to the first that does not. A missing one counts as 0: a
+    list shorter than its budget has no more positive affinities, so all of them get in."""
     padded_N = torch.cat([descending_N, descending_N.new_zeros(1)])
 
     def at(place: Tensor) -> Tensor:

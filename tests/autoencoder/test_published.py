@@ -87,6 +87,7 @@ def server():
     thread.start()
     yield server
     server.shutdown()
+    server.server_close()
     thread.join()
 
 
@@ -149,8 +150,8 @@ def test_the_hub_and_its_cache(server, tmp_path):
         [
             "has no SAE in '.'; it has them in batchtopk, gated",
             "'nothing/there'",
-            "nothing of this name",
-            "'v9'",
+            "no such repository",
+            "no such revision that you may see (revision='v9')",
             "asks for a login",
             "there is no folder lab/one",
         ],

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from synthetic import make
@@ -123,6 +124,9 @@ def test_folded_and_rescaled_weights_are_the_same_function(rule, more):
     assert raw.scale == 1 and not raw.mean.any()
     torch.testing.assert_close(raw.encode(x).to_dense(), sae.encode(x).to_dense(), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(raw(x), sae(x), atol=1e-4, rtol=1e-4)
+    exact, precise = copy.deepcopy(sae).double(), folded(copy.deepcopy(sae).double())
+    torch.testing.assert_close(precise(x.double()), exact(x.double()), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(precise.encode(x).to_dense(), exact.encode(x).to_dense(), atol=1e-12, rtol=1e-12)
     unit_decoder_(raw)
     torch.testing.assert_close(raw.W_dec.norm(dim=1), torch.ones(64))
     torch.testing.assert_close(raw(x), sae(x), atol=1e-4, rtol=1e-4)
@@ -177,3 +181,48 @@ def test_same_seed_same_weights_and_copies_are_whole():
     again = SparseAutoencoder(sae.config, seed=9)
     again.load_state_dict(sae.state_dict())
     torch.testing.assert_close(again(tokens()), sae(tokens()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wrong", [np.ones((3, 8), "float32"), [[1.0] * 8], None])
+def test_what_is_no_tensor_is_named(wrong):
+    sae = make("mutual_choice", d_out=5)
+    for name, method in {
+        "x": [sae, sae.encode, sae.affinities, sae.normalise],
+        "y": [sae.normalise_target],
+        "u": [sae.encode_normalised, sae.preactivations],
+        "affinities": [sae.allocate, sae.allocate_by_threshold],
+    }.items():
+        for one in method:
+            with pytest.raises(
+                TypeError, match=rf"^{name} must be a tensor, got \w+; convert it: torch.as_tensor\({name}\)"
+            ):
+                one(wrong)
+    with pytest.raises(TypeError, match="codes must be SparseCodes, as encode returns them"):
+        sae.decode(wrong)
+
+
+def test_numbers_and_sizes_that_do_not_fit_are_named():
+    sae, x = make("mutual_choice"), tokens()
+    with pytest.raises(TypeError, match="x must hold real numbers, got torch.complex64"):
+        sae.encode(x.to(torch.complex64))
+    with pytest.raises(ValueError, match="codes have 24 features, this SAE has d_sae=64"):
+        sae.decode(make("mutual_choice", d_sae=24).encode(x))
+    for rule in ("mutual_choice", "feature_choice", "token_choice", "relu"):
+        for allocate in (make(rule).allocate, make(rule).allocate_by_threshold):
+            with pytest.raises(ValueError, match=r"affinities must be \(tokens, 64\), got shape \(40, 24\)"):
+                allocate(torch.rand(40, 24))
+    with pytest.raises(ValueError, match=r"x\[0, 1\] is 1e\+300.*in the precision of the SAE, torch.float32"):
+        sae.encode(torch.tensor([[0.0, 1e300] + [0.0] * 6], dtype=torch.float64))
+    assert len(sae.encode(x[:0])) == 0
+
+
+def test_it_says_whether_it_was_trained():
+    sae = make("relu")
+    assert not sae.started and "0 tokens seen" in repr(sae) and "elsewhere" not in repr(sae)
+    sae.tokens_seen.fill_(1234)
+    assert sae.started and "1,234 tokens seen" in repr(sae)
+    other = make("relu")
+    other.imported = True
+    assert other.started and "trained elsewhere, 0 tokens seen" in repr(other)
+    other.take_origin(sae)
+    assert not other.imported

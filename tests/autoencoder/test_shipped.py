@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from sae_tutorial import evaluate_many
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.activations.text import text_for_training
-from sae_tutorial.autoencoder.shipped import FOLDER, HOOK, RULES, pack, reference_sae, unpack
+from sae_tutorial.autoencoder.shipped import FOLDER, HOOK, RULES, SAES, pack, reference_sae, unpack
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -27,6 +27,28 @@ def test_pack_keeps_the_function_up_to_fp16(rule, tmp_path):
 def test_unknown_rule_is_named():
     with pytest.raises(ValueError, match="'topk'"):
         reference_sae("topk")
+    with pytest.raises(ValueError, match="model one of .'stories'.*model='gpt2'"):
+        reference_sae("token_choice", model="gpt2")
+    for wrong in (None, 3, "../stories"):
+        with pytest.raises(ValueError, match="rule must be one of"):
+            reference_sae("token_choice", model=wrong)
+
+
+def test_damaged_assets_are_named(tmp_path):
+    pack(make("relu"), tmp_path)
+    file = tmp_path / "weights.safetensors.xz"
+    whole = file.read_bytes()
+    for damaged in (whole[:-20], whole[:40] + b"?" + whole[41:], b"", b"no xz"):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match="weights.safetensors.xz is damaged .*install sae_tutorial again"):
+            unpack(tmp_path)
+
+
+def test_they_know_what_they_read():
+    for folder in SAES.glob("*/*"):
+        sae = unpack(folder)
+        assert (sae.model_name, sae.hook_name, sae.target_hook_name) == ("stories", HOOK, None) and not sae.imported
+        assert all(t.dtype == torch.float32 for t in sae.state_dict().values() if t.is_floating_point())
 
 
 def test_all_fit_into_twelve_megabytes():

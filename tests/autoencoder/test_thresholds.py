@@ -96,3 +96,14 @@ def test_other_rules_are_left_alone_and_no_batches_is_an_error():
     assert measure_thresholds(sae, []).threshold == 0
     with pytest.raises(ValueError, match="batches is empty"):
         measure_thresholds(untrained("mutual_choice"), [])
+
+
+@pytest.mark.parametrize("rule", ["mutual_choice", "feature_choice"])
+def test_batches_without_tokens_set_nothing(rule):
+    sae, (x, _) = untrained(rule), superposed(256)
+    for batches, place in (([x[:0]], 0), ([x, x[:0]], 1), (iter([x[:0], x]), 0)):
+        with pytest.raises(ValueError, match=rf"batches\[{place}\] has no tokens"):
+            measure_thresholds(sae, batches)
+        assert (sae.threshold < 0).all()
+    with pytest.raises(TypeError, match="x must be a tensor, got list"):
+        measure_thresholds(sae, [x.tolist()])

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_tutorial.autoencoder import dictionaries as directions
 from sae_tutorial.course.directions import hierarchy, tangent
+from sae_tutorial.course.directions import search as directions
 from sae_tutorial.course.judge import Verdict, judge
 
 # Exercise 1: arithmetic with embeddings.

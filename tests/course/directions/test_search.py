@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sae_tutorial.autoencoder import dictionaries as directions
+from sae_tutorial.course.directions import search as directions
 from sae_tutorial.evaluation.ground_truth import random_directions
 
 
