@@ -345,7 +345,9 @@ def test_metadata_that_json_cannot_hold_is_named_before_anything_is_written(name
     sae = trained("token_choice")
     save_sae(sae, tmp_path, data="kept")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(TypeError, match=f"^{name} cannot be written as JSON, it is .*text, finite numbers, lists and dicts"):
+    with pytest.raises(
+        TypeError, match=f"^{name} cannot be written as JSON, it is .*text, finite numbers, lists and dicts"
+    ):
         save_sae(trained("gated"), tmp_path, **{name: value})
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 

@@ -1,14 +1,13 @@
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_tutorial.circuits import heads
+from sae_tutorial.course.transformers import measures
 
 
 class Looking:
@@ -43,8 +42,8 @@ def test_tokens_are_moved_to_the_model():
     tokens = heads.repeated_tokens(2, 6, 100, start=0)
     elsewhere = Looking(torch.empty(2, 13, 13), device="meta")
     assert heads.attention_patterns(elsewhere, tokens).shape == (1, 2, 2, 13, 13)
-    assert heads.losses_without(elsewhere, tokens, [(0, 1)]).device.type == "meta"
-    assert heads.next_token_losses(torch.empty(2, 13, 100, device="meta"), tokens).shape == (2, 12)
+    assert measures.losses_without(elsewhere, tokens, [(0, 1)]).device.type == "meta"
+    assert measures.next_token_losses(torch.empty(2, 13, 100, device="meta"), tokens).shape == (2, 12)
 
 
 @pytest.mark.gpu
@@ -55,7 +54,7 @@ def test_heads_are_measured_on_the_gpu_with_tokens_on_the_cpu(model):
     on_gpu = load_language_model("stories", device="cuda")
     ours, theirs = heads.head_scores(on_gpu, tokens).induction, heads.head_scores(model, tokens).induction
     assert ours.is_cuda and torch.allclose(ours.cpu(), theirs, atol=1e-3)
-    ours, theirs = (heads.losses_without(m, tokens, [(0, 0)]) for m in (on_gpu, model))
+    ours, theirs = (measures.losses_without(m, tokens, [(0, 0)]) for m in (on_gpu, model))
     assert torch.allclose(ours.cpu(), theirs, atol=1e-2)
 
 
@@ -96,19 +95,6 @@ def test_a_stripe_must_lie_inside_the_pattern():
             heads.stripe(pattern, offset=offset, first=first)
 
 
-def test_losses_are_those_of_cross_entropy():
-    logits, tokens = torch.randn(2, 5, 11), torch.randint(11, (2, 5))
-    expected = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
-    )
-    assert torch.allclose(heads.next_token_losses(logits, tokens).flatten(), expected, atol=1e-5)
-
-
-def overlap_of(a, b):
-    """Of two spaces."""
-    return float(heads.all_overlaps(a[None], b[None]))
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 6), st.integers(12, 24), st.integers(0, 1000))
 def test_overlap_sees_the_space_and_not_the_basis(d, model, seed):
@@ -122,53 +108,9 @@ def test_overlap_sees_the_space_and_not_the_basis(d, model, seed):
     assert overlap_of(a, a) == pytest.approx(1, abs=1e-4)
 
 
-def test_all_overlaps_are_those_of_the_pairs():
-    a, b = torch.randn(3, 4, 16), torch.randn(5, 2, 16)
-    angles = [[scipy.linalg.subspace_angles(x.T.numpy(), y.T.numpy()) for y in b] for x in a]
-    expected = torch.tensor([[float((np.cos(angle) ** 2).mean()) for angle in row] for row in angles])
-    assert torch.allclose(heads.all_overlaps(a, b), expected, atol=1e-5)
-
-
-def test_overlap_of_known_and_of_random_spaces():
-    eye = torch.eye(8)
-    assert overlap_of(eye[:3], eye[3:6]) == 0
-    assert overlap_of(eye[:2], eye[1:3]) == pytest.approx(0.5)
-    noise = torch.randn(2, 40, 8, 64, generator=torch.Generator().manual_seed(0))
-    assert heads.all_overlaps(*noise).mean() == pytest.approx(8 / 64, rel=0.02)
-
-
 def test_patterns_of_the_embedded_model_divide_one(model):
     tokens = model.to_tokens("Once upon a time there was a")
     patterns = heads.attention_patterns(model, tokens)
     assert patterns.shape[:3] == (model.cfg.n_layers, 1, model.cfg.n_heads)
     assert torch.allclose(patterns.sum(-1), torch.ones(()), atol=1e-4)
     assert patterns.triu(1).abs().max() == 0
-
-
-def test_silencing_no_head_changes_nothing_and_silencing_all_does(model):
-    tokens = heads.repeated_tokens(2, 8, model.cfg.d_vocab, start=0)
-    intact = heads.losses_without(model, tokens, [])
-    with torch.inference_mode():
-        assert torch.allclose(intact, heads.next_token_losses(model(tokens), tokens), atol=1e-4)
-    every = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
-    assert (heads.losses_without(model, tokens, every) - intact).abs().max() > 0.01
-
-
-@pytest.mark.parametrize("head", [(4, 0), (0, 8), (-1, 0), (0, -1)])
-def test_heads_that_are_not_there(model, head):
-    with pytest.raises(ValueError, match=f"head {head[0]}.{head[1]}: layers are 0 to 3, with heads 0 to 7"):
-        heads.losses_without(model, torch.zeros(1, 4, dtype=torch.long), [(0, 0), head])
-
-
-def test_several_heads_of_a_layer_are_silenced_together(model):
-    tokens = heads.repeated_tokens(2, 4, model.cfg.d_vocab, start=0)
-
-    def to_mean(z, hook):
-        z = z.clone()
-        z[:, :, [1, 5]] = z[:, :, [1, 5]].mean((0, 1))
-        return z
-
-    with torch.inference_mode():
-        logits = model.run_with_hooks(tokens, fwd_hooks=[("blocks.2.attn.hook_z", to_mean)])
-    found = heads.losses_without(model, tokens, [(2, 1), (2, 5)])
-    assert torch.allclose(found, heads.next_token_losses(logits, tokens), atol=1e-5)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sae_tutorial.course.directions import analogies
-from sae_tutorial.evaluation.contexts import unit_embedding
+from sae_tutorial.course.vocabulary import unit_embedding
 
 
 def language(n_pairs=6, dims=32):
