@@ -345,7 +345,9 @@ def test_metadata_that_json_cannot_hold_is_named_before_anything_is_written(name
     sae = trained("token_choice")
     save_sae(sae, tmp_path, data="kept")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(TypeError, match=f"^{name} cannot be written as JSON, it is .*text, finite numbers, lists and dicts"):
+    with pytest.raises(
+        TypeError, match=f"^{name} cannot be written as JSON, it is .*text, finite numbers, lists and dicts"
+    ):
         save_sae(trained("gated"), tmp_path, **{name: value})
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -452,6 +454,16 @@ def test_bad_values_are_neither_saved_nor_loaded(name, value, words, tmp_path):
             save_file(tensors, file)
     with pytest.raises(ValueError, match=f"sae_weights.safetensors: {words}"):
         load_sae(tmp_path)
+
+
+def test_weights_that_overflow_once_the_scale_is_in_them(tmp_path):
+    sae = trained("relu").half()
+    sae.scale.fill_(60_000)
+    with torch.no_grad():
+        sae.W_dec.mul_(3)
+    with pytest.raises(ValueError, match="torch.float16 cannot hold this SAE.*use sae.float"):
+        save_sae(sae, tmp_path / "sae")
+    save_sae(sae.float(), tmp_path / "sae")
 
 
 def test_features_that_may_never_match_are_no_damage(tmp_path):
