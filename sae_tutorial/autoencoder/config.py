@@ -50,7 +50,7 @@ class Rule:
 RULES = {
     "token_choice": Rule("TopK: k features for each token", owner="token"),
     "mutual_choice": Rule("the k·B strongest matches of the batch (what BatchTopK selects)", "batch", "one"),
-    "feature_choice": Rule("each feature takes as many tokens as its capacity says", "feature", "each"),
+    "feature_choice": Rule("each feature takes as many tokens as its capacity allows", "feature", "each"),
     "matryoshka": Rule("as mutual_choice, each prefix of groups must reconstruct alone", "batch", "one", nested=True),
     "relu": Rule("every positive affinity, made sparse by a penalty", penalty="l1"),
     "jumprelu": Rule(
@@ -104,11 +104,11 @@ class SAEConfig:
         self._check_k()
         if self.groups is not None:
             if not self.how.nested:
-                raise ValueError(f"groups are for rule='matryoshka', not for {self.rule!r}; leave groups away")
+                raise ValueError(f"groups are for rule='matryoshka', not for {self.rule!r}; leave groups out")
             if sum(self.groups) != self.d_sae:
                 raise ValueError(f"groups must sum to d_sae={self.d_sae}, got {self.groups}")
         if self.tied and self.is_transcoder:
-            raise ValueError(f"tied=True shares one matrix, so d_out={self.d_out} is not possible; leave d_out away")
+            raise ValueError(f"tied=True shares one matrix, so d_out={self.d_out} is not possible; leave d_out out")
         if self.skip and not self.is_transcoder:
             raise ValueError("skip=True would let the input through unchanged; it is for transcoders: give d_out")
 

@@ -25,7 +25,7 @@ def as_saelens(raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, bytes
     """`cfg.json` and `sae_weights.safetensors` of SAELens 6."""
     cfg = saelens_cfg(raw, about)
     if cfg["architecture"] not in others.SAELENS:
-        raise ValueError(f"SAELens has no {cfg['architecture']} ({raw.config.rule} with d_out); leave format away")
+        raise ValueError(f"SAELens has no {cfg['architecture']} ({raw.config.rule} with d_out); leave format out")
     return {others.CFG: in_json(cfg), others.SAELENS_WEIGHTS: in_safetensors(under_saelens_names(raw))}
 
 
@@ -35,7 +35,7 @@ def as_sparsify(raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, byte
     if config.rule != others.SPARSIFY.rule or config.width_out != config.d_in:
         raise ValueError(
             "sparsify can express rule='token_choice' with outputs as wide as inputs, not "
-            f"rule={config.rule!r}, {config.d_in} → {config.width_out}; use format='saelens', or leave format away"
+            f"rule={config.rule!r}, {config.d_in} → {config.width_out}; use format='saelens', or leave format out"
         )
     cfg = {"activation": "topk", "expansion_factor": 32, "normalize_decoder": False, "num_latents": config.d_sae}
     cfg |= {"k": int(config.k or 0), "multi_topk": False, "skip_connection": config.skip, "d_in": config.d_in}
@@ -48,7 +48,7 @@ def as_dictionary_learning(raw: SparseAutoencoder, about: dict[str, Any]) -> dic
     """`config.json` and `ae.pt` of dictionary_learning. What has no class there with whole k is JumpReluAutoEncoder."""
     config = raw.config
     if config.is_transcoder:
-        raise ValueError("dictionary_learning has no transcoders; use format='saelens', or leave format away")
+        raise ValueError("dictionary_learning has no transcoders; use format='saelens', or leave format out")
     kinds = {layout.rule: kind for kind, layout in others.DICTIONARIES.items()}  # of two for relu, that without norms
     whole = config.k is None or config.k == int(config.k)
     kind = kinds.get(config.rule if whole else "jumprelu", kinds["jumprelu"])

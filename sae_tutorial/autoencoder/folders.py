@@ -1,7 +1,7 @@
 """A folder whose files change together, whatever interrupts us and whatever else writes there.
 
 Every file is first written completely, beside its target. Then, while other writers wait, a journal is written that
-says which of them gets which name: from here on the folder has changed. The files are renamed, and the journal goes.
+lists which of them gets which name: from here on the folder has changed. The files are renamed, the journal deleted.
 Where it is found, that was interrupted: a reader takes the files that it names, the next writer renames them first.
 """
 
@@ -65,7 +65,7 @@ def replace(folder: Path, content: Mapping[str, bytes | None]) -> None:
 
 
 def _finish(folder: Path) -> None:
-    """Do what the journal says, and remove it."""
+    """Do what the journal lists, and remove it."""
     for name, stored in _journal(folder).items():
         if stored is None:
             (folder / name).unlink(missing_ok=True)
@@ -76,7 +76,7 @@ def _finish(folder: Path) -> None:
 
 
 def _journal(folder: Path) -> dict[str, str | None]:
-    """What an interrupted `replace` was about to do; usually nothing. Names in the folder only, whatever it says."""
+    """What an interrupted `replace` was about to do; usually nothing. It may name files of its folder only."""
     try:
         journal = json.loads((folder / JOURNAL).read_bytes())
     except (FileNotFoundError, NotADirectoryError):

@@ -3,7 +3,7 @@
 whole      the table fits into memory: one product, one choice
 blocks     it does not: one block of features after the other, with the same result (`allocation.blockwise`)
 rounded    affinities in bfloat16: they nominate a quarter more candidates than the budget, whose affinities are
-           computed anew in full precision, and these decide
+           computed again in full precision, and these decide
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 Features keep their order and their strength; those that they scale by the norm of their decoder row come out with rows
 of unit norm. An encoder that does not subtract b_dec gets b_enc + b_dec W_enc as its bias, which is the same function.
 
-`read_*` make an SAE of the files of a folder; `about_*` return what these say about where it belongs, as `model_name`,
+`read_*` make an SAE of the files of a folder; `about_*` return what they tell about where it belongs, as `model_name`,
 `hook_name` and `hook_name_out` where that is known.
 """
 
@@ -70,7 +70,7 @@ RENAMED = {"hook_point": "hook_name", "hook_point_layer": "hook_layer", "hook_po
 
 def read_saelens(files: Files, scaling_factor: float | None = None) -> SparseAutoencoder:
     """As `sae.save_model(folder)` of SAELens 3 to 6 writes it. `scaling_factor`: what activations were multiplied by,
-    for an SAE whose folder says that they were, but not by how much."""
+    for an SAE whose folder states that they were, but not by how much."""
     file, weights = files[CFG], _float32(read_tensors(files[SAELENS_WEIGHTS]))
     cfg = read_json(file)
     architecture, k = _architecture(cfg, file)
@@ -84,7 +84,7 @@ def read_saelens(files: Files, scaling_factor: float | None = None) -> SparseAut
     finetuned = [weights.pop(name) for name in ("scaling_factor", "finetuning_scaling_factor") if name in weights]
     if finetuned and not torch.allclose(finetuned[0], torch.ones(())):
         if not cfg.get("finetuning_scaling_factor"):
-            raise ValueError(f"{file}: the weights have a scaling_factor, finetuning_scaling_factor says there is none")
+            raise ValueError(f"{file}: the weights have a scaling_factor, but finetuning_scaling_factor is not set")
         weights["W_dec"] = finetuned[0].reshape(-1, 1) * matrix(weights, "W_dec", file)
     subtracts_b_dec = not is_transcoder and bool(cfg.get("apply_b_dec_to_input", True))
     sae = assemble(config, weights, files[SAELENS_WEIGHTS], subtracts_b_dec=subtracts_b_dec)
@@ -139,7 +139,7 @@ def read_sparsify(files: Files) -> SparseAutoencoder:
     file, cfg = files[SPARSIFY_WEIGHTS], read_json(files[CFG])
     theirs = _float32(read_tensors(file))
     if cfg.get("activation", "topk") != "topk" or cfg.get("signed"):
-        raise ValueError(f"{files[CFG]}: only activation='topk' can be read, and signed=False; it says {cfg}")
+        raise ValueError(f"{files[CFG]}: only activation='topk' can be read, and signed=False; it holds {cfg}")
     transcode, skip = bool(cfg.get("transcode")), "W_skip" in theirs
     weights = _ours(theirs, SPARSIFY.names | ({"W_skip": "W_skip"} if skip else {}), file)
     D, F = weights["W_enc"].shape
@@ -162,17 +162,17 @@ def read_dictionary_learning(files: Files, kind: str | None = None) -> SparseAut
     """As `trainSAE` of dictionary_learning writes it. `kind` is the class, where there is no config.json."""
     file, trainer = files[DICTIONARY_WEIGHTS], _trainer(files)
     theirs = _float32(read_tensors(file))
-    said = trainer.get("dict_class", kind)
-    if kind not in (None, said):
-        raise ValueError(f"kind={kind!r}, but {files[CONFIG]} has dict_class={said!r}; leave kind away")
-    if said is None and CONFIG not in files:
+    name = trainer.get("dict_class", kind)
+    if kind not in (None, name):
+        raise ValueError(f"kind={kind!r}, but {files[CONFIG]} has dict_class={name!r}; leave kind out")
+    if name is None and CONFIG not in files:
         raise FileNotFoundError(
-            f"{files[CONFIG]} is missing, and the weights ({', '.join(sorted(theirs))}) do not say what they are. "
+            f"{files[CONFIG]} is missing, and the weights ({', '.join(sorted(theirs))}) do not tell what they are. "
             f"Name their class: load_sae(folder, kind='AutoEncoder') for example, one of {', '.join(DICTIONARIES)}"
         )
-    if said not in list(DICTIONARIES):
-        raise ValueError(f"{files[CONFIG]}: dict_class (kind) must be one of {', '.join(DICTIONARIES)}, got {said!r}")
-    layout = DICTIONARIES[said]
+    if name not in list(DICTIONARIES):
+        raise ValueError(f"{files[CONFIG]}: dict_class (kind) must be one of {', '.join(DICTIONARIES)}, got {name!r}")
+    layout = DICTIONARIES[name]
     rule = RULES[layout.rule]
     if rule.measured:
         theirs.setdefault("threshold", torch.tensor(UNSET))  # early versions kept none
@@ -184,11 +184,11 @@ def read_dictionary_learning(files: Files, kind: str | None = None) -> SparseAut
     sae = assemble(config, weights, file, subtracts_b_dec=layout.subtracts_b_dec)
     if rule.measured and (sae.threshold < 0).any():
         warnings.warn(
-            f"{file}: this {said} has no inference threshold (it is {float(sae.threshold):g}). Measure one before you "
+            f"{file}: this {name} has no inference threshold (it is {float(sae.threshold):g}). Measure one before you "
             "encode, measure_thresholds(sae, batches), or ask for encode(x, batch_rule=True).",
             stacklevel=3,
         )
-    return unit_decoder_(sae) if said == "AutoEncoder" else sae  # as its own loader does
+    return unit_decoder_(sae) if name == "AutoEncoder" else sae  # as its own loader does
 
 
 def about_dictionary_learning(files: Files) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def read_gemma_scope(files: Files) -> SparseAutoencoder:
 
 
 def about_gemma_scope(files: Files) -> dict[str, Any]:
-    """What the path says, "google/gemma-scope-2b-pt-res/layer_20/…" on the hub."""
+    """What the path tells, "google/gemma-scope-2b-pt-res/layer_20/…" on the hub."""
     found = re.search(r"gemma-scope-(\w+)-(pt|it)-(res|mlp|att)\b.*layer_(\d+)", str(files.folder))
     if found is None:
         return {}

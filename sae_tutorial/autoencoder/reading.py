@@ -103,7 +103,7 @@ def assemble(
 ) -> SparseAutoencoder:
     """The SAE with these weights, in the precision that they have; a buffer that is not given keeps its start value.
 
-    `subtracts_b_dec` says whether the encoder that the weights are from sees x − b_dec; None: as ours does.
+    `subtracts_b_dec` is whether the encoder that the weights are from sees x − b_dec; None: as ours does.
     Raises ValueError that names `file` for weights that are missing, unknown, of another shape, or no good numbers.
     """
     # The matrices before anything is made of the config, which may demand any amount of memory.

@@ -1,4 +1,4 @@
-"""SparseAutoencoder: an encoder, an allocation rule and a decoder. SAEConfig says which.
+"""SparseAutoencoder: an encoder, an allocation rule and a decoder, as SAEConfig specifies.
 
     affinities = relu((x − b_dec) W_enc + b_enc)       how strongly each feature answers to each token
     codes      = rule(affinities)                      who gets to use which feature

@@ -70,12 +70,14 @@ def save_sae(
             f"this {sae.config.rule} SAE has no inference threshold yet, and without it others would read a ReLU SAE; "
             "call measure_thresholds(sae, batches) first. (To interrupt a training: train(..., checkpoint=...).)"
         )
+    raw = folded(sae).to(sae.W_dec.dtype)
     check_values(sae.state_dict(), "this SAE cannot be saved")
+    if not all(weight.isfinite().all() for name, weight in raw.named_parameters() if name != "threshold"):
+        raise ValueError(f"{sae.W_dec.dtype} cannot hold this SAE once mean and scale are folded in; use sae.float()")
     about = {"model_name": sae.model_name, "hook_name": sae.hook_name, "hook_name_out": sae.target_hook_name}
     given = {"model_name": model_name, "hook_name": hook_name, "context_size": context_size} | metadata
     about |= {name: value for name, value in given.items() if value is not None}
     about = {name: _plain(name, value) for name, value in about.items() if value is not None}
-    raw = folded(sae).to(sae.W_dec.dtype)
     content = _ours(sae if exact else raw, raw, about) if format is None else FORMATS[format](raw, about)
     mistaken = [EXACT, *takewhile(lambda name: name not in content, KINDS)]  # `load_sae` would read these first
     replace(folder, dict.fromkeys(mistaken) | content)
@@ -94,7 +96,7 @@ def load_sae(
 
     folder          or its main file, or an id on the Hugging Face hub: "org/repo", "org/repo/path/inside"
     kind            the class of dictionary_learning, where an ae.pt comes without its config.json: "AutoEncoder" …
-    scaling_factor  what SAELens multiplied activations by, where the folder says that it did, but not by how much
+    scaling_factor  what SAELens multiplied activations by, where the folder states that it did, but not by how much
     revision        of the hub's repository; None: the newest
 
     Ours comes back bit for bit; others in float32, for raw activations. Nothing in a file is executed. BatchTopK SAEs
@@ -106,7 +108,7 @@ def load_sae(
         read, about_it, option = KINDS[main]
         given = {n: v for n, v in {"kind": kind, "scaling_factor": scaling_factor}.items() if v is not None}
         for name in given.keys() - {option}:
-            raise ValueError(f"{name}={given[name]!r} is not for {files[main]}; leave {name} away")
+            raise ValueError(f"{name}={given[name]!r} is not for {files[main]}; leave {name} out")
         sae, about = read(files, **given), about_it(files)
     sae.imported = sae.imported or main != OURS
     for name, there in (("model_name",) * 2, ("hook_name",) * 2, ("target_hook_name", "hook_name_out")):
@@ -115,15 +117,15 @@ def load_sae(
 
 
 def load_metadata(folder: str | Path, *, revision: str | None = None) -> dict[str, Any]:
-    """What a folder says about where its SAE belongs: `model_name`, `hook_name` and the like, with what else stands
-    there, such as the settings of dictionary_learning's trainer; empty if it says nothing."""
+    """What a folder tells about where its SAE belongs: `model_name`, `hook_name` and the like, with what else stands
+    there, such as the settings of dictionary_learning's trainer; empty if there is nothing."""
     with _opened(folder, revision) as (files, main):
         return KINDS[main][1](files)
 
 
 @contextmanager
 def _opened(folder: str | Path, revision: str | None) -> Iterator[tuple[Files, str]]:
-    """The files of the folder, and the one that says what it is."""
+    """The files of the folder, and the one that tells what it is."""
     place = located(folder, revision, weights=KINDS, beside=(CFG, others.CONFIG, EXACT))
     alone = place.name if place.is_file() else None
     with reading(place if alone is None else place.parent) as files:
@@ -203,8 +205,8 @@ def _plain(name: str, value: Any) -> Any:
         raise TypeError(f"{name} cannot be written as JSON, it is {value!r:.80}; {allowed}") from None
 
 
-# By the file that tells the kind: how it is read, what it says of where the SAE belongs, and an argument of load_sae
-# that is for it. The first one that is there is what the folder holds.
+# By the file that tells the kind: how it is read, what it tells about where the SAE belongs, and which argument of
+# load_sae is for it. The first one that is there is what the folder holds.
 KINDS: dict[str, tuple[Callable[..., SparseAutoencoder], Callable[[Files], dict[str, Any]], str | None]] = {
     OURS: (_read_ours, others.about_saelens, None),
     WEIGHTS: (others.read_saelens, others.about_saelens, "scaling_factor"),

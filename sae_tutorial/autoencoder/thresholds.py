@@ -40,7 +40,7 @@ def measure_thresholds(
 
     Needed by mutual_choice, matryoshka (one threshold) and feature_choice (one for each feature); other rules are left
     alone. Batches should have the size of those in training: 16 of 2048 tokens pin the mean L0 to well under a percent.
-    Where feature_choice has more features than matches, capacities rotate with the step; `first_step` says where, and
+    Where feature_choice has more features than matches, capacities rotate with the step; `first_step` sets where, and
     it takes `window(sae, n_tokens)` batches to pin them.
 
     The budget is met exactly, with two exceptions. Equal affinities at the cut get in together or not at all, whichever

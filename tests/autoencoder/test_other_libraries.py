@@ -172,7 +172,7 @@ def test_a_scaling_factor_is_refused_where_it_means_nothing(tmp_path):
             load_sae(PEERS / "saelens" / "scaled", scaling_factor=factor)
     with pytest.raises(ValueError, match="scaling_factor=0.5 is not needed"):
         load_sae(PEERS / "saelens" / "topk", scaling_factor=0.5)
-    with pytest.raises(ValueError, match="scaling_factor=0.5 is not for .*ae.pt; leave scaling_factor away"):
+    with pytest.raises(ValueError, match="scaling_factor=0.5 is not for .*ae.pt; leave scaling_factor out"):
         load_sae(PEERS / "dictionary_learning" / "topk", scaling_factor=0.5)
     transcoder = changed(PEERS / "saelens" / "transcoder", tmp_path, normalize_activations="expected_average_only_in")
     with pytest.raises(ValueError, match="input and output.*cannot be loaded"):
@@ -188,7 +188,7 @@ def test_scaling_factors_among_the_weights(tmp_path):
 
     sae, codes, example = codes_of(changed(finetuned, tmp_path, renamed))
     assert_close(sae(example["x"]), example["x_hat"], rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match="finetuning_scaling_factor says there is none"):
+    with pytest.raises(ValueError, match="finetuning_scaling_factor is not set"):
         load_sae(changed(finetuned, tmp_path, renamed, finetuning_scaling_factor=False))
     _, codes, example = codes_of(
         changed(PEERS / "saelens3" / "standard", tmp_path, lambda w: w | {"scaling_factor": torch.ones(16)})
@@ -285,7 +285,7 @@ def test_weights_alone_need_the_name_of_their_class(name, tmp_path):
 
 def test_kind_is_for_weights_alone(tmp_path):
     assert load_sae(PEERS / "dictionary_learning" / "topk", kind="AutoEncoderTopK").config.rule == "token_choice"
-    with pytest.raises(ValueError, match="has dict_class='AutoEncoderTopK'; leave kind away"):
+    with pytest.raises(ValueError, match="has dict_class='AutoEncoderTopK'; leave kind out"):
         load_sae(PEERS / "dictionary_learning" / "topk", kind="BatchTopKSAE")
     with pytest.raises(ValueError, match="kind='AutoEncoder' is not for .*cfg.json|is not for .*safetensors"):
         load_sae(PEERS / "sparsify" / "topk", kind="AutoEncoder")

@@ -456,6 +456,16 @@ def test_bad_values_are_neither_saved_nor_loaded(name, value, words, tmp_path):
         load_sae(tmp_path)
 
 
+def test_weights_that_overflow_once_the_scale_is_in_them(tmp_path):
+    sae = trained("relu").half()
+    sae.scale.fill_(60_000)
+    with torch.no_grad():
+        sae.W_dec.mul_(3)
+    with pytest.raises(ValueError, match="torch.float16 cannot hold this SAE.*use sae.float"):
+        save_sae(sae, tmp_path / "sae")
+    save_sae(sae.float(), tmp_path / "sae")
+
+
 def test_features_that_may_never_match_are_no_damage(tmp_path):
     sae = trained("feature_choice")
     sae.threshold[3] = torch.inf
