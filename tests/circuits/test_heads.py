@@ -3,8 +3,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sae_tutorial.circuits import heads
 from sae_tutorial.course.transformers import measures
@@ -93,19 +91,6 @@ def test_a_stripe_must_lie_inside_the_pattern():
     for offset, first in ((2, 1), (-1, 1), (1, 4)):
         with pytest.raises(ValueError, match="offset="):
             heads.stripe(pattern, offset=offset, first=first)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 6), st.integers(12, 24), st.integers(0, 1000))
-def test_overlap_sees_the_space_and_not_the_basis(d, model, seed):
-    generator = torch.Generator().manual_seed(seed)
-    a, b = torch.randn(2, d, model, generator=generator)
-    mix = torch.eye(d) * 3 + torch.rand(d, d, generator=generator) / d
-    overlap = overlap_of(a, b)
-    assert 0 <= overlap <= 1 + 1e-5
-    assert overlap_of(mix @ a, b) == pytest.approx(overlap, abs=1e-4)
-    assert overlap_of(b, a) == pytest.approx(overlap, abs=1e-5)
-    assert overlap_of(a, a) == pytest.approx(1, abs=1e-4)
 
 
 def test_patterns_of_the_embedded_model_divide_one(model):

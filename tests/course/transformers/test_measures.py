@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sae_tutorial.circuits import heads
 from sae_tutorial.course.transformers import measures
@@ -59,6 +61,19 @@ def test_several_heads_of_a_layer_are_silenced_together(model):
         logits = model.run_with_hooks(tokens, fwd_hooks=[("blocks.2.attn.hook_z", to_mean)])
     found = measures.losses_without(model, tokens, [(2, 1), (2, 5)])
     assert torch.allclose(found, measures.next_token_losses(logits, tokens), atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 6), st.integers(12, 24), st.integers(0, 1000))
+def test_overlap_sees_the_space_and_not_the_basis(d, model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    a, b = torch.randn(2, d, model, generator=generator)
+    mix = torch.eye(d) * 3 + torch.rand(d, d, generator=generator) / d
+    overlap = overlap_of(a, b)
+    assert 0 <= overlap <= 1 + 1e-5
+    assert overlap_of(mix @ a, b) == pytest.approx(overlap, abs=1e-4)
+    assert overlap_of(b, a) == pytest.approx(overlap, abs=1e-5)
+    assert overlap_of(a, a) == pytest.approx(1, abs=1e-4)
 
 
 def overlap_of(a, b):
