@@ -34,8 +34,8 @@ from sae_tutorial.activations.files import cache_folder
 from sae_tutorial.activations.text import text_for_training
 from sae_tutorial.autoencoder.config import BUDGET_RULES
 from sae_tutorial.autoencoder.shipped import HOOK
+from sae_tutorial.course.results import DENSITIES, FOLDER, RUNS, load_densities, load_runs
 from sae_tutorial.evaluation.fidelity import evaluate_many
-from sae_tutorial.evaluation.grid import DENSITIES, FOLDER, RUNS, load_densities, load_runs
 from sae_tutorial.training.loop import TrainingRun, train_many
 from sae_tutorial.training.settings import TrainSettings, encoder_dtype_here
 from sae_tutorial.training.start import with_rule

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import signature
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from torch import Tensor
+
+P = ParamSpec("P")
+First = TypeVar("First")
+Result = TypeVar("Result")
 
 
 def as_number(name: str, value: Any) -> float:
@@ -25,3 +31,17 @@ def as_whole(name: str, value: Any, least: int = 0) -> int:
     if not least <= found < 2**63:
         raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
     return found
+
+
+def arguments_of(
+    many: Callable[Concatenate[Any, P], Any],
+) -> Callable[[Callable[Concatenate[First, ...], Result]], Callable[Concatenate[First, P], Result]]:
+    """For a function of one thing that hands everything else on to `many`: help() and type checkers see the arguments
+    of `many`, which stand in one place so that they agree."""
+
+    def shown(one: Callable[Concatenate[First, ...], Result]) -> Callable[Concatenate[First, P], Result]:
+        own, others = signature(one).parameters.values(), signature(many).parameters.values()
+        vars(one)["__signature__"] = signature(one).replace(parameters=[*list(own)[:1], *list(others)[1:]])
+        return one
+
+    return shown

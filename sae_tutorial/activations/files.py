@@ -131,6 +131,8 @@ def _explained(error: OSError, path: Path) -> OSError:
         fix = "the disk or your share of it is full: make room, or name a file on another disk"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         fix = "you may not write there: name a file in a folder of yours"
+    elif error.errno in (errno.EEXIST, errno.ENOTDIR):
+        fix = "a part of its path is a file, not a folder: name a file elsewhere"
     else:
         fix = "name another file, or mend its folder"
     return OSError(error.errno, f"{path} cannot be written ({error.strerror or error}); {fix}")

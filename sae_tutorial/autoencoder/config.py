@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.autoencoder.fields import (
     NO_DEFAULT,
-    as_whole,
     check_fields,
     choice,
     described,

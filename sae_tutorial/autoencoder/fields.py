@@ -12,11 +12,11 @@ import dataclasses
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
-from torch import Tensor
+
+from sae_tutorial.activations.arguments import as_number, as_whole
 
 C = TypeVar("C", bound=type)
 NO_DEFAULT = dataclasses.MISSING
@@ -80,24 +80,6 @@ def several(default: Any, help: str, one: Callable[[str, Any], Any], **more: Any
         return tuple(one(f"{name}[{i}]", item) for i, item in enumerate(value))
 
     return setting(default, help, check, **more)
-
-
-def as_whole(name: str, value: Any, least: int = 0) -> int:
-    """`value` as Python's int. TypeError or ValueError that name what is no whole number of at least `least`."""
-    found: Any = value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
-    if isinstance(found, bool | np.bool_) or not isinstance(found, Integral):
-        raise TypeError(f"{name} must be a whole number, {least} or more, got {value!r}")
-    if not least <= int(found) < 2**63:
-        raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
-    return int(found)
-
-
-def as_number(name: str, value: Any) -> float:
-    """`value` as Python's int or float: of numpy and 0-d tensors, too. TypeError that names what is no number."""
-    found = value.item() if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 else value
-    if isinstance(found, bool | np.bool_) or not isinstance(found, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    return int(found) if isinstance(found, Integral) else float(found)
 
 
 def _span(least: float, above: float, most: float, below: float, finite: bool) -> str:

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sae_tutorial.activations.arguments import as_number
 from sae_tutorial.autoencoder.config import RULES
-from sae_tutorial.autoencoder.fields import as_number
 from sae_tutorial.autoencoder.folders import Files
 from sae_tutorial.autoencoder.reading import assemble, config_of, matrix, pick, read_json, read_tensors
 from sae_tutorial.autoencoder.rescaling import unit_decoder_

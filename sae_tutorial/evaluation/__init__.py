@@ -5,7 +5,6 @@ splicing       a reconstruction put in the place of what it reconstructs, inside
 fidelity       `evaluate`: L0, FVU, loss recovered, dead and underused features
 ground_truth   data whose features are known, and how well a dictionary finds them again
 contexts       where in a text a feature answers
-grid           what the grid of `benchmarks/quality.py` found
 """
 
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate, evaluate_many

@@ -26,18 +26,17 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from inspect import signature
-from typing import Any, Concatenate, Literal, ParamSpec
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sae_tutorial.activations.arguments import as_whole
+from sae_tutorial.activations.arguments import arguments_of, as_whole
 from sae_tutorial.activations.forward import check_hook_name, read_hooks
 from sae_tutorial.activations.kept_text import KeptText, checked_tokens, special_ids
 from sae_tutorial.activations.memory import at_once
@@ -46,8 +45,6 @@ from sae_tutorial.allocation.zipf import middle_law, zipf_shortfall
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.evaluation import splicing
 
-P = ParamSpec("P")
-One = Callable[Concatenate[SparseAutoencoder, P], "Evaluation"]
 UNDERUSED_PART = 0.5  # of the target; see Evaluation.underused
 
 
@@ -160,18 +157,7 @@ def evaluate_many(
     return [_evaluation(sae, total, moments, batch_rule) for sae, total in zip(saes, sums)]
 
 
-def _arguments_of(many: Callable[Concatenate[Any, P], Any]) -> Callable[[Callable[..., Evaluation]], One[P]]:
-    """Shows help() and type checkers the arguments of `evaluate_many`, which stand in one place so that they agree."""
-
-    def shown(one: Callable[..., Evaluation]) -> One[P]:
-        arguments = [signature(one).parameters["sae"], *list(signature(many).parameters.values())[1:]]
-        vars(one)["__signature__"] = signature(one).replace(parameters=arguments)
-        return one
-
-    return shown
-
-
-@_arguments_of(evaluate_many)
+@arguments_of(evaluate_many)
 def evaluate(sae: SparseAutoencoder, *args: Any, **options: Any) -> Evaluation:
     """Measure `sae` on text: its reconstruction of `hook_name`, and the language model's loss with that in its place.
 
@@ -206,7 +192,7 @@ def _check(sae: Any, model: Any, in_hook: str, target_hook: str | None, batch_ru
             raise ValueError(f"sae: its {name} holds NaN or infinite numbers; load or train it again")
     if not batch_rule:
         sae.encode_normalised(torch.zeros(1, sae.config.d_in).to(sae.W_dec))  # a threshold that is missing is named
-    trained_on = getattr(sae, "hook_name", None)
+    trained_on = sae.hook_name
     if trained_on is not None and model.hook_dict.get(trained_on) is not model.hook_dict[in_hook]:
         warnings.warn(f"this SAE was trained on {trained_on!r}, and is evaluated at {in_hook!r}", stacklevel=4)
 

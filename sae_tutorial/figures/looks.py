@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sae_tutorial.evaluation.grid import NAMES
 from sae_tutorial.figures.style import PALETTE, TEXT
 
 BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, GREY, YELLOW = PALETTE
@@ -20,7 +19,27 @@ class Look(NamedTuple):
     marker: str = "circle"
 
 
-# By the names of `evaluation.grid.NAMES`, and those of the lessons' own autoencoders and baselines.
+# What the methods of the grid are called in figures and tables, in the order in which they are shown.
+NAMES = {
+    "relu": "ReLU + L1",
+    "token_choice": "Token Choice",
+    "mutual_choice": "Mutual Choice",
+    "mutual_choice_aux_zipf": "Mutual Choice, aux_zipf",
+    "feature_choice_uniform": "Feature Choice, uniform",
+    "feature_choice_zipf": "Feature Choice, Zipf",
+    "feature_choice_after_mutual": "Mutual Choice, then Feature Choice",
+    "mutual_choice_twice": "Mutual Choice, twice",
+    "token_choice_twice": "Token Choice, twice",
+    "feature_choice_twice": "Feature Choice, twice",
+    "dictionary_learning_topk": "dictionary_learning TopK",
+    "saelens_topk": "SAELens TopK",
+    "dictionary_learning_batchtopk": "dictionary_learning BatchTopK",
+    "dictionary_learning_batchtopk_at_k": "dictionary_learning BatchTopK, cut at k",
+    "saelens_batchtopk": "SAELens BatchTopK",
+    "saelens_batchtopk_at_k": "SAELens BatchTopK, cut at k",
+}
+
+# By the names of NAMES, and those of the lessons' own autoencoders and baselines.
 LOOKS = {
     "Token Choice": Look(BLUE),
     "Token Choice, twice": Look(BLUE, "dash", "circle-open"),

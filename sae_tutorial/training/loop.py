@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sae_tutorial.activations.arguments import arguments_of, as_whole
 from sae_tutorial.activations.store import ActivationStore
-from sae_tutorial.autoencoder.fields import as_whole
 from sae_tutorial.autoencoder.matching import tokens_at_once
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.autoencoder.thresholds import measure_thresholds, window
@@ -28,7 +27,6 @@ from sae_tutorial.training.settings import TrainSettings
 from sae_tutorial.training.start import start_, unit_rows_
 from sae_tutorial.training.step import Trainee
 
-P = ParamSpec("P")
 Batch = tuple[Tensor, Tensor | None]  # activations, and what is predicted of them
 SAMPLE = 8192  # activations that initialisation looks at
 
@@ -135,20 +133,7 @@ def train_many(
     return [TrainingRun(t.sae, t.settings, t.history.arrays(), t.usage.density.clone(), *took) for t in trainees]
 
 
-def _arguments_of(
-    many: Callable[Concatenate[Any, P], Any],
-) -> Callable[[Callable[..., Any]], Callable[Concatenate[SparseAutoencoder, P], TrainingRun]]:
-    """For a function of one SAE that passes everything else to `many`: it has, and shows, the same arguments."""
-
-    def decorated(one: Callable[..., Any]) -> Callable[..., Any]:
-        own, others = inspect.signature(one), list(inspect.signature(many).parameters.values())
-        setattr(one, "__signature__", own.replace(parameters=[own.parameters["sae"], *others[1:]]))  # noqa: B010
-        return one
-
-    return decorated
-
-
-@_arguments_of(train_many)
+@arguments_of(train_many)
 def train(sae: SparseAutoencoder, *same: Any, on_step: Any = None, **options: Any) -> TrainingRun:
     """Train `sae` in place on the activations of `store`: `train(sae, store, steps=2000, lr=1e-3)`.
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+from sae_tutorial.activations.arguments import as_number
 from sae_tutorial.autoencoder.config import Rule, SAEConfig
-from sae_tutorial.autoencoder.fields import as_number, check_fields, choice, described, number, several, whole
+from sae_tutorial.autoencoder.fields import check_fields, choice, described, number, several, whole
 
 ENCODER_DTYPES = ("auto", "float32", "bfloat16")
 PENALTIES = {"l1": 0.18, "l0": 0.0015}  # what None means; their help says which L0 they gave
@@ -45,13 +46,14 @@ class TrainSettings:
     clip: float = number(1.0, "largest norm of the gradient of all parameters together", above=0, finite=False)
     l1: float | None = number(
         None,
-        "relu, gated: coefficient of the penalty Σ|z| per token, counted as if E|x|² = 1. None: TODO",
+        "relu, gated: coefficient of the penalty Σ|z| per token, counted as if E|x|² = 1. None: 0.18, with which SAEs "
+        "of the embedded model have an L0 of 22 to 35 (2,048 and 4,096 features of layer 1, 1,000 steps, one seed)",
         least=0,
         rules="l1",
     )
     l0: float | None = number(
         None,
-        "jumprelu: coefficient of the matches per token (Rajamanoharan et al. 2024b). None: TODO",
+        "jumprelu: coefficient of the matches per token (Rajamanoharan et al. 2024b). None: 0.0015, an L0 of 31 to 35",
         least=0,
         rules="l0",
     )

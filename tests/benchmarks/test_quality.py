@@ -7,7 +7,7 @@ from peer_quality import PEERS, activations_file
 from quality import METHODS, PHASES, add, done, grid, line, together, train_together
 
 from sae_tutorial import ActivationStore
-from sae_tutorial.evaluation.grid import NAMES, load_densities, load_runs
+from sae_tutorial.course.results import NAMES, load_densities, load_runs
 
 RUNS = list(grid(steps=4, batch_size=64, d_in=8))
 

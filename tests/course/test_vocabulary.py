@@ -49,3 +49,23 @@ def test_similar_words_count_as_partly_the_same():
     assert vocabulary.unlike_words([0, 1, 2], embedding, limit=0.5) == [0, 2]
     assert vocabulary.unlike_words([0, 1, 2], embedding, limit=0.9) == [0, 1, 2]
     assert vocabulary.unlike_words([0, 1, 2], embedding, most=1) == [0]
+
+
+def test_unit_embedding_is_centred_before_it_is_scaled():
+    unit = vocabulary.unit_embedding(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+    assert unit.tolist() == [[-1, 0], [1, 0]]
+
+
+def test_where_nothing_is_nothing_is_found():
+    """A text of one token, no tokens, no words: empty, or zeros."""
+    tokens = torch.tensor([[3]])
+    means, counts = vocabulary.mean_by_token(torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), 4)
+    assert means.tolist() == [[0, 0]] * 4 and counts.tolist() == [0] * 4
+    words = [" the", " gar", "den", ".", " a"]
+    for empty in (tokens, tokens[:0], tokens[:, :0]):
+        assert vocabulary.whole_words(words, empty, min_sequences=1).tolist() == []
+    embedding = torch.eye(6)
+    assert vocabulary.effective_words(torch.zeros(3, 0, dtype=torch.long), embedding).tolist() == [0, 0, 0]
+    assert vocabulary.effective_words(torch.zeros(0, 4, dtype=torch.long), embedding).tolist() == []
+    assert vocabulary.effective_words(torch.tensor([1]), torch.ones(3, 2)).tolist() == 1  # all words are the same
+    assert vocabulary.unlike_words([], embedding) == vocabulary.unlike_words([1, 2], embedding, most=0) == []

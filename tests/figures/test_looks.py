@@ -1,7 +1,6 @@
 import pytest
 
-from sae_tutorial.evaluation.grid import NAMES
-from sae_tutorial.figures.looks import LOOKS, look, looks
+from sae_tutorial.figures.looks import LOOKS, NAMES, look, looks
 from sae_tutorial.figures.style import PALETTE, TEXT
 
 

@@ -21,29 +21,11 @@ import numpy as np
 
 from sae_tutorial.activations.files import ASSETS, path_of, read_asset
 from sae_tutorial.evaluation.intervals import Interval
+from sae_tutorial.figures.looks import NAMES
 
 FOLDER = ASSETS / "grid"
 RUNS, DENSITIES = "runs.jsonl", "densities.npz"
 
-# What the methods of the grid are called in figures and tables, in the order in which they are shown.
-NAMES = {
-    "relu": "ReLU + L1",
-    "token_choice": "Token Choice",
-    "mutual_choice": "Mutual Choice",
-    "mutual_choice_aux_zipf": "Mutual Choice, aux_zipf",
-    "feature_choice_uniform": "Feature Choice, uniform",
-    "feature_choice_zipf": "Feature Choice, Zipf",
-    "feature_choice_after_mutual": "Mutual Choice, then Feature Choice",
-    "mutual_choice_twice": "Mutual Choice, twice",
-    "token_choice_twice": "Token Choice, twice",
-    "feature_choice_twice": "Feature Choice, twice",
-    "dictionary_learning_topk": "dictionary_learning TopK",
-    "saelens_topk": "SAELens TopK",
-    "dictionary_learning_batchtopk": "dictionary_learning BatchTopK",
-    "dictionary_learning_batchtopk_at_k": "dictionary_learning BatchTopK, cut at k",
-    "saelens_batchtopk": "SAELens BatchTopK",
-    "saelens_batchtopk_at_k": "SAELens BatchTopK, cut at k",
-}
 CELL = ("method", "d_sae", "k")  # runs that agree in these differ only in their seed (within one part of the grid)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from sae_tutorial.activations import files
-from sae_tutorial.evaluation import grid
-from sae_tutorial.evaluation.grid import NAMES, Runs, load_densities, load_runs
+from sae_tutorial.course import results
+from sae_tutorial.course.results import Runs, load_densities, load_runs
 from sae_tutorial.evaluation.intervals import Interval
+from sae_tutorial.figures.looks import NAMES
 
 
 def row(method="token_choice", seed=0, k=32, fvu=0.1, part="main", **more):
@@ -98,7 +99,7 @@ def shipped(tmp_path, monkeypatch):
     shutil.copytree(files.ASSETS / "grid", assets / "grid")
     shutil.copy(files.ASSETS / files.CHECKSUMS, assets / files.CHECKSUMS)
     monkeypatch.setattr(files, "ASSETS", assets)
-    monkeypatch.setattr(grid, "FOLDER", assets / "grid")
+    monkeypatch.setattr(results, "FOLDER", assets / "grid")
     return assets / "grid"
 
 
