@@ -8,6 +8,7 @@
 A run is one SAE: a method, a size, a budget k, a seed (of weights and of the order of tokens). Runs that share size and
 seed are trained side by side on the same batches. Each finished run adds one line to `runs.jsonl` and its densities to
 `densities.npz` in `sae_tutorial/assets/grid`, which the notebooks read. Nothing is trained twice.
+`python scripts/checksums.py` then records what the package ships.
 
 Trained on the shipped stories but for the last rows, on which everything is measured, with the thresholds of inference.
 """

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import checksums
 import torch
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
@@ -80,6 +81,7 @@ def main() -> None:
     runs = train_many(saes, store, settings, checkpoint=checkpoint, checkpoint_every=250, resume="auto")
     for rule, run in zip(args.only, runs):
         pack(run.sae, args.out / rule)
+    checksums.record(args.out)
     found_each = evaluate_many([unpack(args.out / rule) for rule in args.only], model, held_out, HOOK)
     for rule, run, found in zip(args.only, runs, found_each):
         (args.out / rule / "CARD.md").write_text(card(rule, run, found))

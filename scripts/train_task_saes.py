@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import checksums
+
 from sae_tutorial import load_language_model
 from sae_tutorial.activations.text import text_for_training
 from sae_tutorial.autoencoder.shipped import HOOK, pack, unpack
@@ -56,6 +58,7 @@ def main() -> None:
         )
         for name, run in runs.items():
             pack(run.sae, args.out / name)
+        checksums.record(args.out)
     saes = [unpack(args.out / name) for name in RECIPES]
     for name, found in zip(RECIPES, evaluate_many(saes, model, held_out[:48], HOOK, progress=False)):
         (args.out / name / "CARD.md").write_text(card(name, found))
