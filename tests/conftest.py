@@ -22,6 +22,14 @@ def model():
     return load_language_model("stories")
 
 
+@pytest.fixture(scope="session")
+def smol():
+    """SmolLM2, a real model with grouped keys and values, loaded once (and converted, on a fresh machine)."""
+    from sae_tutorial import load_language_model
+
+    return load_language_model("smollm2")
+
+
 def pytest_collection_modifyitems(items):
     """Skip tests marked `gpu` where there is no CUDA device; torch is imported only if such tests exist."""
     marked = [item for item in items if item.get_closest_marker("gpu")]

@@ -4,6 +4,7 @@ arguments       numbers that are checked where they come in
 files           files that are complete or absent, and notice damage; caches and shipped assets
 memory          how much is held in memory at a time
 hub             the Hugging Face hub: quick and clear when it cannot be reached
+smollm2         a real model without a hub, from a file on the package index
 language_model  a name, a hub id or a folder becomes a model with hooks (all TransformerLens is here)
 text            batches of token ids: the shipped stories, a text file, a data set on the hub
 kept_text       which tokens count: neither the beginning-of-text token nor padding, on either side

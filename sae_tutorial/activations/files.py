@@ -13,8 +13,8 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -95,6 +95,20 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path, exclusive: bool) -> Iterator[None]:
+    """Wait until no other process writes in `folder` (or reads there, if `exclusive`); no lock where the system has no
+    such locks."""
+    with ExitStack() as stack:
+        with suppress(ImportError, OSError):  # Windows, some network file systems
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield
 
 
 def check_writable(path: Path, content: bytes = b"") -> None:

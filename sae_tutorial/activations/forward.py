@@ -6,7 +6,11 @@ open, wherever nothing in between is asked for at that moment:
 
     attention    softmax(q kᵀ / √d + causal mask) v      ->  torch.nn.functional.scaled_dot_product_attention
     LayerNorm    centre, measure, divide, step by step   ->  torch.nn.functional.layer_norm
+    RMSNorm      measured for the hooks, computed again  ->  torch.nn.functional.rms_norm
     GELU         the tanh formula, seven elementwise ops ->  torch.nn.functional.gelu(approximate="tanh")
+
+Attention with rotary positions (Llama's kind) is handed to the model's own module, told to use that function: its
+projections carry the hooks for queries, keys, values and z.
 
 The oracle is the bridge's own forward pass: the results agree up to the rounding of the model's dtype.
 """
@@ -97,7 +101,7 @@ def check_hook_name(model: Any, hook_name: str) -> None:
 
 @contextmanager
 def fused_forward(model: Any) -> Iterator[None]:
-    """While open, `model` computes attention, LayerNorm and GELU with PyTorch's fused functions.
+    """While open, `model` computes attention, LayerNorm, RMSNorm and GELU with PyTorch's fused functions.
 
     Modules of a kind that is not known here keep their own arithmetic. So does, in each forward pass, a module whose
     attention scores, pattern, scale or normalised input carry hooks at that moment: hooks see what they always see.
@@ -121,6 +125,11 @@ def fused_forward(model: Any) -> Iterator[None]:
             if kind == "JointQKVAttentionBridge" and _is_causal(module):
                 patch(module, "_reconstruct_attention", _fused_attention, _attention_is_plain)
                 config._attn_implementation = "sdpa"  # otherwise a (context, context) mask is built in every call
+            elif kind == "PositionEmbeddingsAttentionBridge" and _is_causal(module) and _is_softmax(module):
+                patch(module, "forward", _rotary_attention, _rotary_is_plain)
+                config._attn_implementation = "sdpa"
+            elif kind == "RMSNormalizationBridge" and not module.uses_weight_offset:
+                patch(module, "_hf_autograd_forward_with_hooks", _fused_rms_norm, _norm_is_plain)
             elif kind == "NormalizationBridge" and isinstance(module.original_component, nn.LayerNorm):
                 patch(module, "_python_norm_forward", _fused_layer_norm, _norm_is_plain)
             elif kind == "NewGELUActivation":
@@ -132,10 +141,25 @@ def _is_causal(attention: Any) -> bool:
     return getattr(attention, "is_causal", True) and not getattr(attention, "_reorder_and_upcast_attn", False)
 
 
+def _is_softmax(attention: Any) -> bool:
+    """Whether scores go into a softmax as they are: neither capped (Gemma 2) nor beside a sink (GPT-OSS)."""
+    module = attention.original_component
+    return getattr(module, "attn_logit_softcapping", None) is None and getattr(module, "sinks", None) is None
+
+
 def _attention_is_plain(attention: Any) -> bool:
     """Whether nothing but the summed output of the heads is wanted from this attention layer."""
     hooked = attention.hook_attn_scores.has_hooks() or attention.hook_pattern.has_hooks()
     return not (hooked or getattr(attention.config, "use_attn_result", False))
+
+
+def _rotary_is_plain(attention: Any) -> bool:
+    """Whether the model's own module computes all that is wanted: nothing between its projections is read."""
+    inside = ("hook_attn_scores", "hook_pattern", "hook_rot_q", "hook_rot_k", "hook_cos", "hook_sin")
+    switches = ("use_attn_result", "use_attn_in", "use_split_qkv_input")
+    return not any(getattr(attention, name).has_hooks() for name in inside) and not any(
+        getattr(attention.config, name, False) for name in switches
+    )
 
 
 def _norm_is_plain(norm: Any) -> bool:
@@ -164,6 +188,16 @@ def _fused_attention(self: Any, q: Tensor, k: Tensor, v: Tensor, **kwargs: Any) 
     )
     z_BSD = self._reshape_attn_output(z_BHSd, batch, context, n_heads, d_head)
     return self._apply_output_projection(z_BSD), None  # fires hook_z; None: there is no pattern
+
+
+def _rotary_attention(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    out, _ = self.original_component(self.hook_in(hidden_states), *args, **kwargs)
+    return self.hook_out(out), None
+
+
+def _fused_rms_norm(self: Any, x: Tensor) -> Tensor:
+    norm = self.original_component
+    return F.rms_norm(x, x.shape[-1:], norm.weight, eps=norm.variance_epsilon)
 
 
 def _fused_layer_norm(self: Any, x: Tensor) -> Tensor:

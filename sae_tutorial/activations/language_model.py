@@ -18,6 +18,7 @@ from torch import nn
 
 from sae_tutorial.activations import hub
 from sae_tutorial.activations.files import ASSETS, path_of, read_asset
+from sae_tutorial.activations.smollm2 import smollm2_folder
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -38,9 +39,10 @@ def load_language_model(
     """A language model with hooks, in compatibility mode, ready to be read.
 
     Args:
-        name: `"stories"` (embedded: four layers, d_model 256, context 256; needs no network), an id on the Hugging Face
-            hub that TransformerLens supports (`"gpt2"`), a local folder in Hugging Face format, or a Hugging Face model
-            object, which becomes part of the result and whose weights are changed: pass a deepcopy to keep yours.
+        name: `"stories"` (embedded: four layers, d_model 256, context 256; needs no network), `"smollm2"` (SmolLM2-135M
+            of the extra `real`: 30 layers, d_model 576, context 8,192; converted on first use), an id on the Hugging
+            Face hub that TransformerLens supports (`"gpt2"`), a local folder in Hugging Face format, or a Hugging Face
+            model object, which becomes part of the result and whose weights are changed: pass a deepcopy to keep yours.
         device: default CUDA if there is one, else the CPU. (Apple's MPS computes some things wrongly with some
             versions of torch: name it to use it.) A model object stays where it is.
         dtype: default float32, which a CPU is fastest with; a model object keeps its own.
@@ -52,9 +54,10 @@ def load_language_model(
         token first, `model(tokens)` gives logits (batch, context, vocabulary). Gradients with respect to an activation
         are still there for a hook that calls `requires_grad_()` on it.
 
-    Raises FileNotFoundError if the folder, or something in it, is missing, ConnectionError if the hub is needed and out
-    of reach, and TypeError or ValueError for arguments of the wrong kind, a model that is not on the hub, an
-    architecture that TransformerLens does not know, a model object in use, and a damaged package.
+    Raises FileNotFoundError if the folder, or something in it, is missing, ModuleNotFoundError (it names the command)
+    where the packages of "smollm2" are, ConnectionError if the hub is needed and out of reach, and TypeError or
+    ValueError for arguments of the wrong kind, a model that is not on the hub, an architecture that TransformerLens
+    does not know, a model object in use, and a damaged package.
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype must be a torch.dtype of floating point, such as torch.bfloat16, got {dtype!r}")
@@ -87,6 +90,8 @@ def _local_folder(given: Any, tokenizer: Any) -> Path | None:
         for file in FILES:
             read_asset(STORIES / file)  # raises if it is damaged
         return STORIES
+    if str(given) == "smollm2":
+        return smollm2_folder()
     folder, name = path_of("name", given), str(given)
     if folder.exists() and not folder.is_dir():
         raise FileNotFoundError(f"name={name!r} is a file; give the folder that holds config.json and the weights.")

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Files:
 @contextmanager
 def reading(folder: Path) -> Iterator[Files]:
     """The files of `folder` as one `replace` left them; writers wait while this is open. Nothing is written."""
-    with _locked(folder, exclusive=False):
+    with files.locked(folder, exclusive=False):
         yield Files(folder, _journal(folder))
 
 
@@ -53,7 +53,7 @@ def replace(folder: Path, content: Mapping[str, bytes | None]) -> None:
     try:
         for name, data in content.items():
             waiting[name] = None if data is None else files.write_unfinished(folder / name, data).name
-        with _locked(folder, exclusive=True):
+        with files.locked(folder, exclusive=True):
             _finish(folder)
             files.write_atomically(folder / JOURNAL, json.dumps(waiting).encode())
             _finish(folder)
@@ -87,16 +87,3 @@ def _journal(folder: Path) -> dict[str, str | None]:
     if not all(isinstance(name, str) and PLAIN.fullmatch(name) for name in names):
         raise ValueError(f"{folder / JOURNAL} is damaged: save again into another folder")
     return journal
-
-
-@contextmanager
-def _locked(folder: Path, exclusive: bool) -> Iterator[None]:
-    """Wait for other processes, and let them wait; without effect where the system has no such locks."""
-    with ExitStack() as stack:
-        with suppress(ImportError, OSError):  # Windows, some network file systems
-            import fcntl
-
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        yield

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from grouped_model import capped_model, grouped_model
 from tiny_model import CONTEXT, harvest
 from torch.testing import assert_close
 
@@ -12,6 +13,14 @@ from sae_tutorial.activations import forward
 from sae_tutorial.activations.forward import fused_forward, read_hook, read_hooks
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama", "gemma2"])
+def any_kind(request, tiny, tmp_path_factory):
+    """GPT-2; rotary positions, grouped keys and RMSNorm; and these with soft caps and weights that are offsets."""
+    if request.param == "gpt2":
+        return tiny
+    return {"llama": grouped_model, "gemma2": capped_model}[request.param](tmp_path_factory.mktemp(request.param))
 
 
 def hooks_of(model):
@@ -35,14 +44,14 @@ def seen_by(model, tokens, names):
     return seen
 
 
-def test_every_hook_sees_in_the_fused_forward_what_it_always_sees(tiny, tokens):
+def test_every_hook_sees_in_the_fused_forward_what_it_always_sees(any_kind, tokens):
     """Hooks that are added while it is open, all at once and each by itself."""
-    names = hooks_of(tiny)
-    plain = seen_by(tiny, tokens[:3], names)
+    names = hooks_of(any_kind)
+    plain = seen_by(any_kind, tokens[:3], names)
     assert len(plain) > 60
-    with fused_forward(tiny):
-        together = seen_by(tiny, tokens[:3], names)
-        alone = {name: seen_by(tiny, tokens[:3], [name]) for name in names}
+    with fused_forward(any_kind):
+        together = seen_by(any_kind, tokens[:3], names)
+        alone = {name: seen_by(any_kind, tokens[:3], [name]) for name in names}
     assert together.keys() == plain.keys()
     for name in names:
         assert (name in alone[name]) == (name in plain), name
@@ -52,29 +61,33 @@ def test_every_hook_sees_in_the_fused_forward_what_it_always_sees(tiny, tokens):
         assert_close(alone[name]["logits"], plain["logits"], **CLOSE, msg=name)
 
 
-def test_every_hook_changes_in_the_fused_forward_what_it_always_changes(tiny, tokens):
+@pytest.mark.filterwarnings("ignore:A forward hook edited hook_scale")  # TransformerLens tells that rounding may differ
+def test_every_hook_changes_in_the_fused_forward_what_it_always_changes(any_kind, tokens):
     changed = 0
-    plain = seen_by(tiny, tokens[:2], hooks_of(tiny))
+    plain = seen_by(any_kind, tokens[:2], hooks_of(any_kind))
     for name in plain:
         if name == "logits" or not plain[name].is_floating_point():
             continue
         hooks = [(name, lambda acts, hook: 0.5 * acts)]
-        with torch.no_grad(), tiny.hooks(hooks):
-            expected = tiny(tokens[:2])
-        with torch.no_grad(), fused_forward(tiny), tiny.hooks(hooks):
-            found = tiny(tokens[:2])
+        with torch.no_grad(), any_kind.hooks(hooks):
+            expected = any_kind(tokens[:2])
+        with torch.no_grad(), fused_forward(any_kind), any_kind.hooks(hooks):
+            found = any_kind(tokens[:2])
         assert_close(found, expected, **CLOSE, msg=name)
         changed += not torch.equal(found, plain["logits"])
     assert changed > 40
 
 
-def test_every_hook_is_read(tiny, tokens):
-    plain = seen_by(tiny, tokens[:2], hooks_of(tiny))
+def test_every_hook_is_read(any_kind, tokens):
+    plain = seen_by(any_kind, tokens[:2], hooks_of(any_kind))
     with torch.no_grad():
         for name in set(plain) - {"logits"}:
-            with read_hook(tiny, name) as read:
+            with read_hook(any_kind, name) as read:
                 assert_close(read(tokens[:2]), plain[name], **CLOSE, msg=name)
-            with tiny.hooks([(name, lambda acts, hook: None)]), read_hook(tiny, "ln_final.hook_normalized") as read:
+            with (
+                any_kind.hooks([(name, lambda acts, hook: None)]),
+                read_hook(any_kind, "ln_final.hook_normalized") as read,
+            ):
                 assert_close(read(tokens[:2]), plain["ln_final.hook_normalized"], **CLOSE, msg=name)
 
 
@@ -99,20 +112,22 @@ def test_per_head_results_can_be_switched_on_while_it_is_open(tiny, tokens):
     assert_close(summed, seen_by(tiny, tokens[:2], ["blocks.1.hook_attn_out"])["blocks.1.hook_attn_out"], **CLOSE)
 
 
-def test_it_leaves_no_trace_and_is_really_used(tiny, tokens, monkeypatch):
-    plain = tiny(tokens)
-    config = tiny.original_model.config
-    attributes = {name: set(vars(module)) for name, module in tiny.named_modules()}
+@pytest.mark.parametrize("kind, used", [("gpt2", "_fused_attention"), ("llama", "_rotary_attention")])
+def test_it_leaves_no_trace_and_is_really_used(kind, used, tiny, tokens, tmp_path, monkeypatch):
+    model = tiny if kind == "gpt2" else grouped_model(tmp_path)
+    plain = model(tokens)
+    config = model.original_model.config
+    attributes = {name: set(vars(module)) for name, module in model.named_modules()}
     before, calls = config._attn_implementation, []
-    real = forward._fused_attention
-    monkeypatch.setattr(forward, "_fused_attention", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
-    with fused_forward(tiny), fused_forward(tiny):
+    real = getattr(forward, used)
+    monkeypatch.setattr(forward, used, lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    with fused_forward(model), fused_forward(model):
         assert config._attn_implementation == "sdpa"
-        assert_close(tiny(tokens), plain, **CLOSE)
+        assert_close(model(tokens), plain, **CLOSE)
     assert len(calls) == 2  # one for each layer
     assert config._attn_implementation == before
-    assert {name: set(vars(module)) for name, module in tiny.named_modules()} == attributes
-    assert torch.equal(tiny(tokens), plain)
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == attributes
+    assert torch.equal(model(tokens), plain)
 
 
 def test_tokens_are_read_wherever_they_lie(tiny, tokens, monkeypatch):
