@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
 from sae_tutorial.activations.files import cache_folder
-from sae_tutorial.activations.text import text_for_training
+from sae_tutorial.activations.shipped_text import text_for_training
 from sae_tutorial.autoencoder.config import BUDGET_RULES
 from sae_tutorial.autoencoder.shipped import HOOK
 from sae_tutorial.course.results import DENSITIES, FOLDER, RUNS, load_densities, load_runs

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what editors and type checkers see; Python itself goes through __getattr__ below
-    from sae_tutorial.activations import ActivationStore, load_language_model, story_tokens, text_tokens
+    from sae_tutorial.activations import ActivationStore, load_language_model, story_titles, story_tokens, text_tokens
     from sae_tutorial.allocation import (
         SparseCodes,
         feature_choice,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; Python itself goes thro
 _HOMES = {
     "load_language_model": "activations",
     "story_tokens": "activations",
+    "story_titles": "activations",
     "text_tokens": "activations",
     "ActivationStore": "activations",
     "SparseCodes": "allocation",
@@ -84,6 +85,7 @@ __all__ = [
     "mutual_choice",
     "reference_sae",
     "save_sae",
+    "story_titles",
     "story_tokens",
     "text_tokens",
     "threshold_choice",

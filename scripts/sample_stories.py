@@ -14,7 +14,6 @@ ends as it would have. Uses a GPU if there is one; on two CPU cores 2.1 million 
 from __future__ import annotations
 
 import argparse
-import lzma
 import math
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,13 @@ import checksums
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 from train_language_model import STORY
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from sae_tutorial.activations.language_model import STORIES
-from sae_tutorial.activations.text import STORIES_TEXT
+from sae_tutorial.activations.shipped_text import TEXTS, pack_rows
 
 
 class Writer:
@@ -87,7 +85,7 @@ def sample_rows(writer: Writer, mark: int, seed: int, index: int, bar: tqdm) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=STORIES)
-    parser.add_argument("--out", type=Path, default=STORIES_TEXT)
+    parser.add_argument("--out", type=Path, default=TEXTS / "stories" / "model.npy.xz")
     parser.add_argument("--tokens", type=int, default=2_100_000, help="at least this many")
     parser.add_argument("--batch", type=int, default=256, help="rows written at once")
     parser.add_argument("--seed", type=int, default=0)
@@ -114,7 +112,7 @@ def main() -> None:
             part.with_suffix(".tmp.npy").replace(part)
 
     rows = np.concatenate([np.load(parts / f"{index:05d}.npy") for index in range(n_batches)])
-    pack_stories(rows, args.out)
+    pack_rows(rows, args.out)
     checksums.record(args.out)
     for path in parts.iterdir():
         path.unlink()
@@ -126,15 +124,7 @@ def main() -> None:
     )
 
 
-def pack_stories(samples: Int[np.ndarray, "samples tokens"], path: str | Path) -> None:
-    """Write samples (token ids below 65,536, without the leading `<|endoftext|>`) as a 16-bit .npy inside .xz."""
-    if samples.ndim != 2 or samples.size == 0 or samples.min() < 0 or samples.max() > np.iinfo(np.uint16).max:
-        raise ValueError(f"samples must be (samples, tokens) ids from 0 to 65,535, not {samples.dtype}{samples.shape}.")
-    with lzma.open(path, "wb", preset=9) as file:
-        np.lib.format.write_array(file, samples.astype("<u2"), allow_pickle=False)
-
-
-def fingerprint(model: GPT2LMHeadModel) -> str:
+def fingerprint(model: torch.nn.Module) -> str:
     """A few digits that change with the weights."""
     return f"{sum(p.double().abs().sum().item() for p in model.parameters()):.6f}"
 

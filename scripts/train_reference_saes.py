@@ -20,7 +20,7 @@ import torch
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
 from sae_tutorial.activations.files import cache_folder
-from sae_tutorial.activations.text import HELD_OUT_ROWS, text_for_training
+from sae_tutorial.activations.shipped_text import HELD_OUT_ROWS, text_for_training
 from sae_tutorial.autoencoder.shipped import FOLDER, HOOK, RULES, pack, unpack
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
 from sae_tutorial.training.loop import TrainingRun, train_many

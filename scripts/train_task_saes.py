@@ -13,7 +13,7 @@ from pathlib import Path
 import checksums
 
 from sae_tutorial import load_language_model
-from sae_tutorial.activations.text import text_for_training
+from sae_tutorial.activations.shipped_text import text_for_training
 from sae_tutorial.autoencoder.shipped import HOOK, pack, unpack
 from sae_tutorial.course.ioi_features.task_saes import FOLDER, RECIPES, task_store, train_task_saes
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many

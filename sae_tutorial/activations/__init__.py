@@ -6,7 +6,8 @@ memory          how much is held in memory at a time
 hub             the Hugging Face hub: quick and clear when it cannot be reached
 smollm2         a real model without a hub, from a file on the package index
 language_model  a name, a hub id or a folder becomes a model with hooks (all TransformerLens is here)
-text            batches of token ids: the shipped stories, a text file, a data set on the hub
+shipped_text    token ids that the package ships: what its models wrote, and books
+text            token ids of a text file, or of a data set on the hub
 kept_text       which tokens count: neither the beginning-of-text token nor padding, on either side
 forward         the forward pass up to the hooks that are read, and no further
 shards          activations on disk: checksummed pieces, written once
@@ -16,13 +17,15 @@ store           `ActivationStore`: what was harvested, normalised, and shuffled 
 
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.activations.language_model import load_language_model
+from sae_tutorial.activations.shipped_text import story_titles, story_tokens
 from sae_tutorial.activations.store import ActivationStore
-from sae_tutorial.activations.text import story_tokens, text_tokens
+from sae_tutorial.activations.text import text_tokens
 
 __all__ = [
     "ActivationStore",
     "load_language_model",
     "read_hook",
+    "story_titles",
     "story_tokens",
     "text_tokens",
 ]

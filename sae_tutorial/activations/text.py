@@ -1,13 +1,11 @@
-"""Batches of token ids: stories that the embedded model wrote, any local text file, or a data set on the hub.
+"""Batches of token ids from any local text file, or from a data set on the hub.
 
 Every row starts with the beginning-of-text token, as in the model's training. Ids are int64, on the CPU.
 """
 
 from __future__ import annotations
 
-import functools
 import gzip
-import io
 import json
 import lzma
 import re
@@ -19,67 +17,20 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_tutorial.activations import hub
 from sae_tutorial.activations.arguments import as_whole
-from sae_tutorial.activations.files import ASSETS, path_of, read_asset
+from sae_tutorial.activations.files import path_of
+from sae_tutorial.activations.shipped_text import rows_with
 
-STORIES_TEXT = ASSETS / "texts" / "stories.npy.xz"
-STORIES_BOS = 0  # `<|endoftext|>` in the embedded tokenizer
 END = "<|endoftext|>"  # separates the documents of a text file
 PIECE = 1 << 18  # characters that are read and tokenised at once, or a few more, up to the next space
 LONGEST_WORD = 1 << 20  # without a space among so many characters, a cut is made all the same
 LONGEST_LINE = 1 << 25  # characters of a .jsonl file
 BEFORE_SPACE, BEFORE_BREAK = re.compile(r"\S(?= \S)"), re.compile(r"\S(?=\s)")
-
-
-def story_tokens(n_tokens: int, context: int = 256, seed: int = 0) -> Int[Tensor, "rows context"]:
-    """Stories written by the embedded model itself: text that it finds natural, without a network.
-
-    Rows are sampled at temperature 1 after `<|endoftext|>`, and all are kept (scripts/sample_stories.py); a line break
-    right after it, as in generated rows of the training mixture, is ruled out. Even so about one row in sixteen holds a
-    stretch of random tokens, and some hold generated sentences, as the mixture did.
-
-    Each row is `<|endoftext|>` and context - 1 story tokens. Below 256, a sample is cut into as many rows as it yields,
-    so some rows begin in the middle of a sentence; no row spans two samples.
-
-    Args:
-        n_tokens: tokens wanted, `<|endoftext|>` included; there are ceil(n_tokens / context) rows.
-        context: tokens in a row, 2 to 256.
-        seed: shuffles the rows. With the same seed, a longer answer begins with the shorter one, so what follows your
-            training rows is held out.
-
-    Raises TypeError or ValueError for arguments that are not whole numbers, a context that the samples cannot fill,
-    more tokens than are shipped (the error gives their number), and a damaged package.
-    """
-    n_tokens, context, seed = as_whole("n_tokens", n_tokens, 1), as_whole("context", context), as_whole("seed", seed)
-    samples_NS = shipped_stories(STORIES_TEXT)
-    longest = samples_NS.shape[1] + 1
-    if not 2 <= context <= longest:
-        raise ValueError(
-            f"context={context}: stories come in samples of {longest} tokens, their writer's context. Ask for 2 to "
-            f"{longest}, or read longer rows from a file with text_tokens."
-        )
-    per_sample = (longest - 1) // (context - 1)
-    n_rows, available = -(-n_tokens // context), len(samples_NS) * per_sample
-    if n_rows > available:
-        shipped = f"{available * context:,} tokens of stories in rows of {context}"
-        raise ValueError(f"n_tokens={n_tokens:,}: the package ships {shipped}. Ask for fewer, or try text_tokens.")
-    chosen = np.random.default_rng(seed).permutation(available)[:n_rows]
-    pieces_RC = samples_NS[:, : per_sample * (context - 1)].reshape(available, context - 1)
-    return _with_bos(pieces_RC[chosen], STORIES_BOS)
-
-
-@functools.cache
-def shipped_stories(path: Path) -> Int[np.ndarray, "samples tokens"]:
-    """The samples in a 16-bit .npy inside .xz, read-only; unpacked once per session."""
-    samples_NS = np.lib.format.read_array(io.BytesIO(lzma.decompress(read_asset(path))), allow_pickle=False)
-    samples_NS.flags.writeable = False
-    return samples_NS
 
 
 def text_tokens(
@@ -131,13 +82,7 @@ def text_tokens(
     if n_rows == 0:
         raise ValueError(f"{name} holds only {len(ids)} tokens; a row takes {context - 1}. Take a smaller context.")
     bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    return _with_bos(ids[: n_rows * (context - 1)].reshape(n_rows, context - 1), bos)
-
-
-def _with_bos(pieces_RC: np.ndarray, bos: int) -> Tensor:
-    rows = torch.full((len(pieces_RC), pieces_RC.shape[1] + 1), bos, dtype=torch.int64)
-    rows[:, 1:] = torch.from_numpy(pieces_RC.astype(np.int64))
-    return rows
+    return rows_with(bos, ids[: n_rows * (context - 1)].reshape(n_rows, context - 1))
 
 
 def _looks_like_a_path(name: str) -> bool:
@@ -258,17 +203,3 @@ def _dataset_ids(source: str, name: str, is_folder: bool, tokenizer: Any, wanted
             raise ValueError(f'{name}: expected a column "text", found {found}.')
         rows = enumerate(chain([first], documents))
         return _ids(((_checked(row["text"], f"{name}, row {i}"), True) for i, row in rows), tokenizer, wanted)
-
-
-HELD_OUT_ROWS = 256  # about 65,000 tokens
-
-
-def text_for_training(n_tokens: int = 2_000_000) -> tuple[Int[Tensor, "rows 256"], Int[Tensor, "held_out 256"]]:
-    """The shipped stories in two parts: what SAEs of the middle layer are trained on, and what they are measured on.
-
-    Raises ValueError where nothing would be left to train on.
-    """
-    if (n_tokens := as_whole("n_tokens", n_tokens)) < 2 * HELD_OUT_ROWS * 256:
-        raise ValueError(f"n_tokens={n_tokens:,}: {HELD_OUT_ROWS} rows of 256 are held out; ask for 131,072 or more.")
-    tokens = story_tokens(n_tokens, 256)
-    return tokens[:-HELD_OUT_ROWS], tokens[-HELD_OUT_ROWS:]

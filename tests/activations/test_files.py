@@ -13,7 +13,7 @@ import checksums
 import pytest
 
 from sae_tutorial import load_language_model, story_tokens
-from sae_tutorial.activations import files, language_model, text
+from sae_tutorial.activations import files, language_model, shipped_text
 
 
 def contents(folder):
@@ -188,15 +188,14 @@ def copy_of_assets(tmp_path, monkeypatch):
     shutil.copy(files.ASSETS / files.CHECKSUMS, tmp_path)
     monkeypatch.setattr(files, "ASSETS", tmp_path)
     monkeypatch.setattr(language_model, "STORIES", tmp_path / "models" / "stories")
-    monkeypatch.setattr(text, "STORIES_TEXT", tmp_path / "texts" / "stories.npy.xz")
-    text.shipped_stories.cache_clear()
-    yield tmp_path
-    text.shipped_stories.cache_clear()
+    monkeypatch.setattr(shipped_text, "TEXTS", tmp_path / "texts")
+    return tmp_path
 
 
 def flip(path):
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    entry = content.find(b"models/stories/model.safetensors")  # of the checksums, that of the weights
+    content[entry + 40 if entry > 0 else len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
@@ -219,9 +218,9 @@ def test_a_damaged_language_model_is_not_loaded(copy_of_assets, name, damage):
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_stories_are_not_read(copy_of_assets, damage):
     assert story_tokens(10).shape == (1, 256)
-    text.shipped_stories.cache_clear()
-    DAMAGE[damage](copy_of_assets / "texts" / "stories.npy.xz")
-    with pytest.raises(ValueError, match=r"stories.npy.xz.* is missing or damaged. Reinstall the package"):
+    shipped_text.unpack_rows.cache_clear()
+    DAMAGE[damage](copy_of_assets / "texts" / "stories" / "model.npy.xz")
+    with pytest.raises(ValueError, match=r"model.npy.xz.* is missing or damaged. Reinstall the package"):
         story_tokens(10)
 
 

@@ -1,4 +1,4 @@
-"""Rows of token ids: from the shipped stories, from files, from data sets that stand in for the hub."""
+"""Rows of token ids: from files, and from data sets that stand in for the hub."""
 
 import gzip
 import json
@@ -10,10 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from sample_stories import pack_stories
 from transformers import AutoTokenizer
 
-from sae_tutorial import story_tokens, text_tokens
+from sae_tutorial import text_tokens
 from sae_tutorial.activations import hub, text
 from sae_tutorial.activations.language_model import STORIES
 
@@ -25,123 +24,6 @@ TALES = [f"Once upon a time there was a fox number {i}.\n\nIt ran, and ran.\nThe
 def model():
     """All that text_tokens asks of a model."""
     return SimpleNamespace(tokenizer=AutoTokenizer.from_pretrained(STORIES), cfg=SimpleNamespace(n_ctx=256))
-
-
-@pytest.fixture
-def shipped(monkeypatch, tmp_path):
-    """100 samples of 255 tokens, all tokens different, in place of the stories."""
-    samples = np.arange(1, 100 * 255 + 1).reshape(100, 255)
-    pack_stories(samples, tmp_path / "stories.npy.xz")
-    monkeypatch.setattr(text, "STORIES_TEXT", tmp_path / "stories.npy.xz")
-    return samples
-
-
-# ---- the shipped stories
-
-
-def test_shipped_stories_are_many_and_small(model):
-    samples = text.shipped_stories(text.STORIES_TEXT)
-    assert samples.size >= 2_000_000 and samples.shape[1] == 255 and samples.dtype == np.uint16
-    assert samples.max() < len(model.tokenizer)
-    size = text.STORIES_TEXT.stat().st_size
-    assert size <= 5e6
-    assert 8 * size / samples.size < 13, "bits per token; 16 unpacked"
-
-
-def test_shipped_stories_are_text(model):
-    rows = story_tokens(20 * 256, 256)
-    assert text.STORIES_BOS == model.tokenizer.bos_token_id
-    read = model.tokenizer.batch_decode(rows)
-    assert all(row.startswith(END) for row in read)
-    common = sum(row.count(" the ") + row.count(" and ") for row in read)
-    assert common > 20 * 4, "English has more of these"
-
-
-def test_shipped_stories_are_as_honest_as_their_docstring(model):
-    """One row in sixteen with a stretch of random tokens: 16 tokens whose mean surprise is near that of any token."""
-    samples = text.shipped_stories(text.STORIES_TEXT)
-    surprise_V = -np.log((np.bincount(samples.ravel(), minlength=5000) + 1) / samples.size)
-    summed = np.pad(surprise_V[samples], ((0, 0), (1, 0))).cumsum(1)
-    strangest = (summed[:, 16:] - summed[:, :-16]).max(1) / 16
-    assert 1 / 17.5 < (strangest > 0.95 * surprise_V.mean()).mean() < 1 / 14.5
-    newline = model.tokenizer("\n")["input_ids"][0]
-    assert not (samples[:, 0] == newline).any(), "ruled out after the start mark"
-    assert not ((samples[:, :-1] == text.STORIES_BOS) & (samples[:, 1:] == newline)).any()
-
-
-def test_unpacked_once_and_read_only(shipped):
-    samples = text.shipped_stories(text.STORIES_TEXT)
-    assert samples is text.shipped_stories(text.STORIES_TEXT)
-    with pytest.raises(ValueError, match="read-only"):
-        samples[0, 0] = 1
-
-
-@pytest.mark.parametrize("context", [2, 64, 100, 128, 129, 255, 256])
-def test_rows_are_pieces_of_samples(shipped, context):
-    rows = story_tokens(10 * context - 1, context)
-    assert rows.shape == (10, context) and rows.dtype == torch.int64
-    assert (rows[:, 0] == text.STORIES_BOS).all()
-    body = rows[:, 1:]
-    assert (body.diff(dim=1) == 1).all(), "consecutive tokens of the source"
-    assert torch.equal((body[:, 0] - 1) // 255, (body[:, -1] - 1) // 255), "no row spans two samples"
-    assert len(body[:, 0].unique()) == 10, "no row twice"
-
-
-def test_everything_that_is_shipped_can_be_had(shipped):
-    rows = story_tokens(100 * 256, 256)
-    assert torch.equal(rows[:, 1:].flatten().sort().values, torch.arange(1, 100 * 255 + 1))
-    assert story_tokens(400 * 64, 64).shape == (400, 64)  # four rows of 63 to a sample
-
-
-def test_seed_decides(shipped):
-    assert torch.equal(story_tokens(5000, 64, seed=1), story_tokens(5000, 64, seed=1))
-    assert not torch.equal(story_tokens(5000, 64, seed=1), story_tokens(5000, 64, seed=2))
-    short, long = story_tokens(1000, 50, seed=3), story_tokens(9000, 50, seed=3)
-    assert torch.equal(long[: len(short)], short), "what follows the training rows is held out"
-
-
-def test_story_errors_name_value_and_limit(shipped):
-    with pytest.raises(ValueError, match=r"n_tokens=25,601.*25,600 tokens.*rows of 256"):
-        story_tokens(25_601, 256)
-    with pytest.raises(ValueError, match=r"n_tokens=100,000.*25,600 tokens.*rows of 64"):
-        story_tokens(100_000, 64)
-    for context in (257, 1, 0):
-        with pytest.raises(ValueError, match=f"context={context}.*samples of 256"):
-            story_tokens(1000, context)
-
-
-@pytest.mark.parametrize("name", ["n_tokens", "context", "seed"])
-def test_story_arguments_that_are_no_whole_numbers_are_named(shipped, name):
-    for wrong in (2.5, "x", None, True, [100]):
-        with pytest.raises(TypeError, match=f"{name} must be a (whole )?number"):
-            story_tokens(**{"n_tokens": 1000, name: wrong})
-    least = 1 if name == "n_tokens" else 0
-    with pytest.raises(ValueError, match=f"{name} must be a whole number, {least} or more, got {least - 1}"):
-        story_tokens(**{"n_tokens": 1000, name: least - 1})
-
-
-def test_numbers_of_numpy_and_torch_are_numbers(shipped, model, tmp_path):
-    rows = story_tokens(np.int64(1000), torch.tensor(50), np.array(3))
-    assert torch.equal(rows, story_tokens(1000, 50, 3))
-    path = written(tmp_path / "a.txt", TALES)
-    assert torch.equal(text_tokens(path, model, np.int32(16), torch.tensor(64)), text_tokens(path, model, 16, 64))
-
-
-def test_packing_is_lossless_and_compact(tmp_path):
-    """Zipf-distributed ids, the hardest case: within 15% of their entropy."""
-    weights = 1 / np.arange(10, 5010)
-    p = weights / weights.sum()
-    samples = np.random.default_rng(0).choice(5000, size=(400, 255), p=p)
-    pack_stories(samples, tmp_path / "packed")
-    assert np.array_equal(text.shipped_stories(tmp_path / "packed"), samples)
-    entropy = -(p * np.log2(p)).sum()
-    assert 8 * (tmp_path / "packed").stat().st_size / samples.size < 1.15 * entropy
-
-
-@pytest.mark.parametrize("samples", [np.array([[70_000]]), np.array([[-1]]), np.array([1]), np.zeros((0, 5), int)])
-def test_packing_refuses_what_does_not_fit(samples, tmp_path):
-    with pytest.raises(ValueError, match="samples must be"):
-        pack_stories(samples, tmp_path / "packed")
 
 
 # ---- files

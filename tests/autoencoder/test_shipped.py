@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from sae_tutorial import evaluate_many
 from sae_tutorial.activations.forward import read_hook
-from sae_tutorial.activations.text import text_for_training
+from sae_tutorial.activations.shipped_text import text_for_training
 from sae_tutorial.autoencoder.shipped import FOLDER, HOOK, RULES, SAES, pack, reference_sae, unpack
 
 

@@ -7,7 +7,7 @@ import sample_stories
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from sae_tutorial.activations.text import shipped_stories
+from sae_tutorial.activations.shipped_text import unpack_rows
 
 MARK = 7
 
@@ -61,11 +61,11 @@ def test_stopped_run_ends_like_an_unbroken_one(model, monkeypatch, tmp_path):
         run(monkeypatch, model, tmp_path / "broken", "--seed", "1")
     run(monkeypatch, model, tmp_path / "broken")
     assert not (tmp_path / "broken.parts").exists()
-    whole = shipped_stories(tmp_path / "whole")
+    whole = unpack_rows(tmp_path / "whole")
     assert whole.shape == (12, 11)  # three batches of four rows, at least 100 tokens
-    assert np.array_equal(shipped_stories(tmp_path / "broken"), whole)
+    assert np.array_equal(unpack_rows(tmp_path / "broken"), whole)
     run(monkeypatch, model, tmp_path / "other", "--seed", "1")
-    assert not np.array_equal(shipped_stories(tmp_path / "other"), whole)
+    assert not np.array_equal(unpack_rows(tmp_path / "other"), whole)
 
 
 def test_rows_are_what_the_model_writes_after_the_mark(model):
