@@ -10,7 +10,10 @@ import logging
 import os
 import random
 import warnings
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCALES = ("smoke", "laptop", "gpu")
 _UNSET = object()
@@ -55,6 +58,19 @@ def pick(*, smoke: T, laptop: T, gpu: T = _UNSET) -> T:  # type: ignore[assignme
     """The value that belongs to the current scale; `gpu` defaults to what `laptop` has."""
     values = {"smoke": smoke, "laptop": laptop, "gpu": laptop if gpu is _UNSET else gpu}
     return values[scale()]
+
+
+def text(
+    name: str, path: str, model: Any, n_tokens: int, context: int, seed: int = 0, source: str | None = "model"
+) -> Tensor:
+    """What a notebook reads: for the models that the package brings text for, `story_tokens` of that `source` ("model",
+    "books", or None for both); for any other, `path`, a text file or a data set on the hub."""
+    from sae_tutorial import story_tokens, text_tokens
+    from sae_tutorial.activations.shipped_text import TEXT_OF
+
+    if name in TEXT_OF:
+        return story_tokens(n_tokens, context, seed, source=source, model=name)
+    return text_tokens(path, model, context=context, limit=n_tokens)
 
 
 def _follow_page(rules: str) -> None:

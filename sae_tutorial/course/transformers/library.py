@@ -1,0 +1,52 @@
+"""The parts of a transformer as the library computes them: for models that notebook 01 does not build by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Stream = Float[Tensor, "rows positions model"]
+
+
+def is_gpt2_like(model: Any) -> bool:
+    """Whether positions are added to the stream, heads share nothing, and LayerNorm centres: what notebook 01 builds."""
+    cfg = model.cfg
+    grouped = getattr(cfg, "n_key_value_heads", None) not in (None, cfg.n_heads)
+    return cfg.positional_embedding_type == "standard" and not grouped and not model.ln_final.uses_rms_norm
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Functions of the residual stream, with the names and shapes that notebook 01 gives its own."""
+
+    model: Any
+
+    def norm(self, x: Stream) -> Stream:
+        return self.model.ln_final(x)
+
+    def attention(self, x: Stream, block: int) -> Stream:
+        part, positions = self.model.blocks[block], torch.arange(x.shape[1], device=x.device)[None]
+        inputs = {"hidden_states": part.ln1(x), "attention_mask": None}
+        if hasattr(self.model, "rotary_emb"):
+            inputs["position_embeddings"] = self.model.rotary_emb(x, positions)
+        return part.attn(**inputs)[0]
+
+    def pattern(self, x: Stream, block: int) -> Float[Tensor, "rows heads positions positions"]:
+        name, seen = f"blocks.{block}.attn.hook_pattern", []
+        with self.model.hooks([(name, lambda acts, hook: seen.append(acts))]):
+            self.attention(x, block)
+        return seen[0]
+
+    def mlp(self, x: Stream, block: int) -> Stream:
+        part = self.model.blocks[block]
+        return part.mlp(part.ln2(x))
+
+    def embed(self, tokens: Int[Tensor, "rows positions"]) -> Stream:
+        return self.model.embed(tokens)
+
+    def unembed(self, x: Stream) -> Float[Tensor, "rows positions vocabulary"]:
+        return self.model.unembed(self.model.ln_final(x))
