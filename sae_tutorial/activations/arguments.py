@@ -25,9 +25,10 @@ def as_number(name: str, value: Any) -> float:
 
 def as_whole(name: str, value: Any, least: int = 0) -> int:
     """`value` as Python's int. TypeError or ValueError that name what is not a whole number of at least `least`."""
-    found = as_number(name, value)
-    if not isinstance(found, int):
+    found = value.item() if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 else value
+    if isinstance(found, bool | np.bool_) or not isinstance(found, Integral):
         raise TypeError(f"{name} must be a whole number, {least} or more, got {value!r}")
+    found = int(found)
     if not least <= found < 2**63:
         raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
     return found
