@@ -11,7 +11,7 @@ HOME_NOTEBOOK := notebooks/00_start_here.ipynb
 STAMP := $(VENV)/.installed-$(shell pwd | cksum | cut -d' ' -f1)
 
 # Where things are kept that can be made again; the same as `cache_folder` of activations/files.py.
-CACHE = $(or $(SAE_TUTORIAL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sae_tutorial)
+CACHE = $(patsubst ~/%,$(HOME)/%,$(or $(SAE_TUTORIAL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sae_tutorial))
 
 # Tests never reach for the network, and need not be told to be small.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 WANDB_MODE=disabled
