@@ -18,10 +18,4 @@ from sae_tutorial.activations.language_model import load_language_model
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.activations.text import story_tokens, text_tokens
 
-__all__ = [
-    "ActivationStore",
-    "load_language_model",
-    "read_hook",
-    "story_tokens",
-    "text_tokens",
-]
+__all__ = ["ActivationStore", "load_language_model", "read_hook", "story_tokens", "text_tokens"]
