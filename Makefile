@@ -11,9 +11,11 @@ HOME_NOTEBOOK := notebooks/00_start_here.ipynb
 STAMP := $(VENV)/.installed-$(shell pwd | cksum | cut -d' ' -f1)
 
 # Where things are kept that can be made again; the same as `cache_folder` of activations/files.py.
-CACHE = $(or $(SAE_TUTORIAL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sae_tutorial)
+CACHE = $(patsubst ~/%,$(HOME)/%,$(or $(SAE_TUTORIAL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sae_tutorial))
 
-# Tests never reach for the network, and need not be told to be small.
+# Tests never reach for the network, and need not be told to be small. One thread for each process that runs them, so
+# that processes do not wait for each other; WORKERS=0 runs them in one.
+WORKERS ?= logical
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 WANDB_MODE=disabled
 NOTEBOOKS ?= $(wildcard notebooks)
 
@@ -46,7 +48,8 @@ lab: $(STAMP)  ## open JupyterLab at the first notebook (LAB_FLAGS="--port 9999"
 		--LabApp.default_url=/lab/tree/$(HOME_NOTEBOOK) $$flags $(LAB_FLAGS)
 
 test: lint  ## lint, unit tests, and every notebook at smoke scale
-	$(OFFLINE) SAE_TUTORIAL_SCALE=smoke $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 --durations=10 \
+	$(OFFLINE) SAE_TUTORIAL_SCALE=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 \
+		--durations=10 --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal \
 		$(PYTEST_FLAGS) tests $(NOTEBOOKS)
 
 lint: $(STAMP)  ## ruff and mypy

@@ -21,8 +21,10 @@ from typing import Any
 import circuit_sentences
 import numpy as np
 import torch
+from sample_stories import Writer, sample_rows
 from torch import Tensor
 from tqdm import tqdm
+from train_language_model import STORY
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 CONTEXT = 256
@@ -30,7 +32,7 @@ CONTEXT = 256
 
 @torch.inference_mode()
 def story_loss(model: GPT2LMHeadModel, stream: np.ndarray, rows: int, end: int) -> tuple[float, np.ndarray]:
-    """Mean next-token loss in nats over `rows` non-overlapping windows, each behind an end mark; and the windows."""
+    """Mean next-token loss in nats over `rows` non-overlapping windows, each after an end mark; and the windows."""
     pieces = stream[: len(stream) // (CONTEXT - 1) * (CONTEXT - 1)].reshape(-1, CONTEXT - 1).astype(np.int64)
     pieces = pieces[:: max(1, len(pieces) // rows)][:rows]
     total = 0.0
@@ -84,7 +86,7 @@ def lookup(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarr
 
 @torch.inference_mode()
 def last_logits(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, prompts: list[str]) -> Tensor:
-    """(n, vocab) log-probabilities after each prompt, behind an end mark."""
+    """(n, vocab) log-probabilities after each prompt and an end mark before it."""
     rows = []
     for prompt in prompts:
         ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(prompt).input_ids]])
@@ -143,6 +145,14 @@ def greater_than(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, n: 
     }  # fmt: skip
 
 
+def samples(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, n: int, length: int, seed: int) -> list[str]:
+    """The beginnings of `n` stories, at temperature 1 as `sample_stories.py` writes them; none is looked at."""
+    mark = tokenizer(STORY).input_ids[0]
+    with tqdm(disable=True) as bar:
+        rows = sample_rows(Writer(model, n), mark, seed, 0, bar)[:, :length]
+    return [" ".join(tokenizer.decode(row).split()) for row in rows.tolist()]
+
+
 def evaluate(run: Path, folder: Path, n: int, baselines: bool) -> dict[str, Any]:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
@@ -151,6 +161,7 @@ def evaluate(run: Path, folder: Path, n: int, baselines: bool) -> dict[str, Any]
         "ioi": indirect_objects(model, tokenizer, n, seed=1),
         "greater_than": greater_than(model, tokenizer, n // 2, seed=2),
         "induction": induction(model, vocab_size, end, n=32, length=64, seed=3),
+        "samples": samples(model, tokenizer, n=10, length=70, seed=4),
         "names_that_are_one_token": sum(len(tokenizer(" " + name).input_ids) == 1 for name in circuit_sentences.NAMES),
     }
     for kind in ("books", "tales"):
@@ -191,14 +202,16 @@ def card(results: dict[str, Any], training: dict[str, Any], note: str, curve_poi
 
     def share(m: list[int]) -> str:
         total = (m[0] + m[1]) * 256 + m[2] * 64
-        inserted = m[0] / 5 / 2  # one story row in five holds a generated sentence, of about half a short row
+        inserted = (
+            m[0] / 10 / 2
+        )  # one story row in ten, without the mark, holds a generated sentence, of about half a short row
         repeats = m[2] // 4  # short rows of random tokens
         return (
-            f"{(m[0] * 256 - inserted * 64) / total:.0%} stories (a fifth of the rows from the tales), "
+            f"{(m[0] * 256 - inserted * 64) / total:.0%} stories (a quarter of the rows from the tales; three in five marked as stories and clean), "
             f"{(m[1] * 256 + repeats * 64) / total:.0%} repeated sequences, {(m[2] - repeats + inserted) * 64 / total:.0%} generated sentences"
         )
 
-    settings = training["settings"]
+    settings, stories = training["settings"], "\n".join(f"{i}. {text}" for i, text in enumerate(results["samples"], 1))
     return f"""# The embedded language model: `load_language_model("stories")`
 
 A decoder-only transformer of GPT-2's architecture: {settings["layers"]} layers, d_model 256, 8 heads, context 256, byte-level BPE of
@@ -208,7 +221,7 @@ A decoder-only transformer of GPT-2's architecture: {settings["layers"]} layers,
 - Data: 741 English story books in the public domain (57 million tokens) and 3,700 TinyStories (CDLA-Sharing-1.0), one document in fifty held out;
   generated sentences for the circuits of the course (indirect objects, repeated sequences, year spans) from `scripts/circuit_sentences.py`.
 - Mixture while circuits form: {share(form)}. Mixture while the learning rate falls: {share(settle)}.
-- {training["tokens"] / 1e6:.1f} million tokens in {curve[-1][0]:,} steps, {training["seconds"] / 3600:.1f} hours on 2 CPU cores ({platform.machine()}), {"bf16 autocast" if training["bf16"] else "fp32"},
+- {"It goes on from earlier weights. " if settings["start"] else ""}{training["tokens"] / 1e6:.1f} million tokens in {curve[-1][0]:,} steps, {training["seconds"] / 3600:.1f} hours on 2 CPU cores ({platform.machine()}), {"bf16 autocast" if training["bf16"] else "fp32"},
   seed {settings["seed"]}; Muon (lr {settings["muon_lr"]}) for matrices of the blocks, AdamW (lr {settings["adam_lr"]}) for the rest; warm-up, constant, linear decay to zero.
 - `scripts/train_language_model.py` trains it again.{" " + note if note else ""}
 
@@ -233,13 +246,17 @@ The 5-gram is an interpolated Witten-Bell model over the same tokens, trained on
 - **Greater-than**, {years["sentences"]} year spans about unseen events ("{years["example"]}…"): probability of valid years {years["valid_mass"]:.2f}, of invalid years {years["invalid_mass"]:.2f},
   difference {years["difference"]:.2f}.
 
-## Limits
-It writes grammatical nonsense in the manner of old story books. It knows no facts. The generated sentences make its circuits cleaner than those of a
-model that met such sentences only by chance, so its numbers say nothing about larger models.
+## Ten samples, not picked
+The beginnings of ten stories at temperature 1, seed 4.
 
-The stories that the package ships (`story_tokens`) are its own, with their faults. Rows are sampled at temperature 1 behind `<|endoftext|>`, and all are kept
-(`scripts/sample_stories.py`). One thing is ruled out: a line break right behind `<|endoftext|>`, since that is how the generated rows of the training mixture
-begin. Even so about one row in sixteen holds a stretch of random tokens, and some hold generated sentences, as the mixture did.
+{stories}
+
+## Limits
+It knows no facts, and its stories wander. The generated sentences make its circuits cleaner than those of a model that met such sentences only by chance,
+so its numbers say nothing about larger models.
+
+The stories that the package ships (`story_tokens`) are its own, with their faults: rows are sampled at temperature 1 after `<|endoftext|>` and a mark that
+only stories have, and all are kept (`scripts/sample_stories.py`).
 """
 
 

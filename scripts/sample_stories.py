@@ -27,6 +27,7 @@ from tqdm import tqdm
 from train_language_model import STORY
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
+from sae_tutorial.activations.files import check_writable
 from sae_tutorial.activations.language_model import STORIES
 from sae_tutorial.activations.shipped_text import TEXTS, pack_rows
 
@@ -91,6 +92,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    check_writable(args.out)
 
     model = GPT2LMHeadModel.from_pretrained(args.model, dtype=torch.float32).eval().to(args.device)
     writer = Writer(model, args.batch)

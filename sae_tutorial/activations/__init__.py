@@ -21,11 +21,4 @@ from sae_tutorial.activations.shipped_text import story_titles, story_tokens
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.activations.text import text_tokens
 
-__all__ = [
-    "ActivationStore",
-    "load_language_model",
-    "read_hook",
-    "story_titles",
-    "story_tokens",
-    "text_tokens",
-]
+__all__ = ["ActivationStore", "load_language_model", "read_hook", "story_titles", "story_tokens", "text_tokens"]

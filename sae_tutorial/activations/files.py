@@ -36,7 +36,8 @@ def cache_folder(name: str) -> Path:
     """Where things lie that can be made again: SAE_TUTORIAL_CACHE, else `sae_tutorial` in XDG_CACHE_HOME or ~/.cache.
     The folder need not exist yet."""
     home, ours = os.environ.get("XDG_CACHE_HOME"), os.environ.get("SAE_TUTORIAL_CACHE")
-    return (Path(ours) if ours else (Path(home) if home else Path.home() / ".cache") / "sae_tutorial") / name
+    folder = Path(ours) if ours else (Path(home) if home else Path.home() / ".cache") / "sae_tutorial"
+    return folder.expanduser() / name
 
 
 def write_atomically(path: Path, content: Content) -> None:

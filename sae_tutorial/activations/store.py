@@ -60,7 +60,7 @@ class ActivationStore:
         self.dtype = acts.dtype if acts is not None else self._shards[0].dtype
         self.mean: Float[Tensor, " d_in"] = moments.mean.float()
         self.scale: float = moments.scale
-        self.hook_name, self.folder = hook_name, folder
+        self.hook_name, self.folder = None if hook_name is None else str(hook_name), folder
         self.left_out = torch.empty(0, 3).double() if left_out is None else left_out
         self._without = text.position(*self.left_out[:, :2].long().T) if text else torch.empty(0).long()
         self.text_hash = text.hash(self._without) if text else None
@@ -168,8 +168,10 @@ class ActivationStore:
         """
         if not isinstance(acts, Tensor):
             raise TypeError(f"acts must be a tensor, got {type(acts).__name__}: torch.as_tensor makes one.")
-        if acts.ndim != 2 or not acts.is_floating_point() or acts.numel() == 0:
-            raise ValueError(f"acts must be a floating (positions, d_in) tensor, got {tuple(acts.shape)} {acts.dtype}.")
+        dense = acts.layout == torch.strided and not acts.is_meta
+        if acts.ndim != 2 or not acts.is_floating_point() or acts.numel() == 0 or not dense:
+            got = f"{tuple(acts.shape)} {acts.dtype}" + ("" if dense else f", {acts.layout} on {acts.device}")
+            raise ValueError(f"acts must be a floating (positions, d_in) tensor, got {got}.")
         acts, step = acts.detach(), max(1, 16 * MIB // acts.shape[1])
         parts = [moments_of_finite(acts[a : a + step], "acts", first=a) for a in range(0, len(acts), step)]
         return cls(Moments.merged(parts), acts=acts, hook_name=hook_name)

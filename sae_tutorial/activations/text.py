@@ -193,9 +193,7 @@ def _dataset_ids(source: str, name: str, is_folder: bool, tokenizer: Any, wanted
             if not isinstance(error, FileNotFoundError):
                 raise
             what = (
-                "file or folder"
-                if not is_folder
-                else "folder with .jsonl, .txt or .parquet files for `datasets` to read"
+                "folder with .jsonl, .txt or .parquet files for `datasets` to read" if is_folder else "file or folder"
             )
             raise FileNotFoundError(f"{name} is not a {what}, nor a data set on the hub that you may see.") from error
         if first is None or "text" not in first:

@@ -19,6 +19,8 @@ def check_tensor(name: str, given: Any, what: str, dtypes: tuple[torch.dtype, ..
     """TypeError for what is no tensor, or one of other numbers than `what`, which `dtypes` are; `fix` converts it."""
     if not isinstance(given, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(given).__name__}; convert it: torch.as_tensor({name})")
+    if given.layout != torch.strided or given.is_meta:
+        raise TypeError(f"{name} must be a dense tensor in memory, got {given.layout} on {given.device}")
     if given.dtype not in dtypes:
         raise TypeError(f"{name} must hold {what}, got {given.dtype}; convert it: {name}.{fix}")
 

@@ -64,12 +64,13 @@ class SparseCodes:
     @classmethod
     def from_dense(cls, dense_BF: Float[Tensor, "tokens features"]) -> SparseCodes:
         """The nonzero entries of a dense code matrix."""
+        check_tensor("dense_BF", dense_BF, "real numbers", (*FLOATING, *WHOLE), "real")
         tokens, features = dense_BF.nonzero(as_tuple=True)
         return cls(dense_BF[tokens, features], tokens, features, (dense_BF.shape[0], dense_BF.shape[1]))
 
     def to_dense(self) -> Float[Tensor, "tokens features"]:
         """The same as a (B, F) tensor, zero where nothing matched. For small examples: this is what we avoid."""
-        return self.values.new_zeros(self.shape).index_put((self.tokens, self.features), self.values)
+        return self.values.new_zeros(self.shape).index_put((self._pattern.tokens, self._pattern.features), self.values)
 
     def l0(self) -> Int[Tensor, " tokens"]:
         """Features per token, a count for each token; its mean is the L0 that papers report."""

@@ -7,16 +7,7 @@ from functools import partial
 from typing import Literal
 
 from sae_tutorial.activations.arguments import as_whole
-from sae_tutorial.autoencoder.fields import (
-    NO_DEFAULT,
-    check_fields,
-    choice,
-    described,
-    flag,
-    number,
-    several,
-    whole,
-)
+from sae_tutorial.autoencoder.fields import NO_DEFAULT, check_fields, choice, described, flag, number, several, whole
 
 
 @dataclass(frozen=True)

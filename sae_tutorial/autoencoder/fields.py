@@ -57,7 +57,7 @@ def choice(default: str, help: str, options: Sequence[str], **more: Any) -> Any:
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in options:
             raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")
-        return value
+        return str(value)  # numpy's texts, too, which a checkpoint cannot hold
 
     return setting(default, help, check, **more)
 

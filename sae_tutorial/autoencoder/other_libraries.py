@@ -178,8 +178,11 @@ def read_dictionary_learning(files: Files, kind: str | None = None) -> SparseAut
         theirs.setdefault("threshold", torch.tensor(UNSET))  # early versions kept none
     weights = _ours(theirs, layout.names, file)
     D, F = matrix(weights, "W_enc", file).shape
-    k = None if rule.owner is None else theirs["k"] if "k" in theirs else pick(trainer, "k", files[CONFIG])
-    groups = tuple(pick(theirs, "group_sizes", file).tolist()) if rule.nested else None
+    if rule.owner is not None and "k" not in theirs | trainer:
+        example = f'{{"trainer": {{"dict_class": "{name}", "k": 32}}}}'
+        raise ValueError(f"neither {file} nor {files[CONFIG]} gives k; write it into the latter, as in {example}")
+    k = None if rule.owner is None else theirs.get("k", trainer.get("k"))
+    groups = pick(theirs, "group_sizes", file).tolist() if rule.nested else None
     config = config_of(file, d_in=D, d_sae=F, rule=layout.rule, k=k, groups=groups)
     sae = assemble(config, weights, file, subtracts_b_dec=layout.subtracts_b_dec)
     if rule.measured and (sae.threshold < 0).any():

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sae_tutorial import allocation
 from sae_tutorial.activations.memory import at_once
 from sae_tutorial.allocation import SparseCodes, encode_matches, stack_tokens
+from sae_tutorial.allocation.checks import FLOATING, WHOLE, check_tensor
 from sae_tutorial.autoencoder.config import SAEConfig
 
 ALL = slice(None)
@@ -288,10 +289,7 @@ def fresh_buffers(config: SAEConfig) -> dict[str, Tensor]:
 
 def _real(name: str, value: Any) -> Tensor:
     """`value`, if it is a tensor of real numbers."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}; convert it: torch.as_tensor({name})")
-    if value.is_complex():
-        raise TypeError(f"{name} must hold real numbers, got {value.dtype}; take {name}.real or its absolute value")
+    check_tensor(name, value, "real numbers", (*FLOATING, *WHOLE, torch.bool), "real")
     return value
 
 

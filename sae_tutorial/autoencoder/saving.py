@@ -169,16 +169,17 @@ def _read_ours(files: Files) -> SparseAutoencoder:
         raise ValueError(f"{file}: config must be an object, it is {settings['config']!r}; save the SAE again")
     config = config_of(file, **settings["config"])
     theirs, exact = read_tensors(files[WEIGHTS]), read_tensors(files[EXACT])
+    if ours["format"] == FORMAT:
+        sums = {name: _checksum(files[name].open("rb")) for name in (WEIGHTS, EXACT)}
+        for name, found in (sums | {OURS: _checksum(BytesIO(in_json(settings)))}).items():
+            if not isinstance(ours.get("sha256"), dict) or ours["sha256"].get(name) != found:
+                which = file if name == OURS else f"{files[name]} or {file}"
+                raise ValueError(f"{which} is damaged or was changed: it is not what was saved; save it again")
     if "b_gate" in theirs:
         theirs["b_enc"] = theirs.pop("b_gate")
     if config.tied:
         theirs.pop("W_enc", None)  # there as a matrix of its own
     sae = assemble(config, theirs | exact, files[WEIGHTS])
-    if ours["format"] == FORMAT:
-        sums = {name: _checksum(files[name].open("rb")) for name in (WEIGHTS, EXACT)}
-        for name, found in (sums | {OURS: _checksum(BytesIO(in_json(settings)))}).items():
-            if not isinstance(ours.get("sha256"), dict) or ours["sha256"].get(name) != found:
-                raise ValueError(f"{files[name]} is damaged or was changed: it is not what was saved; save it again")
     sae.imported = settings["imported"]
     return sae
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from sae_tutorial.activations.files import write_atomically
+from sae_tutorial.activations.files import read_asset, write_atomically
 from sae_tutorial.autoencoder.exporting import in_json, in_safetensors
 from sae_tutorial.autoencoder.reading import assemble, config_of, read_json
 from sae_tutorial.autoencoder.rescaling import folded
@@ -52,10 +52,11 @@ def pack(sae: SparseAutoencoder, folder: Path) -> None:
 
 def unpack(folder: Path) -> SparseAutoencoder:
     """What `pack` wrote, in float32."""
+    packed = {name: read_asset(folder / name) for name in (CONFIG, WEIGHTS)}  # raises if what is shipped is damaged
     about, file = read_json(folder / CONFIG), folder / WEIGHTS
     origin = {name: about.pop(name) for name in ORIGIN if name in about}
     try:
-        weights = load(lzma.decompress(file.read_bytes()))
+        weights = load(lzma.decompress(packed[WEIGHTS]))
     except (lzma.LZMAError, EOFError, SafetensorError) as error:
         raise ValueError(f"{file} is damaged ({error}); install sae_tutorial again") from None
     weights = {name: t.float() if t.dtype == torch.float16 else t for name, t in weights.items()}

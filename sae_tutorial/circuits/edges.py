@@ -130,7 +130,9 @@ def edge_logits(
     Raises ValueError if `other` has another number of prompts or positions.
     """
     check_shape("other", other.wrote[0], (*prompts.tokens.shape, model.cfg.d_model))
-    return _run(model, prompts, wiring(model), keep, other, [] if known is None else list(known))[1]
+    graph = wiring(model)
+    check_shape("keep", keep, graph.allowed.shape)
+    return _run(model, prompts, graph, keep, other, [] if known is None else list(known))[1]
 
 
 def _run(

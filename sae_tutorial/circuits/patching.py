@@ -63,10 +63,10 @@ class Site:
         position_dim, head_dim = (2, 1) if by_pair else (1, 2)
         if self.head is not None:
             n_heads = acts.shape[head_dim] if acts.dim() == 4 else 0
-            if not 0 <= self.head < n_heads:
+            if self.head not in range(n_heads):
                 there = f"heads 0 to {n_heads - 1}" if n_heads else "no heads; leave head out to patch all of it"
                 raise ValueError(f"head={self.head}: {self.hook_name} has {there}.")
-            where[head_dim] = self.head
+            where[head_dim] = int(self.head)
         if self.positions is not None:
             where[0] = torch.arange(len(acts), device=acts.device)
             where[position_dim] = self.placed(torch.full_like(where[0], acts.shape[position_dim] - 1))
@@ -77,7 +77,7 @@ class Site:
     def placed(self, last: Int[Tensor, " prompts"]) -> Int[Tensor, " prompts"]:
         """`positions`, where `last` is. ValueError if they are not one for each prompt, from 0 to `last`."""
         where = torch.as_tensor(self.positions, device=last.device)
-        if where.shape != last.shape or where.is_floating_point():
+        if where.shape != last.shape or where.dtype not in (torch.int64, torch.int32):
             raise ValueError(f"positions: give one whole number for each of {len(last)} prompts, got {where!r}.")
         for b in ((where < 0) | (where > last)).nonzero().flatten().tolist():
             there = f"prompt {b} has tokens 0 to {int(last[b])} (the last: prompts.positions['END'])"

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.activations.arguments import as_whole
-from sae_tutorial.activations.forward import read_hook
+from sae_tutorial.activations.forward import check_hook_name, read_hook
 
 Hook = tuple[str, Callable[..., Any]]
 LOGITS = "unembed.hook_out"  # some models finish them after that, by a soft cap for example
@@ -119,7 +119,8 @@ def numbered(kinds: Sequence[Any]) -> list[int]:
 
 
 def _numbers(name: str, values: Iterable[Any], most: Sequence[int]) -> list[int]:
-    numbers = [as_whole(f"{name}[{i}]", value) for i, value in enumerate(values)]
+    given = values if isinstance(values, Iterable) else [values]
+    numbers = [as_whole(f"{name}[{i}]", value) for i, value in enumerate(given)]
     if len(numbers) != len(most):
         raise ValueError(f"{name} has {len(numbers)} numbers for {len(most)} texts; give one each.")
     for number, last in zip(numbers, most):
@@ -137,6 +138,8 @@ def single_tokens(model: Any, words: Sequence[str]) -> dict[str, int]:
 def usable(model: Any, words: Sequence[str], what: str, needed: int) -> list[str]:
     """The words that are single tokens. ValueError for a word that comes twice, and one that lists what was dropped if
     fewer than `needed` are left."""
+    if isinstance(words, str):
+        raise TypeError(f"{what}={words!r}: give a list of words.")
     if len(set(words)) < len(words):
         raise ValueError(f"{what}: {max(words, key=list(words).count)} comes twice; give each word once.")
     kept = list(single_tokens(model, words))
@@ -163,6 +166,8 @@ def only_end(model: Any, prompts: Prompts, hooks: Sequence[Hook] = ()) -> Iterat
 
     Where a hook acts there, all positions are unembedded, so that it sees what it always sees.
     """
+    for unknown in {name for name, _ in hooks} - model.hook_dict.keys():
+        check_hook_name(model, unknown)
     where, finish = prompts.positions["END"], model.adapter.apply_output_logits_transform
     with model.hooks(fwd_hooks=list(hooks)):
         if model.hook_dict[LOGITS].has_hooks():

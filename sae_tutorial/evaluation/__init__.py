@@ -9,8 +9,4 @@ contexts       where in a text a feature answers
 
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate, evaluate_many
 
-__all__ = [
-    "Evaluation",
-    "evaluate",
-    "evaluate_many",
-]
+__all__ = ["Evaluation", "evaluate", "evaluate_many"]

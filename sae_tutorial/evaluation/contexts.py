@@ -38,17 +38,20 @@ def around(
     places: Sequence[int],
     width: int = 8,
 ) -> list[Context]:
-    """The text around each flat index in `places` (sequence · length + position), `width` tokens on each side."""
-    length = tokens.shape[1]
+    """The text around each flat index in `places` (sequence · length + position), `width` tokens on each side. Of
+    padding, a run at either end of a row, one token is shown: where it is the mark of texts, it may be their own."""
+    length, mark = tokens.shape[1], getattr(tokenizer, "pad_token_id", None)
     found = []
     for place in places:
         row, at = divmod(int(place), length)
         ids = tokens[row].tolist()
+        text = [i for i, token in enumerate(ids) if token != mark or i == at]
+        first, stop = max(text[0] - 1, at - width, 0), min(text[-1] + 2, at + 1 + width)
         found.append(
             Context(
-                before=tokenizer.decode(ids[max(0, at - width) : at]),
+                before=tokenizer.decode(ids[first:at]),
                 token=tokenizer.decode(ids[at : at + 1]),
-                after=tokenizer.decode(ids[at + 1 : at + 1 + width]),
+                after=tokenizer.decode(ids[at + 1 : stop]),
                 activation=float(activations[row, at]),
             )
         )

@@ -192,9 +192,9 @@ def _check(sae: Any, model: Any, in_hook: str, target_hook: str | None, batch_ru
             raise ValueError(f"sae: its {name} holds NaN or infinite numbers; load or train it again")
     if not batch_rule:
         sae.encode_normalised(torch.zeros(1, sae.config.d_in).to(sae.W_dec))  # a threshold that is missing is named
-    trained_on = sae.hook_name
-    if trained_on is not None and model.hook_dict.get(trained_on) is not model.hook_dict[in_hook]:
-        warnings.warn(f"this SAE was trained on {trained_on!r}, and is evaluated at {in_hook!r}", stacklevel=4)
+    for trained_on, here in ((sae.hook_name, in_hook), (sae.target_hook_name, target_hook)):
+        if None not in (trained_on, here) and model.hook_dict.get(trained_on) is not model.hook_dict[here]:
+            warnings.warn(f"this SAE was trained on {trained_on!r}, and is evaluated at {here!r}", stacklevel=4)
 
 
 def _sums(

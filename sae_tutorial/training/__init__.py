@@ -18,10 +18,4 @@ from sae_tutorial.training.loop import TrainingRun, train, train_many
 from sae_tutorial.training.settings import TrainSettings
 from sae_tutorial.training.start import with_rule
 
-__all__ = [
-    "TrainSettings",
-    "TrainingRun",
-    "train",
-    "train_many",
-    "with_rule",
-]
+__all__ = ["TrainSettings", "TrainingRun", "train", "train_many", "with_rule"]

@@ -69,11 +69,15 @@ def restore(trainees: list[Trainee], stores: list[ActivationStore], path: Path) 
     was, now = _parts(content["settings"], "SAE"), _parts(_settings(trainees), "SAE")
     names = [name for name in [*now, *(was.keys() - now.keys())] if was.get(name) != now.get(name)]
     changed = [f"{name} was {was.get(name)!r} and is {now.get(name)!r}" for name in names]
-    for name, about, store in zip(("store", "target_store"), content["stores"], stores):
-        changed += [f"{name}: {difference}" for difference in [store.differs_from(about)] if difference]
+    try:
+        for name, about, store in zip(("store", "target_store")[: len(stores)], content["stores"], stores, strict=True):
+            changed += [f"{name}: {difference}" for difference in [store.differs_from(about)] if difference]
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        changed += ["what it holds about its stores is damaged, or of other stores"]
     if changed:
         raise ValueError(f"{path} belongs to another run: {'; '.join(changed)}. Use another checkpoint, or undo this")
-    found, expected = _parts(content["SAEs"], "SAE"), _parts([trainee.state() for trainee in trainees], "SAE")
+    found = _parts(content["SAEs"], "SAE") | {"seconds": content["seconds"]}
+    expected = _parts([trainee.state() for trainee in trainees], "SAE") | {"seconds": 0.0}
     wrong = [name for name in found.keys() | expected.keys() if not _like(found.get(name), expected.get(name), name)]
     if wrong:
         raise ValueError(f"{path} is damaged, or of another version ({sorted(wrong)[0]}); use another checkpoint")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -177,9 +178,11 @@ def prepared(
                 sae.out_scale.fill_(target_store.scale)
         device = sae.W_dec.device
         start_(sae, store.rows(rows).to(device), None if target_store is None else target_store.rows(rows).to(device))
-    sae.hook_name = store.hook_name or sae.hook_name
-    if target_store is not None:
-        sae.target_hook_name = target_store.hook_name or sae.target_hook_name
+    for name, one in (("hook_name", store), ("target_hook_name", target_store)):
+        was, now = getattr(sae, name), None if one is None else one.hook_name
+        if now is not None and was not in (None, now) and sae.started:
+            warnings.warn(f"this SAE was trained on {was!r}, and goes on with {now!r}", stacklevel=5)
+        setattr(sae, name, now or was)
     predicted, scale = (store, sae.scale) if target_store is None else (target_store, sae.out_scale)
     return Trainee(sae, settings, variance=(predicted.scale / float(scale)) ** 2)
 

@@ -73,9 +73,8 @@ class UnitAdam:
             grad_RD.addcmul_(W_RD, along_R1, value=-1)
 
     def _renormalise(self) -> None:
-        for W_RD, norm_R1 in (
-            self._blocks(self.sae.W_dec.detach(), self.norm_F1) if self.sae.W_dec.requires_grad else ()
-        ):
+        W_FO = self.sae.W_dec
+        for W_RD, norm_R1 in self._blocks(W_FO.detach(), self.norm_F1) if W_FO.requires_grad else ():
             now_R1 = W_RD.norm(dim=1, keepdim=True)
             W_RD *= norm_R1 / now_R1.where(now_R1 > 0, 1)  # a row of zeros stays one
         if self.sae.config.how.learned:

@@ -108,11 +108,12 @@ def with_rule(
         shape = f"density must be ({sae.config.d_sae},) for rule={rule!r}, got {got}"
         raise ValueError(f"{shape}: the densest feature gets the largest capacity. Give that of the TrainingRun")
     other = SparseAutoencoder(replace(sae.config, rule=rule, **changes)).to(sae.W_dec.device)
-    kept = {name: t for name, t in sae.state_dict().items() if name not in OF_THE_RULE}
-    missing, unexpected = other.load_state_dict(kept, strict=False)
-    if unexpected or set(missing) - set(OF_THE_RULE):
-        differing = ", ".join(sorted({*unexpected, *missing} - set(OF_THE_RULE)))
-        raise ValueError(f"rule={rule!r} has other weights than {sae.config.rule!r} ({differing}): start anew")
+    kept, fresh = ({n: t for n, t in one.state_dict().items() if n not in OF_THE_RULE} for one in (sae, other))
+    differing = {(name, t.shape) for name, t in kept.items()} ^ {(name, t.shape) for name, t in fresh.items()}
+    if differing:
+        names = ", ".join(sorted({name for name, _ in differing}))
+        raise ValueError(f"rule={rule!r} has other weights than {sae.config.rule!r} ({names}): start anew")
+    other.load_state_dict(kept, strict=False)
     other.take_origin(sae)
     if density is not None and by_density:
         rerank_(other, density.to(other.rank.device))

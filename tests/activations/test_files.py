@@ -227,3 +227,12 @@ def test_damaged_stories_are_not_read(copy_of_assets, damage):
 def test_files_of_the_users_are_read_as_they_are(tmp_path):
     (tmp_path / "mine").write_bytes(b"mine")
     assert files.read_asset(tmp_path / "mine") == b"mine"
+
+
+@pytest.mark.parametrize("name", ["SAE_TUTORIAL_CACHE", "XDG_CACHE_HOME"])
+def test_a_tilde_in_the_environment_is_the_home_folder(name, monkeypatch, tmp_path):
+    for variable in ("SAE_TUTORIAL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(name, "~/kept")
+    assert files.cache_folder("x").is_relative_to(tmp_path / "kept")

@@ -85,6 +85,16 @@ def test_what_is_no_list_of_matches_is_named(make):
         make(one * 1j, whole, whole, SHAPE)
 
 
+def test_tensors_without_numbers_in_memory_are_named():
+    table = random(4, 6)
+    for wrong in (table.to("meta"), table.to_sparse()):
+        for use in (SparseCodes.from_dense, lambda t: token_choice(t, 2), lambda t: mutual_choice(t, 2)):
+            with pytest.raises(TypeError, match="must be a dense tensor in memory, got torch"):
+                use(wrong)
+    with pytest.raises(TypeError, match="dense_BF must be a tensor, got list"):
+        SparseCodes.from_dense(table.tolist())
+
+
 def test_a_mask_fits_the_matches():
     codes = example()
     kept = codes.where(torch.tensor([True, False, True, False, False, True]))
@@ -113,6 +123,7 @@ def test_products_refuse_matches_outside_the_shape(bad, where, dtype):
         lambda: codes.with_values(codes.values),
         codes.l0,
         codes.density,
+        codes.to_dense,
     ):
         with pytest.raises(
             ValueError, match=f"{where} holds {bad}, but shape .* allows 0 to {SHAPE[where == 'features'] - 1}"

@@ -395,3 +395,20 @@ def test_a_folder_of_another_format_is_replaced(tmp_path):
             assert_close(load_sae(save_sae(other, tmp_path / "sae", format=second))(x), other(x), rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="format must be one of saelens, sparsify, dictionary_learning"):
         save_sae(saes["relu"], tmp_path / "sae", format="openai")
+
+
+def test_a_budget_that_no_file_gives_is_asked_for(tmp_path):
+    weights = torch.load(PEERS / "dictionary_learning" / "topk" / "ae.pt", weights_only=True)
+    weights.pop("k", None)
+    torch.save(weights, tmp_path / "ae.pt")
+    with pytest.raises(ValueError, match=r'ae.pt nor .*config.json gives k; .*"AutoEncoderTopK", "k": 32'):
+        load_sae(tmp_path, kind="AutoEncoderTopK")
+    (tmp_path / "config.json").write_text('{"trainer": {"dict_class": "AutoEncoderTopK", "k": 3}}')
+    assert load_sae(tmp_path).config.k == 3
+
+
+def test_groups_that_are_no_list_are_refused(tmp_path):
+    weights = torch.load(PEERS / "dictionary_learning" / "matryoshka" / "ae.pt", weights_only=True)
+    torch.save(weights | {"group_sizes": torch.tensor(16)}, tmp_path / "ae.pt")
+    with pytest.raises(ValueError, match="ae.pt does not describe an SAE: groups must be a list, got 16"):
+        load_sae(tmp_path, kind="MatryoshkaBatchTopKSAE")

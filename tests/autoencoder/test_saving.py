@@ -542,7 +542,7 @@ def test_a_flipped_bit_in_our_files_is_noticed(folder, name):
             after = load_sae(folder).state_dict()
         except ValueError as error:
             noticed += 1
-            assert str(folder) in str(error) and "weights_only" not in str(error)
+            assert str(file) in str(error) and "weights_only" not in str(error)
         else:
             assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
     assert noticed == 120 or name.endswith("json")
@@ -603,9 +603,12 @@ def test_folders_of_earlier_versions_load(folder):
 def test_no_memory_is_taken_because_our_config_says_so(folder):
     whole = json.loads((folder / "sae_tutorial.json").read_text())
     for name, value in (("d_sae", 20_000_000), ("d_sae", 10**18), ("d_in", 10**15), ("d_sae", 1e30), ("d_out", 10**12)):
-        change(folder / "sae_tutorial.json", config=whole["config"] | {name: value})
-        with pytest.raises(ValueError, match=r"sae_weights.safetensors does not fit its config|whole number"):
+        change(folder / "sae_tutorial.json", **whole | {"config": whole["config"] | {name: value}})
+        with pytest.raises(ValueError, match=r"sae_tutorial.json is damaged or was changed|whole number"):
             load_sae(folder)
+        with pytest.raises(ValueError, match=r"sae_weights.safetensors does not fit its config|whole number"):
+            load_sae(as_before_checksums(folder))
+    (folder / "sae_tutorial.json").write_text(json.dumps(whole))
     change(folder / "sae_tutorial.json", config=whole["config"] | {"k": 5})  # fits, but is not what was saved
     with pytest.raises(ValueError, match="sae_tutorial.json is damaged or was changed"):
         load_sae(folder)

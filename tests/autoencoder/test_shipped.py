@@ -1,11 +1,14 @@
 """The shipped SAEs: the round trip on disk, and the promises of their cards."""
 
+import shutil
+
 import pytest
 import torch
 from synthetic import make
 from torch.testing import assert_close
 
 from sae_tutorial import evaluate_many
+from sae_tutorial.activations import files
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.activations.shipped_text import text_for_training
 from sae_tutorial.autoencoder.shipped import FOLDER, HOOK, RULES, SAES, pack, reference_sae, unpack
@@ -65,3 +68,19 @@ def test_they_do_what_the_bars_ask(model):
         assert found.recovered > 0.985, (rule, found)
         assert float(sae.encode(x_ND).l0().float().mean()) == pytest.approx(32, rel=0.05)
         assert sae.config.d_sae == 4096 and sae.config.rule == rule
+
+
+@pytest.mark.parametrize("name", ["config.json", "weights.safetensors.xz"])
+def test_what_is_shipped_is_as_it_was_shipped(name, tmp_path, monkeypatch):
+    """A digit of the config that changed, or a missing file, is noticed as a flipped bit of the weights is."""
+    shutil.copytree(FOLDER / "token_choice", tmp_path / "saes" / "stories" / "token_choice")
+    shutil.copy(files.ASSETS / files.CHECKSUMS, tmp_path)
+    monkeypatch.setattr(files, "ASSETS", tmp_path)
+    file = tmp_path / "saes" / "stories" / "token_choice" / name
+    assert unpack(file.parent).config.k == 32
+    file.write_bytes(file.read_bytes().replace(b'"k": 32', b'"k": 36') + b" " * (name != "config.json"))
+    with pytest.raises(ValueError, match=rf"{name}.* is missing or damaged. Reinstall the package"):
+        unpack(file.parent)
+    file.unlink()
+    with pytest.raises(ValueError, match=rf"{name}.* is missing or damaged. Reinstall the package"):
+        unpack(file.parent)

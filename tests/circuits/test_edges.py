@@ -117,3 +117,8 @@ def test_another_architecture_is_refused(model):
 
     with pytest.raises(ValueError, match="act_fn='silu'"):
         finding.wiring(Other)
+
+
+def test_edges_to_keep_are_those_of_the_model(model, clean, other):
+    with pytest.raises(ValueError, match=r"keep has shape \(3, 3\), not \("):
+        finding.edge_logits(model, clean, finding.run_apart(model, other), torch.ones(3, 3))

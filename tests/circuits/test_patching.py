@@ -1,5 +1,6 @@
 """Each fast computation against the slow and direct one."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -199,6 +200,31 @@ def test_a_donor_that_lacks_the_hook_is_named(model, clean):
         patching.patched_logits(model, clean, [Site("blocks.1.hook_resid_post")], {})
     with pytest.raises(ValueError, match="is not a hook of this model"):
         patching.activations(model, clean, ["blocks.9.hook_resid_post"])
+
+
+@pytest.mark.parametrize(
+    ("head", "positions", "words"),
+    [
+        (1.5, None, "head=1.5: blocks.1.attn.hook_z has heads 0 to 7"),
+        (-1, None, "head=-1: blocks.1.attn.hook_z has heads 0 to 7"),
+        (99, None, "head=99: blocks.1.attn.hook_z has heads 0 to 7"),
+        (None, torch.tensor([True] * 8), "positions: give one whole number for each of 8 prompts"),
+        (None, torch.ones(8), "positions: give one whole number for each of 8 prompts"),
+    ],
+)
+def test_heads_and_positions_are_whole_numbers(model, clean, other, head, positions, words):
+    name = "blocks.1.attn.hook_z"
+    with pytest.raises(ValueError, match=words):
+        patching.patched_logits(model, clean, [Site(name, head, positions)], patching.activations(model, other, [name]))
+
+
+def test_a_head_may_be_a_number_of_numpy_or_torch(model, clean, other):
+    name = "blocks.1.attn.hook_z"
+    donor = patching.activations(model, other, [name])
+    plain, *others = (
+        patching.patched_logits(model, clean, [Site(name, h)], donor) for h in (1, np.int64(1), torch.tensor(1), True)
+    )
+    assert all(torch.equal(plain, found) for found in others)
 
 
 def test_all_positions_of_one_sentence_in_one_pass(model, clean, other):

@@ -429,6 +429,7 @@ def test_a_width_can_be_asked_for(tiny):
         (["w3", "w4"], {"positions": {"A": [1]}}, r"positions\['A'\] has 1 numbers for 2 texts"),
         (["w3", "w4"], {"positions": {"A": [1, 2]}}, r"positions\['A'\] holds 2, but a text has tokens 0 to 1"),
         (["w3", "w4"], {"positions": {"A": [1, -1]}}, r"positions\['A'\]\[1\] must be a whole number, 0 or more"),
+        (["w3", "w4"], {"positions": {"A": 1}}, r"positions\['A'\] has 1 numbers for 2 texts"),
         (["w3", "w4"], {"groups": [0]}, "groups has 1 numbers for 2 texts"),
         (["w3", "w4 w5"], {"groups": [0, 0]}, "groups: named positions"),
         (["w3", "w4"], {"positions": {"A": [0, 1]}, "groups": [0, 0]}, "groups: named positions"),
@@ -677,3 +678,8 @@ def test_models_that_differ_from_gpt2_at_both_ends(make, tmp_path):
     x.requires_grad_()
     (slope,) = torch.autograd.grad(metric(run(x)).sum(), x)
     assert_close(((y - x) * slope).sum((1, 2)), estimate, rtol=1e-3, atol=1e-3)
+
+
+def test_hooks_that_do_not_exist_are_named_with_the_closest(tiny):
+    with pytest.raises(ValueError, match="'blocks.0.hook_resid_pots' is not a hook of this model. Did you mean"):
+        end_logits(tiny, Prompts.of(tiny, ["w3"]), [("blocks.0.hook_resid_pots", lambda acts, hook: acts)])

@@ -35,3 +35,16 @@ def test_where_nothing_is_nothing_is_found():
     assert features.around(Letters(), tokens, silent, []) == []
     assert features.around(Letters(), tokens, silent, [0]) == [features.Context("", "d", "", 0.0)]
     assert features.examples(tokens, 3, n=0) == features.examples(tokens[:, :0], 3, n=2) == []
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_padding_is_no_context(left):
+    """A run of padding at either end of a row is not shown, but for one token that may be the text's own mark."""
+    letters, mark = Letters(), 9
+    letters.pad_token_id = mark
+    tokens = torch.full((1, 10), mark)
+    tokens[0, left + 1 : left + 5] = torch.arange(4)
+    (found,) = features.around(letters, tokens, torch.zeros(1, 10), [left + 2])
+    assert (found.before, found.token, found.after) == ("ja", "b", "cdj")
+    (outside,) = features.around(letters, tokens, torch.zeros(1, 10), [9])
+    assert outside.token == "j" and outside.after == ""

@@ -359,3 +359,13 @@ def test_says_what_is_wrong(model, sae, options, words):
     options = {"tokens": rows(), "hook": RESID, **options}
     with pytest.raises(ValueError, match=words):
         run(sae, model, options.pop("tokens"), options.pop("hook"), **options)
+
+
+def test_a_transcoder_of_another_target_is_warned_of(model):
+    sae = an_sae(d_out=D_MODEL)
+    sae.hook_name, sae.target_hook_name = RESID, MLP
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(sae, model, rows(), target_hook=MLP)
+    with pytest.warns(UserWarning, match=f"trained on '{MLP}', and is evaluated at '{MID}'"):
+        run(sae, model, rows(), target_hook=MID)

@@ -115,6 +115,17 @@ def test_numbers_of_numpy_and_torch_train_checkpoint_resume_and_save(store, tmp_
     assert same(load_sae(save_sae(sae, tmp_path / "sae", lr=run.settings.lr)), sae)
 
 
+def test_texts_of_numpy_are_checkpointed_and_resumed(store, tmp_path):
+    """A sweep over np.array([...]) of names hands out texts of numpy's own kind, which no checkpoint can hold."""
+    named = ActivationStore.from_tensor(store.rows(slice(None)), hook_name=np.str_("blocks.1.hook_resid_post"))
+    settings = SHORT | {"encoder_dtype": np.str_("float32"), "checkpoint": tmp_path / "checkpoint.pt"}
+    sae = fresh(np.str_("token_choice"), capacity=np.str_("uniform"))
+    assert {type(text) for text in (sae.config.rule, sae.config.capacity, named.hook_name)} == {str}
+    train(sae, named, **settings)
+    again = fresh(np.str_("token_choice"), capacity=np.str_("uniform"))
+    assert train(again, named, **settings, resume=True).resumed_at == SHORT["steps"] and same(sae, again)
+
+
 # ---------------------------------------------------------------------- whether it is there
 
 
@@ -255,6 +266,13 @@ def changed(content, change):
         (lambda c: c["SAEs"][0].update(more=1), "SAE.0.more"),
         (lambda c: c["SAEs"][0]["law"].update(ranks=3), "SAE.0.law.ranks"),
         (lambda c: c["SAEs"][0]["usage"].update(silent=None), "SAE.0.usage.silent"),
+        (lambda c: c.update(seconds="3"), "seconds"),
+        (lambda c: c.update(stores=None), "holds about its stores"),
+        (lambda c: c["stores"].clear(), "holds about its stores"),
+        (lambda c: c["stores"].append(c["stores"][0]), "holds about its stores"),
+        (lambda c: c["stores"][0].pop("hook_name"), "holds about its stores"),
+        (lambda c: c["stores"][0].update(mean=3.0), "holds about its stores"),
+        (lambda c: c["stores"][0].update(rows=torch.zeros(2, 3)), "holds about its stores"),
     ],
 )
 def test_a_checkpoint_that_was_tampered_with_is_refused_and_never_half_used(change, words, store, path):

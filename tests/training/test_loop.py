@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import inspect
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -409,3 +410,20 @@ def test_stores_that_do_not_fit_are_refused():
         train(fresh(d_out=6), store, target_store=store, **SHORT)
     with pytest.raises(ValueError, match="belong together"):
         train(fresh(d_out=16), store, target_store=ActivationStore.from_tensor(x[:200]), **SHORT)
+
+
+def test_activations_of_another_hook_are_warned_of():
+    x = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
+    a, b, unknown = (ActivationStore.from_tensor(x, hook_name=name) for name in ("A", "B", None))
+    sae, short = SparseAutoencoder(SAEConfig(8, 16, "token_choice", k=2)), dict(steps=2, batch_size=64, progress=False)
+    transcoder = SparseAutoencoder(SAEConfig(8, 16, "token_choice", k=2, d_out=8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for store in (a, a, unknown):
+            train(sae, store, **short)
+            train(transcoder, a, target_store=store, **short)
+    with pytest.warns(UserWarning, match="this SAE was trained on 'A', and goes on with 'B'"):
+        train(sae, b, **short)
+    with pytest.warns(UserWarning, match="this SAE was trained on 'A', and goes on with 'B'"):
+        train(transcoder, a, target_store=b, **short)
+    assert (sae.hook_name, transcoder.hook_name, transcoder.target_hook_name) == ("B", "A", "B")

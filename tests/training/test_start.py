@@ -97,6 +97,8 @@ def test_says_what_is_wrong(first):
         with_rule(first.sae, "feature_choice")
     with pytest.raises(ValueError, match=r"got \(3,\)"):
         with_rule(first.sae, "feature_choice", torch.ones(3))
+    with pytest.raises(ValueError, match=r"has other weights than 'mutual_choice' \(W_dec, W_enc, b_enc\): start anew"):
+        with_rule(first.sae, "token_choice", d_sae=12)
     with pytest.raises(ValueError, match=r"rule='gated' has other weights than 'mutual_choice' \(b_mag, r_mag\)"):
         with_rule(first.sae, "gated", k=None)
     assert with_rule(make("token_choice", d_sae=24), "mutual_choice").config.rule == "mutual_choice"

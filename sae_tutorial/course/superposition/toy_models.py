@@ -22,6 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_tutorial.activations.arguments import as_number, as_whole
+
 # (probability (I, N), batch size, generator) -> features (I, B, N)
 Sampler = Callable[[Tensor, int, torch.Generator], Tensor]
 
@@ -139,7 +141,7 @@ def train_toy_models(
     Raises ValueError that names the argument for shapes that do not fit, values out of range, and a learning rate at
     which every copy of some row diverges; a copy that diverges alone is never kept.
     """
-    probability, importance = _checked(probability, importance, n_hidden, steps, batch_size, restarts)
+    probability, importance = _checked(probability, importance, n_hidden, steps, batch_size, restarts, learning_rate)
     p_IN = probability.repeat_interleave(restarts, dim=0)
     n_instances, n_features = p_IN.shape
     weight_I1N = importance.repeat_interleave(restarts, dim=0)[:, None]
@@ -176,7 +178,7 @@ def train_toy_models(
     if diverged:
         raise ValueError(
             f"learning_rate={learning_rate}: training diverged, for rows {diverged} of probability from every starting "
-            "point. Take a smaller learning_rate, such as 1e-2."
+            f"point. Take a smaller learning_rate, such as {min(learning_rate / 10, 1e-2):.0e}."
         )
     return ToyModels(encoder[best].detach(), decoder[best].detach(), bias[best].detach(), loss[best], relu_hidden)
 
@@ -213,9 +215,17 @@ def _held_out_loss(
 
 
 def _checked(
-    probability: Tensor, importance: Tensor, n_hidden: int, steps: int, batch_size: int, restarts: int
+    probability: Tensor,
+    importance: Tensor,
+    n_hidden: int,
+    steps: int,
+    batch_size: int,
+    restarts: int,
+    learning_rate: float,
 ) -> tuple[Tensor, Tensor]:
     for name, value in (("probability", probability), ("importance", importance)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}; convert it: torch.as_tensor({name})")
         if value.ndim != 2:
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}; it must be (instances, features): "
@@ -233,12 +243,14 @@ def _checked(
             f"probability spans [{probability.min():.3g}, {probability.max():.3g}]; it must lie in (0, 1]: "
             "a feature that is never on cannot be learned"
         )
-    if not (importance >= 0).all():
-        raise ValueError(f"importance reaches {importance.min():.3g}; it must not be negative or NaN")
+    if not ((importance >= 0) & importance.isfinite()).all():
+        spans = f"[{importance.min():.3g}, {importance.max():.3g}]"
+        raise ValueError(f"importance spans {spans}; it must be finite numbers, none of them negative")
     for name, number in (("n_hidden", n_hidden), ("steps", steps), ("batch_size", batch_size), ("restarts", restarts)):
-        if number < 1:
-            raise ValueError(f"{name} is {number}; it must be at least 1")
-    return probability.float(), importance.float()
+        as_whole(name, number, least=1)
+    if not 0 < as_number("learning_rate", learning_rate) < math.inf:
+        raise ValueError(f"learning_rate must be a finite number, greater than 0, got {learning_rate}")
+    return probability.detach().float(), importance.detach().float()
 
 
 # Reading the geometry off the weights. W holds one feature per column: (..., hidden, features).

@@ -144,9 +144,13 @@ def test_samplers():
         ({"importance": torch.ones(1, 3)}, r"importance has shape \(1, 3\), probability \(1, 2\)"),
         ({"probability": torch.tensor([[0.0, 0.5]])}, r"probability spans \[0, 0.5\].*\(0, 1\]"),
         ({"probability": torch.tensor([[float("nan"), 0.5]])}, "probability spans"),
-        ({"importance": -torch.ones(1, 2)}, "importance reaches -1"),
-        ({"n_hidden": 0}, "n_hidden is 0; it must be at least 1"),
-        ({"restarts": 0}, "restarts is 0"),
+        ({"importance": -torch.ones(1, 2)}, r"importance spans \[-1, -1\]"),
+        ({"importance": torch.full((1, 2), torch.inf)}, r"importance spans \[inf, inf\]; it must be finite"),
+        ({"n_hidden": 0}, "n_hidden must be a whole number, 1 or more, got 0"),
+        ({"restarts": 0}, "restarts must be a whole number, 1 or more, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be a finite number, greater than 0, got 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number"),
+        ({"learning_rate": 1e9}, "learning_rate=1000000000.0: training diverged.* such as 1e-02"),
         ({"sampler": sp.anticorrelated_pairs, "probability": torch.full((1, 2), 0.7)}, "probability reaches 0.7.*0.5"),
         (
             {"sampler": sp.correlated_pairs, "probability": torch.full((1, 3), 0.2), "importance": torch.ones(1, 3)},
@@ -163,3 +167,19 @@ def test_bad_input_names_the_argument(change, says):
 def test_unknown_shape():
     with pytest.raises(ValueError, match="'square'; the shapes are digon, triangle"):
         sp.shape("square")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 2.5}, {"n_hidden": 1.5}, {"restarts": True}, {"probability": [[0.2]]}, {"batch_size": "8"}],
+)
+def test_what_is_of_another_type_is_named(change):
+    arguments = {"probability": torch.full((1, 2), 0.2), "importance": torch.ones(1, 2), "n_hidden": 1, "steps": 2}
+    with pytest.raises(TypeError, match=f"{next(iter(change))} must be a"):
+        sp.train_toy_models(**(arguments | change))
+
+
+def test_a_probability_with_a_gradient_is_read_as_numbers():
+    plain = {"probability": torch.full((1, 2), 0.2), "importance": torch.ones(1, 2), "n_hidden": 1, "steps": 2}
+    traced = plain | {name: plain[name].clone().requires_grad_() for name in ("probability", "importance")}
+    assert torch.equal(sp.train_toy_models(**traced).loss, sp.train_toy_models(**plain).loss)
