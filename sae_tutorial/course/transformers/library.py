@@ -13,7 +13,7 @@ Stream = Float[Tensor, "rows positions model"]
 
 
 def is_gpt2_like(model: Any) -> bool:
-    """Whether positions are added to the stream, heads share nothing, and LayerNorm centres: what notebook 01 builds."""
+    """Whether positions are added to the stream, heads share nothing, and LayerNorm centres, as notebook 01 does it."""
     cfg = model.cfg
     grouped = getattr(cfg, "n_key_value_heads", None) not in (None, cfg.n_heads)
     return cfg.positional_embedding_type == "standard" and not grouped and not model.ln_final.uses_rms_norm
