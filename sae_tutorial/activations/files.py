@@ -7,6 +7,7 @@ under its name. `remove_abandoned` deletes what killed processes left unfinished
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -124,9 +125,10 @@ def check_writable(path: Path, content: bytes = b"") -> None:
     write_unfinished(path, content).unlink()
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Delete unfinished files in `folder` whose process is gone. What a process of another machine is writing stays."""
-    for path in folder.glob("*.unfinished"):
+def remove_abandoned(folder: Path, of: str = "") -> None:
+    """Delete unfinished files in `folder` whose process is gone; `of`: those of this file only. What a process of
+    another machine is writing stays."""
+    for path in folder.glob(f"{glob.escape(of)}*.unfinished"):
         found = UNFINISHED.search(path.name)
         if found and found["host"] == HOST and not _runs(int(found["pid"])):
             path.unlink(missing_ok=True)

@@ -107,7 +107,7 @@ def checked_tokens(tokens: Tensor, model: Any) -> Tensor:
             f"tokens has a context of {tokens.shape[1]}, but this model sees {model.cfg.n_ctx} tokens at most. "
             f"Cut the rows: tokens[:, :{model.cfg.n_ctx}]."
         )
-    return tokens.detach().cpu().contiguous()
+    return tokens.detach().to("cpu", copy=True).contiguous()  # the caller may change theirs
 
 
 def special_ids(

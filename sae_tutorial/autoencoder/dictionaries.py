@@ -38,7 +38,12 @@ class Dictionary:
 
     @classmethod
     def of_sae(cls, name: str, sae: SparseAutoencoder) -> Dictionary:
-        """The features of an SAE; codes in the units inside, so directions carry its scale."""
+        """The features of an SAE; codes in the units inside, so directions carry its scale. ValueError for a
+        transcoder, whose features are no parts of what it reads."""
+        if sae.config.is_transcoder:
+            raise ValueError(
+                f"{name} is a transcoder: its features add up to another activation than they are read from"
+            )
 
         def encode(x_ND: Tensor) -> Tensor:
             with torch.no_grad():

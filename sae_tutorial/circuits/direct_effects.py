@@ -73,7 +73,7 @@ def towards(
 
     Args:
         right: (B,) ids.
-        against: (B,) ids, or (B, names) ids of which the mean is taken; see `absent_names`.
+        against: (B,) ids, or (B, names) ids of which the mean is taken.
     """
     unembed_VM = model.W_U.T
     other_BM = unembed_VM[against] if against.dim() == 1 else unembed_VM[against].mean(1)

@@ -182,29 +182,3 @@ def counterfactual(
 def logit_difference(logits: Float[Tensor, "sentences vocab"], sentences: Sentences) -> Float[Tensor, " sentences"]:
     """Logit of the right name minus logit of the wrong one, as `sentences` has them: above 0 where it is right."""
     return at(logits, sentences.io) - at(logits, sentences.wrong)
-
-
-def name_ids(model: Any, names: Sequence[str] = NAMES) -> Int[Tensor, " names"]:
-    """Ids of those `names` that are single tokens of this model."""
-    return token_ids(model, usable(model, names, "names", 3))
-
-
-def absent_names(sentences: Sentences, names: Int[Tensor, " names"]) -> Int[Tensor, "sentences names-2"]:
-    """For each sentence, those of `names` (see `name_ids`) that it does not ask about.
-
-    Raises ValueError if it asks about a name that is none of them.
-    """
-    keep = (names != sentences.io[:, None]) & (names != sentences.wrong[:, None])
-    if (keep.sum(1) != len(names) - 2).any():
-        raise ValueError("names: every sentence must ask about two of them, and some do not; see name_ids.")
-    return names.expand(len(sentences), -1)[keep].view(len(sentences), -1)
-
-
-def lead(
-    logits: Float[Tensor, "sentences vocab"], sentences: Sentences, names: Int[Tensor, " names"]
-) -> Float[Tensor, " sentences"]:
-    """Logit of the right name minus the mean logit of the names that the sentence does not mention.
-
-    The logit difference asks which of the two; this asks whether it is one of the two at all. See `name_ids`.
-    """
-    return at(logits, sentences.io) - logits.gather(1, absent_names(sentences, names)).mean(-1)

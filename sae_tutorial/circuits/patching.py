@@ -166,25 +166,6 @@ def patch_each(
     return torch.stack([metric(patched_logits(model, prompts, [site], donor)) for site in bar])
 
 
-def patch_positions(
-    model: Any, prompt: Prompts, donor: Donor, hook_names: Sequence[str], metric: Metric
-) -> Float[Tensor, "hooks positions"]:
-    """`metric` with each position of one prompt up to END patched by itself, at each hook: one pass for all positions.
-
-    Args:
-        prompt: one, and `donor` of one other that is as long.
-        metric: of logits that are copies of this one prompt's, (END + 1, V).
-
-    Raises ValueError for more than one prompt (see `patch_each`), and for what `patched_logits` refuses.
-    """
-    n = int(prompt.positions["END"][0]) + 1
-    copies = prompt.repeated(n)
-    everywhere = torch.arange(n, device=prompt.tokens.device)
-    acts = {name: _of(donor, name).expand(n, *donor[name].shape[1:]) for name in hook_names}
-    sites = [Site(name, None, everywhere) for name in _given("hook_names", hook_names)]
-    return torch.stack([metric(patched_logits(model, copies, [site], acts)) for site in sites])
-
-
 def path_patch(
     model: Any,
     prompts: Prompts,

@@ -15,14 +15,15 @@ from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
+import torch
 from jaxtyping import Float
 from plotly.colors import sample_colorscale
 from torch import Tensor
 
 from sae_tutorial.circuits.heads import attention_patterns
 from sae_tutorial.circuits.ioi import Sentences, counterfactual, logit_difference
-from sae_tutorial.circuits.patching import activations, patch_positions
-from sae_tutorial.circuits.prompts import end_logits, normalised
+from sae_tutorial.circuits.patching import Donor, Metric, Site, activations, patched_logits
+from sae_tutorial.circuits.prompts import Prompts, end_logits, normalised
 from sae_tutorial.course.ioi_circuit.names import own_sentence
 from sae_tutorial.figures import circuits, kinds
 from sae_tutorial.figures.heads import TAKEN, TAKES, habit
@@ -32,6 +33,23 @@ from sae_tutorial.figures.text import label, visible
 MAX_TOKENS = 40  # a longer sentence would not be readable
 WIDE = {"width": "600px"}
 INK = f"var(--jp-content-font-color1, {TEXT})"  # JupyterLab's own; elsewhere the grey of the figures
+
+
+def patch_positions(
+    model: Any, prompt: Prompts, donor: Donor, hook_names: Sequence[str], metric: Metric
+) -> Float[Tensor, "hooks positions"]:
+    """`metric` with each position of one prompt up to END patched by itself, at each hook: one pass for all positions.
+
+    `donor` is of one other prompt that is as long, and `metric` of logits of copies of this prompt, (END + 1, V).
+
+    Raises ValueError for more than one prompt (see `patch_each`).
+    """
+    n = int(prompt.positions["END"][0]) + 1
+    copies = prompt.repeated(n)
+    everywhere = torch.arange(n, device=prompt.tokens.device)
+    acts = {name: donor[name].expand(n, *donor[name].shape[1:]) for name in hook_names}
+    sites = [Site(name, None, everywhere) for name in hook_names]
+    return torch.stack([metric(patched_logits(model, copies, [site], acts)) for site in sites])
 
 
 def attention_viewer(model: Any, text: str = "Once upon a time there was a little girl named Lily.") -> Any:

@@ -130,6 +130,7 @@ def evaluate_many(
     in_hook, out_hook = hook_name, hook_name if target_hook is None else target_hook
     for name in (in_hook, out_hook):
         check_hook_name(model, name)
+    saes = list(saes)
     for sae in saes:
         _check(sae, model, in_hook, target_hook, batch_rule)
     text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))

@@ -27,7 +27,7 @@ FORMAT = "sae_tutorial training, version 1"
 def check_room(trainees: list[Trainee], stores: list[ActivationStore], path: Path) -> None:
     """Write a checkpoint, as large as all that will follow, and delete it. OSError that names the file and the fix."""
     files.check_writable(path)
-    files.remove_abandoned(path.parent)
+    files.remove_abandoned(path.parent, of=path.name + ".")  # others may be part of a save: see folders.py
     files.write_unfinished(path, _writer(trainees, stores, 0.0)).unlink()
 
 

@@ -54,6 +54,10 @@ def check_saes(saes: Sequence[SparseAutoencoder], each: list[TrainSettings]) -> 
         settings.check_for(sae.config)
         if settings.resample_at:
             check_resampling(sae.config)
+            frozen = [name for name in ("W_enc", "b_enc", "W_dec") if not getattr(sae, name).requires_grad]
+            if frozen:
+                names = ", ".join(frozen)
+                raise ValueError(f"resample_at would change what is frozen ({names}); leave resample_at out")
     if len({id(sae) for sae in saes}) < len(saes):
         raise ValueError("saes holds the same SAE twice, and both would train it; copy it: copy.deepcopy(sae)")
 

@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -102,9 +103,17 @@ def train_many(
         sides = [s.batches(batch_size, seed, epochs=None, start_batch=start, device=device) for s in stores]
         return ((side[0], side[1] if target_store else None) for side in zip(*sides))
 
+    resuming = path if resume and path is not None and path.exists() else None
+    was = [(copy(sae), {name: t.clone() for name, t in sae.state_dict().items()}) for sae in saes if resuming]
     trainees, seconds = [prepared(sae, one, store, target_store) for sae, one in zip(saes, each)], 0.0
-    if resume and path is not None and path.exists():
-        seconds = restore(trainees, stores, path)
+    if resuming is not None:
+        try:
+            seconds = restore(trainees, stores, resuming)
+        except ValueError:  # it is refused, so nothing has changed
+            for sae, (origin, state) in zip(saes, was):
+                sae.load_state_dict(state)
+                sae.take_origin(origin)
+            raise
     began, first = time.perf_counter() - seconds, trainees[0].step
     if path is not None and first < steps:
         check_room(trainees, stores, path)
@@ -130,6 +139,8 @@ def train_many(
                     _measure(trainee, done, batches)
             if save_now and path is not None:
                 save(trainees, stores, path, time.perf_counter() - began)
+    for sae in saes:
+        sae.zero_grad()  # the user's next backward would add to them
     took = time.perf_counter() - began, first
     return [TrainingRun(t.sae, t.settings, t.history.arrays(), t.usage.density.clone(), *took) for t in trainees]
 
@@ -141,7 +152,8 @@ def train(sae: SparseAutoencoder, *same: Any, on_step: Any = None, **options: An
     settings, changes  see TrainSettings; `changes` are its fields, by name
     target_store       what a transcoder predicts: the same positions, read at another hook
     checkpoint         a file to save everything to, every `checkpoint_every` steps and at the end. That it can be
-                       written is tried before the first step; later it is only a warning if it cannot
+                       written is tried before the first step; later it is only a warning if it cannot. A file that
+                       is there is replaced, unless it is gone on from
     resume             True: go on from that file, or FileNotFoundError; "auto": if it is there, for jobs that may be
                        interrupted. On a CPU the result is the same, bit for bit. `TrainingRun.resumed_at` is its step
     on_step            called every `log_every` steps with (steps done, {"fvu": …, "l0": …, …}). For TensorBoard:

@@ -92,7 +92,8 @@ class PenaltyLosses:
 
     def __call__(self, u: Float[Tensor, "tokens d_in"], target: Float[Tensor, "tokens d_out"], step: int) -> Losses:
         sae, settings, n_tokens = self.sae, self.settings, len(u)
-        width = settings.bandwidth * math.sqrt(sae.config.d_in)
+        spread = 1.0 if sae.config.is_transcoder else self.variance  # of the input, per coordinate
+        width = settings.bandwidth * math.sqrt(spread * sae.config.d_in)
         # Below this an affinity has neither a value nor a gradient.
         floor = (sae.threshold.detach() - width / 2).clamp(min=0) if sae.config.how.learned else 0.0
         z, features, decoded = self._positive_affinities(u, floor)

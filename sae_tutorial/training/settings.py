@@ -108,8 +108,9 @@ class TrainSettings:
         check_fields(self)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers from 0 to below 1, as (0.9, 0.999), got {self.betas!r}")
-        if not all(0 < part < 1 for part in self.resample_at):
-            raise ValueError(f"resample_at are parts of the run between 0 and 1, got {self.resample_at!r}")
+        if not all(1 <= round(part * self.steps) < self.steps for part in self.resample_at):
+            what = f"parts of the run, after its first and before its last of {self.steps} steps"
+            raise ValueError(f"resample_at are {what}, got {self.resample_at!r}")
         if self.warmup + self.decay > 1:
             raise ValueError(f"warmup={self.warmup} and decay={self.decay} are more than the whole run; lower one")
 

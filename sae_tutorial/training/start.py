@@ -79,10 +79,12 @@ def start_(
     """
     u = sae.normalise(x)
     goal = u if target is None else sae.normalise_target(target)
-    if sae.config.b_dec:
+    if sae.config.how.learned and not sae.config.normalise and sae.threshold.requires_grad:
+        sae.threshold.mul_(u.std(0).square().mean().sqrt())  # small in the units of these activations
+    if sae.b_dec.requires_grad:
         sae.b_dec.copy_(geometric_median(goal))
-    if sae.config.tied:
-        return sae  # one matrix with rows of unit norm: there is nothing left to scale
+    if sae.config.tied or not sae.W_enc.requires_grad:
+        return sae  # tied: one matrix with rows of unit norm, there is nothing left to scale
     codes = sae.allocate(sae.preactivations(u))
     length = (codes @ sae.W_dec).norm(dim=1).mean()
     wanted = (goal - sae.b_dec).norm(dim=1).mean() * (0.1 if sae.config.is_transcoder else 1.0)
@@ -107,13 +109,15 @@ def with_rule(
         got = None if density is None else tuple(density.shape)
         shape = f"density must be ({sae.config.d_sae},) for rule={rule!r}, got {got}"
         raise ValueError(f"{shape}: the densest feature gets the largest capacity. Give that of the TrainingRun")
-    other = SparseAutoencoder(replace(sae.config, rule=rule, **changes)).to(sae.W_dec.device)
+    other = SparseAutoencoder(replace(sae.config, rule=rule, **changes)).to(sae.W_dec.device, sae.W_dec.dtype)
     kept, fresh = ({n: t for n, t in one.state_dict().items() if n not in OF_THE_RULE} for one in (sae, other))
     differing = {(name, t.shape) for name, t in kept.items()} ^ {(name, t.shape) for name, t in fresh.items()}
     if differing:
         names = ", ".join(sorted({name for name, _ in differing}))
         raise ValueError(f"rule={rule!r} has other weights than {sae.config.rule!r} ({names}): start anew")
     other.load_state_dict(kept, strict=False)
+    for name, parameter in sae.named_parameters():
+        other.get_parameter(name).requires_grad_(parameter.requires_grad)
     other.take_origin(sae)
     if density is not None and by_density:
         rerank_(other, density.to(other.rank.device))

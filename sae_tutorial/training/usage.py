@@ -12,6 +12,8 @@ from sae_tutorial.allocation import mutual_choice
 from sae_tutorial.allocation.zipf import middle_law
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
+FORGOTTEN = 3  # windows without a match
+
 
 class FeatureUsage:
     """Running counts of one training, all (F,):
@@ -20,6 +22,9 @@ class FeatureUsage:
                of the first `window` batches, an exponential average with that memory afterwards
     demand     the same for the tokens that would match it under Mutual Choice (feature_choice only)
     silent     tokens since its last match, of `tokens` in all
+
+    What has not matched for FORGOTTEN windows has an average of 0, and not what is left of an old one: else the dead
+    would look alive to whatever fits a law to the living.
     """
 
     def __init__(self, n_features: int, window: int, device: torch.device | str = "cpu"):
@@ -29,6 +34,7 @@ class FeatureUsage:
         self.silent = torch.zeros(n_features, dtype=torch.int64, device=device)
         self.tokens = 0
         self.updates = {"density": 0, "demand": 0}
+        self.without = {name: torch.zeros_like(self.silent) for name in self.updates}  # updates since the last match
 
     def count(self, density: Float[Tensor, " features"], n_tokens: int) -> None:
         """One batch of `n_tokens` tokens went by, and `density` is the share of them that each feature matched."""
@@ -38,7 +44,9 @@ class FeatureUsage:
 
     def _average(self, name: str, new_F: Float[Tensor, " features"]) -> None:
         self.updates[name] += 1
-        getattr(self, name).lerp_(new_F.float(), 1 / min(self.updates[name], self.window))
+        self.without[name].add_(1).mul_(new_F == 0)
+        average_F = getattr(self, name).lerp_(new_F.float(), 1 / min(self.updates[name], self.window))
+        average_F.mul_(self.without[name] < FORGOTTEN * self.window)
 
     def dead(self, after: int) -> Bool[Tensor, " features"]:
         """No match in the last `after` tokens."""
@@ -56,11 +64,13 @@ class FeatureUsage:
     def state(self) -> dict:
         """Everything, for a checkpoint."""
         counts = {"density": self.density, "demand": self.demand, "silent": self.silent}
-        return counts | {"tokens": self.tokens, "updates": dict(self.updates)}
+        return counts | {"tokens": self.tokens, "updates": dict(self.updates), "without": dict(self.without)}
 
     def restore(self, state: dict) -> None:
         for name in ("density", "demand", "silent"):
             getattr(self, name).copy_(state[name])
+        for name, count in state["without"].items():
+            self.without[name].copy_(count)
         self.tokens, self.updates = state["tokens"], dict(state["updates"])
 
 

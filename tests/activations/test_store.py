@@ -287,3 +287,10 @@ def test_ten_million_activations_stream_in_under_two_gigabytes(tmp_path):
     """Needs 10 GB of disk. float32 counts positions exactly up to 16.7 million."""
     peak, rows_per_second = stream(tmp_path, 10_000_000)
     assert peak < 2, f"peak resident memory {peak:.2f} GiB at {rows_per_second:,.0f} rows/s"
+
+
+def test_a_store_keeps_its_own_tokens(tiny, tokens):
+    theirs = tokens.clone()
+    store = harvest(tiny, theirs)
+    theirs[:] = 5
+    assert torch.equal(store.tokens, tokens)

@@ -4,6 +4,7 @@ from grouped_model import grouped_model
 
 from sae_tutorial.circuits import direct_effects as evidence
 from sae_tutorial.circuits import ioi, patching, prompts
+from sae_tutorial.course.ioi_circuit import names as names_of
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_models_whose_heads_share_their_values(tmp_path):
 
 def test_towards_takes_the_mean_of_several_names(model, sentences):
     writes = evidence.direct_writes(model, sentences)
-    absent = ioi.absent_names(sentences, ioi.name_ids(model))
+    absent = names_of.absent_names(sentences, names_of.name_ids(model))
     several = evidence.towards(writes.mlps, model, sentences.io, absent)
     one_by_one = [evidence.towards(writes.mlps, model, sentences.io, absent[:, i]) for i in range(absent.shape[1])]
     assert torch.allclose(several, torch.stack(one_by_one).mean(0), atol=1e-4)
@@ -107,14 +108,14 @@ def test_attention_is_read_between_roles(model, sentences):
 
 
 def test_absent_names_and_lead(model, sentences):
-    names = ioi.name_ids(model)
-    absent = ioi.absent_names(sentences, names)
+    names = names_of.name_ids(model)
+    absent = names_of.absent_names(sentences, names)
     assert absent.shape == (6, len(names) - 2)
     for i in range(6):
         assert int(sentences.io[i]) not in absent[i] and int(sentences.wrong[i]) not in absent[i]
     logits = torch.zeros(6, model.cfg.d_vocab)
     logits[torch.arange(6), sentences.io] = 3
     logits[torch.arange(6), sentences.wrong] = 100  # is not asked
-    assert torch.allclose(ioi.lead(logits, sentences, names), torch.full((6,), 3.0))
+    assert torch.allclose(names_of.lead(logits, sentences, names), torch.full((6,), 3.0))
     with pytest.raises(ValueError, match="ask about two of them"):
-        ioi.absent_names(sentences, names[:5])
+        names_of.absent_names(sentences, names[:5])

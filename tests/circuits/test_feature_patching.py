@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sae_tutorial import SAEConfig, SparseAutoencoder
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.shipped import HOOK, reference_sae
 from sae_tutorial.circuits import ioi, patching, prompts
@@ -230,3 +231,9 @@ def test_a_prompt_of_one_token_has_a_size():
     edit, _ = toy()
     one = replace(edit, length=torch.zeros_like(edit.length))  # the token that begins it, and no other
     assert one.magnitude(one.used).isfinite().all()
+
+
+def test_a_transcoder_is_no_dictionary_of_what_it_reads():
+    transcoder = SparseAutoencoder(SAEConfig(8, 24, "token_choice", k=4, d_out=8))
+    with pytest.raises(ValueError, match="mine is a transcoder: its features add up to another activation"):
+        Dictionary.of_sae("mine", transcoder)

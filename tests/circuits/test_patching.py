@@ -225,16 +225,3 @@ def test_a_head_may_be_a_number_of_numpy_or_torch(model, clean, other):
         patching.patched_logits(model, clean, [Site(name, h)], donor) for h in (1, np.int64(1), torch.tensor(1), True)
     )
     assert all(torch.equal(plain, found) for found in others)
-
-
-def test_all_positions_of_one_sentence_in_one_pass(model, clean, other):
-    names = ["blocks.0.hook_resid_pre", "blocks.2.hook_mlp_out"]
-    one, donor = clean[:1], patching.activations(model, other[:1], names)
-    metric = lambda logits: logits[:, one.io[0]] - logits[:, one.wrong[0]]  # noqa: E731
-    found = patching.patch_positions(model, one, donor, names, metric)
-    n = int(one.positions["END"][0]) + 1
-    sites = [Site(name, None, torch.tensor([place])) for name in names for place in range(n)]
-    slow = patching.patch_each(model, one, sites, donor, metric)[:, 0].view(2, n)
-    assert torch.allclose(found, slow, atol=1e-3)
-    with pytest.raises(ValueError, match="8 prompts cannot be copied as one"):
-        patching.patch_positions(model, clean, donor, names, metric)

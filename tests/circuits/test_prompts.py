@@ -580,7 +580,6 @@ def test_nothing_to_do_is_an_error(tiny):
         (lambda: patching.patch_each(tiny, prompts, [], own, metric), "sites is empty"),
         (lambda: patching.path_patch(tiny, prompts, other, [], [Site(LAST)], metric), "senders is empty"),
         (lambda: patching.path_patch(tiny, prompts, other, [(0, 0)], [], metric), "receivers is empty"),
-        (lambda: patching.patch_positions(tiny, prompts[:1], own, [], metric), "hook_names is empty"),
         (lambda: patching.attribution(tiny, prompts, {}, metric), "donor is empty"),
     ]:
         with pytest.raises(ValueError, match=words):

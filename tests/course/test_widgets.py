@@ -3,6 +3,7 @@ import re
 import pytest
 import torch
 
+from sae_tutorial.circuits import ioi, patching
 from sae_tutorial.course import widgets
 from sae_tutorial.figures.style import DIVERGING
 
@@ -108,3 +109,18 @@ def test_a_widget_without_a_sentence_has_a_picture_that_says_so(model, monkeypat
     monkeypatch.setattr("plotly.graph_objects.Figure.to_image", lambda fig, **how: b"PNG")
     monkeypatch.setenv("SAE_TUTORIAL_STATIC", "1")
     assert widgets.patching_viewer(model, "nothing")._repr_mimebundle_()["image/png"]
+
+
+def test_all_positions_of_one_sentence_in_one_pass(model):
+    clean = ioi.ioi_sentences(model, 8, seed=3)
+    other = ioi.counterfactual(model, clean, "abc")
+    names = ["blocks.0.hook_resid_pre", "blocks.2.hook_mlp_out"]
+    one, donor = clean[:1], patching.activations(model, other[:1], names)
+    metric = lambda logits: logits[:, one.io[0]] - logits[:, one.wrong[0]]  # noqa: E731
+    found = widgets.patch_positions(model, one, donor, names, metric)
+    n = int(one.positions["END"][0]) + 1
+    sites = [patching.Site(name, None, torch.tensor([place])) for name in names for place in range(n)]
+    slow = patching.patch_each(model, one, sites, donor, metric)[:, 0].view(2, n)
+    assert torch.allclose(found, slow, atol=1e-3)
+    with pytest.raises(ValueError, match="8 prompts cannot be copied as one"):
+        widgets.patch_positions(model, clean, donor, names, metric)

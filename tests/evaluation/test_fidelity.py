@@ -369,3 +369,8 @@ def test_a_transcoder_of_another_target_is_warned_of(model):
         run(sae, model, rows(), target_hook=MLP)
     with pytest.warns(UserWarning, match=f"trained on '{MLP}', and is evaluated at '{MID}'"):
         run(sae, model, rows(), target_hook=MID)
+
+
+def test_any_iterable_of_saes(model):
+    saes = (SparseAutoencoder(SAEConfig(D_MODEL, 64, "token_choice", k=4)) for _ in range(2))
+    assert len(evaluate_many(saes, model, rows(8), "blocks.1.hook_resid_post", progress=False)) == 2

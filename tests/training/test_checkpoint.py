@@ -372,3 +372,20 @@ def test_no_warning_where_all_is_well(store, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(fresh(), store, TrainSettings(steps=4, batch_size=128), progress=False, checkpoint=tmp_path / "a.pt")
+
+
+def test_a_refused_resume_leaves_the_sae_as_it_was(path, store):
+    sae, untouched = fresh(), fresh()
+    with pytest.raises(ValueError, match="lr was None and is 0.0005"):
+        train(sae, store, **SHORT, checkpoint=path, resume=True, lr=5e-4)
+    assert same(sae, untouched) and sae.hook_name is None
+
+
+def test_an_interrupted_save_beside_it_stays(store, tmp_path):
+    """What a killed save left may be all that there is of an SAE: only a checkpoint's own leftovers are deleted."""
+    dead = f"{HOST}.999999999.0123abcd.unfinished"
+    theirs, ours = tmp_path / f"sae_weights.safetensors.{dead}", tmp_path / f"checkpoint.pt.{dead}"
+    for file in (theirs, ours):
+        file.write_bytes(b"x")
+    train(fresh(), store, **SHORT, checkpoint=tmp_path / "checkpoint.pt")
+    assert theirs.exists() and not ours.exists()

@@ -16,6 +16,7 @@ from sae_tutorial.autoencoder.config import BUDGET_RULES, PENALTY_RULES
 from sae_tutorial.autoencoder.rescaling import folded
 from sae_tutorial.training.loop import train_many
 from sae_tutorial.training.settings import TrainSettings
+from sae_tutorial.training.start import start_
 
 PENALTIES = {"relu": {"l1": 0.1}, "gated": {"l1": 0.1}, "jumprelu": {"l0": 0.01}}
 SHORT = dict(steps=12, batch_size=128, progress=False)
@@ -427,3 +428,45 @@ def test_activations_of_another_hook_are_warned_of():
     with pytest.warns(UserWarning, match="this SAE was trained on 'A', and goes on with 'B'"):
         train(transcoder, a, target_store=b, **short)
     assert (sae.hook_name, transcoder.hook_name, transcoder.target_hook_name) == ("B", "A", "B")
+
+
+@pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec"])
+def test_what_is_frozen_from_the_start_stays(name):
+    store, sae = store_and_held_out(n_tokens=2000)[0], SparseAutoencoder(SAEConfig(16, 48, "mutual_choice", k=3))
+    parameter = sae.get_parameter(name).requires_grad_(False)
+    before = parameter.clone()
+    train(sae, store, steps=4, batch_size=128, progress=False)
+    assert torch.equal(parameter, before)
+    if name != "b_dec":
+        with pytest.raises(
+            ValueError, match=f"resample_at would change what is frozen .{name}.; leave resample_at out"
+        ):
+            train(sae, store, steps=4, batch_size=128, resample_at=(0.5,), progress=False)
+
+
+def test_no_gradients_are_left():
+    sae = SparseAutoencoder(SAEConfig(16, 48, "mutual_choice", k=3))
+    train(sae, store_and_held_out(n_tokens=2000)[0], steps=4, batch_size=128, progress=False)
+    assert all(parameter.grad is None for parameter in sae.parameters())
+
+
+@pytest.mark.parametrize("part", [0.01, 0.99])
+def test_resampling_comes_between_the_first_and_the_last_step(part):
+    with pytest.raises(ValueError, match="after its first and before its last of 20 steps, got"):
+        TrainSettings(steps=20, resample_at=(part,))
+
+
+@pytest.mark.parametrize("scale", [1 / 30, 30.0])
+def test_jumprelu_is_the_same_in_any_units(scale):
+    """Without normalisation: where thresholds start, and where they learn, goes with the scale of the activations."""
+    from sae_tutorial.training.penalties import PenaltyLosses
+
+    u, gates = torch.randn(256, 16, generator=torch.Generator().manual_seed(0)), []
+    for s in (1.0, scale):
+        sae = SparseAutoencoder(SAEConfig(16, 48, "jumprelu", normalise=False))
+        start_(sae, s * u)
+        losses = PenaltyLosses(sae, TrainSettings(), variance=float((s * u).var(0).mean()))
+        losses(s * u, s * u, step=100).loss.backward()
+        gates.append((sae.threshold.detach() / s, (sae.threshold.grad != 0)))
+    torch.testing.assert_close(gates[0][0], gates[1][0], rtol=1e-4, atol=1e-6)
+    assert torch.equal(gates[0][1], gates[1][1])

@@ -160,3 +160,11 @@ def test_a_decoder_of_zeros_is_left_alone_and_learns():
     norm = sae.W_dec.norm(dim=1)
     assert_close(norm[norm > 0], torch.ones(int((norm > 0).sum())))
     assert (norm > 0).any()
+
+
+def test_another_rule_keeps_precision_and_what_is_frozen():
+    sae = SparseAutoencoder(SAEConfig(8, 24, "token_choice", k=4)).double()
+    sae.W_dec.requires_grad_(False)
+    other = with_rule(sae, "mutual_choice")
+    assert other.W_dec.dtype == torch.float64 and torch.equal(other.W_dec, sae.W_dec)
+    assert not other.W_dec.requires_grad and other.W_enc.requires_grad

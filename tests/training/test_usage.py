@@ -56,3 +56,18 @@ def test_a_fitted_law_is_found_in_the_middle_ranks():
     with_a_head = density.clone()
     with_a_head[:2] *= 50  # nor do the few most frequent features
     assert middle_law(with_a_head) == middle_law(density) and middle_law(density).ranks == (5, 200)
+
+
+def test_what_died_has_no_density_left():
+    """Else a law that is fitted to the living would be fitted to the remains of the dead."""
+    generator, rank = torch.Generator().manual_seed(0), torch.arange(1, 1001)
+    usage, p = FeatureUsage(1000, window=10), (0.5 / (rank + 10)).clamp(max=1)
+    for batch in range(200):
+        fired = torch.binomial(torch.full((1000,), 512.0), p, generator=generator) / 512
+        fired[300:] *= batch < 20  # 700 latents die
+        usage.count(fired, 512)
+    assert (usage.density[300:] == 0).all() and (usage.density[:300] > 0).float().mean() > 0.95
+    assert abs(middle_law(usage.density).exponent - 1) < 0.25
+    again = FeatureUsage(1000, window=10)
+    again.restore(usage.state())
+    assert all(torch.equal(again.without[name], usage.without[name]) for name in ("density", "demand"))

@@ -6,6 +6,7 @@ Letters of shapes: L layers, H heads, B prompts, P positions, N names, D dimensi
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.circuits.direct_effects import centred
-from sae_tutorial.circuits.ioi import Frame, Sentences, sentences_of
+from sae_tutorial.circuits.ioi import NAMES, Frame, Sentences, sentences_of
 from sae_tutorial.circuits.patching import activations
-from sae_tutorial.circuits.prompts import Prompts, at, token_ids
+from sae_tutorial.circuits.prompts import Prompts, at, token_ids, usable
 
 # The eight prompts on which tutorials of GPT-2 agree: each sentence with both names as the giver.
 CLASSIC = (
@@ -71,3 +72,29 @@ def rank_among_names(
         own_HB1 = (out_HBM * model.W_U[:, right].T).sum(-1, keepdim=True)
         ranks.append((out_HBM @ model.W_U[:, names] > own_HB1 + 1e-5).sum(-1).float())
     return torch.stack(ranks)
+
+
+def name_ids(model: Any, names: Sequence[str] = NAMES) -> Int[Tensor, " names"]:
+    """Ids of those `names` that are single tokens of this model."""
+    return token_ids(model, usable(model, names, "names", 3))
+
+
+def absent_names(sentences: Sentences, names: Int[Tensor, " names"]) -> Int[Tensor, "sentences names-2"]:
+    """For each sentence, those of `names` (see `name_ids`) that it does not ask about.
+
+    Raises ValueError if it asks about a name that is none of them.
+    """
+    keep = (names != sentences.io[:, None]) & (names != sentences.wrong[:, None])
+    if (keep.sum(1) != len(names) - 2).any():
+        raise ValueError("names: every sentence must ask about two of them, and some do not; see name_ids.")
+    return names.expand(len(sentences), -1)[keep].view(len(sentences), -1)
+
+
+def lead(
+    logits: Float[Tensor, "sentences vocab"], sentences: Sentences, names: Int[Tensor, " names"]
+) -> Float[Tensor, " sentences"]:
+    """Logit of the right name minus the mean logit of the names that the sentence does not ask about.
+
+    The logit difference asks which of the two; this asks whether it is one of the two at all. See `name_ids`.
+    """
+    return at(logits, sentences.io) - logits.gather(1, absent_names(sentences, names)).mean(-1)

@@ -51,7 +51,7 @@ def test_the_classic_eight_have_both_givers():
 
 
 def test_rank_of_a_name_in_what_a_head_would_write(model, sentences):
-    ids = ioi.name_ids(model)
+    ids = names.name_ids(model)
     ranks = names.rank_among_names(model, sentences, "IO", sentences.io, ids)
     assert ranks.shape == (4, 8, 6) and ranks.min() >= 0 and ranks.max() <= len(ids) - 1
     name = "blocks.3.ln1.hook_normalized"
