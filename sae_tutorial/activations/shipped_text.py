@@ -36,8 +36,8 @@ def story_tokens(
 
     `source="model"`: the model's own samples at temperature 1, all of them shipped. The embedded model wrote them after
     `<|endoftext|>`; about one row in sixteen holds a stretch of random tokens, and some hold generated sentences, as
-    its training mixture did. SmolLM2 went on with passages from books (scripts/sample_smollm2.py). `source="books"`: real
-    sentences, to read; the embedded model was trained on other books.
+    in its training mixture. SmolLM2 went on with passages from books (scripts/sample_smollm2.py). `source="books"`:
+    real sentences, to read; the embedded model was trained on other books.
 
     Below 256, a sample is cut into as many rows as it yields, so some rows begin in the middle of a sentence; no row
     spans two samples.
