@@ -65,8 +65,8 @@ def text(
 ) -> Tensor:
     """What a notebook reads: for the models that the package brings text for, `story_tokens` of that `source` ("model",
     "books", or None for both); for any other, `path`, a text file or a data set on the hub."""
-    from sae_tutorial import story_tokens, text_tokens
-    from sae_tutorial.activations.shipped_text import TEXT_OF
+    from sae_tutorial.activations.shipped_text import TEXT_OF, story_tokens
+    from sae_tutorial.activations.text import text_tokens
 
     if name in TEXT_OF:
         return story_tokens(n_tokens, context, seed, source=source, model=name)
