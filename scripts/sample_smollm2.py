@@ -18,17 +18,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-import checksums
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int
-from sample_stories import check_same_run, draw, fingerprint
+from sample_stories import draw, fingerprint, sample_in_parts
 from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from sae_tutorial.activations.shipped_text import TEXTS, pack_rows, shipped_rows
+from sae_tutorial.activations.files import check_writable
+from sae_tutorial.activations.shipped_text import TEXTS, shipped_rows
 from sae_tutorial.activations.smollm2 import smollm2_folder
 
 LENGTH, PROMPT = 255, 64  # tokens that are kept of a row, and that come before them
@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    check_writable(args.out)
 
     folder = smollm2_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -111,27 +112,13 @@ def main() -> None:
     per_batch = args.batch * LENGTH
     n_batches = math.ceil(args.tokens / per_batch)
     prompts_NP = prompts(tokenizer.bos_token_id, n_batches * args.batch, args.seed).to(args.device)
-    parts = args.out.with_name(args.out.name + ".parts")
-    parts.mkdir(parents=True, exist_ok=True)
-    check_same_run(parts, f"{fingerprint(model)} batch={args.batch} seed={args.seed} {args.dtype}\n")
 
-    with tqdm(total=n_batches * per_batch, unit=" tokens", unit_scale=True, mininterval=1) as bar:
-        for index in range(n_batches):
-            part = parts / f"{index:05d}.npy"
-            if part.exists():
-                bar.update(per_batch)
-                continue
-            writer = Writer(model, args.batch, PROMPT + LENGTH - 1)
-            rows = sample_rows(writer, prompts_NP[index * args.batch :][: args.batch], banned, args.seed, index, bar)
-            np.save(part.with_suffix(".tmp.npy"), rows)
-            part.with_suffix(".tmp.npy").replace(part)
+    def sample(index: int, bar: tqdm) -> np.ndarray:
+        prompts_BP = prompts_NP[index * args.batch :][: args.batch]
+        return sample_rows(Writer(model, args.batch, PROMPT + LENGTH - 1), prompts_BP, banned, args.seed, index, bar)
 
-    rows = np.concatenate([np.load(parts / f"{index:05d}.npy") for index in range(n_batches)])
-    pack_rows(rows, args.out)
-    checksums.record(args.out)
-    for path in parts.iterdir():
-        path.unlink()
-    parts.rmdir()
+    run = f"{fingerprint(model)} batch={args.batch} seed={args.seed} {args.dtype}\n"
+    rows = sample_in_parts(args.out, n_batches, per_batch, run, sample)
     print(f"{len(rows):,} rows kept, 0 left out; {rows.size:,} tokens, {args.out.stat().st_size / 1e6:.2f} MB")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,31 +100,42 @@ def main() -> None:
     mark = AutoTokenizer.from_pretrained(args.model)(STORY).input_ids[0]
     per_batch = args.batch * (model.config.n_positions - 1)
     n_batches = math.ceil(args.tokens / per_batch)
-    parts = args.out.with_name(args.out.name + ".parts")
-    parts.mkdir(parents=True, exist_ok=True)
-    check_same_run(parts, f"{fingerprint(model)} batch={args.batch} seed={args.seed}\n")
+    run = f"{fingerprint(model)} batch={args.batch} seed={args.seed}\n"
+    rows = sample_in_parts(
+        args.out, n_batches, per_batch, run, lambda index, bar: sample_rows(writer, mark, args.seed, index, bar)
+    )
+    size, several = args.out.stat().st_size, int((rows == mark).any(1).sum())
+    print(
+        f"{len(rows):,} rows begun as a story kept, {several:,} of them with a second story inside; 0 left out. "
+        f"{rows.size:,} tokens, {size / 1e6:.2f} MB ({8 * size / rows.size:.2f} bits per token)"
+    )
 
+
+def sample_in_parts(
+    out: Path, n_batches: int, per_batch: int, run: str, sample: Callable[[int, tqdm], np.ndarray]
+) -> np.ndarray:
+    """All rows of `n_batches` times sample(index, bar), written to `out` and recorded.
+
+    Each batch is saved beside `out` when it is done; a later call goes on there, if it is of the same `run`.
+    """
+    parts = out.with_name(out.name + ".parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    check_same_run(parts, run)
     with tqdm(total=n_batches * per_batch, unit=" tokens", unit_scale=True, mininterval=1) as bar:
         for index in range(n_batches):
             part = parts / f"{index:05d}.npy"
             if part.exists():
                 bar.update(per_batch)
                 continue
-            rows = sample_rows(writer, mark, args.seed, index, bar)
-            np.save(part.with_suffix(".tmp.npy"), rows)
+            np.save(part.with_suffix(".tmp.npy"), sample(index, bar))
             part.with_suffix(".tmp.npy").replace(part)
-
     rows = np.concatenate([np.load(parts / f"{index:05d}.npy") for index in range(n_batches)])
-    pack_rows(rows, args.out)
-    checksums.record(args.out)
+    pack_rows(rows, out)
+    checksums.record(out)
     for path in parts.iterdir():
         path.unlink()
     parts.rmdir()
-    size, several = args.out.stat().st_size, int((rows == mark).any(1).sum())
-    print(
-        f"{len(rows):,} rows begun as a story kept, {several:,} of them with a second story inside; 0 left out. "
-        f"{rows.size:,} tokens, {size / 1e6:.2f} MB ({8 * size / rows.size:.2f} bits per token)"
-    )
+    return rows
 
 
 def fingerprint(model: torch.nn.Module) -> str:

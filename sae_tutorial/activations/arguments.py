@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 def as_number(name: str, value: Any) -> float:
     """`value` as Python's int or float. TypeError that names what is not a number."""
-    found = value.item() if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 else value
+    found = _unboxed(value)
     if isinstance(found, bool | np.bool_) or not isinstance(found, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
     return int(found) if isinstance(found, Integral) else float(found)
@@ -25,13 +25,17 @@ def as_number(name: str, value: Any) -> float:
 
 def as_whole(name: str, value: Any, least: int = 0) -> int:
     """`value` as Python's int. TypeError or ValueError that name what is not a whole number of at least `least`."""
-    found = value.item() if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 else value
+    found = _unboxed(value)
     if isinstance(found, bool | np.bool_) or not isinstance(found, Integral):
         raise TypeError(f"{name} must be a whole number, {least} or more, got {value!r}")
     found = int(found)
     if not least <= found < 2**63:
         raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
     return found
+
+
+def _unboxed(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 else value
 
 
 def arguments_of(

@@ -25,9 +25,6 @@ class Parts:
 
     model: Any
 
-    def norm(self, x: Stream) -> Stream:
-        return self.model.ln_final(x)
-
     def attention(self, x: Stream, block: int) -> Stream:
         part, positions = self.model.blocks[block], torch.arange(x.shape[1], device=x.device)[None]
         inputs = {"hidden_states": part.ln1(x), "attention_mask": None}
