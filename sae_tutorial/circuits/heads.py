@@ -28,6 +28,12 @@ def check_heads(sizes: Any, heads: Iterable[Head]) -> None:
             raise ValueError(f"head {layer}.{head}: layers are 0 to {layers[-1]}, with heads 0 to {each[-1]}.")
 
 
+def key_head(sizes: Any, head: Head) -> Head:
+    """Whose keys and values a head uses: its own, unless heads share them in groups (`sizes.n_key_value_heads`)."""
+    shared = sizes.n_heads // (getattr(sizes, "n_key_value_heads", None) or sizes.n_heads)
+    return head[0], head[1] // shared
+
+
 @dataclass(frozen=True)
 class HeadScores:
     """Mean attention paid to three places, for each layer and head; every score lies between 0 and 1.

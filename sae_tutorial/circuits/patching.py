@@ -8,9 +8,9 @@ Everything is made of three things:
     metric   what is read off: a function of the logits at END, one number per prompt
 
 `patch_each` patches sites one by one (activation patching, ablation). `path_patch` lets only some receivers read what a
-sender writes. `attribution` estimates what `patch_each` would find, for all sites at once, from one gradient. All run
-whole batches of prompts. Sources: Wang et al. 2022 (path patching, mean-ablation by template), Nanda 2023
-(attribution patching).
+sender writes. `attribution` estimates what `patch_each` would find, for all sites at once, from one gradient;
+`foremost_heads` chooses by it. All run whole batches of prompts. Sources: Wang et al. 2022 (path patching,
+mean-ablation by template), Nanda 2023 (attribution patching).
 
 Letters of shapes: B prompts, P positions, H heads, V vocabulary.
 """
@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.forward import check_hook_name, read_hooks
 from sae_tutorial.circuits.heads import Head, check_heads
 from sae_tutorial.circuits.prompts import LOGITS, Hook, Prompts, at, end_logits
@@ -42,7 +43,7 @@ class Site:
     Attributes:
         hook_name: activations (B, P, ...), or patterns (B, H, P, P).
         head: one head of hook_q, hook_k, hook_v, hook_z or hook_pattern; None for all of the hook. Keys and values of a
-            model that groups them have fewer heads than queries.
+            model that groups them have fewer heads than queries; see `heads.key_head`.
         positions: (B,) one position per prompt (of a pattern: the position that looks), or None for all. They count
             from 0; the last token of each is `prompts.positions["END"]`.
     """
@@ -242,6 +243,22 @@ def attribution(
             raise ValueError(f"donor: {', '.join(sorted(silent))} does not fire in this model.")
         gradients = torch.autograd.grad(total, [own[name] for name in donor], materialize_grads=True)
     return {name: ((donor[name] - own[name]) * slope).sum(-1).detach() for name, slope in zip(donor, gradients)}
+
+
+def foremost_heads(model: Any, prompts: Prompts, other: Prompts, metric: Metric, n: int) -> list[Head]:
+    """The `n` heads whose outputs on `other` would change the mean metric most, by `attribution`, in the model's order.
+
+    All heads if there are no more. For models that have too many to patch them one by one.
+
+    Raises ValueError for an `n` below 1, and for what `attribution` refuses.
+    """
+    n, heads = as_whole("n", n, least=1), all_heads(model)
+    if n >= len(heads):
+        return heads
+    outputs = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
+    found = attribution(model, prompts, activations(model, other, outputs), metric)
+    size_LH = torch.stack([found[name].sum(1).mean(0).abs() for name in outputs])
+    return [heads[i] for i in sorted(size_LH.flatten().topk(n).indices.tolist())]
 
 
 def keep_only(model: Any, circuit: Mapping[Head, Sequence[Int[Tensor, " prompts"]] | None], means: Donor) -> list[Hook]:

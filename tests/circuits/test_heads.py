@@ -99,3 +99,9 @@ def test_patterns_of_the_embedded_model_divide_one(model):
     assert patterns.shape[:3] == (model.cfg.n_layers, 1, model.cfg.n_heads)
     assert torch.allclose(patterns.sum(-1), torch.ones(()), atol=1e-4)
     assert patterns.triu(1).abs().max() == 0
+
+
+@pytest.mark.parametrize(("shared", "expected"), [(None, 7), (9, 7), (3, 2), (1, 0)])
+def test_heads_of_a_group_use_the_keys_and_values_of_one(shared, expected):
+    sizes = SimpleNamespace(n_layers=2, n_heads=9, n_key_value_heads=shared)
+    assert heads.key_head(sizes, (1, 7)) == (1, expected)

@@ -171,6 +171,21 @@ def test_attribution_is_the_derivative_of_patching(model, clean, other):
     assert torch.allclose(found, estimate.sum(1).T.double(), atol=0.03, rtol=0.1)
 
 
+def test_the_foremost_heads_are_those_of_the_largest_estimate(model, clean, other):
+    names = [f"blocks.{layer}.attn.hook_z" for layer in range(4)]
+    donor = patching.activations(model, other, names)
+    estimates = patching.attribution(model, clean, donor, difference(clean)).values()
+    size = {
+        head: float(list(estimates)[head[0]][..., head[1]].sum(1).mean().abs()) for head in patching.all_heads(model)
+    }
+    found = patching.foremost_heads(model, clean, other, difference(clean), 5)
+    assert found == sorted(sorted(size, key=size.get)[-5:])
+    assert patching.foremost_heads(model, clean, other, difference(clean), 100) == patching.all_heads(model)
+    for wrong in (0, -3):
+        with pytest.raises(ValueError, match=f"n must be .* got {wrong}"):
+            patching.foremost_heads(model, clean, other, difference(clean), wrong)
+
+
 def test_attribution_covers_many_hooks_at_once(model, clean, other):
     names = ["hook_embed", "blocks.0.hook_mlp_out", "blocks.2.attn.hook_q", "blocks.3.hook_resid_post"]
     found = patching.attribution(model, clean, patching.activations(model, other, names), difference(clean))
