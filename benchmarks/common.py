@@ -251,8 +251,13 @@ def finish(
     settings: dict[str, Any] | None = None,
     tables: Sequence[dict[str, Any]] = (),
     targets: Sequence[dict[str, Any]] = (),
+    variant: str = "",
 ) -> None:
-    """Print tables and targets; write everything to results/<name>.json (<name>-cuda.json for a GPU)."""
+    """Print tables and targets; write everything to results/<name>.json (<name>-cuda.json for a GPU).
+
+    `variant`: the options that make it another measurement than the usual one, "--model smollm2 …": the value of the
+    first becomes part of the file's name.
+    """
     for one in tables:
         print(f"\n{one['title']}")
         show([one["columns"], *one["rows"]])
@@ -262,9 +267,14 @@ def finish(
     if args.quick and args.out is None:
         return
     device = "cuda" if "gpu" in described else "cpu"
-    path = args.out or RESULTS / (f"{name}.json" if device == "cpu" else f"{name}-{device}.json")
+    parts = [name, *variant.split()[1:2], *([device] if device != "cpu" else [])]
+    path = args.out or RESULTS / f"{'-'.join(parts)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"question": question, "command": f"python benchmarks/{name}.py --device {device}", "machine": described}
+    content = {
+        "question": question,
+        "command": " ".join([f"python benchmarks/{name}.py", *variant.split(), f"--device {device}"]),
+    }
+    content["machine"] = described
     content |= {"settings": settings or {}, "targets": list(targets), "tables": list(tables), "raw": raw}
     path.write_text(dumped(content) + "\n", encoding="utf-8")
 
