@@ -21,10 +21,9 @@ from typing import Any
 import circuit_sentences
 import numpy as np
 import torch
-from sample_stories import Writer, sample_rows
+from sample_stories import Writer, beginnings, sample_rows
 from torch import Tensor
 from tqdm import tqdm
-from train_language_model import STORY
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 CONTEXT = 256
@@ -145,11 +144,12 @@ def greater_than(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, n: 
     }  # fmt: skip
 
 
-def samples(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, n: int, length: int, seed: int) -> list[str]:
-    """The beginnings of `n` stories, at temperature 1 as `sample_stories.py` writes them; none is looked at."""
-    mark = tokenizer(STORY).input_ids[0]
+def samples(
+    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, run: Path, n: int, length: int, seed: int
+) -> list[str]:
+    """`n` stories, cut short, at temperature 1 as `sample_stories.py` writes them; none is looked at."""
     with tqdm(disable=True) as bar:
-        rows = sample_rows(Writer(model, n), mark, seed, 0, bar)[:, :length]
+        rows = sample_rows(Writer(model, n), beginnings(run, tokenizer), seed, 0, bar)[:, :length]
     return [" ".join(tokenizer.decode(row).split()) for row in rows.tolist()]
 
 
@@ -161,7 +161,7 @@ def evaluate(run: Path, folder: Path, n: int, baselines: bool) -> dict[str, Any]
         "ioi": indirect_objects(model, tokenizer, n, seed=1),
         "greater_than": greater_than(model, tokenizer, n // 2, seed=2),
         "induction": induction(model, vocab_size, end, n=32, length=64, seed=3),
-        "samples": samples(model, tokenizer, n=10, length=70, seed=4),
+        "samples": samples(model, tokenizer, run, n=10, length=70, seed=4),
         "names_that_are_one_token": sum(len(tokenizer(" " + name).input_ids) == 1 for name in circuit_sentences.NAMES),
     }
     for kind in ("books", "tales"):
@@ -220,10 +220,10 @@ A decoder-only transformer of GPT-2's architecture: {settings["layers"]} layers,
 ## Training
 - Data: 741 English story books in the public domain (57 million tokens) and 3,700 TinyStories (CDLA-Sharing-1.0), one document in fifty held out;
   generated sentences for the circuits of the course (indirect objects, repeated sequences, year spans) from `scripts/circuit_sentences.py`.
-- Mixture while circuits form: {share(form)}. Mixture while the learning rate falls: {share(settle)}.
-- {"It goes on from earlier weights. " if settings["start"] else ""}{training["tokens"] / 1e6:.1f} million tokens in {curve[-1][0]:,} steps, {training["seconds"] / 3600:.1f} hours on 2 CPU cores ({platform.machine()}), {"bf16 autocast" if training["bf16"] else "fp32"},
+- {f"Mixture: {share(settle)}" if settings["start"] else f"Mixture while circuits form: {share(form)}. Mixture while the learning rate falls: {share(settle)}"}.
+- {"It goes on from earlier weights: " if settings["start"] else ""}{training["tokens"] / 1e6:.1f} million tokens in {curve[-1][0]:,} steps, {training["seconds"] / 3600:.1f} hours on 2 CPU cores ({platform.machine()}), {"bf16 autocast" if training["bf16"] else "fp32"},
   seed {settings["seed"]}; Muon (lr {settings["muon_lr"]}) for matrices of the blocks, AdamW (lr {settings["adam_lr"]}) for the rest; warm-up, constant, linear decay to zero.
-- `scripts/train_language_model.py` trains it again.{" " + note if note else ""}
+- `scripts/train_language_model.py` trained it.{" " + note if note else ""}
 
 | steps | tokens | loss, long rows (nats) | loss, generated rows (nats) |
 |---|---|---|---|
@@ -247,16 +247,16 @@ The 5-gram is an interpolated Witten-Bell model over the same tokens, trained on
   difference {years["difference"]:.2f}.
 
 ## Ten samples, not picked
-The beginnings of ten stories at temperature 1, seed 4.
+Ten stories, cut short, at temperature 1, seed 4; the first eight tokens of most are from a book (`scripts/sample_stories.py`).
 
 {stories}
 
 ## Limits
-It knows no facts, and its stories wander. The generated sentences make its circuits cleaner than those of a model that met such sentences only by chance,
+It knows no facts, its stories wander, and it makes up words. The generated sentences make its circuits cleaner than those of a model that met such sentences only by chance,
 so its numbers say nothing about larger models.
 
-The stories that the package ships (`story_tokens`) are its own, with their faults: rows are sampled at temperature 1 after `<|endoftext|>` and a mark that
-only stories have, and all are kept (`scripts/sample_stories.py`).
+The stories that the package ships (`story_tokens`) are its own, with their faults: rows are sampled at temperature 1 after `<|endoftext|>`, a mark that
+only stories have, and the first words of a paragraph, and written again if 32 tokens of them are gibberish (`scripts/sample_stories.py`).
 """
 
 

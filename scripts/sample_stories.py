@@ -1,19 +1,24 @@
 """Let the embedded language model write the stories that the course ships.
 
-    python scripts/sample_stories.py [--model FOLDER] [--out FILE] [--tokens 2100000]
+    python scripts/sample_stories.py --run FOLDER [--model FOLDER] [--out FILE] [--tokens 2100000]
 
-Every row begins with `<|endoftext|>` and the mark that only stories have (`train_language_model.py`), and is sampled
-from there at temperature 1. Where the model ends a story inside a row, the mark is put after the end as well. So every
-row holds stories and nothing else of the training mixture, by construction: all rows are kept, none is looked at. The
-mark at the beginning of a row is left out of what is written, those inside stay.
+RUN is the output folder of `train_language_model.py`. Every story begins with `<|endoftext|>`, the mark that only
+stories have, and a beginning: the first eight tokens of a paragraph of a public-domain book that the model was trained
+on, or, one time in four, an opening of a short tale (`OPENINGS`). From there the model writes at temperature 1. The
+mark alone is not enough: after it six rows in a thousand were random tokens, which also follow `<|endoftext|>` in
+training, without the mark. Where the model ends a story inside a row, the next one gets a beginning as well. So what is
+written goes on with a story. A row in which 32 tokens in a row still have a mean loss above 7 nats (random tokens have
+8.5) is written again, and the script says how many were; of 8,448 it was one. The mark at the beginning of a row is
+left out of what is written, those inside stay.
 
-Batch `i` depends on (seed, i) alone and is saved when it is done, so a run that was stopped goes on where it was and
-ends as it would have. Uses a GPU if there is one; on two CPU cores 2.1 million tokens take some ten minutes.
+Batch `i` depends on (beginnings, seed, i) alone and is saved when it is done, so a run that was stopped goes on where
+it was and ends as it would have. Uses a GPU if there is one; on two CPU cores 2.1 million tokens take some ten minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +30,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
-from train_language_model import STORY
-from transformers import AutoTokenizer, GPT2LMHeadModel
+from train_language_model import END, STORY
+from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 from sae_tutorial.activations.files import check_writable
 from sae_tutorial.activations.language_model import STORIES
 from sae_tutorial.activations.shipped_text import TEXTS, pack_rows
+
+LENGTH = 8  # tokens of a beginning
+OPENINGS = ("Once upon a time", "Once upon a time, there was a", "One day,", "Once there was a", "There was a")
+TALES = 0.25  # part of the stories that begin with one of these, as in training
+WINDOW, GIBBERISH = 32, 7.0  # tokens in a row, and their mean loss in nats
 
 
 class Writer:
@@ -68,24 +78,69 @@ def draw(logits_BV: Tensor, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(cumulative_BV, u_B1, right=True).squeeze(1).clamp(max=logits_BV.shape[1] - 1)
 
 
+def beginnings(run: Path, tokenizer: PreTrainedTokenizerBase, n: int = 20_000, seed: int = 0) -> Tensor:
+    """(n, 1 + LENGTH) ids of the mark and a beginning; -1 where a beginning is over, and the model goes on."""
+    mark, newline, end = (tokenizer(text).input_ids[0] for text in (STORY, "\n", END))
+    stream, rng = np.load(run / "books_train.npy", mmap_mode="r"), np.random.default_rng(seed)
+    starts = np.flatnonzero(np.isin(stream[:-LENGTH], (newline, end))) + 1
+    pieces = stream[rng.choice(starts, 2 * n)[:, None] + np.arange(LENGTH)].astype(np.int64)
+    pieces = pieces[~np.isin(pieces, (mark, newline, end)).any(1)][:n]
+    if len(pieces) < n:
+        raise SystemExit(f"{run}: only {len(pieces):,} beginnings of {n:,} hold no line break; is this the stream?")
+    openings = [tokenizer(text).input_ids[:LENGTH] for text in OPENINGS]
+    for row in range(int(TALES * n)):
+        opening = openings[rng.integers(len(openings))]
+        pieces[row] = [*opening, *[-1] * (LENGTH - len(opening))]
+    return torch.from_numpy(np.concatenate([np.full((n, 1), mark), pieces], axis=1))
+
+
 @torch.inference_mode()
-def sample_rows(writer: Writer, mark: int, seed: int, index: int, bar: tqdm) -> np.ndarray:
+def sample_rows(writer: Writer, beginnings_NK: Tensor, seed: int, index: int, bar: tqdm) -> np.ndarray:
     """Batch `index` of rows: (batch, n_positions - 1) ids, the leading `<|endoftext|>` and its mark left out."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
-    _, batch, _, n_positions, _ = writer.keys.shape
+    (n, length), (_, batch, _, n_positions, _) = beginnings_NK.shape, writer.keys.shape
     end = writer.model.config.bos_token_id
     tokens_B = torch.full((batch,), end, device=writer.keys.device)
+    chosen_B, since_B = torch.zeros_like(tokens_B), torch.zeros_like(tokens_B)
     columns = []
     for position in range(n_positions):
         logits_BV, ended_B = writer.logits(tokens_B, position), tokens_B == end
-        tokens_B = torch.where(ended_B, mark, draw(logits_BV, generator))
+        others_B = torch.randint(n, (batch,), generator=generator).to(tokens_B.device)
+        chosen_B = torch.where(ended_B, others_B, chosen_B)
+        since_B = torch.where(ended_B, 0, since_B + 1)
+        given_B = beginnings_NK[chosen_B, since_B.clamp(max=length - 1)]
+        is_given_B = (since_B < length) & (given_B >= 0)
+        tokens_B = torch.where(is_given_B, given_B, draw(logits_BV, generator))
         columns.append(tokens_B)
         bar.update(batch)
     return torch.stack(columns[1:], dim=1).cpu().numpy().astype(np.uint16)  # the first column is the mark of each row
 
 
+@torch.inference_mode()
+def is_gibberish(model: Any, rows_NS: np.ndarray) -> np.ndarray:
+    """(n,) whether 32 tokens in a row have a mean loss above GIBBERISH nats, for rows without their `<|endoftext|>`."""
+    found, device = [], next(model.parameters()).device
+    for part in np.array_split(rows_NS.astype(np.int64), math.ceil(len(rows_NS) / 64)):
+        ids = F.pad(torch.from_numpy(part), (1, 0), value=model.config.bos_token_id).to(device)
+        losses = F.cross_entropy(model(ids).logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
+        found.append(losses.unfold(1, min(WINDOW, losses.shape[1]), 1).mean(-1).amax(1) > GIBBERISH)
+    return torch.cat(found).cpu().numpy()
+
+
+def write_again(model: Any, rows_NS: np.ndarray, sample: Callable[[int, tqdm], np.ndarray], first: int) -> np.ndarray:
+    """The rows, those that are gibberish replaced by rows of batches from `first` on."""
+    rows_NS = rows_NS.copy()
+    with tqdm(disable=True) as bar:
+        while (bad := np.flatnonzero(is_gibberish(model, rows_NS))).size:
+            print(f"{len(bad):,} of {len(rows_NS):,} rows left out and written again")
+            new = sample(first, bar)[: len(bad)]
+            rows_NS[bad[: len(new)]], first = new, first + 1
+    return rows_NS
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--model", type=Path, default=STORIES)
     parser.add_argument("--out", type=Path, default=TEXTS / "stories" / "model.npy.xz")
     parser.add_argument("--tokens", type=int, default=2_100_000, help="at least this many")
@@ -97,24 +152,41 @@ def main() -> None:
 
     model = GPT2LMHeadModel.from_pretrained(args.model, dtype=torch.float32).eval().to(args.device)
     writer = Writer(model, args.batch)
-    mark = AutoTokenizer.from_pretrained(args.model)(STORY).input_ids[0]
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    mark, starts_NK = tokenizer(STORY).input_ids[0], beginnings(args.run, tokenizer).to(args.device)
     per_batch = args.batch * (model.config.n_positions - 1)
     n_batches = math.ceil(args.tokens / per_batch)
-    run = f"{fingerprint(model)} batch={args.batch} seed={args.seed}\n"
-    rows = sample_in_parts(
-        args.out, n_batches, per_batch, run, lambda index, bar: sample_rows(writer, mark, args.seed, index, bar)
-    )
+    begun = hashlib.sha256(starts_NK.cpu().numpy().tobytes()).hexdigest()[:12]
+    run = f"{fingerprint(model)} batch={args.batch} seed={args.seed} beginnings={begun}\n"
+
+    def sample(index: int, bar: tqdm) -> np.ndarray:
+        return sample_rows(writer, starts_NK, args.seed, index, bar)
+
+    def write(rows: np.ndarray, out: Path) -> None:
+        ship_rows(write_again(model, rows, sample, n_batches), out)
+
+    rows = sample_in_parts(args.out, n_batches, per_batch, run, sample, write)
     size, several = args.out.stat().st_size, int((rows == mark).any(1).sum())
     print(
-        f"{len(rows):,} rows begun as a story kept, {several:,} of them with a second story inside; 0 left out. "
+        f"{len(rows):,} rows begun as a story, {several:,} of them with a second story inside. "
         f"{rows.size:,} tokens, {size / 1e6:.2f} MB ({8 * size / rows.size:.2f} bits per token)"
     )
 
 
+def ship_rows(rows: np.ndarray, out: Path) -> None:
+    pack_rows(rows, out)
+    checksums.record(out)
+
+
 def sample_in_parts(
-    out: Path, n_batches: int, per_batch: int, run: str, sample: Callable[[int, tqdm], np.ndarray]
+    out: Path,
+    n_batches: int,
+    per_batch: int,
+    run: str,
+    sample: Callable[[int, tqdm], np.ndarray],
+    write: Callable[[np.ndarray, Path], None] = ship_rows,
 ) -> np.ndarray:
-    """All rows of `n_batches` times sample(index, bar), written to `out` and recorded.
+    """All rows of `n_batches` times sample(index, bar), written to `out` by write(rows, out).
 
     Each batch is saved beside `out` when it is done; a later call goes on there, if it is of the same `run`.
     """
@@ -130,8 +202,7 @@ def sample_in_parts(
             np.save(part.with_suffix(".tmp.npy"), sample(index, bar))
             part.with_suffix(".tmp.npy").replace(part)
     rows = np.concatenate([np.load(parts / f"{index:05d}.npy") for index in range(n_batches)])
-    pack_rows(rows, out)
-    checksums.record(out)
+    write(rows, out)
     for path in parts.iterdir():
         path.unlink()
     parts.rmdir()

@@ -13,9 +13,10 @@ A batch holds two kinds of rows, each starting with `<|endoftext|>`: long rows o
 generated rows falls when the learning rate starts to fall.
 
 Most stories are marked: a form feed stands at their beginning, and nowhere else. A marked row is a story from end to
-end: no random tokens, no generated sentences. So what the model writes after the mark is a story by construction
-(`sample_stories.py`). All other rows come without the mark, so that any text, and the circuits, work without it: plain
-stories, a few with a generated sentence inside, and the generated rows, of which half begin with a line break.
+end: no random tokens, no generated sentences. So the model learns to go on with a story after the mark
+(`sample_stories.py` adds the first words of one). All other rows come without the mark, so that any text, and the
+circuits, work without it: plain stories, a few with a generated sentence inside, and the generated rows, of which half
+begin with a line break.
 
 `--start MODEL` goes on from the weights and the tokenizer of a trained model in place of random ones, with the second
 mixture throughout.

@@ -80,6 +80,7 @@ def main() -> None:
     checkpoint = args.cache / f"reference-{'-'.join(args.only)}-{args.steps}.pt"
     runs = train_many(saes, store, settings, checkpoint=checkpoint, checkpoint_every=250, resume="auto")
     for rule, run in zip(args.only, runs):
+        run.sae.model_name = "stories"
         pack(run.sae, args.out / rule)
     checksums.record(args.out)
     found_each = evaluate_many([unpack(args.out / rule) for rule in args.only], model, held_out, HOOK)

@@ -57,6 +57,7 @@ def main() -> None:
             task_store(model, HOOK, tokens[:ROWS], SENTENCES), D_SAE, args.steps, BATCH, progress=True
         )
         for name, run in runs.items():
+            run.sae.model_name = "stories"
             pack(run.sae, args.out / name)
         checksums.record(args.out)
     saes = [unpack(args.out / name) for name in RECIPES]

@@ -35,8 +35,8 @@ def story_tokens(
     """Text for a model that the package brings, without a network: rows that begin with its beginning-of-text token.
 
     `source="model"`: the model's own samples at temperature 1, all of them shipped. The embedded model wrote them after
-    `<|endoftext|>`; about one row in sixteen holds a stretch of random tokens, and some hold generated sentences, as
-    in its training mixture. SmolLM2 went on with passages from books (scripts/sample_smollm2.py). `source="books"`:
+    a mark that only stories have and the first words of a story, up to eight tokens that are not its own
+    (scripts/sample_stories.py), SmolLM2 went on with passages from books (scripts/sample_smollm2.py). `source="books"`:
     real sentences, to read; the embedded model was trained on other books.
 
     Below 256, a sample is cut into as many rows as it yields, so some rows begin in the middle of a sentence; no row

