@@ -1,7 +1,7 @@
 """How fast is a harvest, compared with nothing but the forward pass?
 
     python benchmarks/harvest.py                                                     results/harvest.json (1 minute)
-    python benchmarks/harvest.py --model smollm2 --layer 14 --tokens 8192       results/harvest-smollm2.json (4 minutes)
+    python benchmarks/harvest.py --model smollm2 --layer 14 --tokens 32768     results/harvest-smollm2.json (15 minutes)
 
 One round runs, in turn and in random order, on the same tokens:
 

@@ -97,7 +97,7 @@ def card(found: dict[str, Any]) -> str:
         f"| {called} | {exact[kind]:{form}} | {half[kind]:{form}} |"
         for kind, called, form in (
             ("ce_clean", "CE of the model (nats)", ".4f"), ("ce_spliced", "CE with the SAE spliced in", ".4f"),
-            ("recovered", "CE loss recovered against zero-ablation", ".4f"), ("fvu", "FVU", ".4f"), ("l0", "L0", ".2f"),
+            ("recovered", "CE loss recovered against zero-ablation", ".4f"), ("fvu", "FVU, massive activations included", ".4f"), ("l0", "L0", ".2f"),
         )
     )  # fmt: skip
     return f"""# A real language model: `load_language_model("smollm2")`
@@ -119,7 +119,7 @@ weights, not of the original one. Others trained it, on text of the web, books, 
 
 ## bfloat16
 A Mutual Choice SAE ({D_SAE:,} features, k = {K}, {STEPS} steps of {BATCH:,} tokens of float32 activations), measured on 64 held-out rows with the model in
-either precision. What a harvest gains in speed: `benchmarks/harvest.py --model smollm2`.
+either precision. FVU counts the massive activations, which no SAE here was trained on and which are most of the variance: read the losses. What a harvest gains in speed: `benchmarks/harvest.py --model smollm2`.
 
 | | float32 | bfloat16 |
 |---|---|---|
