@@ -270,11 +270,8 @@ def finish(
     parts = [name, *variant.split()[1:2], *([device] if device != "cpu" else [])]
     path = args.out or RESULTS / f"{'-'.join(parts)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "question": question,
-        "command": " ".join([f"python benchmarks/{name}.py", *variant.split(), f"--device {device}"]),
-    }
-    content["machine"] = described
+    command = " ".join([f"python benchmarks/{name}.py", *variant.split(), f"--device {device}"])
+    content = {"question": question, "command": command, "machine": described}
     content |= {"settings": settings or {}, "targets": list(targets), "tables": list(tables), "raw": raw}
     path.write_text(dumped(content) + "\n", encoding="utf-8")
 

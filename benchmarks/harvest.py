@@ -44,7 +44,7 @@ def hugging_face_model(name: str) -> torch.nn.Module:
 
     if name == "gpt2-random":
         return AutoModelForCausalLM.from_config(GPT2Config()).eval()
-    folder = {"stories": STORIES, "smollm2": smollm2_folder() if name == "smollm2" else None}.get(name) or Path(name)
+    folder = STORIES if name == "stories" else smollm2_folder() if name == "smollm2" else Path(name)
     if not list(folder.glob("*.safetensors")):
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).eval()
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

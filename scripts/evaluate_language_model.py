@@ -26,6 +26,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from sae_tutorial.course.transformers.measures import next_token_losses
+
 CONTEXT = 256
 
 
@@ -118,7 +120,7 @@ def induction(model: GPT2LMHeadModel, vocab_size: int, end: int, n: int, length:
     model.set_attn_implementation("eager")  # the only one that returns patterns
     out = model(ids, output_attentions=True)
     model.set_attn_implementation("sdpa")
-    loss = -out.logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]  # (n, 2 length)
+    loss = next_token_losses(out.logits, ids)  # (n, 2 length)
     at = torch.arange(length + 1, 2 * length + 1)
     scores = torch.stack([a[:, :, at, at - length + 1].mean((0, 2)) for a in out.attentions])  # (layer, head)
     layer, head = divmod(int(scores.argmax()), scores.shape[1])

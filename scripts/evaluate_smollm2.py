@@ -30,6 +30,7 @@ from sae_tutorial.activations.forward import fused_forward
 from sae_tutorial.circuits import ioi
 from sae_tutorial.circuits.heads import head_scores, repeated_tokens
 from sae_tutorial.circuits.prompts import end_logits
+from sae_tutorial.course.transformers.measures import next_token_losses
 
 CARD = ASSETS / "models" / "smollm2" / "MODEL_CARD.md"
 HOOK = "blocks.14.hook_resid_post"
@@ -42,8 +43,7 @@ def losses(model: Any, rows_NS: torch.Tensor) -> torch.Tensor:
     found = []
     with fused_forward(model):
         for part in rows_NS.split(4):
-            log_p = model(part, return_type="logits", use_cache=False)[:, :-1].float().log_softmax(-1)
-            found.append(-log_p.gather(2, part[:, 1:, None])[..., 0])
+            found.append(next_token_losses(model(part, return_type="logits", use_cache=False).float(), part))
     return torch.cat(found)
 
 

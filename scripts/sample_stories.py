@@ -36,6 +36,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerBase
 from sae_tutorial.activations.files import check_writable
 from sae_tutorial.activations.language_model import STORIES
 from sae_tutorial.activations.shipped_text import TEXTS, pack_rows
+from sae_tutorial.course.transformers.measures import next_token_losses
 
 LENGTH = 8  # tokens of a beginning
 OPENINGS = ("Once upon a time", "Once upon a time, there was a", "One day,", "Once there was a", "There was a")
@@ -122,19 +123,20 @@ def is_gibberish(model: Any, rows_NS: np.ndarray) -> np.ndarray:
     found, device = [], next(model.parameters()).device
     for part in np.array_split(rows_NS.astype(np.int64), math.ceil(len(rows_NS) / 64)):
         ids = F.pad(torch.from_numpy(part), (1, 0), value=model.config.bos_token_id).to(device)
-        losses = F.cross_entropy(model(ids).logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
+        losses = next_token_losses(model(ids).logits, ids)
         found.append(losses.unfold(1, min(WINDOW, losses.shape[1]), 1).mean(-1).amax(1) > GIBBERISH)
     return torch.cat(found).cpu().numpy()
 
 
 def write_again(model: Any, rows_NS: np.ndarray, sample: Callable[[int, tqdm], np.ndarray], first: int) -> np.ndarray:
     """The rows, those that are gibberish replaced by rows of batches from `first` on."""
-    rows_NS = rows_NS.copy()
+    rows_NS, bad = rows_NS.copy(), np.flatnonzero(is_gibberish(model, rows_NS))
     with tqdm(disable=True) as bar:
-        while (bad := np.flatnonzero(is_gibberish(model, rows_NS))).size:
+        while bad.size:
             print(f"{len(bad):,} of {len(rows_NS):,} rows left out and written again")
             new = sample(first, bar)[: len(bad)]
             rows_NS[bad[: len(new)]], first = new, first + 1
+            bad = bad[is_gibberish(model, rows_NS[bad])]
     return rows_NS
 
 

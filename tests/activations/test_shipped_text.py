@@ -7,6 +7,7 @@ import torch
 from sae_tutorial import story_titles, story_tokens
 from sae_tutorial.activations import shipped_text
 from sae_tutorial.activations.forward import fused_forward
+from sae_tutorial.course.transformers.measures import next_token_losses
 
 VOCABULARY = {"stories": 5_000, "smollm2": 49_152}
 
@@ -57,8 +58,7 @@ def test_it_is_text(name, fixture, source, request):
 def strangest(model, rows):
     """The largest mean loss of 32 tokens in a row, in nats."""
     with torch.no_grad(), fused_forward(model):
-        log_probs = model(rows, return_type="logits", use_cache=False).log_softmax(-1)
-    losses = -log_probs[:, :-1].gather(2, rows[:, 1:, None])[..., 0]
+        losses = next_token_losses(model(rows, return_type="logits", use_cache=False), rows)
     return float(losses.unfold(1, 32, 1).mean(-1).max())
 
 
