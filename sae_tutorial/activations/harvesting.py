@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,11 @@ from tqdm.auto import tqdm
 from sae_tutorial.activations.files import remove_abandoned, sealed, unsealed, write_atomically, write_once
 from sae_tutorial.activations.forward import ReadHook, read_hook
 from sae_tutorial.activations.kept_text import KeptText
+from sae_tutorial.activations.massive import sampled_rows
 from sae_tutorial.activations.shards import Moments, Shard
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TEXT = ("tokens", "start", "stop")
-SAMPLE = 8  # rows, spread evenly over the text, whose kept tokens give the median norm
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,8 @@ class Harvest:
     def _plan(self) -> dict[str, Any]:
         """Rows in a batch; whether the fused forward pass is taken, which must agree with the bridge's own on one row;
         the width of an activation; the median norm, which is the unit of `max_norm`."""
-        kept = (self.text.stop > self.text.start).nonzero()[:, 0]
-        rows = kept[torch.linspace(0, len(kept) - 1, min(SAMPLE, len(kept))).long()]
-        [theirs], [ours] = (self._sample(rows[:1], fused) for fused in (False, True))
+        first, *others = sampled_rows(self.text).split(1)
+        theirs, ours = (self._of_rows(first, fused) for fused in (False, True))
         tolerance = 1e-4 if next(self.model.parameters()).dtype == torch.float32 else 3e-2
         agrees = not (ours - theirs).norm() / theirs.norm() > tolerance  # NaN is reported where it is stored
         if not agrees:
@@ -103,15 +101,17 @@ class Harvest:
                 f"The fused forward pass disagrees with the model's own at {self.hook_name}; the slower one harvests.",
                 stacklevel=4,
             )
-        median = torch.cat([acts_BD.norm(dim=1) for acts_BD in self._sample(rows, agrees)]).median()
+        sample = [ours if agrees else theirs]
+        if others:
+            sample += [self._of_rows(rows_B, agrees) for rows_B in torch.cat(others).split(self.batch_size)]
+        median = torch.cat([acts_BD.norm(dim=1) for acts_BD in sample]).median()
         return {"batch_size": self.batch_size, "fused": agrees, "d_in": theirs.shape[-1], "median": float(median)}
 
-    def _sample(self, rows: Int[Tensor, " n"], fused: bool) -> Iterator[Float[Tensor, "kept d_in"]]:
-        """The kept activations of these rows, batch by batch, in float32."""
+    def _of_rows(self, rows_B: Int[Tensor, " rows"], fused: bool) -> Float[Tensor, "kept d_in"]:
+        """The kept activations of these rows, in float32."""
+        mask_BS = torch.cat([self.text.mask(row, row + 1) for row in rows_B.tolist()])
         with read_hook(self.model, self.hook_name, fused=fused) as read:
-            for rows_B in rows.split(self.batch_size):
-                mask_BS = torch.cat([self.text.mask(row, row + 1) for row in rows_B.tolist()])
-                yield self._at_kept(read(self.text.tokens[rows_B]), mask_BS).float()
+            return self._at_kept(read(self.text.tokens[rows_B]), mask_BS).float()
 
     def _at_kept(self, acts: Tensor, mask_BS: Tensor) -> Float[Tensor, "kept d_in"]:
         """Activations at the kept tokens, heads concatenated; ValueError if they are not one vector per token."""

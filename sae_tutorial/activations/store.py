@@ -5,7 +5,6 @@ coordinate, so E|x|² = d_in afterwards: the expected (RMS) norm is sqrt(d_in), 
 squared error per coordinate *is* a fraction of variance unexplained.
 """
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.activations.arguments import as_number, as_whole
+from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.files import path_of
 from sae_tutorial.activations.forward import check_hook_name
 from sae_tutorial.activations.harvesting import DTYPES, Harvest, moments_of_finite, read_harvest
 from sae_tutorial.activations.kept_text import KeptText, checked_tokens, special_ids
+from sae_tutorial.activations.massive import checked_max_norm, warn_of_massive
 from sae_tutorial.activations.memory import MIB, rows_per_pass
 from sae_tutorial.activations.shards import Moments, Shard, gather_rows
 
@@ -110,8 +110,8 @@ class ActivationStore:
         pad_id      dropped as a run at either end of a row; "auto" and None as for bos_id. Where "auto" finds the end
                     mark of texts (GPT-2's tokenizers pad with it), a single one is text: see `KeptText.of`
         max_norm    tokens whose norm exceeds so many times the median norm are left out, with a warning: the "massive
-                    activations" of Sun et al. 2024, which would rule mean, scale and loss. The median is that of eight
-                    rows spread evenly over `tokens`. None keeps all
+                    activations" of Sun et al. 2024, which would rule mean, scale and loss. The median is that of some
+                    512 tokens in rows spread evenly over `tokens`. None keeps all
         like        a store of the same text and another hook: leave out what it left out, to train on the two together
         device      where an in-memory store lives
 
@@ -125,8 +125,7 @@ class ActivationStore:
         text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
         batch_size = rows_per_pass(model.cfg.device, text.context) if batch_size is None else batch_size
         batch_size, shard_bytes = as_whole("batch_size", batch_size, 1), as_whole("shard_bytes", shard_bytes, 1)
-        if max_norm is not None and not (max_norm := float(as_number("max_norm", max_norm))) > 1:
-            raise ValueError(f"max_norm must be greater than 1, or None, got {max_norm!r}: it counts median norms")
+        max_norm = checked_max_norm(max_norm)
         its_text = like._text if isinstance(like, ActivationStore) else None
         if like is not None and (its_text is None or its_text.hash() != text.hash()):
             raise ValueError(f"like must be a store that was harvested from these tokens, got {like!r}")
@@ -137,13 +136,9 @@ class ActivationStore:
             store = cls(moments, acts=acts, text=text, left_out=left_out, hook_name=hook_name)
         else:
             store = cls.open(harvest.to_disk(path_of("cache_dir", cache_dir), shard_bytes), verify=False)
-        if like is None and (n := len(store.left_out)):
-            warnings.warn(
-                f"{n:,} of {len(text):,} tokens have activations above max_norm={max_norm} times the median norm at "
-                f"{hook_name} (up to {store.left_out[:, 2].max():.0f} times) and are left out of the store. "
-                "store.left_out tells where they are; max_norm=None keeps them.",
-                stacklevel=2,
-            )
+        if like is None and len(store.left_out):
+            so = "left out of the store. store.left_out tells where they are"
+            warn_of_massive(store.left_out, len(text), max_norm, hook_name, so, stacklevel=2)
         return store
 
     @classmethod

@@ -17,6 +17,8 @@ And where they do not:
     fvu               Σ|x − x̂|² / Σ|x − mean|², with the mean of all tokens that are evaluated. There,
                       explained_variance averages 1 − |x − x̂|² / |x − mean|² token by token, with the mean of
                       a batch: tokens that happen to lie near it rule the average
+    massive           so are the tokens whose activations are above `max_norm` times the median norm; SAEBench replaces
+                      and counts them, where they rule sums of squares
     last tokens       a loss needs a next token, and padding is none; SAEBench counts the prediction of padding
 
 Letters of shapes: N kept tokens of a batch, S context, D = d_in, O = d_out, V vocabulary.
@@ -39,6 +41,7 @@ from tqdm.auto import tqdm
 from sae_tutorial.activations.arguments import arguments_of, as_whole
 from sae_tutorial.activations.forward import check_hook_name, read_hooks
 from sae_tutorial.activations.kept_text import KeptText, checked_tokens, special_ids
+from sae_tutorial.activations.massive import checked_max_norm, warn_of_massive
 from sae_tutorial.activations.memory import at_once
 from sae_tutorial.activations.shards import Moments
 from sae_tutorial.allocation.zipf import middle_law, zipf_shortfall
@@ -52,7 +55,7 @@ UNDERUSED_PART = 0.5  # of the target; see Evaluation.underused
 class Evaluation:
     """What `evaluate` found. Losses and divergences in nats, averaged over tokens.
 
-    n_tokens    tokens that were looked at: neither BOS nor padding
+    n_tokens    tokens that were looked at: neither BOS nor padding nor massive
     l0          features per token
     l0_std      its standard deviation over tokens: 0 where every token gets the same number
     fvu         fraction of variance unexplained, about the mean: 0 is perfect, 1 is as good as the mean
@@ -68,6 +71,8 @@ class Evaluation:
     density     (F,) share of tokens that match each feature
     threshold   what affinities had to exceed: a number, or (F,) one for each feature, in the units of codes. None where
                 tokens or a batch have a budget instead
+    left_out    (n, 3) float64, the tokens with massive activations, which were left as they are and not counted: row,
+                column, and the norm there in units of the median norm
     """
 
     n_tokens: int
@@ -87,6 +92,7 @@ class Evaluation:
     underused: float
     density: Float[Tensor, " features"]
     threshold: float | Float[Tensor, " features"] | None
+    left_out: Float[Tensor, "n 3"]
 
     @property
     def recovered(self) -> float:
@@ -104,8 +110,11 @@ class Evaluation:
         return _ratio(self.kl_zero - self.kl, self.kl_zero)
 
     def __repr__(self) -> str:
+        tokens = f"{self.n_tokens:,} tokens"
+        if len(self.left_out):
+            tokens += f", {len(self.left_out):,} massive ones left as they are"
         return (
-            f"Evaluation({self.n_tokens:,} tokens: L0 {self.l0:.1f}, FVU {self.fvu:.4f}, CE {self.ce_clean:.3f} → "
+            f"Evaluation({tokens}: L0 {self.l0:.1f}, FVU {self.fvu:.4f}, CE {self.ce_clean:.3f} → "
             f"{self.ce_spliced:.3f}, recovered {self.recovered:.1%} of zero- and {self.recovered_mean:.1%} of "
             f"mean-ablation, dead {self.dead:.1%}, underused {self.underused:.1%})"
         )
@@ -123,6 +132,7 @@ def evaluate_many(
     batch_size: int | None = None,
     bos_id: int | Literal["auto", "any"] | None = "auto",
     pad_id: int | Literal["auto"] | None = "auto",
+    max_norm: float | None = 10.0,
     progress: bool = True,
 ) -> list[Evaluation]:
     """`evaluate` for several SAEs of one hook: what no SAE changes (the model as it is, its ablations, the moments) is
@@ -142,20 +152,28 @@ def evaluate_many(
         tables = 4  # of logits are there at a time: clean, changed, their difference, what it weighs
         batch_size = at_once(model.cfg.device, tables * 4 * text.context * model.cfg.d_vocab)
     batch_size = as_whole("batch_size", batch_size, least=1)
+    max_norm = checked_max_norm(max_norm)
     row = int((text.stop - text.start).argmax())
     fused = splicing.fused_agrees(model, splicing.Rows.of(text, row, row + 1, model.cfg.device))
     sums: list[dict[str, Any]] = [defaultdict(float) for _ in saes]
     with tqdm(total=2 * len(text), unit=" tokens", unit_scale=True, desc="evaluate", disable=not progress) as bar:
-        moments = splicing.moments_of_hook(model, text, out_hook, batch_size, fused, lambda rows: bar.update(len(rows)))
+        hooks = tuple(dict.fromkeys((in_hook, out_hook)))
+        moments, left_out = splicing.survey(model, text, hooks, max_norm, batch_size, fused, bar.update)
+        massive = torch.zeros(text.tokens.shape, dtype=torch.bool)
+        massive[tuple(left_out[:, :2].long().T)] = True
         with read_hooks(model, (), fused=fused):  # eval mode, without gradients
             for a in range(0, len(text.tokens), batch_size):
-                rows = splicing.Rows.of(text, a, a + batch_size, model.cfg.device, splice_bos)
+                where = (a, a + batch_size, model.cfg.device)
+                rows = splicing.Rows.of(text, *where, massive=massive, replace_bos=splice_bos)
                 if rows.kept.any():
                     for total, more in zip(sums, _sums(saes, model, rows, in_hook, out_hook, moments, batch_rule)):
                         for name, value in more.items():
                             total[name] = total[name] + value
                     bar.update(len(rows))
-    return [_evaluation(sae, total, moments, batch_rule) for sae, total in zip(saes, sums)]
+    if len(left_out):
+        so = "left as they are: neither replaced, ablated nor counted. left_out of the result tells where they are"
+        warn_of_massive(left_out, len(text), max_norm, " and ".join(hooks), so, stacklevel=3)
+    return [_evaluation(sae, total, moments, batch_rule, left_out) for sae, total in zip(saes, sums)]
 
 
 @arguments_of(evaluate_many)
@@ -171,6 +189,8 @@ def evaluate(sae: SparseAutoencoder, *args: Any, **options: Any) -> Evaluation:
     batch_size   rows per forward pass; by default so many that their logits take 64 MB (1 GB on a GPU)
     bos_id, pad_id
                  which positions are no text; as for `ActivationStore.harvest`
+    max_norm     tokens whose norm, at either hook, exceeds so many times the median norm are treated like BOS: left as
+                 they are, not counted, and reported (a warning, and `left_out` of the result). None spares none
 
     Warns if the SAE knows that it was trained on another hook. Raises ValueError for a hook that the model does not
     have, a hook of another width than the SAE, tokens of the wrong shape or range, a transcoder without target_hook
@@ -255,7 +275,9 @@ def _total(per_token: Float[Tensor, " n"]) -> float:
     return float(per_token.cpu().double().sum())
 
 
-def _evaluation(sae: SparseAutoencoder, sums: dict[str, Any], moments: Moments, batch_rule: bool) -> Evaluation:
+def _evaluation(
+    sae: SparseAutoencoder, sums: dict[str, Any], moments: Moments, batch_rule: bool, left_out: Tensor
+) -> Evaluation:
     n = sums["tokens"]
     density = (sums["uses"].double() / n).float()
     law = middle_law(density)
@@ -278,6 +300,7 @@ def _evaluation(sae: SparseAutoencoder, sums: dict[str, Any], moments: Moments, 
         underused=float("nan") if needy is None else float(needy.float().mean()),
         density=density,
         threshold=None if has_budget else threshold if threshold.dim() else float(threshold),
+        left_out=left_out,
     )
 
 

@@ -5,6 +5,7 @@ Letters of shapes: B rows, S context, N kept positions of these rows, V vocabula
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,14 @@ from torch import Tensor
 
 from sae_tutorial.activations.forward import read_hook, read_hooks
 from sae_tutorial.activations.kept_text import KeptText
+from sae_tutorial.activations.massive import sampled_rows
 from sae_tutorial.activations.shards import Moments
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a text, on the model's device: their tokens, and which positions are kept (neither BOS nor padding),
-    have a next token that is text, and are to be replaced. Padding never is; BOS may be."""
+    """Some rows of a text, on the model's device: their tokens, and which positions are kept (neither BOS nor padding
+    nor massive), have a next token that is text, and are to be replaced. Of the others only BOS may be."""
 
     tokens: Int[Tensor, "rows context"]
     kept: Bool[Tensor, "rows context"]
@@ -29,11 +31,20 @@ class Rows:
     replaced: Bool[Tensor, "rows context"]
 
     @staticmethod
-    def of(text: KeptText, a: int, b: int, device: Any, replace_bos: bool = False) -> Rows:
+    def of(
+        text: KeptText,
+        a: int,
+        b: int,
+        device: Any,
+        *,
+        massive: Bool[Tensor, "n context"] | None = None,
+        replace_bos: bool = False,
+    ) -> Rows:
         b = min(b, len(text.tokens))
         column, stop_B1 = torch.arange(text.context), text.stop[a:b, None]
-        kept = text.mask(a, b)
-        masks = (kept, kept & (column + 1 < stop_B1), (column < stop_B1) if replace_bos else kept)
+        usual = torch.ones(()).bool() if massive is None else ~massive[a:b]
+        kept = text.mask(a, b) & usual
+        masks = (kept, kept & (column + 1 < stop_B1), (column < stop_B1) & usual if replace_bos else kept)
         return Rows(text.tokens[a:b].to(device), *(mask.to(device) for mask in masks))
 
     def __len__(self) -> int:
@@ -79,18 +90,40 @@ def fused_agrees(model: Any, rows: Rows) -> bool:
     return bool(((plain - quick).abs() <= tolerance).all())
 
 
-def moments_of_hook(
-    model: Any, text: KeptText, hook_name: str, batch_size: int, fused: bool, on_rows: Callable[[Rows], Any]
-) -> Moments:
-    """Mean and spread of a hook over all kept positions; the forward pass ends there."""
-    parts = []
-    with read_hook(model, hook_name, fused=fused) as read:
-        for a in range(0, len(text.tokens), batch_size):
-            rows = Rows.of(text, a, a + batch_size, model.cfg.device)
-            if rows.kept.any():
-                parts.append(Moments.of(read(rows.tokens).flatten(2)[rows.kept]))
-                on_rows(rows)
-    return Moments.merged(parts)
+def survey(
+    model: Any,
+    text: KeptText,
+    hook_names: tuple[str, ...],
+    max_norm: float | None,
+    batch_size: int,
+    fused: bool,
+    on_tokens: Callable[[int], Any],
+) -> tuple[Moments, Float[Tensor, "massive 3"]]:
+    """One pass that ends at these hooks: mean and spread of the last of them over all kept positions but those whose
+    norm, at any of them, is above `max_norm` times the median norm there; and row, column and norm, in medians, of
+    those."""
+    parts, found = [], [torch.empty(0, 3).double()]
+    with read_hooks(model, hook_names, fused=fused) as read:
+
+        def kept(rows: Int[Tensor, " rows"]) -> tuple[Tensor, list[Float[Tensor, "kept d"]]]:
+            mask_BS = torch.cat([text.mask(row, row + 1) for row in rows.tolist()])
+            acts = read(text.tokens[rows])
+            return mask_BS, [acts[name].flatten(2)[mask_BS.to(model.cfg.device)].float() for name in hook_names]
+
+        sample = [kept(rows)[1] for rows in sampled_rows(text).split(batch_size)]
+        medians = [torch.cat(acts).norm(dim=1).median() for acts in zip(*sample)]
+        for rows in torch.arange(len(text.tokens)).split(batch_size):
+            mask_BS, acts = kept(rows)
+            if not mask_BS.any():
+                continue
+            ratios = torch.stack([x.norm(dim=1) / median for x, median in zip(acts, medians)]).amax(0)
+            massive = (ratios > (max_norm or math.inf)) & ratios.isfinite()
+            row, column = mask_BS.nonzero()[massive.cpu()].T
+            found.append(torch.stack([rows[row], column, ratios[massive].cpu()], dim=1).double())
+            if not massive.all():
+                parts.append(Moments.of(acts[-1][~massive]))
+            on_tokens(len(ratios))
+    return Moments.merged(parts), torch.cat(found)
 
 
 def check_width(model: Any, text: KeptText, hook_name: str, width: int, name: str) -> None:

@@ -56,14 +56,16 @@ def run(sae, model, tokens, hook=RESID, **options):
     return evaluate(sae, model, tokens, hook, progress=False, **options)
 
 
-def the_long_way(sae, model, tokens, in_hook, out_hook, everywhere=False):
-    """The same numbers from whole tensors. `everywhere`: replace and ablate at every position, as SAEBench does."""
-    text = (tokens != BOS) & (tokens != PAD)
+def the_long_way(sae, model, tokens, in_hook, out_hook, everywhere=False, massive=()):
+    """The same numbers from whole tensors. `everywhere`: replace and ablate at every position, as SAEBench does.
+    `massive`: tokens that are left alone."""
+    usual = ~torch.isin(tokens, torch.tensor(massive, dtype=torch.int64))
+    text = (tokens != BOS) & (tokens != PAD) & usual
     clean, cache = model.run_with_cache(tokens)
     x, y = cache[in_hook].flatten(2), cache[out_hook].flatten(2)
     y_hat, dense = sae(x).detach(), sae.encode(x.flatten(0, 1)).to_dense().detach().view(*x.shape[:2], -1)
     mean = y[text].mean(0)
-    where = torch.ones_like(text) if everywhere else text
+    where = usual if everywhere else text
     has_next = text[:, :-1] & (tokens[:, 1:] != PAD)
 
     def loss(logits):
@@ -114,6 +116,73 @@ def test_equals_the_formulas(model, hook, everywhere):
     assert_same(found, the_long_way(sae, model, rows(), hook, hook, everywhere))
     assert 0.0 < found.dead < 1 and found.l0 > 1
     assert_close(found.threshold, torch.full((64,), 0.4))
+
+
+@pytest.fixture(scope="module")
+def loud(tmp_path_factory):
+    """A model with massive activations at the tokens 7."""
+    model = tiny_model(tmp_path_factory.mktemp("tokenizer"))
+    with torch.no_grad():
+        model.embed.original_component.weight[7] *= 20_000
+    return model
+
+
+def loud_rows(n=9):
+    """A massive token in the middle of rows, after BOS, twice in a row, and last."""
+    tokens = rows(n).clone()
+    tokens[::2, 5] = tokens[1::4, 1] = tokens[3, 2:4] = tokens[2, -1] = 7
+    return tokens
+
+
+def massively(*args, **options):
+    with pytest.warns(UserWarning, match="left as they are: neither replaced, ablated nor counted"):
+        return run(*args, **options)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_massive_activations_stay_as_they_are(loud, everywhere, batch_size):
+    sae, tokens = an_sae(), loud_rows()
+    found = massively(sae, loud, tokens, RESID, splice_bos=everywhere, batch_size=batch_size)
+    assert_same(found, the_long_way(sae, loud, tokens, RESID, RESID, everywhere, massive=[7]))
+    places = (tokens == 7).nonzero()
+    assert len(places) > 5 and torch.equal(found.left_out[:, :2].long(), places) and (found.left_out[:, 2] > 100).all()
+    assert f"{found.n_tokens:,} tokens, {len(places)} massive ones left as they are: L0" in repr(found)
+    _, cache = loud.run_with_cache(tokens)
+    norms = cache[RESID].norm(dim=-1)
+    expected = norms[tokens == 7] / norms[(tokens != BOS) & (tokens != PAD)].median()
+    assert_close(found.left_out[:, 2].float(), expected, rtol=0.05, atol=0)
+
+
+def test_massive_activations_count_where_they_are_asked_for(loud):
+    sae, tokens = an_sae(), loud_rows()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = run(sae, loud, tokens, max_norm=None)
+        assert run(sae, loud, tokens, max_norm=1e9).fvu == whole.fvu
+    assert_same(whole, the_long_way(sae, loud, tokens, RESID, RESID), rtol=1e-3)
+    assert whole.left_out.shape == (0, 3) and "massive" not in repr(whole)
+    for bad, error in ((1, ValueError), (float("nan"), ValueError), ("x", TypeError)):
+        with pytest.raises(error, match="max_norm must be"):
+            run(sae, loud, tokens, max_norm=bad)
+
+
+def test_massive_at_either_hook_of_a_transcoder(loud):
+    """What reads a normalised hook sees nothing massive; what it predicts may be."""
+    sae, tokens = an_sae(d_out=D_MODEL), loud_rows()
+    read = "blocks.0.ln1.hook_normalized"
+    for hooks in ((read, RESID), (RESID, read)):
+        found = massively(sae, loud, tokens, hooks[0], target_hook=hooks[1])
+        assert_same(found, the_long_way(sae, loud, tokens, *hooks, massive=[7]))
+
+
+def test_the_models_first_token_can_be_massive_without_a_mark(loud):
+    """Every row's first token, as in models without a beginning-of-text token: their loss is not counted either."""
+    tokens = rows(9, padded=False).clone()
+    tokens[:, 0] = 7
+    found = massively(an_sae(), loud, tokens, bos_id=None)
+    assert torch.equal(found.left_out[:, :2].long(), (tokens == 7).nonzero()) and len(found.left_out) >= 9
+    assert_same(found, the_long_way(an_sae(), loud, tokens, RESID, RESID, massive=[7]))
 
 
 def test_every_hook_that_can_be_harvested_can_be_evaluated(model):
@@ -198,7 +267,9 @@ def test_underused_means_below_half(part, counted):
     sums = {"tokens": n, "uses": (law * n).round().long(), "predictions": n, "l0_squared": n}
     sums |= dict.fromkeys(("error", "cosine", "norm_ratio"), 0.0)
     sums |= {f"{loss}_{run}": 1.0 for loss in ("ce", "kl") for run in ("clean", "spliced", "zero", "mean")}
-    found = _evaluation(an_sae(d_sae=F), sums, Moments(n, torch.zeros(D_MODEL, dtype=torch.float64), 1.0), False)
+    found = _evaluation(
+        an_sae(d_sae=F), sums, Moments(n, torch.zeros(D_MODEL, dtype=torch.float64), 1.0), False, torch.empty(0, 3)
+    )
     assert found.underused == pytest.approx((100 if counted else dead) / F, abs=0.002)
     assert found.dead == pytest.approx(dead / F)
 
@@ -238,7 +309,7 @@ def test_batch_rule_spends_the_budget_and_has_no_threshold(model):
 def test_one_sae_takes_the_arguments_of_many():
     """They stand in one place, and help() shows them for both."""
     one, many = (list(inspect.signature(function).parameters.values()) for function in (evaluate, evaluate_many))
-    assert [p.name for p in one][0] == "sae" and one[1:] == many[1:] and len(one) == 11
+    assert [p.name for p in one][0] == "sae" and one[1:] == many[1:] and len(one) == 12
     assert inspect.signature(evaluate).return_annotation == "Evaluation" and "batch_rule" in evaluate.__doc__
 
 
