@@ -1,8 +1,7 @@
 """What other libraries reach on the activations, budget, batches and steps of `quality.py`, by their own trainers.
 
-Each is trained in an environment of its own (`peer_training.py`), saved in its own format, and read with `load_sae`; so
-it is measured as its users would use it, through the threshold that it found where it has one. Such a threshold may let
-in far fewer features than k; "_at_k" is the same SAE with a threshold measured as ours are, which lets in k.
+Each is trained in an environment of its own (`peer_training.py`), saved in its own format, and read with `load_sae`;
+so it is measured as its users would use it, through the threshold that it found where it has one.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import time
 import zlib
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +18,16 @@ import numpy as np
 import torch
 
 from sae_tutorial import ActivationStore, SparseAutoencoder, load_sae
-from sae_tutorial.autoencoder.thresholds import measure_thresholds
-from sae_tutorial.training.settings import TrainSettings
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 from peer_environments import default_cache, environment, run  # noqa: E402
 
-AT_K = "_at_k"
 # Method of the grid -> library, and what the library calls the rule.
 PEERS = {
     "dictionary_learning_topk": ("dictionary_learning", "TopK"),
     "dictionary_learning_batchtopk": ("dictionary_learning", "BatchTopK"),
-    "dictionary_learning_batchtopk" + AT_K: ("dictionary_learning", "BatchTopK"),
     "saelens_batchtopk": ("saelens", "BatchTopK"),
-    "saelens_batchtopk" + AT_K: ("saelens", "BatchTopK"),
     "saelens_topk": ("saelens", "TopK"),
 }
 TRAINED = "trained.json"  # beside what a peer has saved: it was trained to its end
@@ -54,25 +47,32 @@ def activations_file(store: ActivationStore, folder: Path) -> Path:
 
 
 def train_peer(
-    method: str, store: ActivationStore, *, d_sae: int, k: int, seed: int, steps: int, batch_size: int, folder: Path
+    method: str,
+    store: ActivationStore,
+    *,
+    d_sae: int,
+    k: int,
+    seed: int,
+    steps: int,
+    batch_size: int,
+    lr: float | None,
+    folder: Path,
 ) -> tuple[SparseAutoencoder, float]:
     """The SAE that the peer trained, in raw activations like ours, and the seconds that it took. One that was trained
-    already is read."""
+    already is read. lr=None: the peer's own."""
     library, rule = PEERS[method]
     folder = folder / f"peers-{zlib.crc32(store.mean.cpu().numpy().tobytes()):08x}"  # other activations, other files
     folder.mkdir(parents=True, exist_ok=True)
-    out = folder / f"{method.removesuffix(AT_K)}-F{d_sae}-k{k}-seed{seed}-{steps}x{batch_size}"
+    out = folder / f"{method}-F{d_sae}-k{k}-seed{seed}-{steps}x{batch_size}-lr{lr or 'default'}"
     if not (out / TRAINED).exists():
         task = {"library": library, "rule": rule, "activations": str(activations_file(store, folder)), "out": str(out)}
         task |= {"d_in": store.d_in, "d_sae": d_sae, "k": k, "seed": seed, "steps": steps, "batch_size": batch_size}
+        task |= {"lr": lr}
         _train(task, out)
     sae = load_sae(out)
     with torch.no_grad():  # it was trained on centred and scaled activations
         sae.mean.copy_(store.mean)
         sae.scale.fill_(store.scale)
-    if method.endswith(AT_K):
-        n_batches = TrainSettings().threshold_batches
-        measure_thresholds(sae, list(islice(store.batches(batch_size, seed=seed), n_batches)))
     return sae, json.loads((out / TRAINED).read_text())["seconds"]
 
 

@@ -3,10 +3,10 @@
     python peer_training.py task.json
 
 The task names a library, a rule, sizes, a seed, an .npy file of activations (centred and scaled), and a folder, which
-afterwards holds what the library would have saved: `load_sae` reads it. Initialisation and learning rate are the
-library's defaults; warm-up and decay are parts of the run as in ours, since defaults made for a hundred thousand
-steps would never leave their warm-up. How long a feature must be silent until it is revived is left as it is, too: both
-libraries then wait longer than a run of a thousand steps.
+afterwards holds what the library would have saved: `load_sae` reads it. Initialisation, and the learning rate if the
+task names none, are the library's defaults; warm-up and decay are parts of the run as in ours, since defaults made for
+a hundred thousand steps would never leave their warm-up. How long a feature must be silent until it is revived is left
+as it is, too: both libraries then wait longer than a run of a thousand steps.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def dictionary_learning(task: dict[str, Any]) -> None:
     trainer = trainer_class(
         steps=task["steps"], activation_dim=task["d_in"], dict_size=task["d_sae"], k=task["k"], layer=1,
         lm_name="stories", warmup_steps=round(WARM_UP * task["steps"]), decay_start=round((1 - DECAY) * task["steps"]),
-        threshold_start_step=task["steps"] // 4, seed=task["seed"], device="cpu",
+        threshold_start_step=task["steps"] // 4, seed=task["seed"], device="cpu", lr=task["lr"],
     )  # fmt: skip
     for step, x in enumerate(batches(task)):
         trainer.update(step, x)
@@ -63,7 +63,8 @@ def saelens(task: dict[str, Any]) -> None:
     settings = SAETrainerConfig(
         total_training_samples=task["steps"] * task["batch_size"],
         train_batch_size_samples=task["batch_size"],
-        lr_end=3e-5,  # a tenth of its default, which is its default too
+        **({} if task["lr"] is None else {"lr": task["lr"]}),
+        lr_end=(task["lr"] or 3e-4) / 10,  # its default, of which that of lr is 3e-4
         lr_warm_up_steps=round(WARM_UP * task["steps"]),
         lr_decay_steps=round(DECAY * task["steps"]),
     )

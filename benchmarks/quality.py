@@ -1,264 +1,384 @@
 """What each way to allocate is worth: the same activations, budget, batches and steps, one table of results.
 
-    python benchmarks/quality.py                     the whole grid on the embedded model; goes on where it stopped
-    python benchmarks/quality.py --only wide         one part: main, laws, phases, batch, wide, rates, long or peers
-    python benchmarks/quality.py --seeds 0 1         some of the seeds, where --out is one folder for each process
-    python benchmarks/quality.py --list              what is done and what is left
+    python benchmarks/quality.py                       the whole grid; goes on where it stopped. Start it once for each
+                                                       core, with OMP_NUM_THREADS=1: runs are dealt out among processes
+    python benchmarks/quality.py --only main wide      some parts: rates, main, length, wide, noise, precision, …
+    python benchmarks/quality.py --list                what is done and what is left
+    python benchmarks/quality.py --ship                put what is done into the package, for the notebooks
 
-A run is one SAE: a method, a size, a budget k, a seed (of weights and of the order of tokens). Runs that share size and
-seed are trained side by side on the same batches. Each finished run adds one line to `runs.jsonl` and its densities to
-`densities.npz` in `sae_tutorial/assets/grid`, which the notebooks read. Nothing is trained twice.
-`python scripts/checksums.py` then records what the package ships.
+A run is one SAE (`grid.py`). Runs that share size, budget and seed are trained side by side on the same batches.
 
-Trained on the shipped stories but for the last rows, on which everything is measured, with the thresholds of inference.
+Trained on the shipped text but for its last rows. Of these the last 256 are what is measured; 64 before them choose the
+learning rates. What has thresholds is read at the same L0 as everything else: all thresholds are multiplied by one
+factor, so that there are k features per token on the text that is read. What pays a penalty instead is trained again
+with another coefficient until its L0 is within 3 % of k.
+
+Each finished run adds one line to `runs.jsonl` and its arrays to `arrays/KEY.npz` in --out, and its weights to
+`weights/KEY`; `--ship` packs lines and arrays into `sae_tutorial/assets/evidence`, which the notebooks read.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import fcntl
 import json
+import math
 import platform
+import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import common
 import numpy as np
 import torch
-from peer_quality import PEERS, train_peer
-from tqdm import tqdm
+from grid import FIRST_COEFFICIENT, METHODS, SEEDS, Run, best_factor, grid
+from peer_quality import train_peer
 
-from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
-from sae_tutorial.activations.files import cache_folder
-from sae_tutorial.activations.shipped_text import text_for_training
-from sae_tutorial.autoencoder.config import BUDGET_RULES
-from sae_tutorial.autoencoder.shipped import HOOK
-from sae_tutorial.course.results import DENSITIES, FOLDER, RUNS, load_densities, load_runs
-from sae_tutorial.evaluation.fidelity import evaluate_many
+from sae_tutorial import ActivationStore, SparseAutoencoder, load_language_model, save_sae, story_tokens
+from sae_tutorial.activations.files import ASSETS, cache_folder, write_atomically
+from sae_tutorial.autoencoder.thresholds import scale_thresholds_
+from sae_tutorial.course.results import RUNS, load_runs
+from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
 from sae_tutorial.training.loop import TrainingRun, train_many
-from sae_tutorial.training.settings import TrainSettings, encoder_dtype_here
+from sae_tutorial.training.settings import TrainSettings
 from sae_tutorial.training.start import with_rule
 
-SEEDS, BUDGETS = (0, 1, 2), (16, 32, 64)
-# Sweeps: exponent and offset of Feature Choice's capacity (1 and 10 are the main part's), and learning rates below the
-# main part's (2.8e-3 with 4,096 features).
-LAWS = ((0.5, 10.0), (0.75, 10.0), (1.25, 10.0), (1.5, 10.0), (1.0, 1.0), (1.0, 100.0))
-RATES = (7e-4, 1.4e-3)
-BATCHES = (512, 2048, 8192)  # for half the features and 2/5 of the steps
-
-# Each method: what the SAE is, and how it is trained where that is not the default. "relu" has no budget: its
-# coefficients were chosen so that it lands near the budgets of the others.
-L1 = {16: 0.45, 32: 0.21, 64: 0.1}
-METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "token_choice": ({"rule": "token_choice"}, {}),
-    "mutual_choice": ({"rule": "mutual_choice"}, {}),
-    "mutual_choice_aux_zipf": ({"rule": "mutual_choice"}, {"aux_k": 0.0, "aux_zipf": 1 / 32}),
-    "feature_choice_uniform": ({"rule": "feature_choice", "capacity": "uniform"}, {}),
-    "feature_choice_zipf": ({"rule": "feature_choice", "capacity": "zipf"}, {}),
-    "relu": ({"rule": "relu"}, {}),
-}
-RULES = ("token_choice", "mutual_choice", "feature_choice_zipf")  # what the sweeps compare
-# Two phases of half the steps each, on the same batches: the rule of the first, and the method of the second, which
-# goes on with its features. (Ranks of Feature Choice by the densities that came out.) The last three are controls:
-# nothing changes but what starts again, Adam, its learning rate and the counts.
-PHASES = {
-    "feature_choice_after_mutual": ("mutual_choice", "feature_choice_zipf"),
-    "mutual_choice_twice": ("mutual_choice", "mutual_choice"),
-    "token_choice_twice": ("token_choice", "token_choice"),
-    "feature_choice_twice": ("feature_choice", "feature_choice_zipf"),
-}
+HERE = Path(__file__).resolve().parent
+SHIPPED, ARRAYS = ASSETS / "evidence", "arrays.npz"
+HOOKS = {"stories": "blocks.1.hook_resid_post", "smollm2": "blocks.14.hook_resid_post"}  # the middle
+TOKENS = {"stories": 2_000_000, "smollm2": 1_000_000}
+MEASURED, VALIDATING, NOISY = 256, 64, 32  # rows; NOISY random ones beside those that are measured, in part "noise"
+MEASURED_OF = {"smollm2": 64}  # its forward pass takes forty times as long
+NEAR, MOST_TRIALS, SLOPE = 0.03, 6, -1.0  # of a search for an L0: how near, how often, and how L0 follows a coefficient
+TOGETHER = 5  # SAEs side by side
+OF_A_RUN = ("error", "matches", "ce_spliced", "kl")  # sums of rows that differ from run to run
+OF_A_TEXT = ("tokens", "predictions", "spread", "ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
 
 
 @dataclass(frozen=True)
-class Run:
-    """One SAE to train: what is written into its line beside the results."""
+class Place:
+    """The text and the activations of one model, to train on, to choose by and to measure on."""
 
-    part: str
-    method: str
-    d_sae: int
-    k: int
-    seed: int
-    steps: int
-    batch_size: int
-    sae: tuple[tuple[str, Any], ...] = ()  # changes to the method's SAEConfig
-    settings: tuple[tuple[str, Any], ...] = ()  # and to its TrainSettings
+    model_name: str
+    noise: float
+    cache: Path
+    device: str
 
     @property
-    def key(self) -> str:
-        changes = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-                   for name, value in (*self.sae, *self.settings)]  # fmt: skip
-        size = [f"F{self.d_sae}", f"k{self.k}", f"seed{self.seed}", f"{self.steps}x{self.batch_size}"]
-        return "-".join([self.method, *size, *changes])
+    def hook(self) -> str:
+        return HOOKS.get(self.model_name, HOOKS["stories"])
 
-    def config(self, d_in: int) -> SAEConfig:
-        method = PHASES[self.method][1] if self.method in PHASES else self.method
-        fields = METHODS[method][0] | dict(self.sae)
-        return SAEConfig(d_in=d_in, d_sae=self.d_sae, k=None if fields["rule"] == "relu" else self.k, **fields)
+    @cached_property
+    def model(self) -> Any:
+        return load_language_model(self.model_name, device=self.device)
 
-    def train_settings(self) -> TrainSettings:
-        fields = (
-            METHODS.get(self.method, ({}, {}))[1]
-            | ({"l1": L1[self.k]} if self.method == "relu" else {})
-            | dict(self.settings)
-        )
-        return TrainSettings(steps=self.steps, batch_size=self.batch_size, seed=self.seed, **fields)
+    @cached_property
+    def text(self) -> dict[str, torch.Tensor]:
+        """Rows to train on, to validate and to measure on."""
+        both = {"source": None} if self.model_name == "smollm2" else {}
+        tokens = story_tokens(TOKENS[self.model_name], 256, model=self.model_name, **both)
+        n = MEASURED_OF.get(self.model_name, MEASURED)
+        parts = {"train": tokens[: -MEASURED - VALIDATING], "validation": tokens[-MEASURED - VALIDATING : -MEASURED]}
+        parts["measured"] = tokens[-MEASURED:][:n]
+        if self.noise:
+            for part, share in (("train", self.noise), ("measured", None)):
+                parts[part] = with_random_rows(parts[part], share, self.model.cfg.d_vocab)
+        return parts
 
+    def store(self, part: str) -> ActivationStore:
+        return ActivationStore.harvest(self.model, self.text[part], self.hook, cache_dir=self.cache, progress=False)
 
-def grid(steps: int, batch_size: int, d_in: int) -> Iterator[Run]:
-    """Everything that is to be trained, the most wanted first."""
-    base = dict(steps=steps, batch_size=batch_size)
-    for seed in SEEDS:
-        yield from (Run("main", method, 16 * d_in, 32, seed, **base) for method in METHODS)
-    for exponent, offset in LAWS:
-        law = (("zipf_exponent", exponent), ("zipf_offset", offset))
-        yield Run("laws", "feature_choice_zipf", 16 * d_in, 32, 0, **base, sae=law)
-    for seed in SEEDS:
-        yield from (Run("phases", method, 16 * d_in, 32, seed, **base) for method in PHASES)
-    for size in BATCHES:
-        yield from (Run("batch", method, 8 * d_in, 32, 0, 2 * steps // 5, size) for method in RULES)
-    yield from (Run("peers", method, 16 * d_in, 32, 0, **base) for method in PEERS)
-    for seed in SEEDS:
-        for k in (k for k in BUDGETS if k != 32):
-            yield from (Run("main", method, 16 * d_in, k, seed, **base) for method in METHODS)
-    for seed in SEEDS:
-        yield from (Run("wide", method, 64 * d_in, 32, seed, **base) for method in METHODS)
-    for k in (16, 32):
-        for lr in RATES:
-            yield from (Run("rates", method, 16 * d_in, k, 0, **base, settings=(("lr", lr),)) for method in RULES)
-    yield from (Run("long", method, 16 * d_in, 16, 0, 3 * steps, batch_size) for method in RULES[:2])
+    @cached_property
+    def train(self) -> ActivationStore:
+        return self.store("train")
+
+    @cached_property
+    def others(self) -> dict[str, list[torch.Tensor]]:
+        """Raw activations of the rows to validate and to measure on, in pieces."""
+        stores = {part: self.store(part) for part in ("validation", "measured")}
+        return {part: list(store.rows(slice(None)).to(self.device).split(4096)) for part, store in stores.items()}
 
 
-def done(folder: Path) -> set[str]:
-    """Keys of the runs whose results are there."""
-    return {row["key"] for row in load_runs(folder)} if (folder / RUNS).exists() else set()
+def with_random_rows(tokens: torch.Tensor, share: float | None, d_vocab: int) -> torch.Tensor:
+    """Random ids after the first in this share of the rows; share=None appends NOISY such rows instead."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(d_vocab, tokens.shape, generator=generator)
+    rows[:, 0] = tokens[:, 0]
+    if share is None:
+        return torch.cat([tokens, rows[:NOISY]])
+    chosen = torch.randperm(len(tokens), generator=generator)[: round(share * len(tokens))]
+    return tokens.index_put((chosen,), rows[chosen])
 
 
-def add(folder: Path, line: dict[str, Any], density: np.ndarray) -> None:
-    """Write down one run. Densities first: a line is the promise that its array is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays = load_densities(folder) if (folder / DENSITIES).exists() else {}
-    arrays[line["key"]] = np.sort(density)[::-1].astype(np.float32)
-    partial = folder / "densities.partial.npz"
-    np.savez_compressed(partial, **arrays)
-    partial.replace(folder / DENSITIES)
-    with (folder / RUNS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def together(runs: list[Run]) -> Iterator[list[Run]]:
-    """Runs that share their batches, in the order of `runs`: the activations are read once. "relu", whose dense steps
-    take several times as long, goes by itself, so that the others need not wait for it; so do peers."""
-    groups: dict[tuple, list[Run]] = {}
-    for run in runs:
-        alone = run.method if run.method in ("relu", *PEERS) else ""
-        groups.setdefault((alone, run.part, run.d_sae, run.k, run.seed, run.steps, run.batch_size), []).append(run)
-    for group in groups.values():
-        yield from (group[i : i + 6] for i in range(0, len(group), 6))
+# ---------------------------------------------------------------------- training
 
 
 @dataclass(frozen=True)
 class Trained:
+    run: Run
     sae: SparseAutoencoder
+    factor: float
     seconds: float
-    last: dict[str, float]  # what training reported over its last 50 steps
+    about: dict[str, Any]
 
 
-def train_together(runs: list[Run], store: ActivationStore, cache: Path, device: str) -> list[Trained]:
-    if runs[0].method in PEERS:
-        sizes = {name: getattr(runs[0], name) for name in ("d_sae", "k", "seed", "steps", "batch_size")}
-        sae, seconds = train_peer(runs[0].method, store, folder=cache, **sizes)
-        return [Trained(sae.to(device), seconds, {})]
-    if runs[0].method in PHASES:
-        return in_two_phases(runs, store, device)
-    saes = [SparseAutoencoder(run.config(store.d_in), seed=run.seed).to(device) for run in runs]
-    settings = [run.train_settings() for run in runs]
-    checkpoint = cache / f"{runs[0].key}.pt"
-    done = train_many(saes, store, settings, checkpoint=checkpoint, checkpoint_every=500, resume="auto")
-    checkpoint.unlink(missing_ok=True)
-    return [Trained(one.sae, one.seconds, last_of(one)) for one in done]
-
-
-def in_two_phases(runs: list[Run], store: ActivationStore, device: str) -> list[Trained]:
-    settings = runs[0].train_settings()
-    half = dataclasses.replace(settings, steps=settings.steps // 2)
-    rules = list(dict.fromkeys(PHASES[run.method][0] for run in runs))
-    first = [
-        SparseAutoencoder(SAEConfig(store.d_in, runs[0].d_sae, rule, k=runs[0].k), seed=runs[0].seed) for rule in rules
-    ]
-    before = dict(
-        zip(rules, train_many([sae.to(device) for sae in first], store, dataclasses.replace(half, decay=0.0)))
+def train_together(runs: list[Run], factors: list[float], place: Place, rows: list[dict[str, Any]]) -> list[Trained]:
+    """These runs, which share their batches; a peer or a penalised run comes alone."""
+    first, store = runs[0], place.train
+    if first.is_peer:
+        sizes = {name: getattr(first, name) for name in ("k", "seed", "steps", "batch_size")}
+        lr = replace(first, method="token_choice").train_settings(store.d_in, factors[0]).lr
+        sae, seconds = train_peer(
+            first.method, store, folder=place.cache, d_sae=first.width * store.d_in, lr=lr, **sizes
+        )
+        return [Trained(first, sae, factors[0], seconds, {"lr": lr})]
+    if first.is_penalised:
+        return [tuned(first, factors[0], place, rows)]
+    settings = [run.train_settings(store.d_in, factor) for run, factor in zip(runs, factors)]
+    if METHODS[first.method].after:
+        done = in_two_phases(first, settings[0], place)
+        return [Trained(first, done[1].sae, factors[0], done[0].seconds + done[1].seconds, about(done[1]))]
+    saes = [SparseAutoencoder(run.config(store.d_in), seed=run.seed).to(place.device) for run in runs]
+    checkpoint = place.cache / f"{first.key}.pt"
+    done = train_many(
+        saes, store, settings, checkpoint=checkpoint, checkpoint_every=1000, resume="auto", progress=False
     )
-    second = []
-    for run in runs:
-        start, config = before[PHASES[run.method][0]], run.config(store.d_in)
-        second.append(with_rule(start.sae, config.rule, start.density))
-    after = train_many(second, store, half)
-    return [Trained(one.sae, next(iter(before.values())).seconds + one.seconds, last_of(one)) for one in after]
+    checkpoint.unlink(missing_ok=True)
+    return [Trained(run, one.sae, factor, one.seconds, about(one)) for run, one, factor in zip(runs, done, factors)]
 
 
-def last_of(run: TrainingRun) -> dict[str, float]:
-    return {"train_" + name: float(run.metrics[name][-50:].mean()) for name in ("fvu", "l0")}
+def in_two_phases(run: Run, settings: TrainSettings, place: Place) -> list[TrainingRun]:
+    """Half of the steps with one rule, half with another that goes on with its features: what starts again are Adam,
+    its learning rate and the counts."""
+    store, half = place.train, replace(settings, steps=settings.steps // 2)
+    start = SparseAutoencoder(run.config(store.d_in, METHODS[run.method].after), seed=run.seed).to(place.device)
+    [before] = train_many([start], store, replace(half, decay=0.0), progress=False)
+    config = run.config(store.d_in)
+    changes = {"capacity": config.capacity}
+    [after] = train_many([with_rule(start, config.rule, before.density, **changes)], store, half, progress=False)
+    return [before, after]
 
 
-def line(run: Run, trained: Trained, found: Any, model: str, hook: str) -> dict[str, Any]:
+def tuned(run: Run, factor: float, place: Place, rows: list[dict[str, Any]]) -> Trained:
+    """With the penalty's coefficient at which L0 is within 3 % of k on the text that is measured: by secants in log
+    L0 over log coefficient, from what was tried before."""
+    store, tried, trials = place.train, [], _trials(rows, run)
+    best: tuple[float, Trained] | None = None
+    coefficient, slope = _guess(trials, run)
+    for _ in range(MOST_TRIALS):
+        sae = SparseAutoencoder(run.config(store.d_in), seed=run.seed).to(place.device)
+        [done] = train_many([sae], store, run.train_settings(store.d_in, factor, coefficient), progress=False)
+        l0 = sum(len(sae.encode(x)) for x in place.others["measured"]) / sum(map(len, place.others["measured"]))
+        tried.append([coefficient, l0])
+        off = abs(math.log(max(l0, 1e-3) / run.k))
+        if best is None or off < best[0]:
+            more = {"coefficient": coefficient, "tried": list(tried)}
+            best = off, Trained(run, sae, factor, done.seconds, about(done) | more)
+        if off < math.log(1 + NEAR):
+            break
+        if len(tried) > 1 and tried[-1][0] != tried[-2][0] and min(tried[-1][1], tried[-2][1]) > 0:
+            (c1, l1), (c2, l2) = tried[-2:]
+            slope = min(-0.2, max(-4.0, math.log(l2 / l1) / math.log(c2 / c1)))
+        coefficient *= (run.k / max(l0, 0.1)) ** (1 / slope)
+    return best[1]
+
+
+def _trials(rows: list[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
+    return [r for r in rows if r["method"] == run.method and r["model"] == run.model and r["width"] == run.width]
+
+
+def _guess(trials: list[dict[str, Any]], run: Run) -> tuple[float, float]:
+    """A coefficient to begin with, from the run that is most like this one, and how L0 follows it."""
+    if not trials:
+        return FIRST_COEFFICIENT[run.method], SLOPE
+    near = min(trials, key=lambda r: (abs(math.log(r["k"] / run.k)), r["part"] != run.part, r["factor"] != run.factor))
+    return near["coefficient"] * (run.k / near["l0"]) ** (1 / SLOPE), SLOPE
+
+
+def about(done: TrainingRun) -> dict[str, Any]:
+    """What training reported over its last 50 steps, and with which settings."""
+    last = {"train_" + name: float(done.metrics[name][-50:].mean()) for name in ("fvu", "l0", "dead")}
+    return last | {"lr": done.settings.lr}
+
+
+# ---------------------------------------------------------------------- measuring
+
+
+def at_equal_l0(trained: Trained, place: Place, part: str) -> float:
+    """Scale thresholds, where there are any, so that this text has k features per token; the factor, else 1."""
+    sae = trained.sae
+    scalable = sae.config.how.thresholds is not None and bool((sae.threshold >= 0).all())
+    return scale_thresholds_(sae, place.others[part], trained.run.k) if scalable else 1.0
+
+
+@torch.no_grad()
+def validation_fvu(sae: SparseAutoencoder, pieces: list[torch.Tensor]) -> float:
+    x = torch.cat(pieces)
+    error = sum(float((sae(piece) - piece).square().sum()) for piece in pieces)
+    return error / float((x - x.mean(0)).square().sum())
+
+
+def measured(trained: list[Trained], place: Place) -> list[tuple[dict[str, Any], Evaluation]]:
+    """What is chosen by, and what is measured, of SAEs that were trained together."""
+    chosen_by = []
+    for one in trained:
+        at_equal_l0(one, place, "validation")
+        chosen_by.append({"validation_fvu": validation_fvu(one.sae, place.others["validation"])})
+    scaled = [at_equal_l0(one, place, "measured") for one in trained]
+    saes = [one.sae for one in trained]
+    found = evaluate_many(saes, place.model, place.text["measured"], place.hook, progress=False)
+    return [(more | {"threshold_factor": factor}, one) for more, factor, one in zip(chosen_by, scaled, found)]
+
+
+def line(trained: Trained, more: dict[str, Any], found: Evaluation, place: Place, commit: str) -> dict[str, Any]:
     """What `runs.jsonl` keeps of a run."""
-    wanted = encoder_dtype_here(run.train_settings().encoder_dtype, trained.sae.W_dec.device)
-    by_budget = trained.sae.config.rule in BUDGET_RULES and run.method not in PEERS
-    encoder_dtype = str(wanted if by_budget else torch.float32).removeprefix("torch.")
-    names = {field.name for field in dataclasses.fields(found)} - {"density", "threshold"}
-    numbers = {name: getattr(found, name) for name in sorted(names)}
+    run = trained.run
+    names = ("n_tokens", "l0", "l0_std", "fvu", "cosine", "norm_ratio", "ce_clean", "ce_spliced", "ce_zero", "ce_mean",
+             "kl", "kl_zero", "kl_mean", "recovered", "recovered_mean", "dead", "underused")  # fmt: skip
+    own = {name: getattr(run, name) for name in vars(run) if name != "factor"}
     return {
         "key": run.key,
-        **{name: getattr(run, name) for name in ("part", "method", "d_sae", "k", "seed", "steps", "batch_size")},
-        "changes": dict(run.sae) | dict(run.settings),
-        "model": model,
-        "hook": hook,
-        "recovered": found.recovered,
-        "recovered_mean": found.recovered_mean,
-        **numbers,
-        **trained.last,
+        **own,
+        "factor": trained.factor,
+        "d_sae": trained.sae.config.d_sae,
+        "hook": place.hook,
+        "tokens_trained": run.steps * run.batch_size,
+        "positions": len(place.train),
+        **{name: getattr(found, name) for name in names},
+        "rare": float((found.density < 0.05 * found.l0 / len(found.density)).float().mean()),
+        "left_out": len(found.left_out),
+        **more,
+        **trained.about,
         "seconds": round(trained.seconds, 1),
+        "threads": torch.get_num_threads(),
+        "version": version("sae_tutorial"),
+        "commit": commit,
         "torch": torch.__version__,
         "machine": platform.machine(),
-        "encoder_dtype": encoder_dtype,
+        "precision": "float32" if run.is_peer or run.is_penalised else run.precision,
     }
+
+
+def add(folder: Path, one: dict[str, Any], found: Evaluation, text: str) -> None:
+    """Write down one run. Arrays first: a line is the promise that they are there."""
+    for name in ("arrays", "texts"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    arrays = {name: found.per_row[name].float().numpy() for name in OF_A_RUN}
+    arrays["density"] = np.sort(found.density.numpy())[::-1].astype(np.float32)
+    shared = {name: found.per_row[name].float().numpy() for name in OF_A_TEXT}
+    write_atomically(folder / "arrays" / f"{one['key']}.npz", lambda file: np.savez_compressed(file, **arrays))
+    write_atomically(folder / "texts" / f"{text}.npz", lambda file: np.savez_compressed(file, **shared))
+    with (folder / RUNS).open("a", encoding="utf-8") as file:  # one write, so processes do not mix their lines
+        file.write(json.dumps(one) + "\n")
+
+
+# ---------------------------------------------------------------------- the whole of it
+
+
+@contextmanager
+def claimed(folder: Path, runs: list[Run]) -> Iterator[list[Run]]:
+    """Those of the runs that no other process is at; they are this one's as long as it lives."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        mine = []
+        for run in runs:
+            file = stack.enter_context((folder / run.key).open("w"))
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                mine.append(run)
+        yield mine
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return list(load_runs(folder)) if (folder / RUNS).exists() else []
+
+
+def left(args: argparse.Namespace, rows: list[dict[str, Any]]) -> list[Run]:
+    """The runs that are asked for and not there yet."""
+    there = {row["key"] for row in rows}
+    runs = dict.fromkeys(run for run in grid(rows, args.steps) if not args.only or run.part in args.only)
+    return [run for run in runs if run.key not in there and run.seed in (args.seeds or (run.seed,))]
+
+
+def groups(runs: list[Run]) -> list[list[Run]]:
+    """Runs that share their batches, in the order of `runs`. Those that take several times as long go alone."""
+    found: dict[tuple, list[Run]] = {}
+    for run in runs:
+        alone = run.key if run.is_peer or run.is_penalised or METHODS[run.method].after else ""
+        same = (run.part, run.model, run.width, run.k, run.seed, run.steps, run.batch_size, run.noise, run.precision)
+        found.setdefault((alone, *same), []).append(run)
+    return [group[i : i + TOGETHER] for group in found.values() for i in range(0, len(group), TOGETHER)]
+
+
+def do_one_group(args: argparse.Namespace, places: dict[tuple, Place], commit: str) -> bool:
+    """Train, measure and write down the first runs that can be; False if there are none."""
+    rows = rows_of(args.out)
+    for group in groups(left(args, rows)):
+        factors = {run: best_factor(rows, run) if run.factor is None else run.factor for run in group}
+        ready = [run for run in group if factors[run] is not None]
+        with claimed(args.out / "locks", ready) as mine:
+            mine = [run for run in mine if run.key not in {row["key"] for row in rows_of(args.out)}]
+            if not mine:
+                continue
+            first = mine[0]
+            key = (first.model, first.noise)
+            place = places.setdefault(key, Place(first.model, first.noise, args.cache, args.device))
+            trained = train_together(mine, [float(factors[run] or 0) for run in mine], place, rows)
+            for one, (more, found) in zip(trained, measured(trained, place)):
+                if one.run.seed in SEEDS and one.run.part not in ("rates", "precision"):
+                    save_sae(one.sae, args.out / "weights" / one.run.key, exact=False)
+                text = f"{first.model}-noise{first.noise:g}"
+                add(args.out, line(one, more, found, place, commit), found, text)
+                print(f"{one.run.key} (lr x {one.factor:g}, {one.seconds:.0f} s): {found}", flush=True)
+            return True
+    return False
+
+
+def ship(folder: Path, shipped: Path) -> None:
+    """Lines, sums of rows and densities of all runs, in three files."""
+    shipped.mkdir(parents=True, exist_ok=True)
+    rows = sorted(rows_of(folder), key=lambda row: row["key"])
+    packed: dict[str, np.ndarray] = {}
+    for row in rows:
+        with np.load(folder / "arrays" / f"{row['key']}.npz") as arrays:
+            packed[f"{row['key']}/rows"] = np.stack([arrays[name] for name in OF_A_RUN])
+            if row["seed"] == 0 and row["part"] != "rates":
+                packed[f"{row['key']}/density"] = arrays["density"]
+    for path in (folder / "texts").glob("*.npz"):
+        with np.load(path) as arrays:
+            packed[f"{path.stem}/text"] = np.stack([arrays[name] for name in OF_A_TEXT])
+    write_atomically(shipped / ARRAYS, lambda file: np.savez_compressed(file, **packed))
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(shipped / RUNS, text.encode())
 
 
 def main() -> None:
     parser = common.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="stories")
-    parser.add_argument("--hook", default=HOOK, help="the middle of the embedded model")
-    parser.add_argument("--tokens", type=common.whole, default=2_000_000)
-    parser.add_argument("--steps", type=common.whole, default=1000)
-    parser.add_argument("--batch-size", type=common.whole, default=2048)
-    parser.add_argument("--only", choices=sorted({run.part for run in grid(1, 1, 1)}), help="one part of the grid")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, choices=SEEDS)
-    parser.add_argument("--out", type=common.folder, default=FOLDER)
+    parser.add_argument("--only", nargs="+", choices=sorted({run.part for run in grid([])}), help="parts of the grid")
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--steps", type=common.whole, default=1000, help="of the usual run")
+    parser.add_argument("--out", type=common.folder, default=cache_folder("evidence"))
     parser.add_argument("--cache", type=common.folder, default=cache_folder("training"))
-    parser.add_argument("--list", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
-
-    model = load_language_model(args.model)
-    whole = grid(args.steps, args.batch_size, model.cfg.d_model)
-    runs = [r for r in whole if args.only in (None, r.part) and r.seed in args.seeds]
-    finished = done(args.out)
-    left = [r for r in runs if r.key not in finished]
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.ship:
+        return ship(args.out, SHIPPED)
     if args.list:
-        print("\n".join(("done  " if r.key in finished else "left  ") + r.key for r in runs))
+        rows = rows_of(args.out)
+        print("\n".join([f"done  {row['key']}" for row in rows] + [f"left  {run.key}" for run in left(args, rows)]))
         return
-    for folder in (args.out, args.cache):
-        parser.check_file(folder / RUNS)
-    tokens, held_out = text_for_training(args.tokens)
-    store = ActivationStore.harvest(model, tokens, args.hook, cache_dir=args.cache)
-    for group in tqdm(list(together(left)), desc="groups"):
-        results = train_together(group, store, args.cache, args.device)
-        found_each = evaluate_many([trained.sae for trained in results], model, held_out, args.hook, progress=False)
-        for run, trained, found in zip(group, results, found_each):
-            add(args.out, line(run, trained, found, args.model, args.hook), found.density.numpy())
-            print(f"{run.key}: {found}", flush=True)
+    said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
+    places: dict[tuple, Place] = {}
+    while do_one_group(args, places, said.stdout.strip()):
+        pass
 
 
 if __name__ == "__main__":

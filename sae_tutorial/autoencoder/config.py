@@ -52,6 +52,7 @@ RULES = {
 BUDGET_RULES = tuple(name for name, rule in RULES.items() if rule.owner is not None)
 PENALTY_RULES = tuple(name for name, rule in RULES.items() if rule.owner is None)
 CAPACITIES = ("uniform", "zipf", "fitted")
+FLOORS = ("uniform", "zipf")
 
 
 @described
@@ -90,9 +91,28 @@ class SAEConfig:
     zipf_exponent: float = number(1.0, "feature_choice: how fast capacities fall with the rank", least=0)
     zipf_offset: float = number(10.0, "feature_choice: flattens the first ranks of that law", above=-1)
 
+    relative: bool = flag(
+        False,
+        "mutual_choice, matryoshka, feature_choice: compare affinities relative to the length of their token, "
+        "z / |x − b_dec|, so that long tokens do not outbid short ones. What matches keeps its value z",
+    )
+    floor: float = number(
+        0.0,
+        "mutual_choice, matryoshka: least density of a feature, in parts of the mean k / d_sae. In training, a subsidy "
+        "raises in the comparison what falls below it; the budget stays. 0: no floor. Ours: 0.1",
+        least=0,
+        below=1,
+    )
+    floor_shape: str = choice(
+        "uniform",
+        'the floor of each feature. "uniform": the same; "zipf": falling with its rank like capacities',
+        FLOORS,
+    )
+
     def __post_init__(self):
         check_fields(self)
         self._check_k()
+        self._check_comparison()
         if self.groups is not None:
             if not self.how.nested:
                 raise ValueError(f"groups are for rule='matryoshka', not for {self.rule!r}; leave groups out")
@@ -115,10 +135,28 @@ class SAEConfig:
         if self.how.owner == "token" and self.k != int(self.k):
             raise ValueError(f"k must be a whole number for {self.rule}, got {self.k!r}; mutual_choice takes fractions")
 
+    def _check_comparison(self) -> None:
+        if self.relative and (self.how.owner not in ("batch", "feature") or self.is_transcoder):
+            kind = "a transcoder, which measures from no b_dec" if self.is_transcoder else f"rule={self.rule!r}"
+            raise ValueError(f"relative=True compares tokens of a batch; it has no meaning for {kind}: leave it out")
+        if self.floor and self.how.owner != "batch":
+            raise ValueError(
+                f"floor={self.floor!r} is for mutual_choice and matryoshka, not for {self.rule!r}; leave it out"
+            )
+        if self.floor_shape != "uniform" and not self.floor:
+            raise ValueError(
+                f"floor_shape={self.floor_shape!r} shapes a floor, and floor is 0; set floor=0.1, for example"
+            )
+
     @property
     def how(self) -> Rule:
         """The row of RULES that `rule` names."""
         return RULES[self.rule]
+
+    @property
+    def compares_bids(self) -> bool:
+        """Whether the rule compares something else than affinities; see `SparseAutoencoder.bids`."""
+        return self.relative or self.floor > 0
 
     @property
     def is_transcoder(self) -> bool:

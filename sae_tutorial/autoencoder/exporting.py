@@ -1,7 +1,8 @@
 """SAEs in the formats of SAELens, sparsify and dictionary_learning: for each, the files by name.
 
 All of them take raw activations, so `raw` comes from `folded`. In SAELens's eyes, Mutual Choice and Matryoshka are
-`jumprelu` with one threshold for all features, Feature Choice is `jumprelu` with one for each.
+`jumprelu` with one threshold for all features, Feature Choice, and whatever has a floor, is `jumprelu` with one for
+each. No other library has thresholds that depend on the length of a token, as those of relative=True do.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ ARCHITECTURES = {"relu": "standard", "token_choice": "topk", "gated": "gated"}  
 def as_saelens(raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, bytes]:
     """`cfg.json` and `sae_weights.safetensors` of SAELens 6."""
     cfg = saelens_cfg(raw, about)
+    _check_absolute(raw, "SAELens")
     if cfg["architecture"] not in others.SAELENS:
         raise ValueError(f"SAELens has no {cfg['architecture']} ({raw.config.rule} with d_out); leave format out")
     return {others.CFG: in_json(cfg), others.SAELENS_WEIGHTS: in_safetensors(under_saelens_names(raw))}
@@ -47,18 +49,19 @@ def as_sparsify(raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, byte
 def as_dictionary_learning(raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, bytes]:
     """`config.json` and `ae.pt` of dictionary_learning. What has no class there with whole k is JumpReluAutoEncoder."""
     config = raw.config
+    _check_absolute(raw, "dictionary_learning")
     if config.is_transcoder:
         raise ValueError("dictionary_learning has no transcoders; use format='saelens', or leave format out")
     kinds = {layout.rule: kind for kind, layout in others.DICTIONARIES.items()}  # of two for relu, that without norms
-    whole = config.k is None or config.k == int(config.k)
-    kind = kinds.get(config.rule if whole else "jumprelu", kinds["jumprelu"])
+    plain = (config.k is None or config.k == int(config.k)) and not config.floor
+    kind = kinds.get(config.rule if plain else "jumprelu", kinds["jumprelu"])
     layout, weights, k = others.DICTIONARIES[kind], _weights(raw), int(config.k or 0)
     if not layout.subtracts_b_dec:
         weights |= without_b_dec(weights)
     trainer = {"dict_class": kind, "activation_dim": config.d_in, "dict_size": config.d_sae}
     theirs = _theirs(weights, layout.names)
     if kind == kinds["jumprelu"]:
-        theirs["threshold"] = raw.threshold.detach().expand(config.d_sae)
+        theirs["threshold"] = _thresholds(raw)
     elif k:
         trainer["k"] = k
         threshold = raw.threshold.detach() if config.how.measured else torch.tensor(UNSET)
@@ -78,16 +81,17 @@ def under_saelens_names(raw: SparseAutoencoder) -> dict[str, Tensor]:
     """The weights, with a threshold for each feature where the rule has any."""
     weights = _weights(raw)
     if raw.config.rule not in ARCHITECTURES:
-        weights["threshold"] = raw.threshold.detach().expand(raw.config.d_sae)
+        weights["threshold"] = _thresholds(raw)
     if raw.config.how.gated:
         weights["b_gate"] = weights.pop("b_enc")
     return weights
 
 
 def saelens_cfg(raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, Any]:
-    """SAELens's cfg.json. What has no counterpart there comes out as `topk_transcoder` or `gated_transcoder`."""
+    """SAELens's cfg.json. What has no counterpart there comes out as `topk_transcoder`, `gated_transcoder` or
+    `relative_jumprelu`."""
     config = raw.config
-    architecture = ARCHITECTURES.get(config.rule, "jumprelu")
+    architecture = "relative_" * config.relative + ARCHITECTURES.get(config.rule, "jumprelu")
     if config.is_transcoder:
         kind = "skip_transcoder" if config.skip else "transcoder"
         architecture = kind if architecture == "standard" else f"{architecture}_{kind}"
@@ -99,6 +103,19 @@ def saelens_cfg(raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, Any]
     if config.how.owner == "token":
         cfg |= {"k": int(config.k or 0), "rescale_acts_by_decoder_norm": False}
     return cfg | ({"d_out": config.d_out} if config.is_transcoder else {})
+
+
+def _thresholds(raw: SparseAutoencoder) -> Tensor:
+    """(F,) thresholds of affinities. Who is subsidised in the comparison has a lower one."""
+    threshold_F = raw.threshold.detach().expand(raw.config.d_sae)
+    return threshold_F / raw.subsidy if raw.config.floor else threshold_F
+
+
+def _check_absolute(raw: SparseAutoencoder, library: str) -> None:
+    if raw.config.relative:
+        raise ValueError(
+            f"{library} has no thresholds that depend on a token's length, as relative=True has; leave format out"
+        )
 
 
 def in_json(content: dict[str, Any]) -> bytes:

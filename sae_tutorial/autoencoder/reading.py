@@ -150,6 +150,8 @@ def check_values(tensors: dict[str, Tensor], where: str) -> None:
             raise ValueError(f"{where}: {name} holds {bad}; the training diverged, take an earlier checkpoint")
         if name in ("scale", "out_scale") and not tensor > 0:
             raise ValueError(f"{where}: {name} must be greater than 0, it is {float(tensor)}")
+    if "subsidy" in tensors and not (tensors["subsidy"] >= 1).all():
+        raise ValueError(f"{where}: subsidy must be 1 or more, its least is {float(tensors['subsidy'].min()):g}")
     rank, law, seen = tensors["rank"], tensors["zipf_law"].tolist(), int(tensors["tokens_seen"])
     if not torch.equal(rank.sort().values.cpu(), torch.arange(len(rank))):
         raise ValueError(f"{where}: rank must hold each of 0 to {len(rank) - 1} once, the place of each feature")

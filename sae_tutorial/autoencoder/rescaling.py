@@ -28,8 +28,9 @@ def unit_decoder_(sae: SparseAutoencoder) -> SparseAutoencoder:
 
 @torch.no_grad()
 def folded(sae: SparseAutoencoder) -> SparseAutoencoder:
-    """A copy with mean 0 and scale 1 that does the same to raw activations: codes and thresholds are equal, the
-    normalisation is inside the weights. Decoder rows then have the norm `scale`. Tied weights come out untied.
+    """A copy with mean 0 and scale 1 that does the same to raw activations: the normalisation is inside the weights.
+    Codes are equal, and so are thresholds, but for those of relative bids. Decoder rows then have the norm `scale`.
+    Tied weights come out untied.
 
     Exact: with u = (x − mean) / scale,
         (u − b_dec) W_enc = (x − b_dec · scale − mean) (W_enc / scale)
@@ -44,6 +45,8 @@ def folded(sae: SparseAutoencoder) -> SparseAutoencoder:
     other.mean.zero_()
     other.scale.fill_(1)
     other.W_enc.div_(scale)
+    if config.relative:  # tokens are `scale` times as long
+        other.threshold.div_(scale)
     mean_out, scale_out = mean, scale
     if config.is_transcoder:
         mean_out, scale_out = other.out_mean.clone(), other.out_scale.clone()

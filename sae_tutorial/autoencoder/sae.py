@@ -1,7 +1,7 @@
 """SparseAutoencoder: an encoder, an allocation rule and a decoder, as SAEConfig specifies.
 
     affinities = relu((x − b_dec) W_enc + b_enc)       how strongly each feature answers to each token
-    codes      = rule(affinities)                      who gets to use which feature
+    codes      = rule(affinities)                      who gets to use which feature; some compare `bids` instead
     x̂          = codes W_dec + b_dec                   each token, as a sum of a few directions
 
 Raw activations go in and raw reconstructions come out: the input's mean and scale travel with the weights. Codes, and
@@ -44,7 +44,8 @@ class SparseAutoencoder(nn.Module):
     Buffers: mean (D,) and scale of the input, and of the output (out_mean, out_scale) in a transcoder; threshold, one
     number for mutual_choice and matryoshka, (F,) for feature_choice and jumprelu (which learns it), in the units
     inside, and below 0 until it has been measured; rank (F,), the place of each feature in the order of capacities,
-    0 first; zipf_law (exponent, offset); tokens_seen, how many tokens `train` has trained it on.
+    0 first; zipf_law (exponent, offset); tokens_seen, how many tokens `train` has trained it on; subsidy (F,), 1 or
+    more, where the config has a floor.
 
     Attributes, saved with it: model_name and hook_name, the activations that it reads, and target_hook_name, those that
     a transcoder predicts (None: not known); imported, whether another library trained it.
@@ -62,6 +63,7 @@ class SparseAutoencoder(nn.Module):
     scale: Tensor
     rank: Tensor
     zipf_law: Tensor
+    subsidy: Tensor
     tokens_seen: Tensor
 
     def __init__(self, config: SAEConfig, seed: int = 0):
@@ -115,7 +117,7 @@ class SparseAutoencoder(nn.Module):
         return x_hat_NO.view(*x.shape[:-1], self.config.width_out)
 
     def affinities(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens features"]:
-        """How strongly each feature answers to each token, before the rule: relu((x − b_dec) W_enc + b_enc)."""
+        """How strongly each feature answers to each token: relu((x − b_dec) W_enc + b_enc)."""
         return self.preactivations(self.normalise(x)).relu()
 
     def normalise(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
@@ -176,6 +178,58 @@ class SparseAutoencoder(nn.Module):
         tensors = (self.b_enc[features], centred_BD, self.W_enc[:, features])
         return torch.addmm(*(tensors if dtype is None else (t.to(dtype) for t in tensors)), out=out)
 
+    # ------------------------------------------------------------------ what the rule compares
+
+    def bids(
+        self,
+        u: Float[Tensor, "tokens d_in"],
+        dtype: torch.dtype | None = None,
+        *,
+        features: slice | Int[Tensor, " some"] = ALL,
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "tokens features"]:
+        """What matches are chosen by; arguments as for `preactivations`, which bids are unless the config says more:
+
+            bid = z · √D / |u − b_dec| · subsidy    a factor of the token (relative), and one of the feature (floor)
+
+        Both factors go into the product's operands, so that bids cost one matrix product like affinities.
+        """
+        if not self.config.compares_bids:
+            return self.preactivations(u, dtype, features=features, out=out)
+        left_BD = _real("u", u) if self.centre is None else _real("u", u) - self.centre
+        right_FD, bias_F = self.W_enc[:, features].T, self.b_enc[features]
+        if self.config.floor:
+            subsidy_F = self.subsidy[features]
+            right_FD, bias_F = right_FD * subsidy_F[:, None], bias_F * subsidy_F
+        if self.config.relative:  # the bias is one more input, which is as long as the token's factor
+            left_BD = pad_columns(torch.cat([left_BD, torch.ones_like(left_BD[:, :1])], 1) * self.nearness(u)[:, None])
+            right_FD, bias_F = pad_columns(torch.cat([right_FD, bias_F[:, None]], 1)), torch.zeros_like(bias_F)
+        if out is None and not torch.is_grad_enabled():
+            out = self.table_memory(len(u), len(bias_F), dtype or self.W_dec.dtype)
+        tensors = (bias_F, left_BD, right_FD.T)
+        return torch.addmm(*(tensors if dtype is None else (t.to(dtype) for t in tensors)), out=out)
+
+    def nearness(self, u: Float[Tensor, "tokens d_in"]) -> Float[Tensor, " tokens"]:
+        """The token's factor, √D / |u − b_dec|: about 1 for a token of usual length."""
+        length_B = (u if self.centre is None else u - self.centre).norm(dim=1)
+        return math.sqrt(u.shape[1]) / length_B.clamp(min=torch.finfo(u.dtype).tiny ** 0.5)
+
+    def to_bids(self, u: Float[Tensor, "tokens d_in"], codes: SparseCodes) -> SparseCodes:
+        """Matches with their bids, from those with affinities."""
+        return self._priced(u, codes, 1)
+
+    def from_bids(self, u: Float[Tensor, "tokens d_in"], codes: SparseCodes) -> SparseCodes:
+        """Matches with their affinities, from those with bids."""
+        return self._priced(u, codes, -1)
+
+    def _priced(self, u: Tensor, codes: SparseCodes, power: int) -> SparseCodes:
+        values_N = codes.values
+        if self.config.relative:
+            values_N = values_N * self.nearness(u)[codes.tokens] ** power
+        if self.config.floor:
+            values_N = values_N * self.subsidy[codes.features] ** power
+        return codes.with_values(values_N) if self.config.compares_bids else codes
+
     def table_memory(self, n_tokens: int, n_features: int, dtype: torch.dtype) -> Tensor:
         """Memory for a table of affinities (tokens, features). On a CPU, a product into memory ordered by features is a
         tenth faster; for Token Choice, which reads a token's features in one go, order by tokens is worth as much."""
@@ -196,35 +250,36 @@ class SparseAutoencoder(nn.Module):
 
     def allocate(
         self,
-        affinities: Float[Tensor, "tokens features"],
+        bids: Float[Tensor, "tokens features"],
         step: int = 0,
         slack: float = 0.0,
         guess: float | None = None,
     ) -> SparseCodes:
-        """The matches of a batch by the rule of training (penalty rules have but one); `guess` is that of `match`."""
+        """The matches of a batch by the rule of training (penalty rules have but one), with their bids as values;
+        `guess` is that of `match`."""
         if self.config.how.owner is None:
-            return self.allocate_by_threshold(affinities)
-        affinities = self._table(affinities)
-        return allocation.fast.by_owner(affinities, *self.budget(len(affinities), step, slack), guess=guess)
+            return self.allocate_by_threshold(bids)
+        bids = self._table(bids)
+        return allocation.fast.by_owner(bids, *self.budget(len(bids), step, slack), guess=guess)
 
-    def allocate_by_threshold(self, affinities: Float[Tensor, "tokens features"]) -> SparseCodes:
-        """The matches of each token by itself: by `threshold`, or by the rule of training where that is one of single
-        tokens already."""
-        affinities = self._table(affinities)
+    def allocate_by_threshold(self, bids: Float[Tensor, "tokens features"]) -> SparseCodes:
+        """The matches of each token by itself, with their bids as values: by `threshold`, or by the rule of training
+        where that is one of single tokens already."""
+        bids = self._table(bids)
         if self.config.how.owner == "token":
-            return allocation.token_choice(affinities, self.config.n_matches(1))
+            return allocation.token_choice(bids, self.config.n_matches(1))
         if self.config.how.measured and (self.threshold < 0).any():
             raise ValueError(
                 f"this {self.config.rule} SAE has no inference threshold yet: `train` measures it at its end, "
                 "`measure_thresholds(sae, batches)` at any time; encode(x, batch_rule=True) needs none"
             )
-        return allocation.threshold_choice(affinities, self.threshold.detach())
+        return allocation.threshold_choice(bids, self.threshold.detach())
 
-    def _table(self, affinities: Any) -> Tensor:
-        """Affinities with a column for each feature; the rules check the rest."""
-        if _real("affinities", affinities).dim() == 2 and affinities.shape[1] != self.config.d_sae:
-            raise ValueError(f"affinities must be (tokens, {self.config.d_sae}), got shape {tuple(affinities.shape)}")
-        return affinities
+    def _table(self, bids: Any) -> Tensor:
+        """Bids with a column for each feature; the rules check the rest."""
+        if _real("bids", bids).dim() == 2 and bids.shape[1] != self.config.d_sae:
+            raise ValueError(f"bids must be (tokens, {self.config.d_sae}), got shape {tuple(bids.shape)}")
+        return bids
 
     def capacity(self, n_tokens: int, step: int = 0) -> Int[Tensor, " features"]:
         """feature_choice: how many of `n_tokens` tokens each feature may take. `step` rotates a budget below F."""
@@ -237,10 +292,11 @@ class SparseAutoencoder(nn.Module):
         """`encode`, for input that is normalised already."""
         with torch.no_grad():
             if batch_rule:
-                codes = self.allocate(self.preactivations(u))
+                codes = self.allocate(self.bids(u))
             else:  # each token by itself, so as many at a time as memory likes
                 pieces = _real("u", u).split(at_once(u.device, u.element_size() * self.config.d_sae))
-                codes = stack_tokens([self.allocate_by_threshold(self.preactivations(piece)) for piece in pieces])
+                codes = stack_tokens([self.allocate_by_threshold(self.bids(piece)) for piece in pieces])
+            codes = self.from_bids(u, codes)
         return self.strengths(u, codes)
 
     def strengths(self, u: Float[Tensor, "tokens d_in"], codes: SparseCodes) -> SparseCodes:
@@ -279,12 +335,19 @@ def fresh_buffers(config: SAEConfig) -> dict[str, Tensor]:
     F = config.d_sae
     law = (0.0, 0.0) if config.capacity == "uniform" else (config.zipf_exponent, config.zipf_offset)
     buffers = {"mean": torch.zeros(config.d_in), "scale": torch.tensor(1.0)}
+    if config.floor:
+        buffers["subsidy"] = torch.ones(F)
     if config.is_transcoder:
         buffers |= {"out_mean": torch.zeros(config.width_out), "out_scale": torch.tensor(1.0)}
     if not config.how.learned:
         shape = (F,) if config.how.thresholds == "each" else ()
         buffers["threshold"] = torch.full(shape, UNSET if config.how.measured else 0.0)
     return buffers | {"rank": torch.arange(F), "zipf_law": torch.tensor(law), "tokens_seen": torch.tensor(0)}
+
+
+def pad_columns(rows: Float[Tensor, "n d"], multiple: int = 16) -> Float[Tensor, "n padded"]:
+    """Columns of zeros up to a multiple: products over an odd number of inputs are slow in half precision."""
+    return nn.functional.pad(rows, (0, -rows.shape[1] % multiple))
 
 
 def _real(name: str, value: Any) -> Tensor:

@@ -5,7 +5,8 @@
     sae_tutorial.json          our config and what else is small, and checksums
     sae_tutorial.safetensors   what of our SAE the others do not hold bit for bit
 
-A transcoder of Token Choice or Gated has no counterpart in SAELens: only we can read its folder.
+A transcoder of Token Choice or Gated, and an SAE with relative=True, has no counterpart in SAELens: only we can read
+its folder.
 """
 
 from __future__ import annotations

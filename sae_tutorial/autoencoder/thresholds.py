@@ -19,9 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_tutorial.allocation import threshold_choice
 from sae_tutorial.allocation.zipf import ROTATION
-from sae_tutorial.autoencoder.matching import match
+from sae_tutorial.autoencoder.matching import match, tokens_at_once
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
+
+TINY = 1e-12  # instead of a threshold of 0, to divide by
 
 
 def window(sae: SparseAutoencoder, n_tokens: int) -> int:
@@ -136,3 +139,36 @@ def _beside_equals(descending_N: Tensor, budget: int) -> Tensor:
     if int(equal.sum()) + len(above) - budget <= budget - len(above):
         return (value + (below[0] if len(below) else 0)) / 2
     return (value + above[-1]) / 2 if len(above) else 2 * value
+
+
+@torch.no_grad()
+def scale_thresholds_(sae: SparseAutoencoder, batches: Iterable[Float[Tensor, "tokens d_in"]], l0: float) -> float:
+    """Multiply all thresholds by the one factor with which these raw activations have `l0` features per token on
+    average, in place; returns the factor. To compare SAEs on a text at equal L0, whatever the text that each was
+    measured on. Thresholds that are infinite let nothing in, and those of 0 everything, before and after.
+
+    Raises ValueError where the rule has no thresholds, they are not measured yet, or no factor gets to `l0`.
+    """
+    if sae.config.how.thresholds is None or (sae.threshold < 0).any():
+        raise ValueError(f"this {sae.config.rule} SAE has no thresholds to scale (rule without, or not measured yet)")
+    batches = list(batches) if isinstance(batches, Iterator) else batches
+    for least in (0.5, 0.0):  # most of what is far below its threshold need not be listed
+        wanted, ratios = 0, []
+        for x_BD in batches:
+            wanted += len(x_BD)
+            for u_BD in sae.normalise(x_BD).split(tokens_at_once(sae)):
+                bids_BF = sae.bids(u_BD)
+                ratios.append(threshold_choice(bids_BF.div_(sae.threshold.clamp(min=TINY)), least).values)
+        ratios_N, budget = torch.cat(ratios), round(l0 * wanted)
+        if len(ratios_N) > budget:
+            break
+    always = int((ratios_N > 1 / TINY**0.5).sum())
+    if not always < budget < len(ratios_N):
+        span = f"{always / max(1, wanted):g} to {len(ratios_N) / max(1, wanted):g}"
+        raise ValueError(f"l0={l0!r} is out of reach: scaled thresholds let in {span} features per token here")
+    descending_N = ratios_N.sort(descending=True).values
+    factor = _beside_equals(descending_N, budget)
+    if descending_N[budget - 1] > descending_N[budget]:
+        factor = (descending_N[budget - 1] + descending_N[budget]) / 2
+    sae.threshold.mul_(factor)
+    return float(factor)

@@ -49,6 +49,9 @@ from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.evaluation import splicing
 
 UNDERUSED_PART = 0.5  # of the target; see Evaluation.underused
+CHANGES = ("spliced", "zero", "mean")  # of the hook
+PER_ROW = ("tokens", "predictions", "error", "spread", "matches", "ce_clean", *("ce_" + name for name in CHANGES), "kl",
+           "kl_zero", "kl_mean")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,9 @@ class Evaluation:
                 tokens or a batch have a budget instead
     left_out    (n, 3) float64, the tokens with massive activations, which were left as they are and not counted: row,
                 column, and the norm there in units of the median norm
+    per_row     name -> (n,) float64, for each row of the text: how many `tokens` were looked at and how many
+                `predictions` were made, and the sums over them from which the numbers above are made: `error` |x − x̂|²,
+                `spread` |x − mean|², `matches`, and those of ce_… and kl…. For a bootstrap over rows
     """
 
     n_tokens: int
@@ -93,6 +99,7 @@ class Evaluation:
     density: Float[Tensor, " features"]
     threshold: float | Float[Tensor, " features"] | None
     left_out: Float[Tensor, "n 3"]
+    per_row: dict[str, Float[Tensor, " rows"]]
 
     @property
     def recovered(self) -> float:
@@ -156,6 +163,7 @@ def evaluate_many(
     row = int((text.stop - text.start).argmax())
     fused = splicing.fused_agrees(model, splicing.Rows.of(text, row, row + 1, model.cfg.device))
     sums: list[dict[str, Any]] = [defaultdict(float) for _ in saes]
+    per_row = [{name: torch.zeros(len(text.tokens)).double() for name in PER_ROW} for _ in saes]
     with tqdm(total=2 * len(text), unit=" tokens", unit_scale=True, desc="evaluate", disable=not progress) as bar:
         hooks = tuple(dict.fromkeys((in_hook, out_hook)))
         moments, left_out = splicing.survey(model, text, hooks, max_norm, batch_size, fused, bar.update)
@@ -166,14 +174,17 @@ def evaluate_many(
                 where = (a, a + batch_size, model.cfg.device)
                 rows = splicing.Rows.of(text, *where, massive=massive, replace_bos=splice_bos)
                 if rows.kept.any():
-                    for total, more in zip(sums, _sums(saes, model, rows, in_hook, out_hook, moments, batch_rule)):
+                    found_each = _sums(saes, model, rows, in_hook, out_hook, moments, batch_rule)
+                    for total, of_rows, (more, by_row) in zip(sums, per_row, found_each):
                         for name, value in more.items():
                             total[name] = total[name] + value
+                        for name, value in by_row.items():
+                            of_rows[name][a : a + batch_size] = value
                     bar.update(len(rows))
     if len(left_out):
         so = "left as they are: neither replaced, ablated nor counted. left_out of the result tells where they are"
         warn_of_massive(left_out, len(text), max_norm, " and ".join(hooks), so, stacklevel=3)
-    return [_evaluation(sae, total, moments, batch_rule, left_out) for sae, total in zip(saes, sums)]
+    return [_evaluation(*one, batch_rule, left_out) for one in zip(saes, sums, per_row)]
 
 
 @arguments_of(evaluate_many)
@@ -226,8 +237,8 @@ def _sums(
     out_hook: str,
     moments: Moments,
     batch_rule: bool,
-) -> list[dict[str, Any]]:
-    """Everything that is summed over tokens, for some rows and each SAE."""
+) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """For some rows and each SAE: what is summed over all tokens, and what over those of each row."""
     seen: dict[str, Tensor] = {}
 
     def keep(acts: Tensor, hook: Any, name: str) -> None:
@@ -235,40 +246,44 @@ def _sums(
 
     clean_NV = splicing.log_probs(model, rows, [(name, partial(keep, name=name)) for name in {in_hook, out_hook}])
 
-    def instead(name: str, new: Tensor) -> dict[str, float]:
+    def instead(name: str, new: Tensor) -> dict[str, Tensor]:
         """Loss and divergence with `new` in the place of the hook."""
         changed_NV = splicing.log_probs(model, rows, [(out_hook, splicing.replacing(rows.replaced, new))])
         divergence_N = (clean_NV.exp() * (clean_NV - changed_NV)).sum(1)
-        return {"ce_" + name: _total(splicing.cross_entropies(changed_NV, rows)), "kl_" + name: _total(divergence_N)}
+        kl = "kl" if name == "spliced" else "kl_" + name
+        ce_N = splicing.cross_entropies(changed_NV, rows)
+        return {"ce_" + name: rows.sums(ce_N, rows.has_next), kl: rows.sums(divergence_N)}
 
     mean_O = moments.mean.float()
-    shared = {"ce_clean": _total(splicing.cross_entropies(clean_NV, rows)), "predictions": int(rows.has_next.sum())}
+    shared = {"tokens": rows.kept.sum(1), "predictions": rows.has_next.sum(1)}
+    shared["ce_clean"] = rows.sums(splicing.cross_entropies(clean_NV, rows), rows.has_next)
     shared |= instead("zero", torch.zeros_like(mean_O)) | instead("mean", mean_O)
+    y_NO = seen[out_hook][rows.kept[rows.replaced]]
+    shared["spread"] = rows.sums((y_NO.float() - mean_O.to(y_NO.device)).square().sum(1))
     found = []
     for sae in saes:
-        y_hat_NO, sums = _reconstruction(sae, seen[in_hook], seen[out_hook], rows, batch_rule)
-        found.append(shared | sums | instead("spliced", y_hat_NO))
+        y_hat_NO, sums, by_row = _reconstruction(sae, seen[in_hook], seen[out_hook], rows, batch_rule)
+        found.append((sums, shared | by_row | instead("spliced", y_hat_NO)))
     return found
 
 
 def _reconstruction(
     sae: SparseAutoencoder, x_ND: Tensor, y_NO: Tensor, rows: splicing.Rows, batch_rule: bool
-) -> tuple[Float[Tensor, "replaced d_out"], dict[str, Any]]:
-    """ŷ of every replaced position, and what is summed about it over the kept ones."""
+) -> tuple[Float[Tensor, "replaced d_out"], dict[str, Any], dict[str, Tensor]]:
+    """ŷ of every replaced position, and what is summed about it over the kept ones, in all and row by row."""
     x_ND, y_NO = x_ND.to(sae.W_dec.device), y_NO.to(sae.W_dec.device)
     u_ND = sae.normalise(x_ND)
     codes = sae.encode_normalised(u_ND, batch_rule)
     y_hat_NO = sae.denormalise(sae.decode_normalised(codes, u_ND))
     kept = rows.kept[rows.replaced].to(y_hat_NO.device)  # all of them, unless BOS is replaced too
-    y, y_hat, matched = y_NO[kept].float(), y_hat_NO[kept].float(), kept[codes.tokens]
-    return y_hat_NO, {
-        "tokens": len(y),
+    y, y_hat, matched, l0 = y_NO[kept].float(), y_hat_NO[kept].float(), kept[codes.tokens], codes.l0()[kept]
+    sums = {
         "uses": codes.features[matched].bincount(minlength=sae.config.d_sae).cpu(),
-        "l0_squared": _total(codes.l0()[kept].square()),
-        "error": _total((y - y_hat).square().sum(1)),
+        "l0_squared": _total(l0.square()),
         "cosine": _total(torch.cosine_similarity(y, y_hat)),
         "norm_ratio": _total(y_hat.norm(dim=1) / y.norm(dim=1).clamp(min=1e-30)),
     }
+    return y_hat_NO, sums, {"error": rows.sums((y - y_hat).square().sum(1)), "matches": rows.sums(l0)}
 
 
 def _total(per_token: Float[Tensor, " n"]) -> float:
@@ -276,9 +291,10 @@ def _total(per_token: Float[Tensor, " n"]) -> float:
 
 
 def _evaluation(
-    sae: SparseAutoencoder, sums: dict[str, Any], moments: Moments, batch_rule: bool, left_out: Tensor
+    sae: SparseAutoencoder, sums: dict[str, Any], per_row: dict[str, Tensor], batch_rule: bool, left_out: Tensor
 ) -> Evaluation:
-    n = sums["tokens"]
+    total = {name: float(values.sum()) for name, values in per_row.items()}
+    n, per_prediction = total["tokens"], ("ce_clean", *("ce_" + name for name in CHANGES))
     density = (sums["uses"].double() / n).float()
     law = middle_law(density)
     needy = None if law is None else zipf_shortfall(density, law, UNDERUSED_PART) > 0
@@ -287,20 +303,19 @@ def _evaluation(
     threshold = sae.threshold.detach().cpu().clone()
     return Evaluation(
         n_tokens=int(n),
-        l0=(l0 := float(sums["uses"].sum()) / n),
+        l0=(l0 := total["matches"] / n),
         l0_std=max(sums["l0_squared"] / n - l0**2, 0.0) ** 0.5,
-        fvu=_ratio(sums["error"], moments.spread),
+        fvu=_ratio(total["error"], total["spread"]),
         cosine=sums["cosine"] / n,
         norm_ratio=sums["norm_ratio"] / n,
-        **{name: _ratio(sums[name], sums["predictions"]) for name in ("ce_clean", "ce_spliced", "ce_zero", "ce_mean")},
-        kl=sums["kl_spliced"] / n,
-        kl_zero=sums["kl_zero"] / n,
-        kl_mean=sums["kl_mean"] / n,
+        **{name: _ratio(total[name], total["predictions"]) for name in per_prediction},
+        **{name: total[name] / n for name in ("kl", "kl_zero", "kl_mean")},
         dead=float((density == 0).float().mean()),
         underused=float("nan") if needy is None else float(needy.float().mean()),
         density=density,
         threshold=None if has_budget else threshold if threshold.dim() else float(threshold),
         left_out=left_out,
+        per_row=per_row,
     )
 
 

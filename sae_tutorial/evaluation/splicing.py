@@ -51,6 +51,13 @@ class Rows:
         """Kept positions."""
         return int(self.kept.sum())
 
+    def sums(
+        self, values_N: Float[Tensor, " positions"], where: Bool[Tensor, "rows context"] | None = None
+    ) -> Float[Tensor, " rows"]:
+        """Row by row, the sum of what there is for each position of `where` (all kept ones), in float64."""
+        row_N = (self.kept if where is None else where).nonzero()[:, 0].cpu()
+        return torch.zeros(len(self.kept)).double().index_add_(0, row_N, values_N.detach().cpu().double())
+
 
 def log_probs(model: Any, rows: Rows, hooks: Sequence[tuple[str, Callable]] = ()) -> Float[Tensor, "kept vocabulary"]:
     """Log probabilities of the next token at every kept position, in float32, with these hooks in place."""

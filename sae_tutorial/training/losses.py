@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches
-from sae_tutorial.autoencoder.matching import affinity_blocks
+from sae_tutorial.autoencoder.matching import bid_blocks
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 
@@ -47,7 +47,7 @@ def aux_zipf(
     sae: SparseAutoencoder,
     u: Float[Tensor, "tokens d_in"],
     residual: Float[Tensor, "tokens d_out"],
-    affinities: Float[Tensor, "tokens features"] | None,
+    bids: Float[Tensor, "tokens features"] | None,
     shortfall: Float[Tensor, " features"],
     k: int,
 ) -> Float[Tensor, ""]:
@@ -56,7 +56,7 @@ def aux_zipf(
         ê = Σ_f s_f z_f W_dec_f        over each token's k largest s_f z_f,   loss = mean |ê − e|² / |e|²
 
     `shortfall` s is 0 for latents that fire enough and 1 for dead ones. `residual` e = x − x̂ gets no gradient;
-    `affinities` need none (None: computed here, for the needy alone). The gradient reaches decoder and encoder of the
+    `bids` need none (None: computed here, for the needy alone). The gradient reaches decoder and encoder of the
     needy latents, at these matches. The loss is averaged over tokens that miss anything: 1 where nothing is achieved,
     and 0, a constant, where no latent is needy.
 
@@ -70,9 +70,11 @@ def aux_zipf(
     if needy.numel() == 0 or k == 0:
         return residual.new_zeros(())
     with torch.no_grad():
-        # Affinities that did not fit into memory are made again for the needy, which may be as many: block by block.
-        tables = affinity_blocks(sae, u, sae.W_dec.dtype, needy) if affinities is None else [affinities[:, needy]]
-        wanted = blockwise.token_choice(_weighted(tables, shortfall[needy]), k)
+        # Bids that did not fit into memory are made again for the needy, which may be as many: block by block. The
+        # factor of a token does not change the order of its features; subsidies, which the needy have, are taken out.
+        tables = bid_blocks(sae, u, sae.W_dec.dtype, needy) if bids is None else [bids[:, needy]]
+        weight_L = shortfall[needy] / sae.subsidy[needy] if sae.config.floor else shortfall[needy]
+        wanted = blockwise.token_choice(_weighted(tables, weight_L), k)
         where = SparseCodes(wanted.values, wanted.tokens, needy[wanted.features], (len(u), sae.config.d_sae))
     codes = encode_matches(u, sae.W_enc, sae.b_enc, where, sae.centre)
     e_BO = residual.detach()
@@ -84,7 +86,7 @@ def aux_zipf(
 
 
 def _weighted(tables: Iterable[Tensor], weight_L: Tensor) -> Iterator[Tensor]:
-    """Blocks of affinities times the weights of their features, in the blocks' memory."""
+    """Blocks of bids times the weights of their features, in the blocks' memory."""
     first = 0
     for table_BW in tables:
         yield table_BW.mul_(weight_L[first : first + table_BW.shape[1]].to(table_BW.dtype))

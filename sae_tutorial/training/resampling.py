@@ -66,7 +66,7 @@ def check_resampling(config: SAEConfig) -> None:
 
 def squared_errors(sae: SparseAutoencoder, u: Float[Tensor, "tokens d_in"]) -> Float[Tensor, " tokens"]:
     """|u − û|² of each token, by the rule of training."""
-    codes = sae.encode_normalised(u) if sae.config.how.owner is None else match(sae, u)
+    codes = sae.encode_normalised(u) if sae.config.how.owner is None else sae.from_bids(u, match(sae, u))
     return (sae.decode_normalised(codes, u) - u).square().sum(1)
 
 

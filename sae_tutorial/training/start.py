@@ -23,7 +23,7 @@ from sae_tutorial.autoencoder.rescaling import unit_decoder_
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.training.usage import rerank_
 
-OF_THE_RULE = ("threshold", "rank", "zipf_law")  # what is in a state dict and means nothing to another rule
+OF_THE_RULE = ("threshold", "rank", "zipf_law", "subsidy")  # what is in a state dict and means nothing to another rule
 
 
 def geometric_median(
@@ -85,7 +85,7 @@ def start_(
         sae.b_dec.copy_(geometric_median(goal))
     if sae.config.tied or not sae.W_enc.requires_grad:
         return sae  # tied: one matrix with rows of unit norm, there is nothing left to scale
-    codes = sae.allocate(sae.preactivations(u))
+    codes = sae.from_bids(u, sae.allocate(sae.bids(u)))
     length = (codes @ sae.W_dec).norm(dim=1).mean()
     wanted = (goal - sae.b_dec).norm(dim=1).mean() * (0.1 if sae.config.is_transcoder else 1.0)
     if length > 0:

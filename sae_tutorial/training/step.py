@@ -23,7 +23,7 @@ from sae_tutorial.training.optimiser import UnitAdam
 from sae_tutorial.training.penalties import PenaltyLosses
 from sae_tutorial.training.resampling import resample_
 from sae_tutorial.training.settings import TrainSettings, encoder_dtype_here
-from sae_tutorial.training.usage import FeatureUsage, rerank_
+from sae_tutorial.training.usage import FeatureUsage, rerank_, subsidise_
 
 # Feature Choice: steps between two looks at what would match in open competition.
 DEMAND_EVERY = 10
@@ -56,6 +56,8 @@ class Trainee:
         lr = settings.lr_at(self.step, sae.config.d_sae)
         grad_norm = self.optimiser.step(losses.loss, lr)
         self.usage.count(losses.density, len(u))
+        if sae.config.floor:
+            subsidise_(sae, self.usage.density)
         dead = self.usage.dead_share(settings.dead_after)
         if settings.resamples_after(self.step):
             self.resample(u)
@@ -73,7 +75,7 @@ class Trainee:
     def budget_losses(self, u: Tensor, target: Tensor) -> Losses:
         """Reconstruct from the matches of the rule; let dead or underused latents try their hand at the rest."""
         sae, settings = self.sae, self.settings
-        affinities_BF, codes = self.choose(u)
+        bids_BF, codes = self.choose(u)
         codes = encode_matches(u, sae.W_enc, sae.b_enc, codes, sae.centre, rescore=False)
         if sae.config.how.nested:
             groups = sae.config.group_sizes
@@ -86,30 +88,32 @@ class Trainee:
         for weight, needy_F in ((settings.aux_k, self.dead_latents()), (settings.aux_zipf, self.underused_latents())):
             if weight and needy_F is not None:
                 k = settings.aux_latents if settings.aux_latents is not None else sae.config.d_in // 2
-                aux = aux_zipf(sae, u, target - x_hat_BO.detach(), affinities_BF, needy_F, k)
+                aux = aux_zipf(sae, u, target - x_hat_BO.detach(), bids_BF, needy_F, k)
                 losses.loss, losses.aux = losses.loss + weight * aux, losses.aux + aux.detach()
         return losses
 
     @torch.no_grad()
     def choose(self, u: Float[Tensor, "tokens d_in"]) -> tuple[Float[Tensor, "tokens features"] | None, SparseCodes]:
-        """Affinities, if they fit into memory, and the matches of the rule with values in the weights' precision."""
-        sae, affinities_BF = self.sae, None
+        """Bids, if they fit into memory, and the matches of the rule with affinities in the weights' precision."""
+        sae, bids_BF = self.sae, None
         if matching.fits(sae, len(u)):
             if self.memory is None or len(self.memory) != len(u):
                 self.memory = sae.table_memory(len(u), sae.config.d_sae, self.dtype)
-            affinities_BF = sae.preactivations(u, self.dtype, out=self.memory)
+            bids_BF = sae.bids(u, self.dtype, out=self.memory)
         if sae.config.how.owner == "feature":
             if self.step < DEMAND_EVERY or self.step % DEMAND_EVERY == 0:
                 some = u[: matching.tokens_at_once(sae)]
-                table = sae.preactivations(some) if affinities_BF is None else affinities_BF
+                table = sae.bids(some) if bids_BF is None else bids_BF
                 self.usage.count_demand(table, sae.config.n_matches(len(some)))
             if self.settings.reranks_at(self.step):
                 rerank_(sae, self.usage.demand)
-        codes = matching.match(sae, u, self.step, affinities=affinities_BF, dtype=self.dtype, guess=self.weakest)
+        elif sae.config.floor_shape == "zipf" and self.settings.reranks_at(self.step):
+            rerank_(sae, self.usage.density)
+        codes = matching.match(sae, u, self.step, bids=bids_BF, dtype=self.dtype, guess=self.weakest)
         if sae.config.how.owner == "batch":
             budget_was_spent = len(codes) == sae.config.n_matches(len(u)) > 0
             self.weakest = float(codes.values.min()) if budget_was_spent else None
-        return affinities_BF, codes
+        return bids_BF, sae.from_bids(u, codes)
 
     def dead_latents(self) -> Tensor | None:
         """aux_k's weights: 1 for the dead."""

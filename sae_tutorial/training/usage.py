@@ -13,6 +13,8 @@ from sae_tutorial.allocation.zipf import middle_law
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 FORGOTTEN = 3  # windows without a match
+# Of a subsidy: how fast it moves (by at most so much of itself in a step), and how large it may become.
+SUBSIDY_RATE, MOST_SUBSIDY = 0.1, 20.0
 
 
 class FeatureUsage:
@@ -72,6 +74,25 @@ class FeatureUsage:
         for name, count in state["without"].items():
             self.without[name].copy_(count)
         self.tokens, self.updates = state["tokens"], dict(state["updates"])
+
+
+@torch.no_grad()
+def subsidise_(sae: SparseAutoencoder, density: Float[Tensor, " features"]) -> None:
+    """One step of the subsidies by which features compete: up while the running density is below the floor, and back
+    to 1 while it is above. So a floor binds over time, where a capacity binds in every batch. Ours."""
+    least_F = floors(sae)
+    need_F = ((least_F - density) / least_F).clamp(-1, 1)
+    sae.subsidy.mul_((SUBSIDY_RATE * need_F).exp()).clamp_(1.0, MOST_SUBSIDY)
+
+
+def floors(sae: SparseAutoencoder) -> Float[Tensor, " features"]:
+    """The least density of each feature."""
+    config = sae.config
+    share_F = torch.full_like(sae.subsidy, 1 / config.d_sae)
+    if config.floor_shape == "zipf":
+        law_F = (sae.rank + 1 + config.zipf_offset) ** -config.zipf_exponent
+        share_F = law_F / law_F.sum()
+    return share_F * (config.floor * float(config.k or 0))
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ def test_bfloat16_affinities_lead_to_nearly_the_same_matches(rule, at_once, monk
 def test_exact_affinities_stay_exact_through_the_second_choice(rule):
     sae, u = make(rule).double(), randn(40, 8).double()
     exact = sae.allocate(sae.preactivations(u).detach())
-    assert_same(matching.match(sae, u, affinities=sae.preactivations(u).detach().float()), exact)
+    assert_same(matching.match(sae, u, bids=sae.preactivations(u).detach().float()), exact)
 
 
 def test_slack_shows_the_runners_up():

@@ -189,8 +189,8 @@ def test_what_is_no_tensor_is_named(wrong):
     for name, method in {
         "x": [sae, sae.encode, sae.affinities, sae.normalise],
         "y": [sae.normalise_target],
-        "u": [sae.encode_normalised, sae.preactivations],
-        "affinities": [sae.allocate, sae.allocate_by_threshold],
+        "u": [sae.encode_normalised, sae.preactivations, sae.bids],
+        "bids": [sae.allocate, sae.allocate_by_threshold],
     }.items():
         for one in method:
             with pytest.raises(
@@ -209,7 +209,7 @@ def test_numbers_and_sizes_that_do_not_fit_are_named():
         sae.decode(make("mutual_choice", d_sae=24).encode(x))
     for rule in ("mutual_choice", "feature_choice", "token_choice", "relu"):
         for allocate in (make(rule).allocate, make(rule).allocate_by_threshold):
-            with pytest.raises(ValueError, match=r"affinities must be \(tokens, 64\), got shape \(40, 24\)"):
+            with pytest.raises(ValueError, match=r"bids must be \(tokens, 64\), got shape \(40, 24\)"):
                 allocate(torch.rand(40, 24))
     with pytest.raises(ValueError, match=r"x\[0, 1\] is 1e\+300.*in the precision of the SAE, torch.float32"):
         sae.encode(torch.tensor([[0.0, 1e300] + [0.0] * 6], dtype=torch.float64))

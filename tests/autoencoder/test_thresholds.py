@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from synthetic import superposed
+from synthetic import make, superposed
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, train
-from sae_tutorial.autoencoder.thresholds import measure_thresholds
+from sae_tutorial.autoencoder.thresholds import measure_thresholds, scale_thresholds_
 
 
 def untrained(rule, **more):
@@ -107,3 +107,36 @@ def test_batches_without_tokens_set_nothing(rule):
         assert (sae.threshold < 0).all()
     with pytest.raises(TypeError, match="x must be a tensor, got list"):
         measure_thresholds(sae, [x.tolist()])
+
+
+@pytest.mark.parametrize("rule", ["mutual_choice", "matryoshka", "feature_choice", "jumprelu"])
+@pytest.mark.parametrize("l0", [0.5, 3, 6.5])
+def test_one_factor_gives_any_l0_and_keeps_the_proportions(rule, l0):
+    sae, (x, _) = make(rule, d_in=16), superposed(3000)
+    before = sae.threshold.detach().clone()
+    factor = scale_thresholds_(sae, iter(x.split(700)), l0)
+    assert len(sae.encode(x)) == round(l0 * 3000)
+    torch.testing.assert_close(sae.threshold.detach(), before * factor)
+
+
+def test_relative_bids_are_scaled_too():
+    sae, (x, _) = make("mutual_choice", d_in=16, relative=True, floor=0.1), superposed(3000)
+    sae.subsidy.copy_(torch.linspace(1, 5, 64))
+    scale_thresholds_(sae, x.split(700), 5)
+    assert len(sae.encode(x)) == 5 * 3000
+
+
+def test_what_cannot_be_scaled_is_said():
+    x = superposed(500)[0]
+    for sae in (make("token_choice", d_in=16), make("relu", d_in=16), untrained("mutual_choice")):
+        with pytest.raises(ValueError, match="no thresholds to scale"):
+            scale_thresholds_(sae, [x], 3)
+    sae = make("feature_choice", d_in=16)
+    with pytest.raises(ValueError, match="l0=60 is out of reach"):
+        scale_thresholds_(sae, [x], 60)
+    sae.threshold[:60] = torch.inf  # these stay out
+    with pytest.raises(ValueError, match="l0=5 is out of reach"):
+        scale_thresholds_(sae, [x], 5)
+    sae.threshold[:] = 0.0  # and these stay in
+    with pytest.raises(ValueError, match="l0=3 is out of reach"):
+        scale_thresholds_(sae, [x], 3)

@@ -11,8 +11,7 @@ from tiny_model import BOS, D_MODEL, PAD, harvest, rows, tiny_model
 from torch.testing import assert_close
 
 from sae_tutorial import SAEConfig, SparseAutoencoder, evaluate
-from sae_tutorial.activations.shards import Moments
-from sae_tutorial.evaluation.fidelity import _evaluation, evaluate_many
+from sae_tutorial.evaluation.fidelity import PER_ROW, _evaluation, evaluate_many
 
 RESID, MID, MLP, Z = (
     "blocks.0.hook_resid_post",
@@ -264,12 +263,9 @@ def test_underused_means_below_half(part, counted):
     law = 0.2 / (torch.arange(1.0, F + 1) + 2)
     law[-100:] *= part
     law[-dead:] = 0
-    sums = {"tokens": n, "uses": (law * n).round().long(), "predictions": n, "l0_squared": n}
-    sums |= dict.fromkeys(("error", "cosine", "norm_ratio"), 0.0)
-    sums |= {f"{loss}_{run}": 1.0 for loss in ("ce", "kl") for run in ("clean", "spliced", "zero", "mean")}
-    found = _evaluation(
-        an_sae(d_sae=F), sums, Moments(n, torch.zeros(D_MODEL, dtype=torch.float64), 1.0), False, torch.empty(0, 3)
-    )
+    sums = {"uses": (law * n).round().long(), "l0_squared": n, "cosine": 0.0, "norm_ratio": 0.0}
+    per_row = {name: torch.ones(1) for name in PER_ROW} | {"tokens": torch.tensor([float(n)])}
+    found = _evaluation(an_sae(d_sae=F), sums, per_row, False, torch.empty(0, 3))
     assert found.underused == pytest.approx((100 if counted else dead) / F, abs=0.002)
     assert found.dead == pytest.approx(dead / F)
 
@@ -280,6 +276,27 @@ def test_batches_do_not_matter(model):
     assert_close(one.density, all_at_once.density)
     for name in ("l0", "fvu", "ce_spliced", "ce_mean", "kl"):
         assert_close(getattr(one, name), getattr(all_at_once, name), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_sums_of_rows_are_those_of_each_row_alone(model, batch_size):
+    sae, tokens = an_sae(), rows()
+    found = run(sae, model, tokens, batch_size=batch_size)
+    sums = found.per_row
+    assert set(sums) == set(PER_ROW) and all(sum_R.shape == (len(tokens),) for sum_R in sums.values())
+    for name, of in (
+        ("ce_spliced", "predictions"),
+        ("kl", "tokens"),
+        ("ce_zero", "predictions"),
+        ("kl_mean", "tokens"),
+    ):
+        assert_close(float(sums[name].sum() / sums[of].sum()), getattr(found, name))
+    assert_close(float(sums["error"].sum() / sums["spread"].sum()), found.fvu)
+    assert_close(float(sums["matches"].sum()), found.l0 * found.n_tokens)
+    for row in (0, 3, 5, 7):  # what does not know the mean of the text
+        alone = run(sae, model, tokens[row : row + 1]).per_row
+        for name in ("tokens", "predictions", "error", "matches", "ce_clean", "ce_spliced", "ce_zero", "kl", "kl_zero"):
+            assert_close(alone[name][0], sums[name][row], rtol=1e-4, atol=1e-4)
 
 
 def test_several_at_once_get_what_each_gets_alone(model):

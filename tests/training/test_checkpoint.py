@@ -58,26 +58,30 @@ def resume(store, path, **changes):
     return train(fresh(), store, **SHORT | changes, checkpoint=path, resume=True)
 
 
-@pytest.mark.parametrize("rule", BUDGET_RULES + PENALTY_RULES)
+@pytest.mark.parametrize("rule", [*BUDGET_RULES, *PENALTY_RULES, "relative", "floor"])
 def test_resume_continues_bit_for_bit(rule, store, tmp_path):
+    more = {"relative": {"relative": True}, "floor": {"floor": 0.1, "floor_shape": "zipf"}}.get(rule, {})
+    rule = "mutual_choice" if more else rule
     options = SHORT | PENALTIES.get(rule, {}) | dict(dead_after=300)
     options |= dict(aux_zipf=0.1, aux_latents=4) if rule in BUDGET_RULES else {}
     options |= dict(p_end=0.0, resample_at=(0.4, 0.8)) if rule == "relu" else {}
-    whole = train(sae := fresh(rule), store, **options)
+    whole = train(sae := fresh(rule, **more), store, **options)
     path = tmp_path / "deep" / "checkpoint.pt"
     with pytest.raises(Interrupted):
-        train(fresh(rule), store, **options, checkpoint=path, checkpoint_every=6, on_step=stop_at_7, log_every=1)
-    other = fresh(rule)
+        train(
+            fresh(rule, **more), store, **options, checkpoint=path, checkpoint_every=6, on_step=stop_at_7, log_every=1
+        )
+    other = fresh(rule, **more)
     rest = train(other, store, **options, checkpoint=path, resume=True)
     assert same(sae, other) and (whole.resumed_at, rest.resumed_at) == (0, 6) and "resumed at step 6" in repr(rest)
     for name, series in whole.metrics.items():
         np.testing.assert_array_equal(series, rest.metrics[name])
     assert torch.equal(whole.density, rest.density)
-    again = fresh(rule)  # the finished checkpoint is the finished SAE
+    again = fresh(rule, **more)  # the finished checkpoint is the finished SAE
     assert train(again, store, **options, checkpoint=path, resume=True).resumed_at == 12
     assert same(sae, again)
     with pytest.raises(ValueError, match=r"belongs to another run: SAE.0.lr was None and is 0.01"):
-        train(fresh(rule), store, **options, checkpoint=path, resume=True, lr=0.01)
+        train(fresh(rule, **more), store, **options, checkpoint=path, resume=True, lr=0.01)
 
 
 @pytest.mark.parametrize("rule", ["mutual_choice", "relu"])

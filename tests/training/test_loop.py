@@ -63,6 +63,20 @@ def test_feature_choice_leaves_no_latent_dead():
     assert len(sae.encode(held_out)) / len(held_out) == pytest.approx(3, rel=0.05)
 
 
+@pytest.mark.parametrize("shape", ["uniform", "zipf"])
+def test_a_floor_leaves_no_latent_dead_and_costs_no_budget(shape):
+    store, held_out, _ = store_and_held_out()
+    dead, rare = {}, {}
+    for floor in (0.0, 0.2):
+        sae = fresh(d_sae=256, relative=True, floor=floor, floor_shape=shape if floor else "uniform")
+        run = train(sae, store, steps=200, batch_size=256, progress=False, aux_k=0.0, dead_after=5000)
+        dead[floor], rare[floor] = run.metrics["dead"][-1], (run.density < 0.1 * 3 / 256).float().mean()
+        assert len(sae.encode(held_out)) / len(held_out) == pytest.approx(3, rel=0.05)
+        assert (run.metrics["l0"] == 3).all()
+    assert dead[0.2] < (0.3 if shape == "uniform" else 0.7) * dead[0.0] and rare[0.2] < 0.6 * rare[0.0]
+    assert 1 < sae.subsidy.max() <= 20 and (sae.subsidy == 1).any()
+
+
 def test_frequent_features_are_given_the_large_capacities():
     store, _, _ = store_and_held_out()
     sae = fresh("feature_choice", capacity="fitted", zipf_offset=3.0)

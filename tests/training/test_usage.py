@@ -7,7 +7,7 @@ import torch
 
 from sae_tutorial import SAEConfig, SparseAutoencoder
 from sae_tutorial.allocation.zipf import middle_law
-from sae_tutorial.training.usage import FeatureUsage, rerank_
+from sae_tutorial.training.usage import MOST_SUBSIDY, SUBSIDY_RATE, FeatureUsage, floors, rerank_, subsidise_
 
 
 def test_density_is_a_mean_first_and_forgets_later():
@@ -71,3 +71,24 @@ def test_what_died_has_no_density_left():
     again = FeatureUsage(1000, window=10)
     again.restore(usage.state())
     assert all(torch.equal(again.without[name], usage.without[name]) for name in ("density", "demand"))
+
+
+def test_subsidies_rise_below_the_floor_and_fall_back_to_1_above():
+    sae = SparseAutoencoder(SAEConfig(4, 4, "mutual_choice", 2, floor=0.2))
+    assert floors(sae).tolist() == pytest.approx([0.2 * 2 / 4] * 4)
+    density = torch.tensor([0.0, 0.05, 0.1, 3.0])  # nothing, half the floor, the floor, far above
+    subsidise_(sae, density)
+    rate = math.exp(SUBSIDY_RATE)
+    assert sae.subsidy.tolist() == pytest.approx([rate, rate**0.5, 1, 1])
+    for _ in range(200):
+        subsidise_(sae, density)
+    assert sae.subsidy.tolist() == pytest.approx([MOST_SUBSIDY, MOST_SUBSIDY, 1, 1])
+    subsidise_(sae, torch.full((4,), 0.2))
+    assert sae.subsidy.tolist() == pytest.approx([MOST_SUBSIDY / rate, MOST_SUBSIDY / rate, 1, 1])
+
+
+def test_a_zipf_floor_falls_with_the_rank_and_sums_to_the_same():
+    sae = SparseAutoencoder(SAEConfig(4, 4, "mutual_choice", 2, floor=0.2, floor_shape="zipf", zipf_offset=0))
+    sae.rank.copy_(torch.tensor([3, 0, 1, 2]))
+    least = floors(sae)
+    assert least.sum() == pytest.approx(0.2 * 2) and least[1] == pytest.approx(4 * float(least[0]))

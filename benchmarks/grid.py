@@ -1,0 +1,178 @@
+"""What `quality.py` trains: methods, places, and the parts of the grid, the most wanted first.
+
+A run is one SAE. Its learning rate is that of the sweep of its method (part "rates"), which therefore comes first: five
+rates a factor of two apart, and more where the best one would be at the end. Rates of other widths are scaled alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from peer_quality import PEERS
+
+from sae_tutorial import SAEConfig
+from sae_tutorial.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Method:
+    """How an SAE is made: fields of its SAEConfig and TrainSettings, and the method of a first half that it goes on
+    from, where there is one."""
+
+    sae: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    after: str | None = None
+
+
+ZIPF_AUX = {"aux_k": 0.0, "aux_zipf": 1 / 32}
+METHODS = {
+    "token_choice": Method({"rule": "token_choice"}),
+    "mutual_choice": Method({"rule": "mutual_choice"}),
+    "feature_choice_zipf": Method({"rule": "feature_choice", "capacity": "zipf"}),
+    "feature_choice_uniform": Method({"rule": "feature_choice", "capacity": "uniform"}),
+    "feature_choice_fitted": Method({"rule": "feature_choice", "capacity": "fitted"}),
+    "relative": Method({"rule": "mutual_choice", "relative": True}),
+    "floor": Method({"rule": "mutual_choice", "floor": 0.1}),
+    "relative_floor": Method({"rule": "mutual_choice", "relative": True, "floor": 0.1}),
+    "relative_floor_zipf": Method({"rule": "mutual_choice", "relative": True, "floor": 0.1, "floor_shape": "zipf"}),
+    "relative_aux_zipf": Method({"rule": "mutual_choice", "relative": True}, ZIPF_AUX),
+    "feature_choice_relative": Method({"rule": "feature_choice", "capacity": "zipf", "relative": True}),
+    "matryoshka": Method({"rule": "matryoshka"}),
+    "mutual_choice_twice": Method({"rule": "mutual_choice"}, after="mutual_choice"),
+    "token_choice_twice": Method({"rule": "token_choice"}, after="token_choice"),
+    "feature_choice_after_mutual": Method({"rule": "feature_choice", "capacity": "zipf"}, after="mutual_choice"),
+    "relu": Method({"rule": "relu"}),
+    "gated": Method({"rule": "gated"}),
+    "jumprelu": Method({"rule": "jumprelu"}),
+}
+RULES = ("token_choice", "mutual_choice", "feature_choice_zipf", "relative_floor")  # of the sweeps over everything else
+ABLATIONS = ("relative", "floor", "relative_floor_zipf", "relative_aux_zipf", "feature_choice_relative")
+PENALISED = tuple(name for name, method in METHODS.items() if method.sae["rule"] in ("relu", "gated", "jumprelu"))
+# Where the search for a penalty's coefficient begins.
+FIRST_COEFFICIENT = {"relu": 0.18, "gated": 0.18, "jumprelu": 0.0015}
+
+SEEDS, MORE_SEEDS, BUDGETS = (0, 1, 2), (3, 4), (16, 32, 64)
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate that TrainSettings takes by default
+PEER_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the same rate; their own defaults are about an eighth
+MOST_FACTORS = 8
+NOISE = (0.01, 0.05, 0.1)  # share of rows that are random tokens
+LENGTHS = (3, 10)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One SAE to train: what is written into its line beside the results."""
+
+    part: str
+    method: str
+    k: int
+    seed: int
+    model: str = "stories"
+    width: int = 16  # features per input
+    steps: int = 1000
+    batch_size: int = 2048
+    factor: float | None = None  # of the learning rate; None: the best of the sweep of its method
+    noise: float = 0.0
+    precision: str = "bfloat16"  # of the product that nominates candidates; float32 decides in any case
+
+    @property
+    def key(self) -> str:
+        parts = [self.model, self.method, f"x{self.width}", f"k{self.k}", f"seed{self.seed}"]
+        parts += [f"{self.steps}x{self.batch_size}", f"lr{'best' if self.factor is None else format(self.factor, 'g')}"]
+        parts += [f"noise{self.noise:g}"] * (self.noise > 0) + [self.precision] * (self.precision != "bfloat16")
+        return "-".join(parts)
+
+    @property
+    def like(self) -> str:
+        """The method whose sweep of learning rates is its own: phases take that of their last rule."""
+        return {"mutual_choice_twice": "mutual_choice", "token_choice_twice": "token_choice",
+                "feature_choice_after_mutual": "feature_choice_zipf"}.get(self.method, self.method)  # fmt: skip
+
+    @property
+    def is_peer(self) -> bool:
+        return self.method in PEERS
+
+    @property
+    def is_penalised(self) -> bool:
+        return self.method in PENALISED
+
+    def config(self, d_in: int, method: str | None = None) -> SAEConfig:
+        fields = METHODS[method or self.method].sae
+        k = None if fields["rule"] in PENALISED else self.k
+        return SAEConfig(d_in=d_in, d_sae=self.width * d_in, k=k, **fields)
+
+    def train_settings(self, d_in: int, factor: float, coefficient: float | None = None) -> TrainSettings:
+        method = METHODS[self.method]
+        fields: dict[str, Any] = dict(method.settings)
+        if coefficient is None:
+            fields["encoder_dtype"] = self.precision
+        else:
+            fields["l0" if method.sae["rule"] == "jumprelu" else "l1"] = coefficient
+        settings = TrainSettings(steps=self.steps, batch_size=self.batch_size, seed=self.seed, **fields)
+        return replace(settings, lr=factor * settings.lr_at(self.steps // 2, self.width * d_in))
+
+
+def best_factor(rows: Sequence[Mapping[str, Any]], run: Run) -> float | None:
+    """The factor of the learning rate that was best for this run's method on rows that none is measured on. None while
+    the sweep is not done: not all of it is there, or the best one is at its end."""
+    swept = _swept(rows, run.like)
+    wanted = _factors(run.like, swept)
+    return min(swept, key=swept.__getitem__) if wanted and set(wanted) <= set(swept) else None
+
+
+def _swept(rows: Sequence[Mapping[str, Any]], method: str) -> dict[float, float]:
+    return {r["factor"]: r["validation_fvu"] for r in rows if r["part"] == "rates" and r["method"] == method}
+
+
+def _factors(method: str, swept: Mapping[float, float]) -> list[float]:
+    """Those to try: five, and further ones as long as the best so far is at the end."""
+    factors = list(PEER_FACTORS if method in PEERS else FACTORS)
+    while set(factors) <= set(swept) and len(factors) < MOST_FACTORS:
+        best = min(factors, key=swept.__getitem__)
+        if best not in (factors[0], factors[-1]):
+            break
+        factors = [best / 2, *factors] if best == factors[0] else [*factors, 2 * best]
+    return factors
+
+
+def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
+    """Everything that is to be trained, given what is known already."""
+    swept = [name for name, method in METHODS.items() if method.after is None]
+    quick = [name for name in swept if name not in PENALISED]
+
+    def rates(methods: Sequence[str]) -> Iterator[Run]:
+        for method in methods:
+            for factor in _factors(method, _swept(rows, method)):
+                yield Run("rates", method, 32, 0, factor=factor, steps=steps)
+
+    def cells(
+        part: str, methods: Sequence[str], seeds: Sequence[int], budgets: Sequence[int], **more: Any
+    ) -> Iterator[Run]:
+        for seed in seeds:
+            for k in budgets:
+                yield from (Run(part, method, k, seed, **{"steps": steps} | more) for method in methods)
+
+    core = [*RULES, "feature_choice_uniform"]
+    rest = [name for name in METHODS if name not in core and name not in PENALISED]
+    yield from rates(core)
+    yield from rates([name for name in quick if name not in core])
+    yield from cells("main", core, SEEDS, (32, 16, 64))
+    yield from cells("main", rest, SEEDS, (32,))
+    for factor in LENGTHS[:1]:
+        yield from cells("length", RULES, SEEDS, (16,), steps=factor * steps)
+    yield from cells("smollm2", core, SEEDS, (32,), model="smollm2", width=8)
+    yield from cells("noise", RULES[:2] + RULES[3:], SEEDS[:2], (32,), noise=0.05)
+    yield from cells("wide", core, SEEDS, (32,), width=64)
+    yield from rates(PENALISED)
+    yield from cells("main", PENALISED, SEEDS, (32,))
+    yield from cells("main", [*rest, *PENALISED], SEEDS, (16, 64))
+    yield from cells("smollm2", core, SEEDS, (16, 64), model="smollm2", width=8)
+    yield from cells("precision", RULES, SEEDS, (32,), precision="float32")
+    yield from cells("main", RULES, MORE_SEEDS, BUDGETS)
+    yield from (run for share in NOISE for run in cells("noise", RULES[:2] + RULES[3:], SEEDS[:2], (32,), noise=share))
+    yield from cells("length", RULES, SEEDS, (16,), steps=LENGTHS[1] * steps)
+    yield from cells("smollm2", [*rest, *PENALISED], SEEDS, (32,), model="smollm2", width=8)
+    yield from rates(list(PEERS))
+    yield from cells("peers", list(PEERS), SEEDS, (32,))
