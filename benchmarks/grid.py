@@ -6,6 +6,7 @@ rates a factor of two apart, and more where the best one would be at the end. Ra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -123,7 +124,9 @@ def best_factor(rows: Sequence[Mapping[str, Any]], run: Run) -> float | None:
 
 
 def _swept(rows: Sequence[Mapping[str, Any]], method: str) -> dict[float, float]:
-    return {r["factor"]: r["validation_fvu"] for r in rows if r["part"] == "rates" and r["method"] == method}
+    """Of each rate that was tried, the error that it is chosen by: infinite where training diverged."""
+    mine = [row for row in rows if row["part"] == "rates" and row["method"] == method]
+    return {row["factor"]: math.inf if row.get("diverged") else row["validation_fvu"] for row in mine}
 
 
 def _factors(method: str, swept: Mapping[float, float]) -> list[float]:

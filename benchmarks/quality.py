@@ -56,6 +56,7 @@ MEASURED, VALIDATING, NOISY = 256, 64, 32  # rows; NOISY random ones beside thos
 MEASURED_OF = {"smollm2": 64}  # its forward pass takes forty times as long
 NEAR, MOST_TRIALS, SLOPE = 0.03, 6, -1.0  # of a search for an L0: how near, how often, and how L0 follows a coefficient
 TOGETHER = 5  # SAEs side by side
+ALONE: set[str] = set()  # keys of runs that were trained with one that diverged
 OF_A_RUN = ("error", "matches", "ce_spliced", "kl")  # sums of rows that differ from run to run
 OF_A_TEXT = ("tokens", "predictions", "spread", "ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
 
@@ -184,12 +185,13 @@ def tuned(run: Run, factor: float, place: Place, rows: list[dict[str, Any]]) -> 
         if len(tried) > 1 and tried[-1][0] != tried[-2][0] and min(tried[-1][1], tried[-2][1]) > 0:
             (c1, l1), (c2, l2) = tried[-2:]
             slope = min(-0.2, max(-4.0, math.log(l2 / l1) / math.log(c2 / c1)))
-        coefficient *= (run.k / max(l0, 0.1)) ** (1 / slope)
+        coefficient *= min(8.0, max(1 / 8, (run.k / max(l0, 0.1)) ** (1 / slope)))
     return best[1]
 
 
 def _trials(rows: list[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
-    return [r for r in rows if r["method"] == run.method and r["model"] == run.model and r["width"] == run.width]
+    same = {"method": run.method, "model": run.model, "width": run.width}
+    return [row for row in rows if "coefficient" in row and all(row[name] == value for name, value in same.items())]
 
 
 def _guess(trials: list[dict[str, Any]], run: Run) -> tuple[float, float]:
@@ -309,7 +311,8 @@ def groups(runs: list[Run]) -> list[list[Run]]:
     """Runs that share their batches, in the order of `runs`. Those that take several times as long go alone."""
     found: dict[tuple, list[Run]] = {}
     for run in runs:
-        alone = run.key if run.is_peer or run.is_penalised or METHODS[run.method].after else ""
+        slow = run.is_peer or run.is_penalised or METHODS[run.method].after
+        alone = run.key if slow or run.key in ALONE else ""
         same = (run.part, run.model, run.width, run.k, run.seed, run.steps, run.batch_size, run.noise, run.precision)
         found.setdefault((alone, *same), []).append(run)
     return [group[i : i + TOGETHER] for group in found.values() for i in range(0, len(group), TOGETHER)]
@@ -328,7 +331,11 @@ def do_one_group(args: argparse.Namespace, places: dict[tuple, Place], commit: s
             first = mine[0]
             key = (first.model, first.noise)
             place = places.setdefault(key, Place(first.model, first.noise, args.cache, args.device))
-            trained = train_together(mine, [float(factors[run] or 0) for run in mine], place, rows)
+            try:
+                trained = train_together(mine, [float(factors[run] or 0) for run in mine], place, rows)
+            except FloatingPointError as error:
+                diverged(args, mine, factors, error)
+                return True
             for one, (more, found) in zip(trained, measured(trained, place)):
                 if one.run.seed in SEEDS and one.run.part not in ("rates", "precision"):
                     save_sae(one.sae, args.out / "weights" / one.run.key, exact=False)
@@ -339,12 +346,24 @@ def do_one_group(args: argparse.Namespace, places: dict[tuple, Place], commit: s
     return False
 
 
+def diverged(args: argparse.Namespace, runs: list[Run], factors: dict[Run, Any], error: FloatingPointError) -> None:
+    """That is a result, too. Of several side by side it is not known which one did: next time each goes alone."""
+    if len(runs) > 1:
+        ALONE.update(run.key for run in runs)
+        return
+    [run] = runs
+    row = {"key": run.key} | {name: getattr(run, name) for name in vars(run)} | {"factor": factors[run]}
+    with (args.out / RUNS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row | {"diverged": str(error)}) + "\n")
+    print(f"{run.key}: {error}", flush=True)
+
+
 def ship(folder: Path, shipped: Path) -> None:
     """Lines, sums of rows and densities of all runs, in three files."""
     shipped.mkdir(parents=True, exist_ok=True)
     rows = sorted(rows_of(folder), key=lambda row: row["key"])
     packed: dict[str, np.ndarray] = {}
-    for row in rows:
+    for row in (row for row in rows if not row.get("diverged")):
         with np.load(folder / "arrays" / f"{row['key']}.npz") as arrays:
             packed[f"{row['key']}/rows"] = np.stack([arrays[name] for name in OF_A_RUN])
             if row["seed"] == 0 and row["part"] != "rates":

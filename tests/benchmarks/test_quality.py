@@ -1,75 +1,193 @@
-"""The grid of SAEs: what it holds, that nothing is trained twice, and what its files keep."""
+"""The grid of SAEs: what it holds, in which order, that nothing is trained twice, and what its files keep."""
+
+import argparse
+import json
+import math
 
 import numpy as np
 import pytest
+import quality
 import torch
+from grid import FACTORS, METHODS, MOST_FACTORS, PENALISED, RULES, Run, _swept, best_factor, grid
 from peer_quality import PEERS, activations_file
-from quality import METHODS, PHASES, add, done, grid, line, together, train_together
+from quality import Place, Trained, claimed, groups, tuned, with_random_rows
 
-from sae_tutorial import ActivationStore
-from sae_tutorial.course.results import NAMES, load_densities, load_runs
-
-RUNS = list(grid(steps=4, batch_size=64, d_in=8))
+from sae_tutorial import ActivationStore, load_sae
+from sae_tutorial.course.results import load_runs
 
 
-@pytest.fixture
-def store():
-    return ActivationStore.from_tensor(torch.randn(400, 8, generator=torch.Generator().manual_seed(0)) * 3 + 1)
+def swept(method, losses, factors=FACTORS):
+    return [{"part": "rates", "method": method, "factor": factor, "validation_fvu": loss}
+            for factor, loss in zip(factors, losses)]  # fmt: skip
 
 
-def test_every_method_has_three_seeds_and_three_budgets_and_three_seeds_at_four_times_the_size():
+def everything():
+    """The grid with all sweeps done, the middle rate best."""
+    rows = [row for method in METHODS for row in swept(method, [3, 2, 1, 2, 3])]
+    return list(dict.fromkeys(grid(rows)))
+
+
+def test_every_method_has_three_seeds_and_three_budgets():
+    runs = everything()
     for method in METHODS:
-        main = {(run.k, run.seed) for run in RUNS if run.part == "main" and run.method == method}
-        assert main == {(k, seed) for k in (16, 32, 64) for seed in (0, 1, 2)}
-        wide = {(run.d_sae, run.seed) for run in RUNS if run.part == "wide" and run.method == method}
-        assert wide == {(64 * 8, seed) for seed in (0, 1, 2)}
-    assert {run.method for run in RUNS if run.part == "peers"} == set(PEERS)
-    assert {run.method for run in RUNS} == {*METHODS, *PEERS, *PHASES} == set(NAMES), (
-        "every method has a name for figures"
-    )
+        main = {(run.k, run.seed) for run in runs if run.part == "main" and run.method == method}
+        assert main >= {(k, seed) for k in (16, 32, 64) for seed in (0, 1, 2)}, method
+    for part in ("wide", "length", "smollm2", "noise"):
+        for method in RULES[:2]:
+            assert len({run.seed for run in runs if run.part == part and run.method == method}) >= 2
+    assert {run.method for run in runs} == {*METHODS, *PEERS}
+    assert len({run.key for run in runs}) == len(runs)
+    assert {run.precision for run in runs if run.part != "precision"} == {"bfloat16"}
 
 
-def test_no_two_runs_share_a_key():
-    assert len({run.key for run in RUNS}) == len(RUNS)
+def test_a_sweep_goes_on_as_long_as_its_best_is_at_the_end():
+    def factors(rows):
+        return sorted(run.factor for run in grid(rows) if run.part == "rates" and run.method == "token_choice")
+
+    run = Run("main", "token_choice", 32, 0)
+    assert factors([]) == list(FACTORS) and best_factor([], run) is None
+    middle = swept("token_choice", [3, 2, 1, 2, 3])
+    assert factors(middle) == list(FACTORS) and best_factor(middle, run) == 1.0 and best_factor(middle[:4], run) is None
+    low, high = swept("token_choice", [1, 2, 3, 4, 5]), swept("token_choice", [5, 4, 3, 2, 1])
+    assert factors(low) == [0.125, *FACTORS] and factors(high) == [*FACTORS, 8.0]
+    assert best_factor(low, run) is None and best_factor(low + swept("token_choice", [2], [0.125]), run) == 0.25
+    endless = []
+    for _ in range(20):
+        new = [factor for factor in factors(endless) if factor not in {row["factor"] for row in endless}]
+        endless += swept("token_choice", new, new)  # the smaller, the better
+    assert len(endless) == MOST_FACTORS and best_factor(endless, run) == min(row["factor"] for row in endless)
+    twice = Run("main", "token_choice_twice", 32, 0)
+    assert best_factor(middle, twice) == 1.0, "two phases take the rate of their rule"
 
 
 def test_runs_that_go_together_share_their_batches():
-    groups = list(together(RUNS))
-    assert sorted(run.key for group in groups for run in group) == sorted(run.key for run in RUNS)
-    for group in groups:
-        assert len({(run.d_sae, run.k, run.seed, run.steps, run.batch_size) for run in group}) == 1
-        methods = {run.method for run in group}
-        assert len(methods) == 1 or not methods & {"relu", *PEERS}, "slow ones keep nobody waiting"
+    runs = everything()
+    together = groups(runs)
+    assert sorted(run.key for group in together for run in group) == sorted(run.key for run in runs)
+    for group in together:
+        assert (
+            len({(run.model, run.width, run.k, run.seed, run.steps, run.batch_size, run.noise) for run in group}) == 1
+        )
+        slow = [run for run in group if run.is_peer or run.is_penalised or METHODS[run.method].after]
+        assert not slow or len(group) == 1, "slow ones keep nobody waiting"
 
 
-def test_a_run_is_written_down_and_not_asked_for_again(store, tmp_path):
-    class Found:
-        __dataclass_fields__ = {}
-        recovered = recovered_mean = 0.9
-
-    group = next(together(RUNS))[:2]
-    for run, trained in zip(group, train_together(group, store, tmp_path, "cpu")):
-        assert set(trained.last) == {"train_fvu", "train_l0"}
-        add(tmp_path / "out", line(run, trained, Found(), "stories", "hook"), np.array([0.1, 0.5, 0.2]))
-    assert done(tmp_path / "out") == {run.key for run in group} and done(tmp_path / "nowhere") == set()
-    assert load_runs(tmp_path / "out").rows[0]["method"] == group[0].method
-    assert load_densities(tmp_path / "out")[group[1].key].tolist() == pytest.approx([0.5, 0.2, 0.1])
-    assert not list(tmp_path.glob("*.pt")), "checkpoints of finished runs are gone"
+def test_what_another_process_is_at_is_left_to_it(tmp_path):
+    runs = [Run("main", "token_choice", 32, seed) for seed in range(3)]
+    with claimed(tmp_path, runs[:2]) as mine, claimed(tmp_path, runs) as others:
+        assert mine == runs[:2] and others == runs[2:]
+    with claimed(tmp_path, runs) as again:
+        assert again == runs
 
 
-def test_the_second_phase_starts_where_the_first_ended(store, tmp_path):
-    runs = [run for run in RUNS if run.method in PHASES and run.seed == 1]
-    trained = train_together(runs, store, tmp_path, "cpu")
-    rules = ["feature_choice", "mutual_choice", "token_choice", "feature_choice"]
-    assert [one.sae.config.rule for one in trained] == rules
-    for one in trained:
-        assert one.sae.tokens_seen == 4 * 64 and set(one.last) == {"train_fvu", "train_l0"}
-    assert (trained[0].sae.threshold >= 0).all()
-    mutual, feature = (one.sae.W_dec for one in (trained[1], trained[0]))
-    assert torch.cosine_similarity(mutual, feature).mean() > 0.9, "both went on from one start"
+def test_random_rows_keep_their_beginning():
+    tokens = torch.arange(200 * 16).view(200, 16) % 50
+    noisy = with_random_rows(tokens, 0.1, 1000)
+    changed = (noisy != tokens).any(1)
+    assert changed.sum() == 20 and torch.equal(noisy[:, 0], tokens[:, 0]) and noisy[changed].max() > 50
+    more = with_random_rows(tokens, None, 1000)
+    assert torch.equal(more[:200], tokens) and len(more) == 200 + quality.NOISY
 
 
-def test_peers_get_the_activations_that_our_saes_see(store, tmp_path):
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """The embedded model and a hundred rows."""
+    monkeypatch.setitem(quality.TOKENS, "stories", 100 * 256)
+    for name, n in (("MEASURED", 8), ("VALIDATING", 8), ("NOISY", 2)):
+        monkeypatch.setattr(quality, name, n)
+    return lambda model="stories", noise=0.0, *_: Place(model, noise, tmp_path / "cache", "cpu")
+
+
+def test_a_small_grid_from_its_first_run_to_its_files(place, tmp_path, monkeypatch):
+    """Rates first, then what takes the best of them; measured at equal L0; nothing twice; shipped in three files."""
+    monkeypatch.setattr(quality, "Place", place)
+    monkeypatch.setattr(quality, "SHIPPED", tmp_path / "shipped")
+
+    def small(rows, steps=12):
+        method = "mutual_choice"
+        yield from (Run("rates", method, 8, 0, width=1, steps=12, factor=f, batch_size=256) for f in (0.5, 1.0))
+        for name in ("token_choice", "relative_floor", "feature_choice_zipf", "feature_choice_after_mutual"):
+            yield Run("main", name, 8, 0, width=1, steps=12, factor=1.0, batch_size=256)
+        yield Run("main", "relu", 30, 0, width=1, steps=100, factor=1.0, batch_size=256)
+        yield Run("rates", "relu", 30, 0, width=1, steps=12, factor=1e12, batch_size=256)
+        yield Run("main", method, 8, 0, width=1, steps=12, batch_size=256)
+        yield Run("noise", method, 8, 0, width=1, steps=12, noise=0.5, factor=1.0, batch_size=256)
+
+    monkeypatch.setattr(quality, "grid", small)
+    monkeypatch.setattr(
+        quality, "best_factor", lambda rows, run: 0.5 if sum(r["part"] == "rates" for r in rows) == 2 else None
+    )
+    args = argparse.Namespace(
+        out=tmp_path / "out", cache=tmp_path / "cache", device="cpu", steps=12, only=None, seeds=None
+    )
+    args.out.mkdir()
+    places = {}
+    while quality.do_one_group(args, places, "abc"):
+        pass
+    rows = {row["key"]: row for row in load_runs(args.out)}
+    assert len(rows) == len(list(small([]))) == 10 and not quality.left(args, list(rows.values()))
+    lost = rows.pop("stories-relu-x1-k30-seed0-12x256-lr1e+12")
+    assert "diverged" in lost and lost["factor"] == 1e12
+    for row in rows.values():
+        tolerance = 0.03 if row["method"] == "relu" else 1e-3
+        assert row["l0"] == pytest.approx(row["k"], rel=tolerance), row["key"]
+        assert 0 < row["fvu"] < 1.1 and 0 < row["validation_fvu"] < 1.1 and row["kl"] > 0 and row["d_sae"] == 256
+        assert row["commit"] == "abc" and row["lr"] > 0 and row["n_tokens"] == (8 + 2 * (row["noise"] > 0)) * 255
+    chosen = rows["stories-mutual_choice-x1-k8-seed0-12x256-lrbest"]
+    assert chosen["factor"] == 0.5 and chosen["fvu"] == rows["stories-mutual_choice-x1-k8-seed0-12x256-lr0.5"]["fvu"]
+    penalised = rows["stories-relu-x1-k30-seed0-100x256-lr1"]
+    assert penalised["tried"][-1][1] == pytest.approx(30, rel=0.03) and penalised["precision"] == "float32"
+    assert math.inf == _swept([lost], "relu")[1e12]
+    assert load_sae(args.out / "weights" / chosen["key"]).config.rule == "mutual_choice"
+    quality.ship(args.out, tmp_path / "shipped")
+    with np.load(tmp_path / "shipped" / quality.ARRAYS) as arrays:
+        sums = dict(zip(quality.OF_A_RUN, arrays[f"{chosen['key']}/rows"]))
+        text = dict(zip(quality.OF_A_TEXT, arrays["stories-noise0/text"]))
+        assert arrays["stories-noise0.5/text"].shape == (8, 10) and arrays[f"{chosen['key']}/density"].shape == (256,)
+    assert sums["error"].sum() / text["spread"].sum() == pytest.approx(chosen["fvu"], rel=1e-5)
+    assert sums["kl"].sum() / text["tokens"].sum() == pytest.approx(chosen["kl"], rel=1e-4)
+    lines = (tmp_path / "shipped" / "runs.jsonl").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in lines] == sorted([*rows, lost["key"]])
+
+
+def test_a_penalty_is_tuned_by_secants(place, monkeypatch):
+    """L0 follows the coefficient by a power that nobody told: found within 3 % in a few trainings."""
+    calls = []
+
+    class Sae:
+        def __init__(self, *_, **__):
+            self.config = None
+
+        def to(self, _):
+            return self
+
+        def encode(self, x):
+            return range(round(len(x) * 60 * calls[-1] ** -0.6))
+
+    def fake(saes, store, settings, **_):
+        calls.append(settings.l1)
+        metrics = {name: np.zeros(1) for name in ("fvu", "l0", "dead")}
+        return [argparse.Namespace(sae=saes[0], seconds=1.0, metrics=metrics, settings=settings)]
+
+    class Here:
+        train, device, others = argparse.Namespace(d_in=8), "cpu", {"measured": [torch.zeros(1000, 8)]}
+
+    monkeypatch.setattr(quality, "train_many", fake)
+    monkeypatch.setattr(quality, "SparseAutoencoder", Sae)
+    found = tuned(Run("main", "relu", 32, 0), 1.0, Here(), [])
+    assert isinstance(found, Trained) and len(calls) <= 4
+    assert math.log(60 * calls[-1] ** -0.6 / 32) == pytest.approx(0, abs=0.03)
+    assert found.about["coefficient"] == calls[-1] and len(found.about["tried"]) == len(calls)
+    known = [{"method": "relu", "model": "stories", "width": 16, "k": 32, "part": "main", "factor": 1.0,
+              "coefficient": calls[-1], "l0": 32.0}]  # fmt: skip
+    calls.clear()
+    tuned(Run("main", "relu", 32, 1), 1.0, Here(), known)
+    assert len(calls) == 1, "another seed begins where the first ended"
+    assert set(PENALISED) == {"relu", "gated", "jumprelu"}
+
+
+def test_peers_get_the_activations_that_our_saes_see(tmp_path):
+    store = ActivationStore.from_tensor(torch.randn(400, 8, generator=torch.Generator().manual_seed(0)) * 3 + 1)
     acts = np.load(activations_file(store, tmp_path))
     assert torch.allclose(torch.from_numpy(acts), store.normalise(store.rows(slice(0, 400))), atol=1e-6)
     assert acts.shape == (400, 8) and not (tmp_path / "normalised.partial.npy").exists()

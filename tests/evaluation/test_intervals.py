@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from sae_tutorial.activations import memory
-from sae_tutorial.evaluation.intervals import Interval, bootstrap, paired_ratio
+from sae_tutorial.evaluation.intervals import Interval, Ratio, bootstrap, holm, paired_ratio
 
 
 def some(*shape, seed=0):
@@ -198,3 +198,53 @@ def test_paired_ratios_are_those_of_the_pairs():
 def test_pairs_must_be_pairs(theirs):
     with pytest.raises(ValueError, match=r"mine is \(3,\), theirs .*; give one number per unit each"):
         paired_ratio(torch.ones(3), theirs)
+
+
+def two_sources(seed, n_seeds, n_rows, effect=0.0, of_seeds=0.02, of_rows=0.3):
+    """Errors (seeds, rows) of two methods: what is hard for one is hard for the other; seeds differ, and rows do."""
+    generator = torch.Generator().manual_seed(seed)
+    hard_R = torch.exp(torch.randn(n_rows, generator=generator))
+    theirs = hard_R.expand(n_seeds, -1)
+    mine = hard_R * (1 + effect + of_seeds * torch.randn(n_seeds, 1, generator=generator))
+    return mine + of_rows * hard_R * torch.randn(n_rows, generator=generator), theirs
+
+
+@pytest.mark.parametrize("n_seeds, of_seeds, of_rows", [(3, 0.0, 0.3), (3, 0.02, 0.05), (5, 0.02, 0.3), (1, 0.0, 0.3)])
+def test_ratios_are_as_sure_as_they_say(n_seeds, of_seeds, of_rows):
+    """Without a difference, about 5 % of the intervals miss 0, whether seeds or rows are what varies. With three seeds
+    that rule, no bootstrap knows how heavy the tails are: it misses a little more often."""
+    missed = []
+    for trial in range(200):
+        one = Ratio.of(*two_sources(trial, n_seeds, 64, 0.0, of_seeds, of_rows), resamples=400)
+        assert one.low < one.mean < one.high and (one.seeds, one.rows) == (n_seeds, 64)
+        missed.append(not one.low <= 0 <= one.high)
+        assert (one.p < 0.05) == missed[-1] or 0.03 < one.p < 0.07
+    assert 0.01 < np.mean(missed) < (0.16 if of_rows < 0.1 else 0.11)
+
+
+def test_a_difference_is_found_and_measured():
+    one = Ratio.of(*two_sources(0, 4, 256, effect=-0.1))
+    assert one.low < -0.1 < one.high < 0 and one.mean == pytest.approx(-0.1, abs=0.05) and one.p < 0.01
+    mine = torch.tensor([[1.0, 3.0], [2.0, 6.0]])
+    same = Ratio.of(mine, mine)
+    assert (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
+    exact = Ratio.of(mine, 2 * mine)
+    assert (exact.mean, exact.low, exact.high) == (-0.5, -0.5, -0.5) and exact.p == 1e-4
+
+
+def test_ratios_refuse_what_has_no_meaning():
+    for mine, theirs, words in (
+        (torch.ones(2, 3), torch.ones(3, 2), r"mine is \(2, 3\), theirs \(3, 2\)"),
+        (torch.ones(3), torch.ones(3), "both are one"),
+        (torch.ones(0, 3), torch.ones(0, 3), "both are one"),
+        (torch.full((1, 2), torch.nan), torch.ones(1, 2), "must be finite"),
+        (torch.ones(1, 2), torch.zeros(1, 2), "sum to more than 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Ratio.of(mine, theirs)
+
+
+def test_holm_by_hand():
+    """Dunn's example: 0.01, 0.04, 0.03 among three become 0.03, 0.06, 0.06."""
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == [] and holm([0.04]) == [0.04]
