@@ -219,29 +219,38 @@ def at_equal_l0(trained: Trained, place: Place, part: str) -> float:
 
 
 @torch.no_grad()
-def validation_fvu(sae: SparseAutoencoder, pieces: list[torch.Tensor]) -> float:
+def fvu_and_l0(sae: SparseAutoencoder, pieces: list[torch.Tensor]) -> tuple[float, float]:
     x = torch.cat(pieces)
-    error = sum(float((sae(piece) - piece).square().sum()) for piece in pieces)
-    return error / float((x - x.mean(0)).square().sum())
+    codes = [sae.encode(piece) for piece in pieces]
+    error = sum(float((sae.decode(one) - piece).square().sum()) for one, piece in zip(codes, pieces))
+    return error / float((x - x.mean(0)).square().sum()), sum(map(len, codes)) / len(x)
 
 
-def measured(trained: list[Trained], place: Place) -> list[tuple[dict[str, Any], Evaluation]]:
-    """What is chosen by, and what is measured, of SAEs that were trained together."""
-    chosen_by = []
+def measured(trained: list[Trained], place: Place) -> list[tuple[dict[str, Any], Evaluation | None]]:
+    """What is chosen by, and what is measured, of SAEs that were trained together. The language model is asked unless
+    it is a sweep of learning rates."""
+    of_rows = []
     for one in trained:
         at_equal_l0(one, place, "validation")
-        chosen_by.append({"validation_fvu": validation_fvu(one.sae, place.others["validation"])})
-    scaled = [at_equal_l0(one, place, "measured") for one in trained]
+        row = {"validation_fvu": fvu_and_l0(one.sae, place.others["validation"])[0]}
+        row["threshold_factor"] = at_equal_l0(one, place, "measured")
+        row["fvu"], row["l0"] = fvu_and_l0(one.sae, place.others["measured"])
+        of_rows.append(row)
+    if trained[0].run.part == "rates":
+        return [(row, None) for row in of_rows]
     saes = [one.sae for one in trained]
-    found = evaluate_many(saes, place.model, place.text["measured"], place.hook, progress=False)
-    return [(more | {"threshold_factor": factor}, one) for more, factor, one in zip(chosen_by, scaled, found)]
+    return list(zip(of_rows, evaluate_many(saes, place.model, place.text["measured"], place.hook, progress=False)))
 
 
-def line(trained: Trained, more: dict[str, Any], found: Evaluation, place: Place, commit: str) -> dict[str, Any]:
+def line(trained: Trained, more: dict[str, Any], found: Evaluation | None, place: Place, commit: str) -> dict[str, Any]:
     """What `runs.jsonl` keeps of a run."""
     run = trained.run
-    names = ("n_tokens", "l0", "l0_std", "fvu", "cosine", "norm_ratio", "ce_clean", "ce_spliced", "ce_zero", "ce_mean",
-             "kl", "kl_zero", "kl_mean", "recovered", "recovered_mean", "dead", "underused")  # fmt: skip
+    if found is not None:
+        names = ("n_tokens", "l0", "l0_std", "fvu", "cosine", "norm_ratio", "ce_clean", "ce_spliced", "ce_zero",
+                 "ce_mean", "kl", "kl_zero", "kl_mean", "recovered", "recovered_mean", "dead", "underused")  # fmt: skip
+        more = more | {name: getattr(found, name) for name in names}
+        more["rare"] = float((found.density < 0.05 * found.l0 / len(found.density)).float().mean())
+        more["left_out"] = len(found.left_out)
     own = {name: getattr(run, name) for name in vars(run) if name != "factor"}
     return {
         "key": run.key,
@@ -251,9 +260,6 @@ def line(trained: Trained, more: dict[str, Any], found: Evaluation, place: Place
         "hook": place.hook,
         "tokens_trained": run.steps * run.batch_size,
         "positions": len(place.train),
-        **{name: getattr(found, name) for name in names},
-        "rare": float((found.density < 0.05 * found.l0 / len(found.density)).float().mean()),
-        "left_out": len(found.left_out),
         **more,
         **trained.about,
         "seconds": round(trained.seconds, 1),
@@ -266,17 +272,22 @@ def line(trained: Trained, more: dict[str, Any], found: Evaluation, place: Place
     }
 
 
-def add(folder: Path, one: dict[str, Any], found: Evaluation, text: str) -> None:
+def add(folder: Path, one: dict[str, Any], found: Evaluation | None, text: str) -> None:
     """Write down one run. Arrays first: a line is the promise that they are there."""
+    if found is not None:
+        add_arrays(folder, one["key"], found, text)
+    with (folder / RUNS).open("a", encoding="utf-8") as file:  # one write, so processes do not mix their lines
+        file.write(json.dumps(one) + "\n")
+
+
+def add_arrays(folder: Path, key: str, found: Evaluation, text: str) -> None:
     for name in ("arrays", "texts"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     arrays = {name: found.per_row[name].float().numpy() for name in OF_A_RUN}
     arrays["density"] = np.sort(found.density.numpy())[::-1].astype(np.float32)
     shared = {name: found.per_row[name].float().numpy() for name in OF_A_TEXT}
-    write_atomically(folder / "arrays" / f"{one['key']}.npz", lambda file: np.savez_compressed(file, **arrays))
+    write_atomically(folder / "arrays" / f"{key}.npz", lambda file: np.savez_compressed(file, **arrays))
     write_atomically(folder / "texts" / f"{text}.npz", lambda file: np.savez_compressed(file, **shared))
-    with (folder / RUNS).open("a", encoding="utf-8") as file:  # one write, so processes do not mix their lines
-        file.write(json.dumps(one) + "\n")
 
 
 # ---------------------------------------------------------------------- the whole of it
@@ -341,7 +352,8 @@ def do_one_group(args: argparse.Namespace, places: dict[tuple, Place], commit: s
                     save_sae(one.sae, args.out / "weights" / one.run.key, exact=False)
                 text = f"{first.model}-noise{first.noise:g}"
                 add(args.out, line(one, more, found, place, commit), found, text)
-                print(f"{one.run.key} (lr x {one.factor:g}, {one.seconds:.0f} s): {found}", flush=True)
+                said = found or f"FVU {more['fvu']:.4f}, L0 {more['l0']:.1f}"
+                print(f"{one.run.key} (lr x {one.factor:g}, {one.seconds:.0f} s): {said}", flush=True)
             return True
     return False
 
@@ -363,10 +375,10 @@ def ship(folder: Path, shipped: Path) -> None:
     shipped.mkdir(parents=True, exist_ok=True)
     rows = sorted(rows_of(folder), key=lambda row: row["key"])
     packed: dict[str, np.ndarray] = {}
-    for row in (row for row in rows if not row.get("diverged")):
+    for row in (row for row in rows if "kl" in row):
         with np.load(folder / "arrays" / f"{row['key']}.npz") as arrays:
             packed[f"{row['key']}/rows"] = np.stack([arrays[name] for name in OF_A_RUN])
-            if row["seed"] == 0 and row["part"] != "rates":
+            if row["seed"] == 0:
                 packed[f"{row['key']}/density"] = arrays["density"]
     for path in (folder / "texts").glob("*.npz"):
         with np.load(path) as arrays:
