@@ -18,6 +18,7 @@ from torch import Tensor
 FOREVER = 100_000  # steps that trainers believe to be at
 STEADY = 2_000  # the step at which measuring begins: behind warm-ups and one-time work
 LR = 1e-4
+FAIR = {"rule": "mutual_choice", "relative": True, "floor": 0.1}  # Mutual Choice by length, with a floor
 
 
 def make(name: str, task: dict[str, Any]) -> Any:
@@ -44,7 +45,8 @@ class Ours:
         from sae_tutorial.training.step import Trainee
 
         d_in, n_features, n_tokens, k = task["shape"]
-        sae = SparseAutoencoder(SAEConfig(d_in, n_features, rule, k))
+        more = FAIR if rule == "fair" else {"rule": rule}
+        sae = SparseAutoencoder(SAEConfig(d_in, n_features, k=k, **more))
         with torch.no_grad():
             for name in ("W_enc", "W_dec", "b_enc", "b_dec"):
                 weight = task["weights"][name]

@@ -40,16 +40,15 @@ from grid import FIRST_COEFFICIENT, METHODS, SEEDS, Run, best_factor, grid
 from peer_quality import train_peer
 
 from sae_tutorial import ActivationStore, SparseAutoencoder, load_language_model, save_sae, story_tokens
-from sae_tutorial.activations.files import ASSETS, cache_folder, write_atomically
+from sae_tutorial.activations.files import cache_folder, write_atomically
 from sae_tutorial.autoencoder.thresholds import scale_thresholds_
-from sae_tutorial.course.results import RUNS, load_runs
+from sae_tutorial.course.results import ARRAYS, EVIDENCE, OF_A_RUN, OF_A_TEXT, RUNS, load_runs
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
 from sae_tutorial.training.loop import TrainingRun, train_many
 from sae_tutorial.training.settings import TrainSettings
 from sae_tutorial.training.start import with_rule
 
 HERE = Path(__file__).resolve().parent
-SHIPPED, ARRAYS = ASSETS / "evidence", "arrays.npz"
 HOOKS = {"stories": "blocks.1.hook_resid_post", "smollm2": "blocks.14.hook_resid_post"}  # the middle
 TOKENS = {"stories": 2_000_000, "smollm2": 1_000_000}
 MEASURED, VALIDATING, NOISY = 256, 64, 32  # rows; NOISY random ones beside those that are measured, in part "noise"
@@ -57,8 +56,6 @@ MEASURED_OF = {"smollm2": 64}  # its forward pass takes forty times as long
 NEAR, MOST_TRIALS, SLOPE = 0.03, 6, -1.0  # of a search for an L0: how near, how often, and how L0 follows a coefficient
 TOGETHER = 5  # SAEs side by side
 ALONE: set[str] = set()  # keys of runs that were trained with one that diverged
-OF_A_RUN = ("error", "matches", "ce_spliced", "kl")  # sums of rows that differ from run to run
-OF_A_TEXT = ("tokens", "predictions", "spread", "ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
 
 
 @dataclass(frozen=True)
@@ -401,7 +398,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.ship:
-        return ship(args.out, SHIPPED)
+        return ship(args.out, EVIDENCE)
     if args.list:
         rows = rows_of(args.out)
         print("\n".join([f"done  {row['key']}" for row in rows] + [f"left  {run.key}" for run in left(args, rows)]))

@@ -31,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "scripts"))
 import peer_environments  # noqa: E402
 
-RULES = ("mutual_choice", "token_choice", "feature_choice")
+RULES = ("mutual_choice", "token_choice", "feature_choice", "fair")  # fair: Mutual Choice, relative and with a floor
 PEERS = {
     "saelens": ["saelens BatchTopK", "saelens TopK"],
     "dictionary_learning": ["dictionary_learning BatchTopK", "dictionary_learning TopK"],
@@ -51,7 +51,8 @@ BARS = [
     ("token_choice", "saelens TopK", None, None),
     ("token_choice", "dictionary_learning TopK", None, None),
 ]
-FEATURE_AGAINST_MUTUAL, STEP_AGAINST_LIMIT = 1.25, 1.6
+AGAINST_MUTUAL = {"feature_choice": 1.25, "fair": 1.1}
+STEP_AGAINST_LIMIT = 1.6
 
 
 def superposed(n: int, d_in: int, generator: torch.Generator, basis: torch.Tensor) -> torch.Tensor:
@@ -160,8 +161,8 @@ def targets_of(
             bar = in_bfloat16 if dtype == "bfloat16" else in_float32
             line(f"{rule}, {product}, faster than {peer}", [peer], [f"ours {rule} {dtype}"], at_least=bar)
         ours = {rule: f"ours {rule} {dtype}" for rule in RULES}
-        sides = [ours["feature_choice"]], [ours["mutual_choice"]]
-        line(f"feature_choice against mutual_choice, {product}", *sides, at_most=FEATURE_AGAINST_MUTUAL)
+        for rule, bar in AGAINST_MUTUAL.items():
+            line(f"{rule} against mutual_choice, {product}", [ours[rule]], [ours["mutual_choice"]], at_most=bar)
         limit = [f"limit product {dtype}", "limit adam float32"]
         for rule in RULES:
             line(f"{rule} against its limit, {product}", [ours[rule]], limit, at_most=STEP_AGAINST_LIMIT)

@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from sae_tutorial.activations.files import ASSETS, path_of, read_asset
-from sae_tutorial.evaluation.intervals import Interval
+from sae_tutorial.evaluation.intervals import Interval, Ratio
 from sae_tutorial.figures.looks import NAMES
 
 FOLDER = ASSETS / "grid"
@@ -108,7 +111,10 @@ def load_runs(folder: Path | str | None = None) -> Runs:
 def load_densities(folder: Path | str | None = None) -> dict[str, np.ndarray]:
     """Key of a run -> the densities of its features on held-out text, the most frequent first, (F,) float32. Raises
     what `load_runs` raises."""
-    path, content = _read(DENSITIES, folder)
+    return _arrays(*_read(DENSITIES, folder))
+
+
+def _arrays(path: Path | str, content: bytes) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(content)) as arrays:
             return {key: arrays[key] for key in arrays.files}
@@ -117,9 +123,75 @@ def load_densities(folder: Path | str | None = None) -> dict[str, np.ndarray]:
 
 
 def _read(name: str, folder: Path | str | None) -> tuple[Path, bytes]:
-    if folder is None:
-        return FOLDER / name, read_asset(FOLDER / name)
+    if folder in (None, EVIDENCE):
+        file = (folder or FOLDER) / name
+        return file, read_asset(file)
     path = path_of("folder", folder) / name
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; `python benchmarks/quality.py` trains the grid and writes it")
     return path, path.read_bytes()
+
+
+EVIDENCE, ARRAYS = ASSETS / "evidence", "arrays.npz"
+# What is summed over the tokens of each row of the text that was measured on: of a run, and of the text itself.
+OF_A_RUN = ("error", "matches", "ce_spliced", "kl")
+OF_A_TEXT = ("tokens", "predictions", "spread", "ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The runs of `benchmarks/quality.py` with what each row of the text contributed to their measures.
+
+        evidence = load_evidence()
+        evidence.ratio("error", "mutual_choice", "token_choice", part="main", k=16)      Ratio(mean=0.02, low=…, …)
+
+    Measures are "error" (what FVU counts), "kl", and "lost": nats of loss more than without the SAE.
+    """
+
+    runs: Runs
+    arrays: dict[str, np.ndarray]
+
+    def where(self, **fields: Any) -> Evidence:
+        return Evidence(self.runs.where(**fields), self.arrays)
+
+    def sums(self, measure: str, row: dict[str, Any]) -> Float[Tensor, " rows"]:
+        """The measure of one run, summed over the tokens of each row of text."""
+        of_run = self._named(OF_A_RUN, f"{row['key']}/rows")
+        if measure != "lost":
+            return of_run[measure]
+        return of_run["ce_spliced"] - self.text(row)["ce_clean"]
+
+    def text(self, row: dict[str, Any]) -> dict[str, Float[Tensor, " rows"]]:
+        """What this run's text is without an SAE: OF_A_TEXT by name."""
+        return self._named(OF_A_TEXT, f"{row['model']}-noise{row['noise']:g}/text")
+
+    def density(self, row: dict[str, Any]) -> Float[np.ndarray, " features"] | None:
+        """How often the features match, the most frequent first; kept of seed 0."""
+        return self.arrays.get(f"{row['key']}/density")
+
+    def ratio(self, measure: str, method: str, other: str, **fields: Any) -> Ratio | None:
+        """How much more `method` has of the measure than `other`, over seeds that both have and rows of text; None if
+        they share no seed. Raises ValueError where two runs of a method share a seed: name one cell."""
+        mine, theirs = (self._by_seed(name, fields) for name in (method, other))
+        shared = sorted(mine.keys() & theirs.keys())
+        if not shared:
+            return None
+        a, b = (torch.stack([self.sums(measure, one[seed]) for seed in shared]) for one in (mine, theirs))
+        return Ratio.of(a, b)
+
+    def _by_seed(self, method: str, fields: dict[str, Any]) -> dict[int, dict[str, Any]]:
+        found: dict[int, dict[str, Any]] = {}
+        for row in self.runs.where(method=method, **fields):
+            if found.setdefault(row["seed"], row) is not row:
+                raise ValueError(f"seed {row['seed']} comes twice for {method}, {fields}; name one cell (part, k, …)")
+        return found
+
+    def _named(self, names: tuple[str, ...], key: str) -> dict[str, Tensor]:
+        return dict(zip(names, torch.from_numpy(self.arrays[key]).double()))
+
+
+def load_evidence(folder: Path | str | None = None) -> Evidence:
+    """What the package ships, or what `benchmarks/quality.py --ship` wrote to another folder. Raises what `load_runs`
+    raises."""
+    folder = EVIDENCE if folder is None else folder
+    return Evidence(load_runs(folder), _arrays(*_read(ARRAYS, folder)))

@@ -127,8 +127,8 @@ class Ratio:
 
         Seeds and rows are drawn again, independently of each other, as both decide what comes out, and every seed is
         read on the same rows. Few seeds drawn again vary too little, by a factor of (n − 1) / n in the variance; their
-        deviations are widened to make up for that (ours). With one seed, the interval is over rows alone. p is the share of draws on the far side of 0, twice, and at least
-        1 / resamples.
+        deviations are widened to make up for that (ours). With one seed, the interval is over rows alone. p is the
+        share of draws on the far side of 0, twice, and at least 1 / resamples.
 
         Raises ValueError for tables of different or wrong shapes, NaN, and sums of theirs that are not above 0.
         """

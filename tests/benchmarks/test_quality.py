@@ -13,7 +13,7 @@ from peer_quality import PEERS, activations_file
 from quality import Place, Trained, claimed, groups, tuned, with_random_rows
 
 from sae_tutorial import ActivationStore, load_sae
-from sae_tutorial.course.results import load_runs
+from sae_tutorial.course.results import ARRAYS, OF_A_RUN, OF_A_TEXT, load_evidence, load_runs
 
 
 def swept(method, losses, factors=FACTORS):
@@ -101,7 +101,6 @@ def place(tmp_path, monkeypatch):
 def test_a_small_grid_from_its_first_run_to_its_files(place, tmp_path, monkeypatch):
     """Rates first, then what takes the best of them; measured at equal L0; nothing twice; shipped in three files."""
     monkeypatch.setattr(quality, "Place", place)
-    monkeypatch.setattr(quality, "SHIPPED", tmp_path / "shipped")
 
     def small(rows, steps=12):
         method = "mutual_choice"
@@ -143,12 +142,25 @@ def test_a_small_grid_from_its_first_run_to_its_files(place, tmp_path, monkeypat
     assert math.inf == _swept([lost], "relu")[1e12]
     assert load_sae(args.out / "weights" / chosen["key"]).config.rule == "mutual_choice"
     quality.ship(args.out, tmp_path / "shipped")
-    with np.load(tmp_path / "shipped" / quality.ARRAYS) as arrays:
-        sums = dict(zip(quality.OF_A_RUN, arrays[f"{chosen['key']}/rows"]))
-        text = dict(zip(quality.OF_A_TEXT, arrays["stories-noise0/text"]))
+    with np.load(tmp_path / "shipped" / ARRAYS) as arrays:
+        sums = dict(zip(OF_A_RUN, arrays[f"{chosen['key']}/rows"]))
+        text = dict(zip(OF_A_TEXT, arrays["stories-noise0/text"]))
         assert arrays["stories-noise0.5/text"].shape == (8, 10) and arrays[f"{chosen['key']}/density"].shape == (256,)
     assert sums["error"].sum() / text["spread"].sum() == pytest.approx(chosen["fvu"], rel=1e-5)
     assert sums["kl"].sum() / text["tokens"].sum() == pytest.approx(chosen["kl"], rel=1e-4)
+    evidence = load_evidence(tmp_path / "shipped")
+    one = evidence.ratio("error", "relative_floor", "token_choice", part="main", k=8)
+    expected = [rows[f"stories-{name}-x1-k8-seed0-12x256-lr1"]["fvu"] for name in ("relative_floor", "token_choice")]
+    assert one.mean == pytest.approx(expected[0] / expected[1] - 1, rel=1e-4) and (one.seeds, one.rows) == (1, 8)
+    assert one.low < one.mean < one.high
+    more_loss = evidence.ratio("lost", "relative_floor", "token_choice", part="main", k=8)
+    over = [rows[f"stories-{name}-x1-k8-seed0-12x256-lr1"] for name in ("relative_floor", "token_choice")]
+    expected = [row["ce_spliced"] - row["ce_clean"] for row in over]
+    assert more_loss.mean == pytest.approx(expected[0] / expected[1] - 1, rel=1e-3)
+    assert evidence.ratio("kl", "relative_floor", "nobody") is None
+    assert len(evidence.density(chosen)) == 256 and evidence.where(part="noise").runs.rows[0]["noise"] == 0.5
+    with pytest.raises(ValueError, match="seed 0 comes twice for mutual_choice"):
+        evidence.ratio("kl", "mutual_choice", "token_choice")
     lines = (tmp_path / "shipped" / "runs.jsonl").read_text().splitlines()
     assert [json.loads(line)["key"] for line in lines] == sorted([*rows, lost["key"]])
 
