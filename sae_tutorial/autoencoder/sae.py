@@ -26,6 +26,7 @@ from sae_tutorial.allocation.checks import FLOATING, WHOLE, check_tensor
 from sae_tutorial.autoencoder.config import SAEConfig
 
 ALL = slice(None)
+OPERAND_ROWS = 1024  # encoder rows that are scaled and rounded at a time
 UNSET = -1.0  # a threshold that has not been measured yet
 ORIGIN = ("model_name", "hook_name", "target_hook_name", "imported")  # attributes that are not in the state dict
 
@@ -187,27 +188,47 @@ class SparseAutoencoder(nn.Module):
         *,
         features: slice | Int[Tensor, " some"] = ALL,
         out: Tensor | None = None,
+        operand: Tensor | None = None,
     ) -> Float[Tensor, "tokens features"]:
         """What matches are chosen by; arguments as for `preactivations`, which bids are unless the config says more:
 
             bid = z · √D / |u − b_dec| · subsidy    a factor of the token (relative), and one of the feature (floor)
 
-        Both factors go into the product's operands, so that bids cost one matrix product like affinities.
+        Both factors go into the product's operands, so that bids cost one matrix product like affinities. `operand` is
+        memory for the encoder's side (`operand_memory`), which one who calls often does not want to ask for each time.
         """
         if not self.config.compares_bids:
             return self.preactivations(u, dtype, features=features, out=out)
-        left_BD = _real("u", u) if self.centre is None else _real("u", u) - self.centre
-        right_FD, bias_F = self.W_enc[:, features].T, self.b_enc[features]
-        if self.config.floor:
-            subsidy_F = self.subsidy[features]
-            right_FD, bias_F = right_FD * subsidy_F[:, None], bias_F * subsidy_F
-        if self.config.relative:  # the bias is one more input, which is as long as the token's factor
-            left_BD = pad_columns(torch.cat([left_BD, torch.ones_like(left_BD[:, :1])], 1) * self.nearness(u)[:, None])
-            right_FD, bias_F = pad_columns(torch.cat([right_FD, bias_F[:, None]], 1)), torch.zeros_like(bias_F)
+        dtype, D = dtype or self.W_dec.dtype, self.config.d_in
+        W_FD, b_F = self.W_enc[:, features].T, self.b_enc[features]
         if out is None and not torch.is_grad_enabled():
-            out = self.table_memory(len(u), len(bias_F), dtype or self.W_dec.dtype)
-        tensors = (bias_F, left_BD, right_FD.T)
-        return torch.addmm(*(tensors if dtype is None else (t.to(dtype) for t in tensors)), out=out)
+            out = self.table_memory(len(u), len(b_F), dtype)
+        operand_FC = self.operand_memory(len(b_F), dtype) if operand is None else operand
+        subsidy_F1 = self.subsidy[features, None] if self.config.floor else torch.ones_like(b_F[:, None])
+        for rows in torch.arange(len(b_F)).split(OPERAND_ROWS):  # what is rounded lies in the cache when it is
+            some = slice(int(rows[0]), int(rows[-1]) + 1)
+            operand_FC[some, :D] = W_FD[some] * subsidy_F1[some] if self.config.floor else W_FD[some]
+        centred_BD, bias_F = (
+            _real("u", u) if self.centre is None else _real("u", u) - self.centre,
+            b_F * subsidy_F1[:, 0],
+        )
+        if not self.config.relative:
+            return torch.addmm(bias_F.to(dtype), centred_BD.to(dtype), operand_FC.T, out=out)
+        # The bias is one more input, which is as long as the token's factor.
+        operand_FC[:, D] = bias_F
+        left_BC = torch.zeros(len(u), operand_FC.shape[1], dtype=dtype, device=u.device)
+        near_B1 = self.nearness(u)[:, None]
+        left_BC[:, :D], left_BC[:, D : D + 1] = centred_BD * near_B1, near_B1
+        return torch.mm(left_BC, operand_FC.T, out=out)
+
+    def operand_memory(self, n_features: int, dtype: torch.dtype) -> Tensor:
+        """For `bids`: encoder rows, where bids are relative with their bias, and zeros up to a multiple of 16, as
+        products over an odd number of inputs are slow in half precision."""
+        D = self.config.d_in
+        width = -(-(D + 1) // 16) * 16 if self.config.relative else D
+        memory_FC = torch.empty(n_features, width, dtype=dtype, device=self.W_dec.device)
+        memory_FC[:, D:] = 0
+        return memory_FC
 
     def nearness(self, u: Float[Tensor, "tokens d_in"]) -> Float[Tensor, " tokens"]:
         """The token's factor, √D / |u − b_dec|: about 1 for a token of usual length."""
@@ -343,11 +364,6 @@ def fresh_buffers(config: SAEConfig) -> dict[str, Tensor]:
         shape = (F,) if config.how.thresholds == "each" else ()
         buffers["threshold"] = torch.full(shape, UNSET if config.how.measured else 0.0)
     return buffers | {"rank": torch.arange(F), "zipf_law": torch.tensor(law), "tokens_seen": torch.tensor(0)}
-
-
-def pad_columns(rows: Float[Tensor, "n d"], multiple: int = 16) -> Float[Tensor, "n padded"]:
-    """Columns of zeros up to a multiple: products over an odd number of inputs are slow in half precision."""
-    return nn.functional.pad(rows, (0, -rows.shape[1] % multiple))
 
 
 def _real(name: str, value: Any) -> Tensor:

@@ -44,7 +44,9 @@ class Trainee:
         self.history = History(settings.steps, device)
         self.penalty_losses = PenaltyLosses(sae, settings, variance)
         self.dtype = encoder_dtype_here(settings.encoder_dtype, device)
-        self.memory: Tensor | None = None  # for affinities: pages that the system need not clear at every step
+        # For bids, and for what they are made from: pages that the system need not clear at every step.
+        self.memory: Tensor | None = None
+        self.operand: Tensor | None = None
         self.weakest: float | None = None  # match of the last batch: mutual_choice begins to look there
         self.law = NO_LAW  # aux_zipf's
 
@@ -99,7 +101,8 @@ class Trainee:
         if matching.fits(sae, len(u)):
             if self.memory is None or len(self.memory) != len(u):
                 self.memory = sae.table_memory(len(u), sae.config.d_sae, self.dtype)
-            bids_BF = sae.bids(u, self.dtype, out=self.memory)
+                self.operand = sae.operand_memory(sae.config.d_sae, self.dtype) if sae.config.compares_bids else None
+            bids_BF = sae.bids(u, self.dtype, out=self.memory, operand=self.operand)
         if sae.config.how.owner == "feature":
             if self.step < DEMAND_EVERY or self.step % DEMAND_EVERY == 0:
                 some = u[: matching.tokens_at_once(sae)]
