@@ -9,6 +9,7 @@ language_model  a name, a hub id or a folder becomes a model with hooks (all Tra
 shipped_text    token ids that the package ships: what its models wrote, and books
 text            token ids of a text file, or of a data set on the hub
 kept_text       which tokens count: neither the beginning-of-text token nor padding, on either side
+massive         the few tokens whose activations dwarf the others, which harvests and evaluations leave out
 forward         the forward pass up to the hooks that are read, and no further
 shards          activations on disk: checksummed pieces, written once
 harvesting      the steps of a harvest: what is read, what is left out, and where it is written
