@@ -157,25 +157,28 @@ def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
             for k in budgets:
                 yield from (Run(part, method, k, seed, **{"steps": steps} | more) for method in methods)
 
-    core = [*RULES, "feature_choice_uniform"]
-    rest = [name for name in METHODS if name not in core and name not in PENALISED]
+    core, new = [*RULES, "feature_choice_uniform"], ["relative", "floor"]
+    rest = [name for name in METHODS if name not in (*core, *new, *PENALISED)]
+    smollm2: dict[str, Any] = {"model": "smollm2", "width": 8}
+    noisy = ("token_choice", "mutual_choice", "relative_floor")
     yield from rates(core)
-    yield from rates([name for name in quick if name not in core])
     yield from cells("main", core, SEEDS, (32, 16, 64))
-    yield from cells("main", rest, SEEDS, (32,))
-    for factor in LENGTHS[:1]:
-        yield from cells("length", RULES, SEEDS, (16,), steps=factor * steps)
-    yield from cells("smollm2", core, SEEDS, (32,), model="smollm2", width=8)
-    yield from cells("noise", RULES[:2] + RULES[3:], SEEDS[:2], (32,), noise=0.05)
+    yield from rates(new)
+    yield from cells("main", new, SEEDS, (32, 16))
+    yield from cells("smollm2", core, SEEDS, (32,), **smollm2)
+    yield from cells("length", RULES, SEEDS, (16,), steps=LENGTHS[0] * steps)
+    yield from cells("noise", noisy, SEEDS[:2], (32,), noise=0.05)
     yield from cells("wide", core, SEEDS, (32,), width=64)
+    yield from rates([name for name in quick if name not in (*core, *new)])
+    yield from cells("main", rest, SEEDS, (32,))
     yield from rates(PENALISED)
     yield from cells("main", PENALISED, SEEDS, (32,))
-    yield from cells("main", [*rest, *PENALISED], SEEDS, (16, 64))
-    yield from cells("smollm2", core, SEEDS, (16, 64), model="smollm2", width=8)
+    yield from cells("main", [*new, *rest, *PENALISED], SEEDS, (16, 64))
+    yield from cells("smollm2", core, SEEDS, (16, 64), **smollm2)
     yield from cells("precision", RULES, SEEDS, (32,), precision="float32")
     yield from cells("main", RULES, MORE_SEEDS, BUDGETS)
-    yield from (run for share in NOISE for run in cells("noise", RULES[:2] + RULES[3:], SEEDS[:2], (32,), noise=share))
+    yield from (run for share in NOISE for run in cells("noise", noisy, SEEDS[:2], (32,), noise=share))
     yield from cells("length", RULES, SEEDS, (16,), steps=LENGTHS[1] * steps)
-    yield from cells("smollm2", [*rest, *PENALISED], SEEDS, (32,), model="smollm2", width=8)
+    yield from cells("smollm2", [*new, *rest, *PENALISED], SEEDS, (32,), **smollm2)
     yield from rates(list(PEERS))
     yield from cells("peers", list(PEERS), SEEDS, (32,))

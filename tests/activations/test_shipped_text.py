@@ -64,7 +64,7 @@ def strangest(model, rows):
 
 KINDS = [
     ("stories", "model", "model", 7),
-    ("stories", "model", "books", 8),
+    ("stories", "model", "books", 7.1),
     ("smollm2", "smol", "model", 7),
     ("smollm2", "smol", "books", 7),
 ]
@@ -72,8 +72,8 @@ KINDS = [
 
 @pytest.mark.parametrize("name, fixture, source, most", KINDS)
 def test_none_of_it_is_gibberish(name, fixture, source, most, request):
-    """Random tokens have a loss of 8.5 nats for the embedded model, and of 10.8 for SmolLM2; old names in real books
-    come to 7.4 for the first."""
+    """Random tokens have a loss of 8.5 nats for the embedded model, and of 10.8 for SmolLM2. One window of real books,
+    of old names and spellings, has 7.06 for the first."""
     model = request.getfixturevalue(fixture)
     rows = story_tokens((256 if name == "stories" else 4) * 256, 256, seed=1, source=source, model=name)
     assert max(strangest(model, part) for part in rows.split(16)) < most
