@@ -82,6 +82,7 @@ class Run:
     def key(self) -> str:
         parts = [self.model, self.method, f"x{self.width}", f"k{self.k}", f"seed{self.seed}"]
         parts += [f"{self.steps}x{self.batch_size}", f"lr{'best' if self.factor is None else format(self.factor, 'g')}"]
+        parts += ["finer"] * (self.part == "finer")
         parts += [f"noise{self.noise:g}"] * (self.noise > 0) + [self.precision] * (self.precision != "bfloat16")
         return "-".join(parts)
 
@@ -163,6 +164,9 @@ def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
     noisy = ("token_choice", "mutual_choice", "relative_floor")
     yield from rates(core)
     yield from cells("main", core, SEEDS, (32, 16, 64))
+    for k in (16, 64, 32):  # is the rate of k = 32 that of other budgets, and what lies between two steps of the sweep?
+        for factor in (1.0, 2**0.5):
+            yield from cells("finer", RULES[:2], SEEDS[:1], (k,), factor=factor)
     yield from rates(new)
     yield from cells("main", new, SEEDS, (32, 16))
     yield from cells("smollm2", core, SEEDS, (32,), **smollm2)

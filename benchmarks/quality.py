@@ -233,7 +233,7 @@ def measured(trained: list[Trained], place: Place) -> list[tuple[dict[str, Any],
         row["threshold_factor"] = at_equal_l0(one, place, "measured")
         row["fvu"], row["l0"] = fvu_and_l0(one.sae, place.others["measured"])
         of_rows.append(row)
-    if trained[0].run.part == "rates":
+    if trained[0].run.part in ("rates", "finer"):
         return [(row, None) for row in of_rows]
     saes = [one.sae for one in trained]
     return list(zip(of_rows, evaluate_many(saes, place.model, place.text["measured"], place.hook, progress=False)))
@@ -345,7 +345,7 @@ def do_one_group(args: argparse.Namespace, places: dict[tuple, Place], commit: s
                 diverged(args, mine, factors, error)
                 return True
             for one, (more, found) in zip(trained, measured(trained, place)):
-                if one.run.seed in SEEDS and one.run.part not in ("rates", "precision"):
+                if one.run.seed in SEEDS and one.run.part not in ("rates", "finer", "precision"):
                     save_sae(one.sae, args.out / "weights" / one.run.key, exact=False)
                 text = f"{first.model}-noise{first.noise:g}"
                 add(args.out, line(one, more, found, place, commit), found, text)
@@ -396,6 +396,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
+    for folder in (args.out, args.cache):
+        parser.check_file(folder / RUNS)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.ship:
         return ship(args.out, EVIDENCE)

@@ -117,7 +117,7 @@ def test_wrong_arguments_are_refused_before_anything_is_measured(name, command):
 def test_other_outputs_and_sizes_are_checked_as_early(command, tmp_path, monkeypatch):
     import quality
 
-    monkeypatch.setattr(quality, "text_for_training", lambda n: pytest.fail("it began"))
+    monkeypatch.setattr(quality, "do_one_group", lambda *_: pytest.fail("it began"))
     (tmp_path / "file").write_text("")
     for option in ("--out", "--cache"):
         assert f"argument {option}: {tmp_path / 'file'} is a file; give a folder" in command(
@@ -127,7 +127,6 @@ def test_other_outputs_and_sizes_are_checked_as_early(command, tmp_path, monkeyp
     assert "argument --only: invalid choice: 'mian'" in command("quality", "--only", "mian")
     for name, option in (
         ("quality", "--steps"),
-        ("quality", "--tokens"),
         ("harvest", "--tokens"),
         ("harvest", "--batch-size"),
     ):
