@@ -118,7 +118,7 @@ class Run:
 
 def best_factor(rows: Sequence[Mapping[str, Any]], run: Run) -> float | None:
     """The factor of the learning rate that was best for this run's method on rows that none is measured on. None while
-    the sweep is not done: not all of it is there, or the best one is at its end."""
+    the sweep is not done: not all of it is there, or the best one is at its end and fewer than MOST_FACTORS are."""
     swept = _swept(rows, run.like)
     wanted = _factors(run.like, swept)
     return min(swept, key=swept.__getitem__) if wanted and set(wanted) <= set(swept) else None

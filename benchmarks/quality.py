@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import json
 import math
 import platform
@@ -142,7 +143,8 @@ def train_together(runs: list[Run], factors: list[float], place: Place, rows: li
         done = in_two_phases(first, settings[0], place)
         return [Trained(first, done[1].sae, factors[0], done[0].seconds + done[1].seconds, about(done[1]))]
     saes = [SparseAutoencoder(run.config(store.d_in), seed=run.seed).to(place.device) for run in runs]
-    checkpoint = place.cache / f"{first.key}.pt"
+    group = hashlib.sha256(repr([(run.key, factor) for run, factor in zip(runs, factors)]).encode()).hexdigest()[:16]
+    checkpoint = place.cache / f"grid-{group}.pt"  # who else was in the group depends on who had which lock
     done = train_many(
         saes, store, settings, checkpoint=checkpoint, checkpoint_every=1000, resume="auto", progress=False
     )
@@ -196,7 +198,8 @@ def _guess(trials: list[dict[str, Any]], run: Run) -> tuple[float, float]:
     if not trials:
         return FIRST_COEFFICIENT[run.method], SLOPE
     near = min(trials, key=lambda r: (abs(math.log(r["k"] / run.k)), r["part"] != run.part, r["factor"] != run.factor))
-    return near["coefficient"] * (run.k / near["l0"]) ** (1 / SLOPE), SLOPE
+    coefficient, l0 = min(near.get("tried") or [[near["coefficient"], near["l0"]]], key=lambda it: abs(it[1] - run.k))
+    return coefficient * (run.k / max(l0, 0.1)) ** (1 / SLOPE), SLOPE
 
 
 def about(done: TrainingRun) -> dict[str, Any]:
@@ -212,7 +215,11 @@ def at_equal_l0(trained: Trained, place: Place, part: str) -> float:
     """Scale thresholds, where there are any, so that this text has k features per token; the factor, else 1."""
     sae = trained.sae
     scalable = sae.config.how.thresholds is not None and bool((sae.threshold >= 0).all())
-    return scale_thresholds_(sae, place.others[part], trained.run.k) if scalable else 1.0
+    try:
+        return scale_thresholds_(sae, place.others[part], trained.run.k) if scalable else 1.0
+    except ValueError as error:  # a dictionary so poor that it has not k positive bids per token: its L0 tells
+        print(f"{trained.run.key}: {error}", flush=True)
+        return 1.0
 
 
 @torch.no_grad()
@@ -228,9 +235,9 @@ def measured(trained: list[Trained], place: Place) -> list[tuple[dict[str, Any],
     it is a sweep of learning rates."""
     of_rows = []
     for one in trained:
-        at_equal_l0(one, place, "validation")
+        first = at_equal_l0(one, place, "validation")
         row = {"validation_fvu": fvu_and_l0(one.sae, place.others["validation"])[0]}
-        row["threshold_factor"] = at_equal_l0(one, place, "measured")
+        row["threshold_factor"] = first * at_equal_l0(one, place, "measured")
         row["fvu"], row["l0"] = fvu_and_l0(one.sae, place.others["measured"])
         of_rows.append(row)
     if trained[0].run.part in ("rates", "finer"):

@@ -231,9 +231,11 @@ class SparseAutoencoder(nn.Module):
         return memory_FC
 
     def nearness(self, u: Float[Tensor, "tokens d_in"]) -> Float[Tensor, " tokens"]:
-        """The token's factor, √D / |u − b_dec|: about 1 for a token of usual length."""
-        length_B = (u if self.centre is None else u - self.centre).norm(dim=1)
-        return math.sqrt(u.shape[1]) / length_B.clamp(min=torch.finfo(u.dtype).tiny ** 0.5)
+        """The token's factor, √D / |u − b_dec|: about 1 for a token of usual length. It is 0 for b_dec itself, up to
+        rounding: that has nothing to say, and would outbid everybody."""
+        centre_D = u.new_zeros(u.shape[1]) if self.centre is None else self.centre
+        length_B, rounding_B = (u - centre_D).norm(dim=1), 1e-6 * (u.norm(dim=1) + centre_D.norm())
+        return torch.where(length_B > rounding_B, math.sqrt(u.shape[1]) / length_B, 0.0)
 
     def to_bids(self, u: Float[Tensor, "tokens d_in"], codes: SparseCodes) -> SparseCodes:
         """Matches with their bids, from those with affinities."""

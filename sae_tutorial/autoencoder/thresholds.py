@@ -24,7 +24,7 @@ from sae_tutorial.allocation.zipf import ROTATION
 from sae_tutorial.autoencoder.matching import match, tokens_at_once
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
-TINY = 1e-12  # instead of a threshold of 0, to divide by
+ALWAYS = 1e30  # times its threshold: what has a threshold of 0, and is let in whatever the factor
 
 
 def window(sae: SparseAutoencoder, n_tokens: int) -> int:
@@ -152,17 +152,22 @@ def scale_thresholds_(sae: SparseAutoencoder, batches: Iterable[Float[Tensor, "t
     if sae.config.how.thresholds is None or (sae.threshold < 0).any():
         raise ValueError(f"this {sae.config.rule} SAE has no thresholds to scale (rule without, or not measured yet)")
     batches = list(batches) if isinstance(batches, Iterator) else batches
+    if not sum(map(len, batches)):
+        raise ValueError("batches is empty, but thresholds are scaled on activations; give at least one batch")
+    open_F = sae.threshold == 0
+    divisor = torch.where(open_F, 1.0, sae.threshold).float()
     for least in (0.5, 0.0):  # most of what is far below its threshold need not be listed
         wanted, ratios = 0, []
         for x_BD in batches:
             wanted += len(x_BD)
             for u_BD in sae.normalise(x_BD).split(tokens_at_once(sae)):
-                bids_BF = sae.bids(u_BD)
-                ratios.append(threshold_choice(bids_BF.div_(sae.threshold.clamp(min=TINY)), least).values)
+                bids_BF = sae.bids(u_BD).float()
+                ratio_BF = torch.where(open_F, (bids_BF > 0) * ALWAYS, bids_BF / divisor)
+                ratios.append(threshold_choice(ratio_BF, least).values)
         ratios_N, budget = torch.cat(ratios), round(l0 * wanted)
         if len(ratios_N) > budget:
             break
-    always = int((ratios_N > 1 / TINY**0.5).sum())
+    always = int((ratios_N == ALWAYS).sum())
     if not always < budget < len(ratios_N):
         span = f"{always / max(1, wanted):g} to {len(ratios_N) / max(1, wanted):g}"
         raise ValueError(f"l0={l0!r} is out of reach: scaled thresholds let in {span} features per token here")

@@ -181,7 +181,7 @@ class Evidence:
 
     def _by_seed(self, method: str, fields: dict[str, Any]) -> dict[int, dict[str, Any]]:
         found: dict[int, dict[str, Any]] = {}
-        for row in self.runs.where(method=method, **fields):
+        for row in (row for row in self.runs.where(method=method, **fields) if f"{row['key']}/rows" in self.arrays):
             if found.setdefault(row["seed"], row) is not row:
                 raise ValueError(f"seed {row['seed']} comes twice for {method}, {fields}; name one cell (part, k, …)")
         return found

@@ -136,14 +136,17 @@ class Ratio:
             raise ValueError(
                 f"mine is {tuple(mine.shape)}, theirs {tuple(theirs.shape)}; both are one (seeds, rows) table"
             )
-        mine, theirs = mine.double(), theirs.double()
+        mine, theirs = mine.detach().cpu().double(), theirs.detach().cpu().double()
         if not (mine.isfinite().all() and theirs.isfinite().all() and (theirs.sum(1) > 0).all()):
             raise ValueError("mine and theirs must be finite, and theirs must sum to more than 0 for every seed")
         n_seeds, n_rows = mine.shape
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randint(n_rows, (resamples, n_rows), generator=generator)
         times_RN = torch.zeros(resamples, n_rows).double().scatter_add_(1, rows, torch.ones(rows.shape).double())
-        of_seed_SR = (mine @ times_RN.T) / (theirs @ times_RN.T) - 1
+        below_SR = theirs @ times_RN.T
+        if not (below_SR > 0).all():
+            raise ValueError("theirs has rows of 0 or less that some draws consist of: a ratio to it means nothing")
+        of_seed_SR = (mine @ times_RN.T) / below_SR - 1
         seeds_RS = torch.randint(n_seeds, (resamples, n_seeds), generator=generator)
         middle_R = of_seed_SR.mean(0)
         drawn_R = of_seed_SR.gather(0, seeds_RS.T).mean(0) - middle_R

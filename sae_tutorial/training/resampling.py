@@ -52,6 +52,8 @@ def resample_(
     else:
         sae.W_enc[:, dead] = QUIET * sae.W_enc[:, ~dead].norm(dim=0).mean() * direction_ND.T
         sae.b_enc[dead] = 0
+    if config.floor:
+        sae.subsidy[dead] = 1  # it was that of the feature that died
     if optimiser is not None:
         optimiser.forget(dead)
     return n_dead

@@ -92,7 +92,7 @@ def floors(sae: SparseAutoencoder) -> Float[Tensor, " features"]:
     if config.floor_shape == "zipf":
         law_F = (sae.rank + 1 + config.zipf_offset) ** -config.zipf_exponent
         share_F = law_F / law_F.sum()
-    return share_F * (config.floor * float(config.k or 0))
+    return share_F.clamp(min=1e-9) * (config.floor * float(config.k or 0))
 
 
 @torch.no_grad()

@@ -138,14 +138,17 @@ def test_relative_means_that_length_decides_nothing():
     assert_close(after[::2], 100 * before[::2], rtol=1e-4, atol=1e-4)
 
 
-def test_a_token_at_the_centre_has_no_length_and_bids_all_the_same():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_token_at_the_centre_has_nothing_to_say(dtype):
     sae = an_sae("mutual_choice", {"relative": True, "floor": 0.2})
-    u = tokens()
+    sae, u = sae.to(dtype), tokens().to(dtype)
     u[3] = sae.b_dec.detach()
+    u[5] = sae.b_dec.detach() * (1 + 1e-8)
     measure_thresholds(sae, [sae.denormalise(u)])
     for batch_rule in (False, True):
         codes = sae.encode_normalised(u, batch_rule)
-        assert codes.values.isfinite().all() and len(codes) > 0
+        assert codes.values.isfinite().all() and len(codes) > 0 and not codes.l0()[[3, 5]].any()
+    assert sae.bids(u, torch.bfloat16).isfinite().all()
 
 
 @every_kind

@@ -132,6 +132,11 @@ def test_what_cannot_be_scaled_is_said():
         with pytest.raises(ValueError, match="no thresholds to scale"):
             scale_thresholds_(sae, [x], 3)
     sae = make("feature_choice", d_in=16)
+    with pytest.raises(ValueError, match="batches is empty"):
+        scale_thresholds_(sae, [], 3)
+    sae.threshold.mul_(1e-8)  # small, but there
+    scale_thresholds_(sae, [x], 3)
+    assert len(sae.encode(x)) == 1500
     with pytest.raises(ValueError, match="l0=60 is out of reach"):
         scale_thresholds_(sae, [x], 60)
     sae.threshold[:60] = torch.inf  # these stay out

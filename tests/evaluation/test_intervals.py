@@ -239,6 +239,8 @@ def test_ratios_refuse_what_has_no_meaning():
         (torch.ones(0, 3), torch.ones(0, 3), "both are one"),
         (torch.full((1, 2), torch.nan), torch.ones(1, 2), "must be finite"),
         (torch.ones(1, 2), torch.zeros(1, 2), "sum to more than 0"),
+        (torch.tensor([[2.0, 0]]), torch.tensor([[1.0, 0]]), "a ratio to it means nothing"),
+        (torch.tensor([[2.0, 1, 1]]), torch.tensor([[5.0, -2, -2]]), "a ratio to it means nothing"),
     ):
         with pytest.raises(ValueError, match=words):
             Ratio.of(mine, theirs)

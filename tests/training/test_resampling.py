@@ -131,3 +131,11 @@ def test_training_with_resampling_has_fewer_dead(tied):
         dead[when] = run.metrics["dead"][-1]
     assert dead[()] > 0.2 and dead[(0.3, 0.5)] < 0.6 * dead[()], dead
     assert TrainSettings(resample_at=[0.5]).resample_at == (0.5,)
+
+
+def test_a_resampled_latent_has_no_subsidy():
+    sae, u = make("mutual_choice", floor=0.1), torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    sae.subsidy.fill_(20.0)
+    dead = torch.arange(64) < 5
+    resample_(sae, u, dead)
+    assert (sae.subsidy[:5] == 1).all() and (sae.subsidy[5:] == 20).all()
