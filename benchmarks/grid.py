@@ -14,6 +14,7 @@ from typing import Any
 from peer_quality import PEERS
 
 from sae_tutorial import SAEConfig
+from sae_tutorial.autoencoder.config import PENALTY_RULES
 from sae_tutorial.training.settings import TrainSettings
 
 
@@ -49,10 +50,7 @@ METHODS = {
     "jumprelu": Method({"rule": "jumprelu"}),
 }
 RULES = ("token_choice", "mutual_choice", "feature_choice_zipf", "relative_floor")  # of the sweeps over everything else
-ABLATIONS = ("relative", "floor", "relative_floor_zipf", "relative_aux_zipf", "feature_choice_relative")
-PENALISED = tuple(name for name, method in METHODS.items() if method.sae["rule"] in ("relu", "gated", "jumprelu"))
-# Where the search for a penalty's coefficient begins.
-FIRST_COEFFICIENT = {"relu": 0.18, "gated": 0.18, "jumprelu": 0.0015}
+PENALISED = tuple(name for name, method in METHODS.items() if method.sae["rule"] in PENALTY_RULES)
 
 SEEDS, MORE_SEEDS, BUDGETS = (0, 1, 2), (3, 4), (16, 32, 64)
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate that TrainSettings takes by default
@@ -102,7 +100,7 @@ class Run:
 
     def config(self, d_in: int, method: str | None = None) -> SAEConfig:
         fields = METHODS[method or self.method].sae
-        k = None if fields["rule"] in PENALISED else self.k
+        k = None if fields["rule"] in PENALTY_RULES else self.k
         return SAEConfig(d_in=d_in, d_sae=self.width * d_in, k=k, **fields)
 
     def train_settings(self, d_in: int, factor: float, coefficient: float | None = None) -> TrainSettings:
@@ -111,7 +109,7 @@ class Run:
         if coefficient is None:
             fields["encoder_dtype"] = self.precision
         else:
-            fields["l0" if method.sae["rule"] == "jumprelu" else "l1"] = coefficient
+            fields[str(self.config(d_in).how.penalty)] = coefficient
         settings = TrainSettings(steps=self.steps, batch_size=self.batch_size, seed=self.seed, **fields)
         return replace(settings, lr=factor * settings.lr_at(self.steps // 2, self.width * d_in))
 

@@ -37,16 +37,17 @@ from typing import Any
 import common
 import numpy as np
 import torch
-from grid import FIRST_COEFFICIENT, METHODS, SEEDS, Run, best_factor, grid
+from grid import METHODS, SEEDS, Run, best_factor, grid
 from peer_quality import train_peer
 
 from sae_tutorial import ActivationStore, SparseAutoencoder, load_language_model, save_sae, story_tokens
 from sae_tutorial.activations.files import cache_folder, write_atomically
+from sae_tutorial.autoencoder.config import RULES
 from sae_tutorial.autoencoder.thresholds import scale_thresholds_
 from sae_tutorial.course.results import ARRAYS, EVIDENCE, OF_A_RUN, OF_A_TEXT, RUNS, load_runs
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
 from sae_tutorial.training.loop import TrainingRun, train_many
-from sae_tutorial.training.settings import TrainSettings
+from sae_tutorial.training.settings import PENALTIES, TrainSettings
 from sae_tutorial.training.start import with_rule
 
 HERE = Path(__file__).resolve().parent
@@ -196,7 +197,7 @@ def _trials(rows: list[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
 def _guess(trials: list[dict[str, Any]], run: Run) -> tuple[float, float]:
     """A coefficient to begin with, from the run that is most like this one, and how L0 follows it."""
     if not trials:
-        return FIRST_COEFFICIENT[run.method], SLOPE
+        return PENALTIES[str(RULES[METHODS[run.method].sae["rule"]].penalty)], SLOPE
     near = min(trials, key=lambda r: (abs(math.log(r["k"] / run.k)), r["part"] != run.part, r["factor"] != run.factor))
     coefficient, l0 = min(near.get("tried") or [[near["coefficient"], near["l0"]]], key=lambda it: abs(it[1] - run.k))
     return coefficient * (run.k / max(l0, 0.1)) ** (1 / SLOPE), SLOPE
@@ -369,8 +370,7 @@ def diverged(args: argparse.Namespace, runs: list[Run], factors: dict[Run, Any],
         return
     [run] = runs
     row = {"key": run.key} | {name: getattr(run, name) for name in vars(run)} | {"factor": factors[run]}
-    with (args.out / RUNS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row | {"diverged": str(error)}) + "\n")
+    add(args.out, row | {"diverged": str(error)}, None, "")
     print(f"{run.key}: {error}", flush=True)
 
 

@@ -117,6 +117,11 @@ def sample_rows(writer: Writer, beginnings_NK: Tensor, seed: int, index: int, ba
     return torch.stack(columns[1:], dim=1).cpu().numpy().astype(np.uint16)  # the first column is the mark of each row
 
 
+def worst_window(losses_NS: Tensor) -> Tensor:
+    """(n,) the largest mean loss of WINDOW tokens in a row, of all tokens where there are fewer."""
+    return losses_NS.unfold(1, min(WINDOW, losses_NS.shape[1]), 1).mean(-1).amax(1)
+
+
 @torch.inference_mode()
 def is_gibberish(model: Any, rows_NS: np.ndarray) -> np.ndarray:
     """(n,) whether 32 tokens in a row have a mean loss above GIBBERISH nats, for rows without their `<|endoftext|>`."""
@@ -124,7 +129,7 @@ def is_gibberish(model: Any, rows_NS: np.ndarray) -> np.ndarray:
     for part in np.array_split(rows_NS.astype(np.int64), math.ceil(len(rows_NS) / 64)):
         ids = F.pad(torch.from_numpy(part), (1, 0), value=model.config.bos_token_id).to(device)
         losses = next_token_losses(model(ids).logits, ids)
-        found.append(losses.unfold(1, min(WINDOW, losses.shape[1]), 1).mean(-1).amax(1) > GIBBERISH)
+        found.append(worst_window(losses) > GIBBERISH)
     return torch.cat(found).cpu().numpy()
 
 

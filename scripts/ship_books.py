@@ -19,6 +19,7 @@ from typing import Any
 import checksums
 import numpy as np
 import torch
+from sample_stories import GIBBERISH, worst_window
 from transformers import AutoTokenizer
 
 from sae_tutorial import load_language_model
@@ -31,7 +32,6 @@ from sae_tutorial.activations.text import END
 from sae_tutorial.course.transformers.measures import next_token_losses
 
 LENGTH = 255  # tokens in a row
-WINDOW, MOST = 32, 7.0  # tokens, nats
 ROWS = {"stories": 345, "smollm2": 2_000}  # 300 kB of text, and half a million tokens
 # Title (author), and words from the beginning of its text by which it is found.
 BOOKS = {
@@ -74,12 +74,12 @@ def shares(available: list[int], wanted: int) -> list[int]:
 
 @torch.no_grad()
 def legible(rows_NT: np.ndarray, name: str, model: Any) -> np.ndarray:
-    """(n,) bool: no WINDOW tokens in a row have a mean loss above MOST."""
+    """(n,) bool: not gibberish by the measure of the model's own text."""
     found = []
     with fused_forward(model):
         for part in rows_with(TEXT_OF[name], rows_NT).split(16):
             losses = next_token_losses(model(part, return_type="logits", use_cache=False).float(), part)
-            found.append(losses.unfold(1, WINDOW, 1).mean(-1).amax(1) <= MOST)
+            found.append(worst_window(losses) <= GIBBERISH)
     return torch.cat(found).numpy()
 
 
