@@ -1,4 +1,4 @@
-"""Train and measure the sparse autoencoders of notebook 08.
+"""Train and measure the sparse autoencoders of notebook 09.
 
     python scripts/train_task_saes.py          all six, side by side: 8 minutes of CPU on one core
 
@@ -27,7 +27,7 @@ def card(name: str, found: Evaluation) -> str:
     what = ", ".join(f"{key} = {value}" for key, value in (recipe.config | recipe.settings).items())
     return f"""# Task SAE: `{name}`
 
-One of the six that notebook 08 patches with: {what}.
+One of the six that notebook 09 patches with: {what}.
 It reads `{HOOK}` of the embedded language model: 256 → {D_SAE:,} features.
 
 - Trained by `scripts/train_task_saes.py` on {ROWS:,} rows of the shipped stories and {SENTENCES:,} IOI sentences:

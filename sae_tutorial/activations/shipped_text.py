@@ -65,14 +65,18 @@ def story_titles(
     return tuple(_titles(model, source)[i] for i in _chosen(n_tokens, context, seed, source, model)[1])
 
 
-def text_for_training(n_tokens: int = 2_000_000) -> tuple[Int[Tensor, "rows 256"], Int[Tensor, "held_out 256"]]:
-    """The embedded model's stories in two parts: what SAEs of its middle layer are trained on, and measured on.
+def text_for_training(
+    n_tokens: int | None = None, model: str = "stories"
+) -> tuple[Int[Tensor, "rows 256"], Int[Tensor, "held_out 256"]]:
+    """Shipped text in two parts: what SAEs of this model's middle are trained on, and measured on. The embedded model
+    reads its own stories (2 million tokens unless you ask for fewer), SmolLM2 its own text and books (1 million).
 
     Raises ValueError where nothing would be left to train on.
     """
-    if (n_tokens := as_whole("n_tokens", n_tokens)) < 2 * HELD_OUT_ROWS * 256:
+    n_tokens = as_whole("n_tokens", {"smollm2": 1_000_000}.get(model, 2_000_000) if n_tokens is None else n_tokens)
+    if n_tokens < 2 * HELD_OUT_ROWS * 256:
         raise ValueError(f"n_tokens={n_tokens:,}: {HELD_OUT_ROWS} rows of 256 are held out; ask for 131,072 or more.")
-    tokens = story_tokens(n_tokens, 256)
+    tokens = story_tokens(n_tokens, 256, source="model" if model == "stories" else None, model=model)
     return tokens[:-HELD_OUT_ROWS], tokens[-HELD_OUT_ROWS:]
 
 

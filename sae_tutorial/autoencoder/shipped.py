@@ -1,4 +1,4 @@
-"""The sparse autoencoders that come with the package, each with a card beside it: weights in fp16, compressed by xz."""
+"""The sparse autoencoders that come with the package, each with a card beside it: weights in 8 bits, compressed by xz."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from sae_tutorial.autoencoder.rescaling import folded
 from sae_tutorial.autoencoder.sae import ORIGIN, SparseAutoencoder
 
 SAES = Path(__file__).parents[1] / "assets" / "saes"
-FOLDER = SAES / "stories"
 HOOK = "blocks.1.hook_resid_post"  # what those of "stories" are trained on
-RULES = ("token_choice", "mutual_choice", "feature_choice")
+RULES = ("token_choice", "mutual_choice", "feature_choice", "matryoshka")
 CONFIG, WEIGHTS = "config.json", "weights.safetensors.xz"
-# Every second byte holds sign and exponent: telling xz so (lp, pb) saves a seventh.
-XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 1, "pb": 1}]
+SCALE = ".scale"  # behind the name of weights in 8 bits: what one step is worth, for each feature
+XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 0, "pb": 0}]
 
 
 def reference_sae(
     rule: str = "feature_choice", *, model: str = "stories", device: torch.device | str | None = None
 ) -> SparseAutoencoder:
-    """The shipped SAE of this rule, in float32: it reads its `hook_name` of `load_language_model(model)`.
+    """The shipped SAE of this rule, in float32: it reads its `hook_name` of `load_language_model(model)`, "stories" or
+    "smollm2", whose SAEs were trained alike but for the rule.
 
-    4,096 features, k = 32, raw activations in and out. Raises ValueError for a rule or model that has none.
+    4,096 features (SmolLM2: 2,304), k = 32, raw activations in and out. Raises ValueError for a rule or model that has
+    none.
     """
     folder = SAES / str(model) / str(rule)
     if rule not in RULES or not folder.is_dir():
@@ -41,9 +42,14 @@ def reference_sae(
 
 
 def pack(sae: SparseAutoencoder, folder: Path) -> None:
-    """Write `sae` in fp16 (thresholds, ranks and counts as they are), mean and scale folded into the weights."""
+    """Write `sae` with its matrices in 8 bits (biases, thresholds, ranks and counts as they are), mean and scale folded
+    into the weights. Rounding moves a weight by at most 1/254 of the largest of its feature."""
     raw = folded(sae)
-    weights = raw.state_dict() | {name: parameter.half() for name, parameter in raw.named_parameters()}
+    weights = raw.state_dict()
+    for name in ("W_enc", "W_dec"):
+        across = 0 if name == "W_enc" else 1  # a feature's encoder is a column, its decoder a row
+        step = weights[name].abs().amax(dim=across, keepdim=True).clamp(min=1e-30) / 127
+        weights |= {name: (weights[name] / step).round().to(torch.int8), name + SCALE: step}
     about = asdict(raw.config) | {name: getattr(raw, name) for name in ORIGIN}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / WEIGHTS, lzma.compress(in_safetensors(weights), format=lzma.FORMAT_XZ, filters=XZ))
@@ -59,7 +65,9 @@ def unpack(folder: Path) -> SparseAutoencoder:
         weights = load(lzma.decompress(packed[WEIGHTS]))
     except (lzma.LZMAError, EOFError, SafetensorError) as error:
         raise ValueError(f"{file} is damaged ({error}); install sae_tutorial again") from None
-    weights = {name: t.float() if t.dtype == torch.float16 else t for name, t in weights.items()}
+    weights = {name: t.float() if t.is_floating_point() else t for name, t in weights.items()}
+    for name in [name for name in weights if name.endswith(SCALE)]:
+        weights[name.removesuffix(SCALE)] = weights[name.removesuffix(SCALE)].float() * weights.pop(name)
     sae = assemble(config_of(folder / CONFIG, **about), weights, file)
     vars(sae).update(origin)
     return sae

@@ -1,1 +1,1 @@
-"""Notebook 07: how the model knows who is the indirect object."""
+"""Notebook 08: how the model knows who is the indirect object."""

@@ -1,4 +1,4 @@
-"""Exercises of notebook 07: counterfactuals, direct attribution, patching, and what a circuit is worth."""
+"""Exercises of notebook 08: counterfactuals, direct attribution, patching, and what a circuit is worth."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Notebook 08: the model’s answer changed by changing a few features."""
+"""Notebook 09: the model’s answer changed by changing a few features."""

@@ -1,4 +1,4 @@
-"""Exercises of notebook 08: patching with features."""
+"""Exercises of notebook 09: patching with features."""
 
 from __future__ import annotations
 

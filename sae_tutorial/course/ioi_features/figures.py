@@ -1,4 +1,4 @@
-"""Figures of notebook 08: how few features carry the answer, and what a supervised dictionary says about the others."""
+"""Figures of notebook 09: how few features carry the answer, and what a supervised dictionary says about the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sparse autoencoders of notebook 08: six recipes, trained alike, on text in which the names of the task are
+"""The sparse autoencoders of notebook 09: six recipes, trained alike, on text in which the names of the task are
 common.
 
 Trained and measured by `scripts/train_task_saes.py`, with `reference.pack`; a card lies beside each. A quarter of what

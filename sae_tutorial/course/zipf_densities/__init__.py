@@ -1,1 +1,1 @@
-"""Notebook 06: few features fire often, most rarely."""
+"""Notebook 07: few features fire often, most rarely."""

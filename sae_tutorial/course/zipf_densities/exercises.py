@@ -1,4 +1,4 @@
-"""Exercises of notebook 06: laws of rank and density."""
+"""Exercises of notebook 07: laws of rank and density."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of notebook 08 draw what they are given, where it belongs."""
+"""Figures of notebook 09 draw what they are given, where it belongs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The autoencoders of notebook 08: shipped, and trained small."""
+"""The autoencoders of notebook 09: shipped, and trained small."""
 
 import pytest
 import torch

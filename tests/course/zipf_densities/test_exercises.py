@@ -1,4 +1,4 @@
-"""Every check of notebook 06: the stub, the solution, and the mistakes that learners make."""
+"""Every check of notebook 07: the stub, the solution, and the mistakes that learners make."""
 
 import numpy as np
 import pytest
