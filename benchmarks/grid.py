@@ -171,6 +171,8 @@ def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
     for factor in (0.5, 1.0, 4.0):  # is the rate of one model that of another?
         yield from cells("finer", RULES[:2], SEEDS[:1], (32,), factor=factor, **smollm2)
     yield from cells("length", RULES, SEEDS, (16,), steps=LENGTHS[0] * steps)
+    for factor in (0.5, 1.0):  # is the rate of a short run that of a longer one?
+        yield from cells("finer", RULES[:2], SEEDS[:1], (16,), factor=factor, steps=LENGTHS[0] * steps)
     yield from cells("noise", noisy, SEEDS[:2], (32,), noise=0.05)
     yield from cells("wide", core, SEEDS, (32,), width=64)
     yield from rates([name for name in quick if name not in (*core, *new)])
