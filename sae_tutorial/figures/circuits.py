@@ -163,8 +163,8 @@ def diagram(
     columns: Sequence[str],
     title: str,
 ) -> go.Figure:
-    """A circuit as a drawing. Tokens run to the right, layers upwards. What an arrow carries is written right of it; left
-    of it where another one comes to the same box from below.
+    """A circuit as a drawing. Tokens run to the right, layers upwards. What an arrow carries is written right of it, or
+    left of it where another one comes to the same box from below.
 
     Args:
         nodes: label -> (place of its token in `columns`, height, colour).

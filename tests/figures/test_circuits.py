@@ -104,7 +104,9 @@ def test_an_arrow_ends_outside_its_boxes():
 
 
 def test_bars_may_have_intervals():
-    fig = plots.bars({"a": {"x": (0.5, 0.25, 1.0), "y": (1.0, 1.0, 1.0)}, "b": {"x": 0.5}}, "title", "share", form=".0%")
+    fig = plots.bars(
+        {"a": {"x": (0.5, 0.25, 1.0), "y": (1.0, 1.0, 1.0)}, "b": {"x": 0.5}}, "title", "share", form=".0%"
+    )
     with_ends, without = fig.data
     assert plain(with_ends.error_y.array) == [0.5, 0] and plain(with_ends.error_y.arrayminus) == [0.25, 0]
     assert without.error_y.array is None and fig.layout.yaxis.tickformat == ".0%"

@@ -52,12 +52,14 @@ def share_restored(
     """
     base = torch.as_tensor(corrupted).to(clean).expand_as(clean)
     if patched.shape[-1:] != clean.shape:
-        raise ValueError(f"patched has {tuple(patched.shape)}, clean {tuple(clean.shape)}: one number per sentence each")
+        raise ValueError(
+            f"patched has {tuple(patched.shape)}, clean {tuple(clean.shape)}: one number per sentence each"
+        )
     if abs(float((clean - base).mean())) < 1e-6:
         raise ValueError("clean and corrupted have the same mean: there is no scale between them.")
     runs = torch.cat([patched.reshape(-1, len(clean)), clean[None], base[None]])
 
-    def share(values: Float[Tensor, "runs *draws sentences"]) -> Float[Tensor, "sites *draws"]:
+    def share(values: Tensor) -> Tensor:  # (sites and the two runs, ..., sentences) to (sites, ...)
         *_, whole, nothing = means = values.mean(-1)
         return (means[:-2] - nothing) / (whole - nothing)
 
@@ -70,8 +72,8 @@ class TemplateMeans:
     """Mean activations over a pool of sentences, one for each template and order of names: what silences a part.
 
     With an "abc" counterfactual as the pool this is the mean-ablation of Wang et al. 2022, as in
-    `patching.mean_by_group`, but the pool may be larger than the sentences that are ablated, and other ones: a mean over
-    few sentences is noise that the model reads.
+    `patching.mean_by_group`, but the pool may be larger than the sentences that are ablated, and other ones: what is
+    left in a mean over few sentences is noise that the model reads.
 
     Attributes:
         kinds: template, and where its roles stand (ABBA and BABA differ in that), of each kind of sentence.
@@ -102,7 +104,9 @@ class TemplateMeans:
         """
         lacking = set(_kinds(sentences)) - set(self.kinds)
         if lacking:
-            raise ValueError(f"the pool has no sentence of this kind (template, roles): {min(lacking)}; make it larger.")
+            raise ValueError(
+                f"the pool has no sentence of this kind (template, roles): {min(lacking)}; make it larger."
+            )
         width, wide = sentences.tokens.shape[1], next(iter(self.means.values())).shape[1]
         if width != wide:
             raise ValueError(f"sentences are {width} tokens wide, the pool {wide}: use the same templates in both.")
