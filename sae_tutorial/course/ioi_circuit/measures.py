@@ -88,7 +88,8 @@ class TemplateMeans:
         """Of what the model computes at these hooks. ValueError for a hook that does not exist."""
         kinds = tuple(dict.fromkeys(_kinds(pool)))
         row_B = pool.tokens.new_tensor([kinds.index(kind) for kind in _kinds(pool)])
-        counts, sums, names = row_B.bincount(), {}, list(hook_names)
+        counts, names = row_B.bincount(), list(hook_names)
+        sums: dict[str, Tensor] = {}
         for start in range(0, len(pool), BATCH):
             part = slice(start, start + BATCH)
             for name, acts_BP in activations(model, pool[part], names).items():
