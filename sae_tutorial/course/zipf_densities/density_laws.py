@@ -95,9 +95,7 @@ def fit_law(counts: Int[np.ndarray, " features"], n_tokens: int, family: str = "
     """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
-    fired = _fired(counts)
-    if fired[0] > n_tokens:
-        raise ValueError(f"a feature matched {fired[0]:,} of {n_tokens:,} tokens; n_tokens must not be below a count")
+    fired = fired_counts(counts, n_tokens)
     return _fit(_histogram(fired, n_tokens), n_tokens, family, _starts(fired, n_tokens, family))
 
 
@@ -229,6 +227,17 @@ def _fired(counts: Int[np.ndarray, " features"]) -> np.ndarray:
     fired = np.sort(counts[counts > 0])[::-1]
     if len(fired) < 10:
         raise ValueError(f"a law needs 10 features that fired, got {len(fired)}; give more tokens")
+    return fired
+
+
+def fired_counts(counts: Int[np.ndarray, " features"], n_tokens: int) -> Int[np.ndarray, " fired"]:
+    """Counts above 0, the largest first. Raises ValueError as `fit_law`."""
+    fired = _fired(counts)
+    if fired[0] > n_tokens:
+        raise ValueError(
+            f"counts: a feature matched {fired[0]:,} of n_tokens = {n_tokens:,} tokens, a density above 1; count matches "
+            "and tokens on the same text"
+        )
     return fired
 
 
