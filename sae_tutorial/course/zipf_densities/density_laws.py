@@ -76,7 +76,7 @@ class Law:
 
         Raises ValueError if the densities there do not vary, and for what `fit_law` refuses in counts.
         """
-        ordered = _fired(counts)
+        ordered = fired_counts(counts, self.n_tokens)
         first, last = ranks if ranks is not None else (1, len(ordered))
         log_density = np.log(ordered[first - 1 : last] / self.n_tokens)
         if len(set(log_density)) < 2:
@@ -137,10 +137,15 @@ def misplaced(law: Law, counts: Int[np.ndarray, " features"], scaled: bool = Tru
 
 
 def gini(densities: Float[np.ndarray, " features"]) -> float:
-    """How unequal densities are: 0 if all are the same, nearly 1 if one feature has them all."""
+    """How unequal densities are: 0 if all are the same, nearly 1 if one feature has them all.
+
+    Raises ValueError for no densities, only zeros, negative ones, and any above 1, which are counts.
+    """
     ordered = np.sort(np.asarray(densities, dtype=float))
     if ordered.size == 0 or ordered.min() < 0 or ordered.sum() == 0:
         raise ValueError("densities must be 0 or more, and not all 0, to be shared out unequally")
+    if ordered[-1] > 1:
+        raise ValueError(f"densities are shares of tokens, at most 1, got {ordered[-1]:g}; divide counts by the tokens")
     n = len(ordered)
     return float(2 * (np.arange(1, n + 1) * ordered).sum() / (n * ordered.sum()) - (n + 1) / n)
 
@@ -235,8 +240,8 @@ def fired_counts(counts: Int[np.ndarray, " features"], n_tokens: int) -> Int[np.
     fired = _fired(counts)
     if fired[0] > n_tokens:
         raise ValueError(
-            f"counts: a feature matched {fired[0]:,} of n_tokens = {n_tokens:,} tokens, a density above 1; count matches "
-            "and tokens on the same text"
+            f"counts: a feature matched {fired[0]:,} of n_tokens = {n_tokens:,} tokens, a density above 1; give the "
+            "number of tokens on which these matches were counted"
         )
     return fired
 
