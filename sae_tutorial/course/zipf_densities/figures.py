@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -28,14 +29,14 @@ def two_r_squared(groups: Mapping[str, Sequence[tuple[float, float, str]]], titl
     return kinds.dots(curves, title, "R², all ranks", "R², middle ranks", hover=hover, size=9)
 
 
-def capacities_compared(
+def compared(
     found: Mapping[str, Mapping[str, Mapping[str, Ratio]]], title: str, labels: Mapping[str, str]
 ) -> go.Figure:
-    """Panel for each measure (with the label of its axis), curve for each capacity, a point with whiskers for each
-    place: how much more error than the rival, in percent."""
+    """What `measured.against` found: a panel for each measure, labelled as told, a curve for each method, a point with
+    whiskers for each place: how much more it has than the rival, in percent."""
     places = list(dict.fromkeys(place for curves in found.values() for of in curves.values() for place in of))
     sets = {
-        measure: {
+        labels[measure]: {
             name: Curve(
                 [places.index(place) + 0.12 * shift for place in of],
                 [100 * ratio.mean for ratio in of.values()],
@@ -47,9 +48,8 @@ def capacities_compared(
         }
         for measure, curves in found.items()
     }
-    ys = [labels[measure] for measure in sets]
-    hover = "%{customdata}: %{y:+.1f}%"
-    fig = kinds.dots(sets, title, "", ys, whiskers=True, level={"_the same": 0}, hover=hover, height=400, size=9)
+    how: dict[str, Any] = {"hover": "%{customdata}: %{y:+.1f}%", "height": 400, "size": 9}
+    fig = kinds.dots(sets, title, "", ["more than the rival, %"] * len(sets), whiskers=True, level={"_same": 0}, **how)
     return fig.update_xaxes(tickvals=list(range(len(places))), ticktext=places, range=[-0.5, len(places) - 0.5])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from sae_tutorial import ActivationStore, SparseAutoencoder, load_language_model, reference_sae
 from sae_tutorial.activations.shipped_text import text_for_training
 from sae_tutorial.course.results import Evidence
+from sae_tutorial.evaluation.intervals import Ratio
 from sae_tutorial.figures.looks import NAMES
 
 # Rules that are not told which densities to have, and what they are called here.
@@ -53,6 +55,23 @@ def free_counts(evidence: Evidence) -> list[Counted]:
             if density is not None:
                 counts = np.rint(density.astype(float) * row["n_tokens"]).astype(int)
                 found.append(Counted(FREE[row["method"]], place_of(row), counts, row["n_tokens"]))
+    return found
+
+
+def against(
+    evidence: Evidence, methods: Mapping[str, str], rival: str, measures: Sequence[str]
+) -> dict[str, dict[str, dict[str, Ratio]]]:
+    """Measure -> what the method is called -> place -> how much more it has than the rival; gaps are left out."""
+    rows = [row for part in PLACES for row in evidence.runs.where(part=part) if row["method"] in methods]
+    settings = sorted({(row["part"], row["k"]) for row in rows}, key=lambda at: ([*PLACES].index(at[0]), at[1]))
+    found: dict[str, dict[str, dict[str, Ratio]]] = {}
+    for measure in measures:
+        for method, called in methods.items():
+            of = found.setdefault(measure, {}).setdefault(called, {})
+            for part, k in settings:
+                ratio = evidence.ratio(measure, method, rival, part=part, k=k)
+                if ratio is not None:
+                    of[place_of({"part": part, "k": k})] = ratio
     return found
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize
 from scipy.special import ndtr, pdtr, wrightomega
 
-from sae_tutorial.course.zipf_densities.density_laws import fired_counts
+from sae_tutorial.course.zipf_densities.density_laws import FAMILIES, fired_counts, fit_law
 
 CELLS = 300  # expected counts, on a logarithmic grid
 STEP = 1.05  # counts are kept in bins 5 % wide, the first ones one by one
@@ -35,6 +35,8 @@ RANKS: dict[str, Rank] = {
     "cut_off": lambda v, p: wrightomega((p[1] - v) / math.exp(p[0])),
     "log_normal": lambda v, p: ndtr((p[0] - v) / math.exp(p[1])),
 }
+
+SAME = {"zipf": "zipf_mandelbrot", "zipf_mandelbrot_cut_off": "cut_off"}  # where ranks have no beginning
 
 
 def window_aic(
@@ -57,6 +59,17 @@ def window_aic(
     centres = np.sqrt(edges[1:] * edges[:-1])
     bin_given_cell = np.diff(pdtr(np.concatenate([[low - 1], tops])[:, None], centres[None, :]), axis=0)
     return {name: _aic(RANKS[name], _starts(name, inside), histogram, bin_given_cell, edges) for name in families}
+
+
+def behind_best(counts: Int[np.ndarray, " features"], n_tokens: int, ranks: tuple[int, int] | None) -> dict[str, float]:
+    """AIC behind the likeliest law of FAMILIES, of all features that fired or of those in a window of ranks, in which
+    laws that differ in the offset alone are the same law."""
+    if ranks is None:
+        aic = {family: fit_law(counts, n_tokens, family).aic for family in FAMILIES}
+    else:
+        aic = window_aic(counts, n_tokens, ranks)
+        aic |= {family: aic[same] for family, same in SAME.items()}
+    return {family: aic[family] - min(aic.values()) for family in FAMILIES}
 
 
 def _aic(
