@@ -17,17 +17,8 @@ from sae_tutorial.course.results import Evidence
 from sae_tutorial.evaluation.intervals import Ratio
 from sae_tutorial.figures.looks import NAMES
 
-# Rules that are not told which densities to have, and what they are called here.
-FREE = {
-    "token_choice": "Token Choice",
-    "mutual_choice": "Mutual Choice",
-    "relative": "Mutual Choice, relative",
-    "relative_aux_zipf": "Mutual Choice, relative, aux_zipf",
-    "matryoshka": "Matryoshka",
-    "relu": NAMES["relu"],
-    "gated": "Gated",
-    "jumprelu": "JumpReLU",
-}
+# Rules that are not told which densities to have.
+FREE = ("token_choice", "mutual_choice", "relative", "relative_aux_zipf", "matryoshka", "relu", "gated", "jumprelu")
 PLACES = {"main": "", "wide": "wide, ", "smollm2": "SmolLM2, "}  # parts of the grid that differ in more than the rule
 
 
@@ -54,7 +45,7 @@ def free_counts(evidence: Evidence) -> list[Counted]:
             density = evidence.density(row) if row["method"] in FREE else None
             if density is not None:
                 counts = np.rint(density.astype(float) * row["n_tokens"]).astype(int)
-                found.append(Counted(FREE[row["method"]], place_of(row), counts, row["n_tokens"]))
+                found.append(Counted(NAMES[row["method"]], place_of(row), counts, row["n_tokens"]))
     return found
 
 
