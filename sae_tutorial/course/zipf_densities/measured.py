@@ -1,8 +1,9 @@
-"""Densities that others are compared with: of the grid's SAEs, and of the shipped SAEs of a second model."""
+"""Densities that were measured: of the SAEs of the grid, and of those that the package ships, for both models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,16 +38,20 @@ def place_of(row: dict[str, Any]) -> str:
     return f"{PLACES[row['part']]}k = {row['k']}"
 
 
+def counts_of(evidence: Evidence, row: dict[str, Any]) -> Counted | None:
+    """Of one run of the grid; None where densities were not kept."""
+    density = evidence.density(row)
+    if density is None:
+        return None
+    counts = np.rint(density.astype(float) * row["n_tokens"]).astype(int)
+    return Counted(NAMES[row["method"]], place_of(row), counts, row["n_tokens"])
+
+
 def free_counts(evidence: Evidence) -> list[Counted]:
     """Of every rule that is free to choose its densities, the first seed in each place of the grid that is there."""
-    found = []
-    for place in PLACES:
-        for row in sorted(evidence.runs.where(part=place), key=lambda row: row["k"]):
-            density = evidence.density(row) if row["method"] in FREE else None
-            if density is not None:
-                counts = np.rint(density.astype(float) * row["n_tokens"]).astype(int)
-                found.append(Counted(NAMES[row["method"]], place_of(row), counts, row["n_tokens"]))
-    return found
+    rows = [row for part in PLACES for row in sorted(evidence.runs.where(part=part), key=lambda row: row["k"])]
+    found = [counts_of(evidence, row) for row in rows if row["method"] in FREE]
+    return [one for one in found if one is not None]
 
 
 def against(
@@ -72,15 +77,22 @@ def held_counts(sae: SparseAutoencoder, x: Tensor) -> Int[np.ndarray, " features
     return np.bincount(sae.encode(x).features.cpu().numpy(), minlength=sae.config.d_sae)
 
 
-def second_model(rules: dict[str, str], n_tokens: int, name: str = "smollm2") -> list[Counted]:
-    """The same of a second model's shipped SAEs, rule -> what it is called; empty where the model is not installed."""
+def shipped_counts(rules: Mapping[str, str], model: str, n_tokens: int) -> list[Counted]:
+    """The same of the SAEs that the package ships for a model, "stories" or "smollm2", on text that they have not seen:
+    rule -> what it is called. Rules without one are left out; empty where the model is not installed."""
+    saes = {}
+    for rule, called in rules.items():
+        with suppress(ValueError):  # none is shipped
+            saes[called] = reference_sae(rule, model=model)
     try:
-        saes = {called: reference_sae(rule, model=name) for rule, called in rules.items()}
-        model = load_language_model(name)
-    except (ModuleNotFoundError, ValueError):  # an optional package; SAEs that are not shipped
+        language_model = load_language_model(model) if saes else None
+    except ModuleNotFoundError:  # SmolLM2's weights are a package of their own
+        language_model = None
+    if language_model is None:
         return []
-    hook = next(iter(saes.values())).hook_name
-    _, held_tokens = text_for_training(model=name)
+    _, held_tokens = text_for_training(model=model)
     rows = held_tokens[: max(1, n_tokens // held_tokens.shape[1])]
-    x = ActivationStore.harvest(model, rows, hook, progress=False).rows(slice(None))
-    return [Counted(called, "SmolLM2", held_counts(sae, x), len(x)) for called, sae in saes.items()]
+    hook = str(next(iter(saes.values())).hook_name)
+    x = ActivationStore.harvest(language_model, rows, hook, progress=False).rows(slice(None))
+    place = f"{PLACES.get(model, '')}shipped"
+    return [Counted(called, place, held_counts(sae, x), len(x)) for called, sae in saes.items()]
