@@ -88,15 +88,22 @@ def residuals(
 
 
 def moved_budget(
-    shares: Float[np.ndarray, "laws runs"], laws: Sequence[str], runs: Sequence[str], title: str
+    shares: Float[np.ndarray, "laws runs"],
+    laws: Sequence[str],
+    runs: Sequence[str],
+    title: str,
+    *,
+    limit: float | None = None,
 ) -> go.Figure:
-    """Row: whose law; column: who is given it; number: the share of the budget that lands on other ranks."""
+    """Row: whose law; column: who is given it; number: the share of the budget that lands on other ranks. Colours end
+    at `limit`, without one at the largest share."""
     fig = kinds.heat(
         {"": shares},
         title,
         "given to",
         "law of",
         unit="share of the budget moved",
+        limit=limit,
         columns=runs,
         rows=laws,
         written=".0%",

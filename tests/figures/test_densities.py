@@ -53,6 +53,8 @@ def test_the_matrix_has_givers_down_and_takers_across():
     assert cells(fig) == [[0, 0.1], [0.2, 0], [0.5, 0.4]] and drawn(fig)["1"] == (["d", "e"], ["a", "b", "c"])
     assert [plain(row) for row in fig.data[0].text] == [["0%", "10%"], ["20%", "0%"], ["50%", "40%"]]
     assert (fig.layout.xaxis.title.text, fig.layout.yaxis.title.text) == ("given to", "law of")
+    limited = plots.moved_budget(np.array([[0.1, 0.9]]), ["a"], ["d", "e"], "title", limit=0.5)
+    assert (limited.data[0].zmax or limited.layout.coloraxis.cmax) == 0.5
 
 
 def test_lines_draw_a_band_where_there_is_one():

@@ -30,7 +30,7 @@ def two_r_squared(groups: Mapping[str, Sequence[tuple[float, float, str]]], titl
 
 
 def compared(
-    found: Mapping[str, Mapping[str, Mapping[str, Ratio]]], title: str, labels: Mapping[str, str]
+    found: Mapping[str, Mapping[str, Mapping[str, Ratio]]], title: str, labels: Mapping[str, str], rival: str
 ) -> go.Figure:
     """What `measured.against` found: a panel for each measure, labelled as told, a curve for each method, a point with
     whiskers for each place: how much more it has than the rival, in percent."""
@@ -49,7 +49,7 @@ def compared(
         for measure, curves in found.items()
     }
     how: dict[str, Any] = {"hover": "%{customdata}: %{y:+.1f}%", "height": 400, "size": 9}
-    fig = kinds.dots(sets, title, "", ["more than the rival, %"] * len(sets), whiskers=True, level={"_same": 0}, **how)
+    fig = kinds.dots(sets, title, "", [f"more than {rival}, %"] * len(sets), whiskers=True, level={"_same": 0}, **how)
     return fig.update_xaxes(tickvals=list(range(len(places))), ticktext=places, range=[-0.5, len(places) - 0.5])
 
 
