@@ -78,7 +78,7 @@ class Run:
 
     @property
     def key(self) -> str:
-        parts = [self.model, self.method, f"x{self.width}", f"k{self.k}", f"seed{self.seed}"]
+        parts = [self.model.replace("/", "--").strip("-"), self.method, f"x{self.width}", f"k{self.k}", f"seed{self.seed}"]
         parts += [f"{self.steps}x{self.batch_size}", f"lr{'best' if self.factor is None else format(self.factor, 'g')}"]
         parts += ["finer"] * (self.part == "finer")
         parts += [f"noise{self.noise:g}"] * (self.noise > 0) + [self.precision] * (self.precision != "bfloat16")
@@ -139,8 +139,20 @@ def _factors(method: str, swept: Mapping[float, float]) -> list[float]:
     return factors
 
 
+def grid_of(rows: Sequence[Mapping[str, Any]], model: str, steps: int, width: int) -> Iterator[Run]:
+    """What is to be trained on a model of one's own: rates on that model, then its main part, three seeds."""
+    own: dict[str, Any] = {"model": model, "width": width, "steps": steps}
+    core = (*RULES, "feature_choice_uniform", "floor")
+    for method in core:
+        for factor in _factors(method, _swept(rows, method)):
+            yield Run("rates", method, 32, 0, factor=factor, **own)
+    for k in (32, 16, 64):
+        for seed in SEEDS:
+            yield from (Run("main", method, k, seed, **own) for method in core)
+
+
 def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
-    """Everything that is to be trained, given what is known already."""
+    """Everything that is to be trained on the models that the package brings, given what is known already."""
     swept = [name for name, method in METHODS.items() if method.after is None]
     quick = [name for name in swept if name not in PENALISED]
 
@@ -171,6 +183,8 @@ def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
     for factor in (0.5, 1.0, 4.0):  # is the rate of one model that of another?
         yield from cells("finer", RULES[:2], SEEDS[:1], (32,), factor=factor, **smollm2)
     yield from cells("length", RULES, SEEDS, (16,), steps=LENGTHS[0] * steps)
+    for factor in (0.5, 1.0):  # is the rate of a short run that of a longer one?
+        yield from cells("finer", RULES[:2], SEEDS[:1], (16,), factor=factor, steps=LENGTHS[0] * steps)
     yield from cells("noise", noisy, SEEDS[:2], (32,), noise=0.05)
     yield from cells("wide", core, SEEDS, (32,), width=64)
     yield from rates([name for name in quick if name not in (*core, *new)])
