@@ -132,7 +132,10 @@ def misplaced(law: Law, counts: Int[np.ndarray, " features"], scaled: bool = Tru
     """
     fired = _fired(counts)
     stretch = law.n_features / len(fired) if scaled else 1.0
-    shares = law.density((np.arange(len(fired)) + 0.5) * stretch + 0.5)
+    ranks = (np.arange(len(fired)) + 0.5) * stretch + 0.5
+    if law.parameters.get("offset", 0.0) <= -0.5:
+        ranks = ranks.clip(min=1)  # such a law has no value between the ranks 1/2 and 1
+    shares = law.density(ranks)
     return float(0.5 * np.abs(shares / shares.sum() - fired / fired.sum()).sum())
 
 

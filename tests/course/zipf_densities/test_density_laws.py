@@ -135,6 +135,11 @@ def test_a_law_is_stretched_to_another_size():
     assert misplaced(home, twice) < 1e-6 and misplaced(home, twice, scaled=False) > 0.02
 
 
+def test_an_offset_below_a_half_is_read_from_rank_1_on():
+    steep = Law("zipf_mandelbrot", {"scale": 1.0, "exponent": 0.4, "offset": -0.95}, 0.0, 30, N_TOKENS)
+    assert 0 < misplaced(steep, np.arange(1, 61)) < 1
+
+
 def test_gini_of_known_shares():
     assert gini(np.ones(7)) == pytest.approx(0)
     assert gini(np.array([0, 0, 0, 1.0])) == pytest.approx(0.75)
