@@ -41,7 +41,7 @@ from typing import Any
 import common
 import numpy as np
 import torch
-from grid import METHODS, SEEDS, Run, best_factor, grid, grid_of
+from grid import LENGTHS, METHODS, SEEDS, Run, best_factor, grid, grid_of
 from peer_quality import train_peer
 
 from sae_tutorial import (
@@ -464,7 +464,8 @@ def main() -> None:
     for folder in (args.out, args.cache):
         parser.check_file(folder / RUNS)
     args.out.mkdir(parents=True, exist_ok=True)
-    others = {row["steps"] for row in rows_of(args.out) if row["part"] == "rates"} - {args.steps}
+    known = {args.steps, *(length * args.steps for length in LENGTHS)}
+    others = {row["steps"] for row in rows_of(args.out) if row["part"] == "rates"} - known
     if others and not args.ship:
         parser.error(f"--out has sweeps of {sorted(others)} steps; take another folder for --steps {args.steps}")
     if args.ship:

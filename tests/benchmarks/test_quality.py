@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 import quality
 import torch
-from grid import FACTORS, METHODS, MOST_FACTORS, PENALISED, RULES, Run, _swept, best_factor, grid, grid_of
+from grid import (
+    FACTORS,
+    FEWER_FACTORS,
+    METHODS,
+    MOST_FACTORS,
+    PENALISED,
+    RULES,
+    Run,
+    _swept,
+    best_factor,
+    grid,
+    grid_of,
+)
 from peer_quality import PEERS, activations_file
 from quality import Place, Trained, claimed, groups, tuned, with_random_rows
 
@@ -18,14 +30,17 @@ from sae_tutorial.course.results import ARRAYS, OF_A_RUN, OF_A_TEXT, load_eviden
 from sae_tutorial.evaluation.ground_truth import mutual_neighbours
 
 
-def swept(method, losses, factors=FACTORS):
-    return [{"part": "rates", "method": method, "factor": factor, "validation_fvu": loss}
+def swept(method, losses, factors=FACTORS, model="stories", steps=1000):
+    same = {"part": "rates", "method": method, "model": model, "steps": steps}
+    return [same | {"factor": factor, "validation_fvu": loss}
             for factor, loss in zip(factors, losses)]  # fmt: skip
 
 
 def everything():
     """The grid with all sweeps done, the middle rate best."""
     rows = [row for method in METHODS for row in swept(method, [3, 2, 1, 2, 3])]
+    for model, steps in (("smollm2", 1000), ("stories", 3000), ("stories", 10_000)):
+        rows += [row for method in METHODS for row in swept(method, [2, 1, 2], FEWER_FACTORS, model, steps)]
     return list(dict.fromkeys(grid(rows)))
 
 
@@ -43,8 +58,9 @@ def test_every_method_has_three_seeds_and_three_budgets():
 
 
 def test_a_sweep_goes_on_as_long_as_its_best_is_at_the_end():
-    def factors(rows):
-        return sorted(run.factor for run in grid(rows) if run.part == "rates" and run.method == "token_choice")
+    def factors(rows, model="stories", steps=1000):
+        wanted = ("rates", "token_choice", model, steps)
+        return sorted(run.factor for run in grid(rows) if (run.part, run.method, run.model, run.steps) == wanted)
 
     run = Run("main", "token_choice", 32, 0)
     assert factors([]) == list(FACTORS) and best_factor([], run) is None
@@ -53,6 +69,12 @@ def test_a_sweep_goes_on_as_long_as_its_best_is_at_the_end():
     low, high = swept("token_choice", [1, 2, 3, 4, 5]), swept("token_choice", [5, 4, 3, 2, 1])
     assert factors(low) == [0.125, *FACTORS] and factors(high) == [*FACTORS, 8.0]
     assert best_factor(low, run) is None and best_factor(low + swept("token_choice", [2], [0.125]), run) == 0.25
+    other = Run("smollm2", "token_choice", 32, 0, model="smollm2")
+    assert best_factor(middle, other) is None, "a rate of one model is none of another"
+    assert factors(middle, "smollm2") == factors(middle, steps=3000) == list(FEWER_FACTORS)
+    assert best_factor(middle + swept("token_choice", [2, 1, 2], FEWER_FACTORS, "smollm2"), other) == 1.0
+    longer = Run("length", "token_choice", 16, 0, steps=3000)
+    assert best_factor(middle + swept("token_choice", [2, 1, 2], FEWER_FACTORS, steps=3000), longer) == 1.0
     endless = []
     for _ in range(20):
         new = [factor for factor in factors(endless) if factor not in {row["factor"] for row in endless}]
@@ -150,7 +172,7 @@ def test_a_small_grid_from_its_first_run_to_its_files(place, tmp_path, monkeypat
     assert chosen["factor"] == 0.5 and chosen["fvu"] == pytest.approx(again["fvu"], rel=1e-5)
     penalised = rows["stories-relu-x1-k30-seed0-100x256-lr1"]
     assert penalised["tried"][-1][1] == pytest.approx(30, rel=0.03) and penalised["precision"] == "float32"
-    assert math.inf == _swept([lost], "relu")[1e12]
+    assert math.inf == _swept([lost], "relu", "stories", 12)[1e12]
     assert load_sae(args.out / "weights" / chosen["key"]).config.rule == "mutual_choice"
     quality.ship(args.out, tmp_path / "shipped")
     with np.load(tmp_path / "shipped" / ARRAYS) as arrays:
