@@ -87,8 +87,8 @@ class Run:
     @property
     def like(self) -> str:
         """The method whose sweep of learning rates is its own: phases take that of their last rule."""
-        return {"mutual_choice_twice": "mutual_choice", "token_choice_twice": "token_choice",
-                "feature_choice_after_mutual": "feature_choice_zipf"}.get(self.method, self.method)  # fmt: skip
+        same = (name for name, one in METHODS.items() if not one.after and one.sae == METHODS[self.method].sae)
+        return self.method if self.is_peer or not METHODS[self.method].after else next(same)
 
     @property
     def is_peer(self) -> bool:
@@ -168,6 +168,8 @@ def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
     yield from rates(new)
     yield from cells("main", new, SEEDS, (32, 16))
     yield from cells("smollm2", core, SEEDS, (32,), **smollm2)
+    for factor in (0.5, 1.0, 4.0):  # is the rate of one model that of another?
+        yield from cells("finer", RULES[:2], SEEDS[:1], (32,), factor=factor, **smollm2)
     yield from cells("length", RULES, SEEDS, (16,), steps=LENGTHS[0] * steps)
     yield from cells("noise", noisy, SEEDS[:2], (32,), noise=0.05)
     yield from cells("wide", core, SEEDS, (32,), width=64)

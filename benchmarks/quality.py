@@ -26,11 +26,13 @@ import json
 import math
 import platform
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +42,13 @@ import torch
 from grid import METHODS, SEEDS, Run, best_factor, grid
 from peer_quality import train_peer
 
-from sae_tutorial import ActivationStore, SparseAutoencoder, load_language_model, save_sae, story_tokens
+from sae_tutorial import ActivationStore, SparseAutoencoder, load_language_model, load_sae, save_sae, story_tokens
 from sae_tutorial.activations.files import cache_folder, write_atomically
 from sae_tutorial.autoencoder.config import RULES
 from sae_tutorial.autoencoder.thresholds import scale_thresholds_
-from sae_tutorial.course.results import ARRAYS, EVIDENCE, OF_A_RUN, OF_A_TEXT, RUNS, load_runs
+from sae_tutorial.course.results import ARRAYS, EVIDENCE, OF_A_RUN, OF_A_TEXT, RUNS, STABILITY, load_runs
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
+from sae_tutorial.evaluation.ground_truth import mean_max_cosine, mutual_neighbours
 from sae_tutorial.training.loop import TrainingRun, train_many
 from sae_tutorial.training.settings import PENALTIES, TrainSettings
 from sae_tutorial.training.start import with_rule
@@ -312,6 +315,17 @@ def claimed(folder: Path, runs: list[Run]) -> Iterator[list[Run]]:
         yield mine
 
 
+def held_elsewhere(args: argparse.Namespace) -> bool:
+    """Whether another process is at any run."""
+    for path in (args.out / "locks").glob("*"):
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+    return False
+
+
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     return list(load_runs(folder)) if (folder / RUNS).exists() else []
 
@@ -375,7 +389,7 @@ def diverged(args: argparse.Namespace, runs: list[Run], factors: dict[Run, Any],
 
 
 def ship(folder: Path, shipped: Path) -> None:
-    """Lines, sums of rows and densities of all runs, in three files."""
+    """Lines, sums of rows and densities of all runs, and how well their seeds agree, in three files."""
     shipped.mkdir(parents=True, exist_ok=True)
     rows = sorted(rows_of(folder), key=lambda row: row["key"])
     packed: dict[str, np.ndarray] = {}
@@ -388,8 +402,26 @@ def ship(folder: Path, shipped: Path) -> None:
         with np.load(path) as arrays:
             packed[f"{path.stem}/text"] = np.stack([arrays[name] for name in OF_A_TEXT])
     write_atomically(shipped / ARRAYS, lambda file: np.savez_compressed(file, **packed))
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    write_atomically(shipped / RUNS, text.encode())
+    for name, lines in ((RUNS, rows), (STABILITY, agreements(folder, rows))):
+        write_atomically(shipped / name, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def agreements(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many features two seeds have in common, for all pairs of seeds of each cell whose weights are there."""
+    same = ("part", "method", "k", "model", "width", "steps", "batch_size", "noise")
+    cells: dict[tuple, list[dict[str, Any]]] = {}
+    for row in (row for row in rows if (folder / "weights" / row["key"]).is_dir()):
+        cells.setdefault(tuple(row[name] for name in same), []).append(row)
+    found = []
+    for cell, members in cells.items():
+        seeds = {row["seed"]: load_sae(folder / "weights" / row["key"]).W_dec.detach() for row in members}
+        for one, other in combinations(sorted(seeds), 2):
+            measured = {
+                "mutual": mutual_neighbours(seeds[one], seeds[other]),
+                "mmcs": mean_max_cosine(seeds[one], seeds[other]),
+            }
+            found.append(dict(zip(same, cell)) | {"seeds": [one, other], "seed": one} | measured)
+    return found
 
 
 def main() -> None:
@@ -406,6 +438,9 @@ def main() -> None:
     for folder in (args.out, args.cache):
         parser.check_file(folder / RUNS)
     args.out.mkdir(parents=True, exist_ok=True)
+    others = {row["steps"] for row in rows_of(args.out) if row["part"] == "rates"} - {args.steps}
+    if others and not args.ship:
+        parser.error(f"--out has sweeps of {sorted(others)} steps; take another folder for --steps {args.steps}")
     if args.ship:
         return ship(args.out, EVIDENCE)
     if args.list:
@@ -414,8 +449,15 @@ def main() -> None:
         return
     said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
     places: dict[tuple, Place] = {}
-    while do_one_group(args, places, said.stdout.strip()):
-        pass
+    while left(args, rows_of(args.out)):
+        if do_one_group(args, places, said.stdout.strip()):
+            continue
+        if not held_elsewhere(args):
+            raise SystemExit(
+                f"{len(left(args, rows_of(args.out)))} runs wait for the learning rates of their methods; train part "
+                f'"rates" first (leave --only away)'
+            )
+        time.sleep(20)  # other processes are at what is left, or at the rates that it needs
 
 
 if __name__ == "__main__":

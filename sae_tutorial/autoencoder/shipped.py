@@ -1,4 +1,4 @@
-"""The sparse autoencoders that come with the package, each with a card beside it: weights in 8 bits, compressed by xz."""
+"""The autoencoders that come with the package, each with a card beside it: weights in 8 bits, compressed by xz."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What the grid of `benchmarks/quality.py` found: one row per trained SAE, summed up over seeds.
+"""What the grid of `benchmarks/quality.py` found: one row per trained SAE, and what each row of text contributed.
 
-    runs = load_runs()
-    runs.where(part="main", k=32).summary("fvu")       {("token_choice", 4096, 32): Interval, …}
-    runs.paired("fvu", "mutual_choice", "token_choice", d_sae=4096, k=32)    the difference, seed by seed
+    evidence = load_evidence()
+    evidence.runs.where(part="main", k=32).summary("fvu")       {("token_choice", 4096, 32): Interval, …}
+    evidence.ratio("error", "mutual_choice", "token_choice", part="main", k=16)      Ratio(mean=-0.02, low=…, …)
 
-The grid is trained piece by piece, so everything here reports how many seeds it rests on (`Interval.n`).
+The grid is trained piece by piece, so everything here reports how many seeds it rests on.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from sae_tutorial.activations.files import ASSETS, path_of, read_asset
 from sae_tutorial.evaluation.intervals import Interval, Ratio
 from sae_tutorial.figures.looks import NAMES
 
-FOLDER = ASSETS / "grid"
-RUNS, DENSITIES = "runs.jsonl", "densities.npz"
+EVIDENCE = ASSETS / "evidence"
+RUNS, ARRAYS, STABILITY = "runs.jsonl", "arrays.npz", "stability.jsonl"
+# What is summed over the tokens of each row of the text that was measured on: of a run, and of the text itself.
+OF_A_RUN = ("error", "matches", "ce_spliced", "kl")
+OF_A_TEXT = ("tokens", "predictions", "spread", "ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
 
 CELL = ("method", "d_sae", "k")  # runs that agree in these differ only in their seed (within one part of the grid)
 
@@ -78,19 +81,6 @@ class Runs:
                 found[cell] = Interval.of(values)
         return found
 
-    def paired(self, measure: str, method: str, other: str, relative: bool = False, **fields: Any) -> Interval | None:
-        """`method` minus `other`, seed by seed; None if they share no seed.
-
-        The seed fixes the start and the order of tokens, so what both methods owe to it cancels in the difference.
-        `relative` divides each difference by the other's value; ValueError where that is 0.
-        """
-        ours, theirs = (self.values(measure, method=name, **fields) for name in (method, other))
-        pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
-        if relative and any(b == 0 for _, b in pairs):
-            raise ValueError(f"{measure} of {other} is 0, and nothing is relative to 0; leave out relative=True")
-        differences = [(a - b) / b if relative else a - b for a, b in pairs]
-        return Interval.of(differences) if differences else None
-
 
 def load_runs(folder: Path | str | None = None) -> Runs:
     """All rows of the committed grid, or of the `runs.jsonl` in another folder.
@@ -98,7 +88,10 @@ def load_runs(folder: Path | str | None = None) -> Runs:
     Raises FileNotFoundError, with the command that makes one, if that folder has none, and ValueError that names a
     damaged file and the remedy.
     """
-    path, content = _read(RUNS, folder)
+    return _lines(*_read(RUNS, folder))
+
+
+def _lines(path: Path | str, content: bytes) -> Runs:
     rows = []
     for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
         try:
@@ -106,12 +99,6 @@ def load_runs(folder: Path | str | None = None) -> Runs:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: damaged ({error}); delete it, and train that SAE again") from None
     return Runs(tuple(rows))
-
-
-def load_densities(folder: Path | str | None = None) -> dict[str, np.ndarray]:
-    """Key of a run -> the densities of its features on held-out text, the most frequent first, (F,) float32. Raises
-    what `load_runs` raises."""
-    return _arrays(*_read(DENSITIES, folder))
 
 
 def _arrays(path: Path | str, content: bytes) -> dict[str, np.ndarray]:
@@ -124,35 +111,28 @@ def _arrays(path: Path | str, content: bytes) -> dict[str, np.ndarray]:
 
 def _read(name: str, folder: Path | str | None) -> tuple[Path, bytes]:
     if folder in (None, EVIDENCE):
-        file = (folder or FOLDER) / name
-        return file, read_asset(file)
+        return EVIDENCE / name, read_asset(EVIDENCE / name)
     path = path_of("folder", folder) / name
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; `python benchmarks/quality.py` trains the grid and writes it")
     return path, path.read_bytes()
 
 
-EVIDENCE, ARRAYS = ASSETS / "evidence", "arrays.npz"
-# What is summed over the tokens of each row of the text that was measured on: of a run, and of the text itself.
-OF_A_RUN = ("error", "matches", "ce_spliced", "kl")
-OF_A_TEXT = ("tokens", "predictions", "spread", "ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
-
-
 @dataclass(frozen=True)
 class Evidence:
-    """The runs of `benchmarks/quality.py` with what each row of the text contributed to their measures.
-
-        evidence = load_evidence()
-        evidence.ratio("error", "mutual_choice", "token_choice", part="main", k=16)      Ratio(mean=0.02, low=…, …)
+    """The runs of `benchmarks/quality.py` with what each row of the text contributed to their measures. `stability` has
+    a row for two seeds of a cell: "mutual", the share of features that are each other's nearest in the two
+    dictionaries, with a cosine of 0.7 or more, and "mmcs", the mean best cosine.
 
     Measures are "error" (what FVU counts), "kl", and "lost": nats of loss more than without the SAE.
     """
 
     runs: Runs
     arrays: dict[str, np.ndarray]
+    stability: Runs
 
     def where(self, **fields: Any) -> Evidence:
-        return Evidence(self.runs.where(**fields), self.arrays)
+        return Evidence(self.runs.where(**fields), self.arrays, self.stability)
 
     def sums(self, measure: str, row: dict[str, Any]) -> Float[Tensor, " rows"]:
         """The measure of one run, summed over the tokens of each row of text."""
@@ -193,5 +173,4 @@ class Evidence:
 def load_evidence(folder: Path | str | None = None) -> Evidence:
     """What the package ships, or what `benchmarks/quality.py --ship` wrote to another folder. Raises what `load_runs`
     raises."""
-    folder = EVIDENCE if folder is None else folder
-    return Evidence(load_runs(folder), _arrays(*_read(ARRAYS, folder)))
+    return Evidence(load_runs(folder), _arrays(*_read(ARRAYS, folder)), _lines(*_read(STABILITY, folder)))

@@ -73,3 +73,17 @@ def share_with_twin(dictionaries: Sequence[Float[Tensor, "features d"]], cosine:
         others = [best_cosines(mine, other) > cosine for j, other in enumerate(dictionaries) if j != i]
         shares.append(float(torch.stack(others).all(0).float().mean()))
     return shares
+
+
+def mutual_neighbours(one: Float[Tensor, "features d"], other: Float[Tensor, "others d"], cosine: float = 0.7) -> float:
+    """The share of the rows of `one` whose nearest row of `other` (by cosine, at least `cosine`) has them as its own
+    nearest row: a pairing in which no row serves twice, without solving an assignment.
+
+    Rows that never learned anything count as found by one of the two alone, as they are.
+    """
+    mine, theirs = (torch.nn.functional.normalize(m.detach(), dim=1) for m in (one, other))
+    best, nearest = zip(*((part @ theirs.T).max(1) for part in mine.split(4096)))
+    back = torch.cat([(part @ mine.T).argmax(1) for part in theirs.split(4096)])
+    nearest_F = torch.cat(nearest)
+    mutual_F = (back[nearest_F] == torch.arange(len(mine), device=back.device)) & (torch.cat(best) >= cosine)
+    return float(mutual_F.float().mean())

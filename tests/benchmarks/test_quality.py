@@ -14,6 +14,7 @@ from quality import Place, Trained, claimed, groups, tuned, with_random_rows
 
 from sae_tutorial import ActivationStore, load_sae
 from sae_tutorial.course.results import ARRAYS, OF_A_RUN, OF_A_TEXT, load_evidence, load_runs
+from sae_tutorial.evaluation.ground_truth import mutual_neighbours
 
 
 def swept(method, losses, factors=FACTORS):
@@ -105,6 +106,7 @@ def test_a_small_grid_from_its_first_run_to_its_files(place, tmp_path, monkeypat
     def small(rows, steps=12):
         method = "mutual_choice"
         yield from (Run("rates", method, 8, 0, width=1, steps=12, factor=f, batch_size=256) for f in (0.5, 1.0))
+        yield Run("main", "token_choice", 8, 1, width=1, steps=12, factor=1.0, batch_size=256)
         for name in ("token_choice", "relative_floor", "feature_choice_zipf", "feature_choice_after_mutual"):
             yield Run("main", name, 8, 0, width=1, steps=12, factor=1.0, batch_size=256)
         yield Run("main", "relu", 30, 0, width=1, steps=100, factor=1.0, batch_size=256)
@@ -124,7 +126,7 @@ def test_a_small_grid_from_its_first_run_to_its_files(place, tmp_path, monkeypat
     while quality.do_one_group(args, places, "abc"):
         pass
     rows = {row["key"]: row for row in load_runs(args.out)}
-    assert len(rows) == len(list(small([]))) == 10 and not quality.left(args, list(rows.values()))
+    assert len(rows) == len(list(small([]))) == 11 and not quality.left(args, list(rows.values()))
     lost = rows.pop("stories-relu-x1-k30-seed0-12x256-lr1e+12")
     assert "diverged" in lost and lost["factor"] == 1e12
     for row in rows.values():
@@ -161,6 +163,10 @@ def test_a_small_grid_from_its_first_run_to_its_files(place, tmp_path, monkeypat
     assert len(evidence.density(chosen)) == 256 and evidence.where(part="noise").runs.rows[0]["noise"] == 0.5
     with pytest.raises(ValueError, match="seed 0 comes twice for mutual_choice"):
         evidence.ratio("kl", "mutual_choice", "token_choice")
+    [pair] = [row for row in evidence.stability if row["method"] == "token_choice"]
+    seeds = [load_sae(args.out / "weights" / f"stories-token_choice-x1-k8-seed{i}-12x256-lr1").W_dec for i in (0, 1)]
+    assert pair["seeds"] == [0, 1] and pair["mutual"] == mutual_neighbours(*seeds) and 0 < pair["mmcs"] < 1
+    assert pair["k"] == 8 and {row["method"] for row in evidence.stability} == {"token_choice"}, "others have one seed"
     lines = (tmp_path / "shipped" / "runs.jsonl").read_text().splitlines()
     assert [json.loads(line)["key"] for line in lines] == sorted([*rows, lost["key"]])
 

@@ -11,7 +11,7 @@ import pytest
 
 from sae_tutorial.activations import files
 from sae_tutorial.course import results
-from sae_tutorial.course.results import Runs, load_densities, load_runs
+from sae_tutorial.course.results import Runs, load_evidence, load_runs
 from sae_tutorial.evaluation.intervals import Interval
 from sae_tutorial.figures.looks import NAMES
 
@@ -56,14 +56,6 @@ def test_summary_leaves_out_what_is_not_finite():
     assert found["mutual_choice", 4096, 32].n == 3
 
 
-def test_paired_differences_use_the_seeds_that_both_have():
-    one = GRID.paired("fvu", "mutual_choice", "token_choice", k=32)
-    assert one.n == 2 and one.mean == pytest.approx(-0.012)
-    relative = GRID.paired("fvu", "mutual_choice", "token_choice", relative=True, k=32)
-    assert relative.mean == pytest.approx(-0.1) and relative.high < 0, "both seeds agree on 10 %"
-    assert GRID.paired("fvu", "mutual_choice", "token_choice", k=16) is None
-
-
 def test_values_want_one_cell():
     with pytest.raises(ValueError, match="seed 0 comes twice"):
         GRID.values("fvu", method="mutual_choice")
@@ -77,37 +69,49 @@ def test_repr_says_how_much_is_there():
 def test_files_are_read_and_their_absence_explained(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"benchmarks/quality\.py"):
         load_runs(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"benchmarks/quality\.py"):
-        load_densities(tmp_path)
     (tmp_path / "runs.jsonl").write_text(json.dumps(row()) + "\n\n" + json.dumps(row(seed=1)) + "\n")
-    np.savez_compressed(tmp_path / "densities.npz", a=np.array([0.5, 0.1], dtype=np.float32))
     assert [r["seed"] for r in load_runs(tmp_path)] == [0, 1]
-    assert load_densities(tmp_path)["a"].tolist() == pytest.approx([0.5, 0.1])
+    with pytest.raises(FileNotFoundError, match=r"benchmarks/quality\.py"):
+        load_evidence(tmp_path)
+    np.savez_compressed(tmp_path / "arrays.npz", **{"a/density": np.array([0.5, 0.1], dtype=np.float32)})
+    (tmp_path / "stability.jsonl").write_text(json.dumps({"method": "a", "seeds": [0, 1], "mutual": 0.5}))
+    evidence = load_evidence(tmp_path)
+    assert evidence.density({"key": "a"}).tolist() == pytest.approx([0.5, 0.1])
+    assert evidence.density({"key": "b"}) is None and evidence.stability.rows[0]["mutual"] == 0.5
 
 
-def test_nothing_is_relative_to_nothing():
-    runs = Runs((row(fvu=0.1), row("mutual_choice", fvu=0.0)))
-    assert runs.paired("fvu", "token_choice", "mutual_choice").mean == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="fvu of mutual_choice is 0, and nothing is relative to 0"):
-        runs.paired("fvu", "token_choice", "mutual_choice", relative=True)
+def test_what_is_shipped_is_one_grid():
+    """Every line that was measured has its sums, they give its numbers, and none of them is from another recipe."""
+    evidence = load_evidence()
+    measured = [row for row in evidence.runs if "kl" in row]
+    assert len(measured) > 100
+    for row in measured:
+        text, error = evidence.text(row), evidence.sums("error", row)
+        assert float(error.sum() / text["spread"].sum()) == pytest.approx(row["fvu"], rel=1e-4), row["key"]
+        assert float(evidence.sums("kl", row).sum() / text["tokens"].sum()) == pytest.approx(row["kl"], rel=1e-3)
+        assert row["l0"] == pytest.approx(row["k"], rel=0.03), row["key"]
+        assert evidence.density(row) is not None or row["seed"] > 0
+    assert {row["steps"] for row in evidence.runs if row["part"] in ("rates", "main")} == {1000}
 
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
     """A copy of what is shipped, in the place of it."""
     assets = tmp_path / "assets"
-    shutil.copytree(files.ASSETS / "grid", assets / "grid")
+    shutil.copytree(files.ASSETS / "evidence", assets / "evidence")
     shutil.copy(files.ASSETS / files.CHECKSUMS, assets / files.CHECKSUMS)
     monkeypatch.setattr(files, "ASSETS", assets)
-    monkeypatch.setattr(results, "FOLDER", assets / "grid")
-    return assets / "grid"
+    monkeypatch.setattr(results, "EVIDENCE", assets / "evidence")
+    return assets / "evidence"
 
 
-@pytest.mark.parametrize(("name", "load"), [("runs.jsonl", load_runs), ("densities.npz", load_densities)])
+@pytest.mark.parametrize(
+    ("name", "load"), [("runs.jsonl", load_runs), ("arrays.npz", load_evidence), ("stability.jsonl", load_evidence)]
+)
 def test_a_damaged_grid_names_its_file_and_what_to_do(shipped, name, load):
     path = shipped / name
     whole = path.read_bytes()
-    assert len(load()) > 100
+    load()
     rng = random.Random(0)
     damaged = [b"", whole[: len(whole) // 2], whole + b"1"]
     for _ in range(20):
@@ -131,11 +135,12 @@ def test_a_grid_of_ones_own_says_where_it_is_damaged(tmp_path):
         (tmp_path / "runs.jsonl").write_text(json.dumps(row()) + "\n" + line, errors="surrogateescape")
         with pytest.raises(ValueError, match=r"runs.jsonl, line 2: damaged .*; delete it, and train that SAE again"):
             load_runs(tmp_path)
-    np.savez_compressed(tmp_path / "densities.npz", a=np.arange(1000.0))
-    whole = (tmp_path / "densities.npz").read_bytes()
+    (tmp_path / "runs.jsonl").write_text(json.dumps(row()))
+    np.savez_compressed(tmp_path / "arrays.npz", a=np.arange(1000.0))
+    whole = (tmp_path / "arrays.npz").read_bytes()
     for content in (b"", b"no zip", whole[:-30], whole[:60] + b"\0" * 20 + whole[80:]):
-        (tmp_path / "densities.npz").write_bytes(content)
-        with pytest.raises(ValueError, match="densities.npz: damaged .*; delete it, and train the grid again"):
-            load_densities(tmp_path)
+        (tmp_path / "arrays.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="arrays.npz: damaged .*; delete it, and train the grid again"):
+            load_evidence(tmp_path)
     with pytest.raises(TypeError, match="folder must be the path"):
         load_runs(3)

@@ -57,3 +57,14 @@ def test_share_with_twin():
     assert ground_truth.share_with_twin([one, half, one.flip(0)]) == [0.5, 1.0, 0.5]
     with pytest.raises(ValueError, match="at least 2"):
         ground_truth.share_with_twin([one])
+
+
+def test_mutual_neighbours_pair_every_row_once():
+    """One row of `one` that two of the others resemble is paired with the nearer; noise below the cosine is no pair."""
+    axes = torch.eye(6)
+    others = torch.stack([axes[0], axes[0] + 0.3 * axes[5], axes[1] * 7, axes[2] + axes[3]])
+    assert ground_truth.mutual_neighbours(axes[:4], others) == 0.75, "0 with 0, 1 with 2, and 2 or 3 with their sum"
+    assert ground_truth.mutual_neighbours(axes[:4], others, cosine=0.9) == 0.5
+    assert ground_truth.mutual_neighbours(others, axes[:4]) == 0.75
+    permuted = torch.randn(5000, 8, generator=torch.Generator().manual_seed(0))
+    assert ground_truth.mutual_neighbours(permuted, permuted.flip(0)) == 1.0

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sae_tutorial.allocation import rules
 from sae_tutorial.course.judge import Verdict, judge
-from sae_tutorial.evaluation.intervals import Interval
 
 # Exercise 1: TopK in three lines.
 
@@ -193,47 +192,3 @@ def solution_threshold(batches: list[Tensor], k: float) -> float:
     n_matches = round(k * sum(len(batch) for batch in batches))
     values = torch.cat(batches).flatten().topk(n_matches + 1).values
     return float(values[-2:].mean())
-
-
-# Exercise 5: is a difference between methods more than luck?
-
-
-def check_difference(answer: Any) -> Verdict:
-    """`answer(ours, theirs)`: mean and 95 % interval (mean, low, high) of ours − theirs, seed by seed."""
-    ours, theirs = [0.101, 0.142, 0.121], [0.104, 0.146, 0.123]
-
-    def three_numbers(answer: Callable) -> str | None:
-        got = answer(ours, theirs)
-        return None if len(tuple(got)) == 3 else "return three numbers: mean, low, high"
-
-    def right_mean(answer: Callable) -> str | None:
-        mean = float(tuple(answer(ours, theirs))[0])
-        if math.isclose(mean, 0.003, rel_tol=1e-3):
-            return "the mean has the wrong sign: ours minus theirs"
-        return (
-            None if math.isclose(mean, -0.003, rel_tol=1e-3) else f"the mean difference is −0.003, you say {mean:.4f}"
-        )
-
-    def right_interval(answer: Callable) -> str | None:
-        mean, low, high = (float(v) for v in answer(ours, theirs))
-        right = Interval.of([a - b for a, b in zip(ours, theirs)])
-        if math.isclose(high, right.high, rel_tol=1e-3) and math.isclose(low, right.low, rel_tol=1e-3):
-            return None
-        spread = (right.high - right.mean) / 4.3027
-        if math.isclose(high - mean, 1.96 * spread, rel_tol=0.01):
-            return "1.96 is for many seeds; with three it is Student's t with 2 degrees of freedom, 4.30"
-        if high - mean > 5 * (right.high - right.mean):
-            return "that is the interval of two independent groups; take the differences first, seed by seed"
-        return f"the interval is [{right.low:.4f}, {right.high:.4f}], yours [{low:.4f}, {high:.4f}]"
-
-    hint = "d = ours − theirs; half = t · d.std() / √n with scipy.stats.t.ppf(0.975, n − 1)."
-    praise = (
-        "Seeds differ by 0.04, methods by 0.003, and still the difference is clear: because it was taken seed by seed."
-    )
-    return judge("Exercise 5", answer, [three_numbers, right_mean, right_interval], hint, praise)
-
-
-def solution_difference(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
-    """Student's t on the paired differences."""
-    one = Interval.of([a - b for a, b in zip(ours, theirs)])
-    return one.mean, one.low, one.high

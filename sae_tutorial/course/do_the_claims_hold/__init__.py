@@ -1,0 +1,1 @@
+"""Notebook 06: what each rule is worth, and when."""

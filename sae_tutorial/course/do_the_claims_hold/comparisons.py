@@ -1,0 +1,77 @@
+"""Many comparisons at once: methods against one of them, in several settings, corrected for how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from sae_tutorial.course.results import Evidence
+from sae_tutorial.evaluation.intervals import Interval, Ratio, holm
+from sae_tutorial.figures import grid
+from sae_tutorial.figures.looks import NAMES
+from sae_tutorial.figures.tables import Table
+
+MEASURES = {"error": "squared error", "kl": "KL", "lost": "loss not recovered"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method against another in one setting: how much more it has of the measure, and its p-value among all."""
+
+    measure: str
+    method: str
+    setting: str
+    ratio: Ratio
+    p: float  # after Holm's correction
+
+    @property
+    def verdict(self) -> str:
+        """ "less" or "more" where that survives the correction at 5 %, else "open"."""
+        return "open" if self.p >= 0.05 else "less" if self.ratio.mean < 0 else "more"
+
+
+def against(
+    evidence: Evidence,
+    other: str,
+    methods: Sequence[str],
+    settings: Mapping[str, Mapping[str, Any]],
+    measures: Sequence[str] = ("error", "kl"),
+) -> dict[tuple[str, str, str], Comparison]:
+    """Each method against `other`, by measure, method and setting (a name -> fields of its rows), with intervals over
+    seeds and rows of text. p-values are corrected for the number of all of them. What was not trained is left out."""
+    found = {
+        (measure, method, setting): evidence.ratio(measure, method, other, **fields)
+        for measure in measures
+        for method in methods
+        for setting, fields in settings.items()
+    }
+    there = {key: ratio for key, ratio in found.items() if ratio is not None}
+    corrected = holm([ratio.p for ratio in there.values()])
+    return {key: Comparison(*key, ratio, p) for (key, ratio), p in zip(there.items(), corrected)}
+
+
+def figure(comparisons: Mapping[tuple[str, str, str], Comparison], measure: str, title: str, other: str) -> go.Figure:
+    """The differences of one measure, a row for each method and setting."""
+    rows = [
+        (NAMES[one.method], one.setting, Interval(one.ratio.mean, one.ratio.low, one.ratio.high, one.ratio.seeds))
+        for one in comparisons.values()
+        if one.measure == measure
+    ]
+    return grid.differences(
+        rows, title, f"{MEASURES[measure]} against {NAMES[other]}, same seeds (left of zero is less)"
+    )
+
+
+def table(comparisons: Mapping[tuple[str, str, str], Comparison], settings: Sequence[str]) -> Table:
+    """Verdicts: a row for each measure and method, a column for each setting."""
+    pairs = dict.fromkeys((one.measure, one.method) for one in comparisons.values())
+
+    def cell(*key: str) -> str:
+        one = comparisons.get(key)  # type: ignore[call-overload]
+        return "–" if one is None else f"{one.ratio.mean:+.1%} {one.verdict}"
+
+    rows = [(MEASURES[m], NAMES[name], *(cell(m, name, setting) for setting in settings)) for m, name in pairs]
+    return Table(["measure", "method", *settings], rows)

@@ -1,0 +1,46 @@
+"""Many comparisons at once: what is there, corrected for how many there are."""
+
+import numpy as np
+import pytest
+
+from sae_tutorial.course.do_the_claims_hold.comparisons import against, figure, table
+from sae_tutorial.course.results import OF_A_RUN, OF_A_TEXT, Evidence, Runs
+from sae_tutorial.evaluation.intervals import holm
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    """Three seeds of two methods, 40 rows: mutual_choice has a tenth less error, and a KL that differs by luck."""
+    rng, rows, arrays = np.random.default_rng(0), [], {}
+    arrays["stories-noise0/text"] = np.ones((len(OF_A_TEXT), 40))
+    for seed in range(3):
+        error = rng.uniform(1, 2, 40)
+        for method, factor in (("token_choice", 1.0), ("mutual_choice", 0.9)):
+            key = f"{method}-{seed}"
+            rows.append({"key": key, "method": method, "seed": seed, "k": 32, "model": "stories", "noise": 0.0})
+            sums = {"error": factor * error * rng.uniform(0.99, 1.01, 40), "kl": rng.uniform(0.1, 2, 40)}
+            arrays[f"{key}/rows"] = np.stack([sums.get(name, np.full(40, 1.5)) for name in OF_A_RUN])
+    return Evidence(Runs(tuple(rows)), arrays, Runs(()))
+
+
+def test_verdicts_are_corrected_for_all_of_them(evidence):
+    found = against(evidence, "token_choice", ["mutual_choice", "nobody"], {"k = 32": {"k": 32}, "k = 9": {"k": 9}})
+    assert list(found) == [("error", "mutual_choice", "k = 32"), ("kl", "mutual_choice", "k = 32")], "what is there"
+    error, kl = found.values()
+    assert [error.p, kl.p] == holm([error.ratio.p, kl.ratio.p])
+    assert error.verdict == "less" and error.ratio.mean == pytest.approx(-0.1, abs=0.01)
+    assert kl.verdict == "open" and kl.ratio.low < 0 < kl.ratio.high
+    back = against(evidence, "mutual_choice", ["token_choice"], {"k = 32": {"k": 32}})
+    assert back["error", "token_choice", "k = 32"].verdict == "more"
+
+
+def test_figure_and_table_show_what_was_found(evidence):
+    found = against(evidence, "token_choice", ["mutual_choice"], {"k = 32": {"k": 32}, "k = 9": {"k": 9}})
+    fig = figure(found, "error", "title", "token_choice")
+    ratio = found["error", "mutual_choice", "k = 32"].ratio
+    assert list(fig.data[0].x) == pytest.approx([ratio.mean], rel=1e-3) and len(fig.data) == 1
+    assert "squared error against Token Choice" in fig.layout.xaxis.title.text.replace("<br>", " ")
+    shown = table(found, ["k = 32", "k = 9"])
+    assert shown.rows[0][:2] == ("squared error", "Mutual Choice")
+    assert shown.rows[0][2] == f"{ratio.mean:+.1%} less" and shown.rows[0][3] == "–"
+    assert {len(row) for row in shown.rows} == {4}
