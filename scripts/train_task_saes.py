@@ -34,7 +34,8 @@ It reads `{HOOK}` of the embedded language model: 256 → {D_SAE:,} features.
 
 - Trained by `scripts/train_task_saes.py` on {ROWS:,} rows of the shipped stories and {SENTENCES:,} IOI sentences:
   {STEPS:,} steps of {BATCH:,} tokens, seed {recipe.seed}, the same batches for all {alike} of this seed.
-- Weights in 8 bits with a scale for each feature, compressed; mean and scale of the activations are folded in, so it takes raw activations.
+- Weights in 8 bits with a scale for each feature, compressed; mean and scale of the activations are folded in, so it
+  takes raw activations.
 
 Measured on held-out stories ({found.n_tokens:,} tokens), each token by itself, as shipped:
 

@@ -105,11 +105,3 @@ def _fresh(recipe: Recipe, d_in: int, d_sae: int, k: float) -> SparseAutoencoder
     sae = SparseAutoencoder(SAEConfig(d_in, d_sae, **config), seed=recipe.seed)
     sae.W_dec.requires_grad_(not recipe.frozen)
     return sae
-
-
-def alpha(l1: float, store_scale: float, d_in: int) -> float:
-    """Our L1 coefficient in the units of Cunningham et al. 2023, at this scale of activations: see `objectives.l1`.
-
-    They minimise (mean over dimensions of the squared error) + α · Σ|c|, both of activations as they are.
-    """
-    return l1 * store_scale / d_in**0.5
