@@ -54,6 +54,7 @@ PENALISED = tuple(name for name, method in METHODS.items() if method.sae["rule"]
 
 SEEDS, MORE_SEEDS, BUDGETS = (0, 1, 2), (3, 4), (16, 32, 64)
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate that TrainSettings takes by default
+FEWER_FACTORS = (0.5, 1.0, 2.0)
 PEER_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the same rate; their own defaults are about an eighth
 MOST_FACTORS = 8
 NOISE = (0.01, 0.05, 0.1)  # share of rows that are random tokens
@@ -78,7 +79,13 @@ class Run:
 
     @property
     def key(self) -> str:
-        parts = [self.model, self.method, f"x{self.width}", f"k{self.k}", f"seed{self.seed}"]
+        parts = [
+            self.model.replace("/", "--").strip("-"),
+            self.method,
+            f"x{self.width}",
+            f"k{self.k}",
+            f"seed{self.seed}",
+        ]
         parts += [f"{self.steps}x{self.batch_size}", f"lr{'best' if self.factor is None else format(self.factor, 'g')}"]
         parts += ["finer"] * (self.part == "finer")
         parts += [f"noise{self.noise:g}"] * (self.noise > 0) + [self.precision] * (self.precision != "bfloat16")
@@ -115,22 +122,29 @@ class Run:
 
 
 def best_factor(rows: Sequence[Mapping[str, Any]], run: Run) -> float | None:
-    """The factor of the learning rate that was best for this run's method on rows that none is measured on. None while
-    the sweep is not done: not all of it is there, or the best one is at its end and fewer than MOST_FACTORS are."""
-    swept = _swept(rows, run.like)
-    wanted = _factors(run.like, swept)
+    """The factor of the learning rate that was best for this run's method on rows that none is measured on, on the same
+    model and with the same number of steps: rates carry over to neither. None while the sweep is not done: not all of
+    it is there, or the best one is at its end and fewer than MOST_FACTORS are."""
+    swept = _swept(rows, run.like, run.model, run.steps)
+    wanted = _factors(run.like, swept, is_short(run))
     return min(swept, key=swept.__getitem__) if wanted and set(wanted) <= set(swept) else None
 
 
-def _swept(rows: Sequence[Mapping[str, Any]], method: str) -> dict[float, float]:
+def is_short(run: Run) -> bool:
+    """Whether the sweep begins with three rates: other models, and longer runs, cost several times as much."""
+    return run.model == "smollm2" or run.part == "length" or (run.part == "rates" and run.k != 32)
+
+
+def _swept(rows: Sequence[Mapping[str, Any]], method: str, model: str, steps: int) -> dict[float, float]:
     """Of each rate that was tried, the error that it is chosen by: infinite where training diverged."""
-    mine = [row for row in rows if row["part"] == "rates" and row["method"] == method]
+    same = {"part": "rates", "method": method, "model": model, "steps": steps}
+    mine = [row for row in rows if all(row[name] == value for name, value in same.items())]
     return {row["factor"]: math.inf if row.get("diverged") else row["validation_fvu"] for row in mine}
 
 
-def _factors(method: str, swept: Mapping[float, float]) -> list[float]:
-    """Those to try: five, and further ones as long as the best so far is at the end."""
-    factors = list(PEER_FACTORS if method in PEERS else FACTORS)
+def _factors(method: str, swept: Mapping[float, float], short: bool = False) -> list[float]:
+    """Those to try: five, or three, and further ones as long as the best so far is at the end."""
+    factors = list(PEER_FACTORS if method in PEERS else FEWER_FACTORS if short else FACTORS)
     while set(factors) <= set(swept) and len(factors) < MOST_FACTORS:
         best = min(factors, key=swept.__getitem__)
         if best not in (factors[0], factors[-1]):
@@ -139,15 +153,28 @@ def _factors(method: str, swept: Mapping[float, float]) -> list[float]:
     return factors
 
 
+def grid_of(rows: Sequence[Mapping[str, Any]], model: str, steps: int, width: int) -> Iterator[Run]:
+    """What is to be trained on a model of one's own: rates on that model, then its main part, three seeds."""
+    own: dict[str, Any] = {"model": model, "width": width, "steps": steps}
+    core = (*RULES, "feature_choice_uniform", "floor")
+    for method in core:
+        for factor in _factors(method, _swept(rows, method, model, steps)):
+            yield Run("rates", method, 32, 0, factor=factor, **own)
+    for k in (32, 16, 64):
+        for seed in SEEDS:
+            yield from (Run("main", method, k, seed, **own) for method in core)
+
+
 def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
-    """Everything that is to be trained, given what is known already."""
+    """Everything that is to be trained on the models that the package brings, given what is known already."""
     swept = [name for name, method in METHODS.items() if method.after is None]
     quick = [name for name in swept if name not in PENALISED]
 
-    def rates(methods: Sequence[str]) -> Iterator[Run]:
+    def rates(methods: Sequence[str], k: int = 32, **more: Any) -> Iterator[Run]:
         for method in methods:
-            for factor in _factors(method, _swept(rows, method)):
-                yield Run("rates", method, 32, 0, factor=factor, steps=steps)
+            first = Run("rates", method, k, 0, **{"steps": steps} | more)
+            swept = _swept(rows, method, first.model, first.steps)
+            yield from (replace(first, factor=factor) for factor in _factors(method, swept, is_short(first)))
 
     def cells(
         part: str, methods: Sequence[str], seeds: Sequence[int], budgets: Sequence[int], **more: Any
@@ -167,10 +194,10 @@ def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
             yield from cells("finer", RULES[:2], SEEDS[:1], (k,), factor=factor)
     yield from rates(new)
     yield from cells("main", new, SEEDS, (32, 16))
-    yield from cells("smollm2", core, SEEDS, (32,), **smollm2)
-    for factor in (0.5, 1.0, 4.0):  # is the rate of one model that of another?
-        yield from cells("finer", RULES[:2], SEEDS[:1], (32,), factor=factor, **smollm2)
-    yield from cells("length", RULES, SEEDS, (16,), steps=LENGTHS[0] * steps)
+    yield from rates(RULES[:3], **smollm2)
+    yield from cells("smollm2", RULES[:3], SEEDS, (32,), **smollm2)
+    yield from rates(RULES[:3], 16, steps=LENGTHS[0] * steps)
+    yield from cells("length", RULES[:3], SEEDS, (16,), steps=LENGTHS[0] * steps)
     yield from cells("noise", noisy, SEEDS[:2], (32,), noise=0.05)
     yield from cells("wide", core, SEEDS, (32,), width=64)
     yield from rates([name for name in quick if name not in (*core, *new)])
@@ -178,11 +205,13 @@ def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
     yield from rates(PENALISED)
     yield from cells("main", PENALISED, SEEDS, (32,))
     yield from cells("main", [*new, *rest, *PENALISED], SEEDS, (16, 64))
-    yield from cells("smollm2", core, SEEDS, (16, 64), **smollm2)
+    yield from cells("smollm2", RULES[:3], SEEDS, (16, 64), **smollm2)
+    yield from rates([*core, *new][3:], **smollm2)
+    yield from cells("smollm2", [*core, *new][3:], SEEDS, (32,), **smollm2)
     yield from cells("precision", RULES, SEEDS, (32,), precision="float32")
     yield from cells("main", RULES, MORE_SEEDS, BUDGETS)
     yield from (run for share in NOISE for run in cells("noise", noisy, SEEDS[:2], (32,), noise=share))
-    yield from cells("length", RULES, SEEDS, (16,), steps=LENGTHS[1] * steps)
-    yield from cells("smollm2", [*new, *rest, *PENALISED], SEEDS, (32,), **smollm2)
+    yield from rates(RULES[:3], 16, steps=LENGTHS[1] * steps)
+    yield from cells("length", RULES[:3], SEEDS, (16,), steps=LENGTHS[1] * steps)
     yield from rates(list(PEERS))
     yield from cells("peers", list(PEERS), SEEDS, (32,))

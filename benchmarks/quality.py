@@ -5,6 +5,8 @@
     python benchmarks/quality.py --only main wide      some parts: rates, main, length, wide, noise, precision, …
     python benchmarks/quality.py --list                what is done and what is left
     python benchmarks/quality.py --ship                put what is done into the package, for the notebooks
+    python benchmarks/quality.py --model gpt2 --text roneneldan/TinyStories --steps 10000
+                                                       rates and the main part on another model: for a GPU
 
 A run is one SAE (`grid.py`). Runs that share size, budget and seed are trained side by side on the same batches.
 
@@ -39,10 +41,18 @@ from typing import Any
 import common
 import numpy as np
 import torch
-from grid import METHODS, SEEDS, Run, best_factor, grid
+from grid import LENGTHS, METHODS, SEEDS, Run, best_factor, grid, grid_of
 from peer_quality import train_peer
 
-from sae_tutorial import ActivationStore, SparseAutoencoder, load_language_model, load_sae, save_sae, story_tokens
+from sae_tutorial import (
+    ActivationStore,
+    SparseAutoencoder,
+    load_language_model,
+    load_sae,
+    save_sae,
+    story_tokens,
+    text_tokens,
+)
 from sae_tutorial.activations.files import cache_folder, write_atomically
 from sae_tutorial.autoencoder.config import RULES
 from sae_tutorial.autoencoder.thresholds import scale_thresholds_
@@ -71,10 +81,12 @@ class Place:
     noise: float
     cache: Path
     device: str
+    source: str | None = None  # a text file or data set, for a model that the package brings no text for
+    n_tokens: int = 0
 
     @property
     def hook(self) -> str:
-        return HOOKS.get(self.model_name, HOOKS["stories"])
+        return HOOKS.get(self.model_name) or f"blocks.{self.model.cfg.n_layers // 2 - 1}.hook_resid_post"
 
     @cached_property
     def model(self) -> Any:
@@ -83,8 +95,11 @@ class Place:
     @cached_property
     def text(self) -> dict[str, torch.Tensor]:
         """Rows to train on, to validate and to measure on."""
-        both = {"source": None} if self.model_name == "smollm2" else {}
-        tokens = story_tokens(TOKENS[self.model_name], 256, model=self.model_name, **both)
+        if self.source is None:
+            both = {"source": None} if self.model_name == "smollm2" else {}
+            tokens = story_tokens(TOKENS[self.model_name], 256, model=self.model_name, **both)
+        else:
+            tokens = text_tokens(self.source, self.model, min(256, self.model.cfg.n_ctx), self.n_tokens)
         n = MEASURED_OF.get(self.model_name, MEASURED)
         parts = {"train": tokens[: -MEASURED - VALIDATING], "validation": tokens[-MEASURED - VALIDATING : -MEASURED]}
         parts["measured"] = tokens[-MEASURED:][:n]
@@ -333,7 +348,8 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 def left(args: argparse.Namespace, rows: list[dict[str, Any]]) -> list[Run]:
     """The runs that are asked for and not there yet."""
     there = {row["key"] for row in rows}
-    runs = dict.fromkeys(run for run in grid(rows, args.steps) if not args.only or run.part in args.only)
+    every = grid(rows, args.steps) if args.model is None else grid_of(rows, args.model, args.steps, args.width)
+    runs = dict.fromkeys(run for run in every if not args.only or run.part in args.only)
     return [run for run in runs if run.key not in there and run.seed in (args.seeds or (run.seed,))]
 
 
@@ -360,7 +376,9 @@ def do_one_group(args: argparse.Namespace, places: dict[tuple, Place], commit: s
                 continue
             first = mine[0]
             key = (first.model, first.noise)
-            place = places.setdefault(key, Place(first.model, first.noise, args.cache, args.device))
+            place = places.setdefault(
+                key, Place(first.model, first.noise, args.cache, args.device, args.text, args.tokens)
+            )
             try:
                 trained = train_together(mine, [float(factors[run] or 0) for run in mine], place, rows)
             except FloatingPointError as error:
@@ -429,20 +447,29 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=sorted({run.part for run in grid([])}), help="parts of the grid")
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--steps", type=common.whole, default=1000, help="of the usual run")
-    parser.add_argument("--out", type=common.folder, default=cache_folder("evidence"))
+    parser.add_argument("--model", help="a name on the hub or a folder: rates and the main part on it; wants --text")
+    parser.add_argument("--text", help="a text file, or a data set on the hub")
+    parser.add_argument("--tokens", type=common.whole, default=20_000_000, help="of --text")
+    parser.add_argument("--width", type=common.whole, default=32, help="features per input, with --model")
+    parser.add_argument("--out", type=common.folder, help="default: a folder in the cache, one for each --model")
     parser.add_argument("--cache", type=common.folder, default=cache_folder("training"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
+    if (args.model is None) != (args.text is None):
+        parser.error("--model and --text go together: a model of your own, and what it reads")
+    if args.out is None:
+        args.out = cache_folder("evidence" if args.model is None else f"evidence-{args.model.replace('/', '--')}")
     for folder in (args.out, args.cache):
         parser.check_file(folder / RUNS)
     args.out.mkdir(parents=True, exist_ok=True)
-    others = {row["steps"] for row in rows_of(args.out) if row["part"] == "rates"} - {args.steps}
+    known = {args.steps, *(length * args.steps for length in LENGTHS)}
+    others = {row["steps"] for row in rows_of(args.out) if row["part"] == "rates"} - known
     if others and not args.ship:
         parser.error(f"--out has sweeps of {sorted(others)} steps; take another folder for --steps {args.steps}")
     if args.ship:
-        return ship(args.out, EVIDENCE)
+        return ship(args.out, EVIDENCE if args.model is None else args.out / "shipped")
     if args.list:
         rows = rows_of(args.out)
         print("\n".join([f"done  {row['key']}" for row in rows] + [f"left  {run.key}" for run in left(args, rows)]))

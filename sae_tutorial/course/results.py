@@ -134,12 +134,11 @@ class Evidence:
     def where(self, **fields: Any) -> Evidence:
         return Evidence(self.runs.where(**fields), self.arrays, self.stability)
 
-    def sums(self, measure: str, row: dict[str, Any]) -> Float[Tensor, " rows"]:
-        """The measure of one run, summed over the tokens of each row of text."""
+    def sums(self, measure: str, row: dict[str, Any], lines: slice = slice(None)) -> Float[Tensor, " rows"]:
+        """The measure of one run, summed over the tokens of each row of text, or of these."""
         of_run = self._named(OF_A_RUN, f"{row['key']}/rows")
-        if measure != "lost":
-            return of_run[measure]
-        return of_run["ce_spliced"] - self.text(row)["ce_clean"]
+        found = of_run["ce_spliced"] - self.text(row)["ce_clean"] if measure == "lost" else of_run[measure]
+        return found[lines]
 
     def text(self, row: dict[str, Any]) -> dict[str, Float[Tensor, " rows"]]:
         """What this run's text is without an SAE: OF_A_TEXT by name."""
@@ -149,14 +148,15 @@ class Evidence:
         """How often the features match, the most frequent first; kept of seed 0."""
         return self.arrays.get(f"{row['key']}/density")
 
-    def ratio(self, measure: str, method: str, other: str, **fields: Any) -> Ratio | None:
-        """How much more `method` has of the measure than `other`, over seeds that both have and rows of text; None if
-        they share no seed. Raises ValueError where two runs of a method share a seed: name one cell."""
+    def ratio(self, measure: str, method: str, other: str, lines: slice = slice(None), **fields: Any) -> Ratio | None:
+        """How much more `method` has of the measure than `other`, over seeds that both have and rows of text, all or
+        those in `lines`; None if they share no seed. Raises ValueError where two runs of a method share a seed: name
+        one cell."""
         mine, theirs = (self._by_seed(name, fields) for name in (method, other))
         shared = sorted(mine.keys() & theirs.keys())
         if not shared:
             return None
-        a, b = (torch.stack([self.sums(measure, one[seed]) for seed in shared]) for one in (mine, theirs))
+        a, b = (torch.stack([self.sums(measure, one[seed], lines) for seed in shared]) for one in (mine, theirs))
         return Ratio.of(a, b)
 
     def _by_seed(self, method: str, fields: dict[str, Any]) -> dict[int, dict[str, Any]]:

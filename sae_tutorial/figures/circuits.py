@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import RULE, empty
-from sae_tutorial.figures.kinds import Curve
+from sae_tutorial.figures.kinds import Curve, Span
 from sae_tutorial.figures.looks import Look
 from sae_tutorial.figures.style import CLEAR, DIVERGING, GRID, PALETTE, TEXT, WIDTH, finish
 from sae_tutorial.figures.text import on, width_of
+
+BESIDE = ("middle right", "middle left", "bottom right", "top left")
 
 
 def signed_maps(
@@ -70,7 +73,8 @@ def two_names(
 ) -> go.Figure:
     """What each component adds to the right name (across) and to the wrong one (up), against other names.
 
-    `kinds_` says what kind each is; those that are "others" are small and grey, and have their names on hover only.
+    `kinds_` says what kind each is; those that are "others" are grey, and have their names on hover only. Names stand
+    right of their dots where there is room: what leaves the right name alone lies on one upright line.
     """
     curves = {}
     for kind in dict.fromkeys(kinds_):
@@ -80,7 +84,7 @@ def two_names(
         curves[kind] = Curve(right[where], wrong[where], about=mine, **plain)
     hover = "%{customdata}: right %{x:.2f}, wrong %{y:.2f}"
     labels = "added to the right name, logits above other names", "added to the wrong name"
-    return kinds.dots(curves, title, *labels, hover=hover, diagonal=True, size=9, height=460)
+    return kinds.dots(curves, title, *labels, hover=hover, diagonal=True, size=9, height=460, beside=BESIDE)
 
 
 def looks(shares: Mapping[str, Float[Tensor, " heads"]], heads: Sequence[str], title: str) -> go.Figure:
@@ -96,12 +100,25 @@ def looks(shares: Mapping[str, Float[Tensor, " heads"]], heads: Sequence[str], t
 
 
 def bars(
-    values: Mapping[str, Mapping[str, float]], title: str, y: str, x: str = "", level: float | None = None
+    values: Mapping[str, Mapping[str, float | Span]],
+    title: str,
+    y: str,
+    x: str = "",
+    level: float | None = None,
+    form: str = ".2f",
 ) -> go.Figure:
-    """Groups of bars: one colour for each name, one group for each of its keys. `level`: a dashed line across."""
-    groups = {name: Curve(list(row), list(row.values())) for name, row in values.items()}
+    """Groups of bars: one colour for each name, one group for each of its keys. A value may come with the ends of its
+    interval, (value, low, high). `level`: a dashed line across; `form`: how values are written on hover, and the axis
+    too if they are percentages."""
+    groups = {}
+    for name, row in values.items():
+        spans = [value if isinstance(value, tuple) else (value, None, None) for value in row.values()]
+        middle, low, high = (list(ends) for ends in zip(*spans)) if spans else ([], None, None)
+        known = any(isinstance(value, tuple) for value in row.values())
+        groups[name] = Curve(list(row), middle, low if known else None, high if known else None)
     across = {} if level is None else {"_level": level}
-    fig = kinds.bars(groups, title, x, y, level=across, hover="%{x}: %{y:.2f}", height=420)
+    fig = kinds.bars(groups, title, x, y, level=across, hover=f"%{{x}}: %{{y:{form}}}", height=420)
+    fig.update_yaxes(tickformat=form if form.endswith("%") else None)
     return fig.add_hline(y=0, line=RULE)
 
 
@@ -146,7 +163,8 @@ def diagram(
     columns: Sequence[str],
     title: str,
 ) -> go.Figure:
-    """A circuit as a drawing. Tokens run to the right, layers upwards.
+    """A circuit as a drawing. Tokens run to the right, layers upwards. What an arrow carries is written right of it, or
+    left of it where another one comes to the same box from below.
 
     Args:
         nodes: label -> (place of its token in `columns`, height, colour).
@@ -157,24 +175,32 @@ def diagram(
         return empty(title, "Nothing to draw: the circuit has no parts.")
     fig = go.Figure(layout={"height": 460, "showlegend": False})
     low, high = (f(y for _, y, _ in nodes.values()) for f in (min, max))
+    unit, rise = (WIDTH - 80) / len(columns), 330 / (high - low + 1)  # px from one token, one layer, to the next
+    half = {label: max(width_of(line, 11) for line in label.split("\n")) / 2 + 5 for label in nodes}
+
+    def reach(label: str, across: float, up: float) -> float:
+        """From the middle of a box to a little outside it, px, in this direction."""
+        wide, tall = half[label], 6.5 * label.count("\n") + 12
+        return 3 + math.hypot(across, up) * min(wide / max(abs(across), 1e-9), tall / max(abs(up), 1e-9))
+
     for start, end, _ in edges:
         (x0, y0, colour), (x1, y1, _) = nodes[start], nodes[end]
-        tail = {"ax": x0, "ay": y0, "axref": "x", "ayref": "y", "startstandoff": 24}
-        head = {"x": x1, "y": y1, "xref": "x", "yref": "y", "standoff": 24, "arrowhead": 2, "arrowwidth": 1.6}
-        fig.add_annotation(**tail, **head, arrowcolor=colour, text="")
+        way = (unit * (x1 - x0), rise * (y1 - y0))
+        tail = {"ax": x0, "ay": y0, "axref": "x", "ayref": "y", "startstandoff": reach(start, *way)}
+        head = {"x": x1, "y": y1, "xref": "x", "yref": "y", "standoff": reach(end, *way)}
+        fig.add_annotation(**tail, **head, arrowhead=2, arrowwidth=1.6, arrowcolor=colour, text="")
     for label, (x, y, colour) in nodes.items():
         box = {"bgcolor": colour, "bordercolor": GRID, "borderpad": 4, "font": {"color": on(colour), "size": 11}}
         fig.add_annotation(x=x, y=y, text=label.replace("\n", "<br>"), showarrow=False, **box)
-    unit = (WIDTH - 80) / len(columns)  # px from one token to the next
-    half = {label: max(width_of(line, 11) for line in label.split("\n")) / 2 + 5 for label in nodes}
     for start, end, what in edges:  # last, so that no arrow runs over them; beside rising arrows, above level ones
-        (x0, y0, colour), (x1, y1, _) = nodes[start], nodes[end]
+        (x0, y0, _), (x1, y1, _) = nodes[start], nodes[end]
         middle = {"x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "showarrow": False}
         wide, level = width_of(what, 11), abs(y1 - y0) <= 0.2
         gap = unit * abs(x1 - x0) - half[start] - half[end]
         up = (10 if gap > wide else 28) if level else 0  # where the boxes leave too little between them, above those
-        aside = (half[start] - half[end]) / 2 if level else wide / 2 + 8
-        fig.add_annotation(**middle, text=what, xshift=aside, yshift=up, font={"size": 11, "color": colour})
+        under = any(other == end and nodes[sender][1] < y0 for sender, other, _ in edges)  # an arrow on the right
+        aside = (half[start] - half[end]) / 2 if level else (wide / 2 + 8) * (-1 if under else 1)
+        fig.add_annotation(**middle, text=what, xshift=aside, yshift=up, font={"size": 12, "color": TEXT})
     fig.add_scatter(x=[0, len(columns) - 1], y=[low, high], mode="markers", marker={"opacity": 0}, hoverinfo="skip")
     finish(fig, title)
     fig.update_xaxes(tickvals=list(range(len(columns))), ticktext=list(columns), range=[-0.7, len(columns) - 0.3])

@@ -65,6 +65,7 @@ def lines(
     whiskers: bool = False,
     diagonal: bool = False,
     size: float = 7,
+    beside: Sequence[str] = (),
     **how: Any,
 ) -> go.Figure:
     """A line for each name, with a marker at each point; `low` and `high` are drawn as a band around it.
@@ -77,6 +78,7 @@ def lines(
         hover: how the hover text of a point says x and y, in plotly's words: "%{x} steps: %{y:.2f}".
         whiskers: draw intervals as bars on each point instead.
         diagonal: a dashed line where x and y are equal.
+        beside: sides of `SIDES` on which a text stands rather than on others, the best first.
         columns, height, gap, above: as for `panels`.
 
     A name that begins with "_" is not in the legend. A `text` is written beside its point where it covers no other.
@@ -94,7 +96,7 @@ def lines(
             known = [v for c in panel.values() for v in flattened(numbers([c.x, c.y])) if v is not None]
             ends, rule = [min(known), max(known)], RULE | {"dash": "dash"}
             fig.add_scatter(x=ends, y=ends, mode="lines", line=rule, hoverinfo="skip", showlegend=False, **place)
-        sides = _beside(panel, mode, log, room)
+        sides = _beside(panel, mode, log, room, beside)
         for name, curve in panel.items():
             shown = name not in seen and not name.startswith("_")
             seen.add(name)
@@ -392,9 +394,11 @@ SIDES = {"top center": (0, 1), "bottom center": (0, -1), "middle right": (1, 0),
 SIDES |= {"top right": (1, 1), "bottom left": (-1, -1), "top left": (-1, 1), "bottom right": (1, -1)}
 
 
-def _beside(panel: Curves, mode: str, log: str, room: tuple[float, float]) -> dict[str, dict[str, Any]]:
+def _beside(
+    panel: Curves, mode: str, log: str, room: tuple[float, float], first: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
     """How the texts of each curve are written: beside their points, where they cover no point, no line and no earlier
-    text; not at all where there is no room. `room` is what the points spread over, px."""
+    text; not at all where there is no room. `room` is what the points spread over, px; `first` are the best sides."""
     if all(curve.text is None for curve in panel.values()):
         return {}
     points = {name: _scaled(curve, log) for name, curve in panel.items()}
@@ -406,11 +410,12 @@ def _beside(panel: Curves, mode: str, log: str, room: tuple[float, float]) -> di
     ]
     boxes = [np.concatenate([at - 3.5, at + 3.5], axis=1) for at in covered]
     taken, found = np.concatenate(boxes), {}
+    ways = {side: SIDES[side] for side in (*first, *SIDES)}
     for name, curve in panel.items():
         places = []
         for at, text in zip(pixels[name], curve.text or ()):
             half = np.array([width_of(text, 11) / 2, 6.0])
-            spots = {side: at + np.array(way) * (half + [7, 6]) for side, way in SIDES.items()}
+            spots = {side: at + np.array(way) * (half + [7, 6]) for side, way in ways.items()}
             corners = {side: np.concatenate([middle - half, middle + half]) for side, middle in spots.items()}
             meets = {side: (box[:2] < taken[:, 2:]) & (taken[:, :2] < box[2:]) for side, box in corners.items()}
             free = [side for side, both in meets.items() if text and np.isfinite(at).all() and not both.all(1).any()]

@@ -11,17 +11,18 @@ from sae_tutorial import evaluate_many
 from sae_tutorial.activations import files
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.activations.shipped_text import text_for_training
-from sae_tutorial.autoencoder.shipped import FOLDER, HOOK, RULES, SAES, pack, reference_sae, unpack
+from sae_tutorial.autoencoder.rescaling import folded
+from sae_tutorial.autoencoder.shipped import HOOK, RULES, SAES, pack, reference_sae, unpack
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_pack_keeps_the_function_up_to_fp16(rule, tmp_path):
+def test_pack_keeps_the_function_up_to_eight_bits(rule, tmp_path):
     sae = make(rule, d_sae=24)
     pack(sae, tmp_path)
     again = unpack(tmp_path)
     x = 1 + 3 * torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
     assert again.W_dec.dtype == torch.float32
-    assert_close(again.affinities(x), sae.affinities(x), rtol=1e-2, atol=1e-2)
+    assert_close(again.affinities(x), sae.affinities(x), rtol=1e-2, atol=0.05)  # of values up to 10
     same = (again.encode(x).to_dense() > 0) == (sae.encode(x).to_dense() > 0)
     assert same.float().mean() > 0.99
     assert_close(again.state_dict()["threshold"], sae.state_dict()["threshold"], rtol=0, atol=0)
@@ -62,19 +63,35 @@ def test_damaged_assets_are_named(tmp_path):
 def test_they_know_what_they_read():
     for folder in SAES.glob("*/*"):
         sae = unpack(folder)
-        assert (sae.model_name, sae.hook_name, sae.target_hook_name) == ("stories", HOOK, None) and not sae.imported
+        hook = "blocks.14.hook_resid_post" if folder.parent.name == "smollm2" else HOOK
+        assert (sae.model_name, sae.hook_name) == (folder.parent.name.split("-")[0], hook)
+        assert sae.target_hook_name is None and not sae.imported
         assert all(t.dtype == torch.float32 for t in sae.state_dict().values() if t.is_floating_point())
 
 
-def test_all_fit_into_twelve_megabytes():
-    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 12e6
+def test_a_packed_weight_moves_by_half_a_step_at_most(tmp_path):
+    sae = make("mutual_choice", d_sae=24)
+    with torch.no_grad():
+        sae.W_dec[3] = 0  # a feature without a decoder has no largest weight
+        sae.W_enc[:, 5] *= 100
+    pack(sae, tmp_path)
+    again = unpack(tmp_path)
+    raw = folded(sae)
+    for name, across in (("W_enc", 0), ("W_dec", 1)):
+        weight, packed = getattr(raw, name), getattr(again, name)
+        step = weight.abs().amax(across, keepdim=True) / 127
+        assert ((packed - weight).abs() <= 0.501 * step).all() and (packed[weight == 0] == 0).all()
+    assert (tmp_path / "weights.safetensors.xz").stat().st_size < 24 * 8 * 2 * 4
+
+
+def test_all_fit_into_twenty_megabytes():
+    assert sum(path.stat().st_size for path in SAES.rglob("*") if path.is_file()) < 20e6
 
 
 def test_they_do_what_the_bars_ask(model):
     """On rows that they were not trained on and the cards are about: L0 on 64 of the 256, losses on 16 of these.
 
-    On all 256 rows they recover 97.7% to 98.3% of the loss; without their help the model predicts this text well, so
-    what is missing weighs more than it did in text of which a part was random tokens (98.9%)."""
+    On all 256 rows they recover 97.8% to 98.4% of the loss."""
     saes, rows = [reference_sae(rule) for rule in RULES], text_for_training()[1][::4]
     with read_hook(model, HOOK) as read:
         x_ND = read(rows)[:, 1:].flatten(0, 1)  # without the mark that begins a row
@@ -88,7 +105,7 @@ def test_they_do_what_the_bars_ask(model):
 @pytest.mark.parametrize("name", ["config.json", "weights.safetensors.xz"])
 def test_what_is_shipped_is_as_it_was_shipped(name, tmp_path, monkeypatch):
     """A digit of the config that changed, or a missing file, is noticed as a flipped bit of the weights is."""
-    shutil.copytree(FOLDER / "token_choice", tmp_path / "saes" / "stories" / "token_choice")
+    shutil.copytree(SAES / "stories" / "token_choice", tmp_path / "saes" / "stories" / "token_choice")
     shutil.copy(files.ASSETS / files.CHECKSUMS, tmp_path)
     monkeypatch.setattr(files, "ASSETS", tmp_path)
     file = tmp_path / "saes" / "stories" / "token_choice" / name

@@ -8,23 +8,39 @@ import numpy as np
 import pytest
 import quality
 import torch
-from grid import FACTORS, METHODS, MOST_FACTORS, PENALISED, RULES, Run, _swept, best_factor, grid
+from grid import (
+    FACTORS,
+    FEWER_FACTORS,
+    METHODS,
+    MOST_FACTORS,
+    PENALISED,
+    RULES,
+    Run,
+    _swept,
+    best_factor,
+    grid,
+    grid_of,
+)
 from peer_quality import PEERS, activations_file
 from quality import Place, Trained, claimed, groups, tuned, with_random_rows
 
-from sae_tutorial import ActivationStore, load_sae
+from sae_tutorial import ActivationStore, load_language_model, load_sae, story_tokens
+from sae_tutorial.activations.files import ASSETS
 from sae_tutorial.course.results import ARRAYS, OF_A_RUN, OF_A_TEXT, load_evidence, load_runs
 from sae_tutorial.evaluation.ground_truth import mutual_neighbours
 
 
-def swept(method, losses, factors=FACTORS):
-    return [{"part": "rates", "method": method, "factor": factor, "validation_fvu": loss}
+def swept(method, losses, factors=FACTORS, model="stories", steps=1000):
+    same = {"part": "rates", "method": method, "model": model, "steps": steps}
+    return [same | {"factor": factor, "validation_fvu": loss}
             for factor, loss in zip(factors, losses)]  # fmt: skip
 
 
 def everything():
     """The grid with all sweeps done, the middle rate best."""
     rows = [row for method in METHODS for row in swept(method, [3, 2, 1, 2, 3])]
+    for model, steps in (("smollm2", 1000), ("stories", 3000), ("stories", 10_000)):
+        rows += [row for method in METHODS for row in swept(method, [2, 1, 2], FEWER_FACTORS, model, steps)]
     return list(dict.fromkeys(grid(rows)))
 
 
@@ -42,8 +58,9 @@ def test_every_method_has_three_seeds_and_three_budgets():
 
 
 def test_a_sweep_goes_on_as_long_as_its_best_is_at_the_end():
-    def factors(rows):
-        return sorted(run.factor for run in grid(rows) if run.part == "rates" and run.method == "token_choice")
+    def factors(rows, model="stories", steps=1000):
+        wanted = ("rates", "token_choice", model, steps)
+        return sorted(run.factor for run in grid(rows) if (run.part, run.method, run.model, run.steps) == wanted)
 
     run = Run("main", "token_choice", 32, 0)
     assert factors([]) == list(FACTORS) and best_factor([], run) is None
@@ -52,6 +69,12 @@ def test_a_sweep_goes_on_as_long_as_its_best_is_at_the_end():
     low, high = swept("token_choice", [1, 2, 3, 4, 5]), swept("token_choice", [5, 4, 3, 2, 1])
     assert factors(low) == [0.125, *FACTORS] and factors(high) == [*FACTORS, 8.0]
     assert best_factor(low, run) is None and best_factor(low + swept("token_choice", [2], [0.125]), run) == 0.25
+    other = Run("smollm2", "token_choice", 32, 0, model="smollm2")
+    assert best_factor(middle, other) is None, "a rate of one model is none of another"
+    assert factors(middle, "smollm2") == factors(middle, steps=3000) == list(FEWER_FACTORS)
+    assert best_factor(middle + swept("token_choice", [2, 1, 2], FEWER_FACTORS, "smollm2"), other) == 1.0
+    longer = Run("length", "token_choice", 16, 0, steps=3000)
+    assert best_factor(middle + swept("token_choice", [2, 1, 2], FEWER_FACTORS, steps=3000), longer) == 1.0
     endless = []
     for _ in range(20):
         new = [factor for factor in factors(endless) if factor not in {row["factor"] for row in endless}]
@@ -119,7 +142,15 @@ def test_a_small_grid_from_its_first_run_to_its_files(place, tmp_path, monkeypat
         quality, "best_factor", lambda rows, run: 0.5 if sum(r["part"] == "rates" for r in rows) == 2 else None
     )
     args = argparse.Namespace(
-        out=tmp_path / "out", cache=tmp_path / "cache", device="cpu", steps=12, only=None, seeds=None
+        out=tmp_path / "out",
+        cache=tmp_path / "cache",
+        device="cpu",
+        steps=12,
+        only=None,
+        seeds=None,
+        model=None,
+        text=None,
+        tokens=0,
     )
     args.out.mkdir()
     places = {}
@@ -141,7 +172,7 @@ def test_a_small_grid_from_its_first_run_to_its_files(place, tmp_path, monkeypat
     assert chosen["factor"] == 0.5 and chosen["fvu"] == pytest.approx(again["fvu"], rel=1e-5)
     penalised = rows["stories-relu-x1-k30-seed0-100x256-lr1"]
     assert penalised["tried"][-1][1] == pytest.approx(30, rel=0.03) and penalised["precision"] == "float32"
-    assert math.inf == _swept([lost], "relu")[1e12]
+    assert math.inf == _swept([lost], "relu", "stories", 12)[1e12]
     assert load_sae(args.out / "weights" / chosen["key"]).config.rule == "mutual_choice"
     quality.ship(args.out, tmp_path / "shipped")
     with np.load(tmp_path / "shipped" / ARRAYS) as arrays:
@@ -169,6 +200,46 @@ def test_a_small_grid_from_its_first_run_to_its_files(place, tmp_path, monkeypat
     assert pair["k"] == 8 and {row["method"] for row in evidence.stability} == {"token_choice"}, "others have one seed"
     lines = (tmp_path / "shipped" / "runs.jsonl").read_text().splitlines()
     assert [json.loads(line)["key"] for line in lines] == sorted([*rows, lost["key"]])
+
+
+def test_another_model_is_one_command(tmp_path, monkeypatch):
+    """A model from a folder and text from a file: rates on that model, then the rest, at its own middle."""
+    tokens = story_tokens(30 * 256)
+    tokenizer = load_language_model("stories").tokenizer
+    (tmp_path / "text.txt").write_text(" ".join(tokenizer.decode(row[1:].tolist()) for row in tokens))
+    for name, n in (("MEASURED", 4), ("VALIDATING", 4)):
+        monkeypatch.setattr(quality, name, n)
+    model, wanted = str(ASSETS / "models" / "stories"), []
+
+    def small(rows, model, steps, width):
+        wanted.append((model, steps, width))
+        yield from (Run("rates", "token_choice", 8, 0, model, 1, steps, 256, factor=f) for f in (0.5, 1.0))
+        yield Run("main", "token_choice", 8, 1, model, 1, steps, 256, factor=1.0)
+
+    monkeypatch.setattr(quality, "grid_of", small)
+    given = ["--model", model, "--text", str(tmp_path / "text.txt"), "--tokens", "5120", "--steps", "12"]
+    given += ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["quality.py", *given])
+    quality.main()
+    rows = list(load_runs(tmp_path / "out"))
+    assert wanted[0] == (model, 12, 32) and [row["part"] for row in rows] == ["rates", "rates", "main"]
+    assert {row["hook"] for row in rows} == {"blocks.1.hook_resid_post"} and rows[-1]["n_tokens"] == 4 * 255
+    quality.main()
+    assert len(load_runs(tmp_path / "out")) == 3, "nothing is trained twice"
+    monkeypatch.setattr("sys.argv", ["quality.py", *given, "--ship"])
+    quality.main()
+    assert load_evidence(tmp_path / "out" / "shipped").runs.where(part="main").rows[0]["kl"] > 0
+    monkeypatch.setattr("sys.argv", ["quality.py", "--model", "gpt2"])
+    with pytest.raises(SystemExit):
+        quality.main()
+
+
+def test_a_model_of_ones_own_gets_its_own_rates():
+    runs = list(grid_of([], "gpt2", 10_000, 32))
+    assert {(run.model, run.steps, run.width) for run in runs} == {("gpt2", 10_000, 32)}
+    rates = {run.method for run in runs if run.part == "rates"}
+    assert rates == {run.method for run in runs if run.part == "main"} >= {*RULES}
+    assert {(run.k, run.seed) for run in runs if run.part == "main"} == {(k, s) for k in (16, 32, 64) for s in range(3)}
 
 
 def test_a_penalty_is_tuned_by_secants(place, monkeypatch):

@@ -61,7 +61,7 @@ def test_a_model_of_the_same_architecture(name, other):
 SMOLLM2 = {
     "01_transformers": {"N_CONTROLS": 2},
     "05_sparse_allocation": {},
-    "08_ioi_circuit": {"N_TRIED": 6, "N_LAYERS": 3, "N_SUBSETS": 1},
+    "08_ioi_circuit": {"N_TRIED": 6, "N_LAYERS": 3, "N_SUBSETS": 1, "N_FRESH": 12, "N_MEANS": 12},
     "09_ioi_features": {"N_LAYERS": 2, "N_SENTENCES": 6, "SIZES": (8, 0)},
 }
 

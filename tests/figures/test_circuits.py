@@ -6,6 +6,7 @@ from drawing import cells, drawn, plain, written
 
 from sae_tutorial.figures import circuits as plots
 from sae_tutorial.figures.style import PALETTE
+from sae_tutorial.figures.text import width_of
 
 
 def test_signed_maps_are_centred_and_numbered():
@@ -84,6 +85,31 @@ def test_a_diagram_has_boxes_arrows_and_what_they_carry():
     assert (arrow.ax, arrow.ay, arrow.x, arrow.y, arrow.arrowcolor) == (0, 0, 1, 1, "#0072B2")
     assert notes["says"].xshift > 0 and notes["louder"].yshift > 0, "right of rising arrows, above level ones"
     assert plain(fig.layout.xaxis.ticktext) == ["x", "y", "z"]
+
+
+def test_what_two_arrows_into_one_box_carry_is_kept_apart():
+    nodes = {"a": (0, 0, "#0072B2"), "b": (0, 1, "#E69F00"), "a box\nof two lines": (1, 2, "#009E73")}
+    edges = [("a", "a box\nof two lines", "low"), ("b", "a box\nof two lines", "high")]
+    fig = plots.diagram(nodes, edges, ["x", "y"], "title")
+    notes = {note.text: note for note in fig.layout.annotations if note.text}
+    assert notes["low"].xshift > 0 > notes["high"].xshift
+
+
+def test_an_arrow_ends_outside_its_boxes():
+    nodes = {"a": (0, 0, "#0072B2"), "a box that is wide": (1, 0, "#E69F00"), "above": (0, 1, "#009E73")}
+    edges = [("a", "a box that is wide", ""), ("a", "above", "")]
+    level, upright = plots.diagram(nodes, edges, ["x", "y"], "title").layout.annotations[:2]
+    assert level.standoff > width_of("a box that is wide", 11) / 2 and level.startstandoff < level.standoff
+    assert upright.standoff == upright.startstandoff < 20
+
+
+def test_bars_may_have_intervals():
+    fig = plots.bars(
+        {"a": {"x": (0.5, 0.25, 1.0), "y": (1.0, 1.0, 1.0)}, "b": {"x": 0.5}}, "title", "share", form=".0%"
+    )
+    with_ends, without = fig.data
+    assert plain(with_ends.error_y.array) == [0.5, 0] and plain(with_ends.error_y.arrayminus) == [0.25, 0]
+    assert without.error_y.array is None and fig.layout.yaxis.tickformat == ".0%"
 
 
 @pytest.mark.parametrize(("label", "up"), [("c", 10), ("a very long name of a box", 28)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -98,3 +99,26 @@ def lead(
     The logit difference asks which of the two; this asks whether it is one of the two at all. See `name_ids`.
     """
     return at(logits, sentences.io) - logits.gather(1, absent_names(sentences, names)).mean(-1)
+
+
+def other_order(model: Any, sentences: Sentences) -> Sentences:
+    """The same sentences with the two names in the other order; who gives stays."""
+    return sentences_of(model, [replace(frame, a=frame.b, b=frame.a) for frame in sentences.frames])
+
+
+def renamed(model: Any, sentences: Sentences, names: Int[Tensor, " names"]) -> Sentences:
+    """The same sentences with two other `names` (see `name_ids`) in the places of their two, in the same order.
+
+    Raises ValueError if there are fewer than four names: two of a sentence and two others.
+    """
+    if len(names) < 4:
+        raise ValueError(f"names: four are needed to replace two of them, got {len(names)}.")
+    known = [model.tokenizer.decode([i]).strip() for i in names.tolist()]
+
+    def changed(i: int, frame: Frame) -> Frame:
+        from_here = known[i % len(known) :] + known[: i % len(known)]
+        io, wrong = [name for name in from_here if name not in (frame.io, frame.wrong)][:2]
+        new = {frame.io: io, frame.wrong: wrong}
+        return replace(frame, a=new[frame.a], b=new[frame.b], s=new[frame.s], io=io, wrong=wrong)
+
+    return sentences_of(model, [changed(i, frame) for i, frame in enumerate(sentences.frames)])

@@ -72,3 +72,19 @@ def test_ranks_where_heads_share_their_values(tmp_path):
         out = prompts.at(values[:, :, head // 2], texts.positions["A"]) @ llama.W_O[1, head] @ llama.W_U
         expected = (out[:, ids] > prompts.at(out, right)[:, None] + 1e-5).sum(1)
         assert torch.equal(ranks[1, head], expected.float())
+
+
+def test_the_other_order_keeps_names_and_giver(model, sentences):
+    for frame, turned in zip(sentences.frames, names.other_order(model, sentences).frames, strict=True):
+        assert (turned.a, turned.b) == (frame.b, frame.a)
+        assert (turned.s, turned.io, turned.wrong, turned.place) == (frame.s, frame.io, frame.wrong, frame.place)
+
+
+def test_renamed_keeps_places_and_changes_both_names(model, sentences):
+    ids = names.name_ids(model)
+    few = ioi.ioi_sentences(model, 120, seed=4)
+    for frame, new in zip(few.frames, names.renamed(model, few, ids).frames, strict=True):
+        assert not {new.io, new.wrong} & {frame.io, frame.wrong} and new.io != new.wrong
+        assert (new.a == new.io) == (frame.a == frame.io) and (new.s, new.template) == (new.wrong, frame.template)
+    with pytest.raises(ValueError, match="four are needed"):
+        names.renamed(model, few, ids[:3])

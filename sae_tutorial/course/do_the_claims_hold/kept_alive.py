@@ -1,0 +1,36 @@
+"""What a feature is, asked without reading it: a duplicate of another, found by another SAE too, about one token?"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae_tutorial.allocation.codes import SparseCodes
+
+
+def nearest_other(dictionary: Float[Tensor, "features d"]) -> Float[Tensor, " features"]:
+    """For each row, the largest cosine with another row of the same dictionary: near 1 for a duplicate."""
+    rows = torch.nn.functional.normalize(dictionary.detach(), dim=1)
+    best = []
+    for start in range(0, len(rows), 2048):
+        cosines = rows[start : start + 2048] @ rows.T
+        cosines[torch.arange(len(cosines)), torch.arange(start, start + len(cosines))] = -1  # itself
+        best.append(cosines.amax(1))
+    return torch.cat(best)
+
+
+def token_purity(codes: SparseCodes, tokens: Int[Tensor, " tokens"], n: int = 10) -> Float[Tensor, " features"]:
+    """The share of the `n` strongest matches of each feature at which the same token stands: 1 for a feature of one
+    token. NaN for features with fewer than `n` matches."""
+    strongest = codes.values.argsort(descending=True)
+    by_feature = codes.features[strongest].argsort(stable=True)
+    ids = tokens[codes.tokens[strongest[by_feature]]]
+    count_F = torch.bincount(codes.features, minlength=codes.shape[1])
+    first_F = count_F.cumsum(0) - count_F
+    enough = torch.where(count_F >= n)[0]
+    ids_FN = ids[first_F[enough, None] + torch.arange(n, device=ids.device)]
+    same = (ids_FN[:, :, None] == ids_FN[:, None, :]).sum(2).amax(1)  # of the most frequent among them
+    purity_F = torch.full((codes.shape[1],), torch.nan, device=ids.device)
+    purity_F[enough] = same / n
+    return purity_F

@@ -1,0 +1,29 @@
+"""Duplicates and features of one token are told from the others."""
+
+import torch
+from torch.testing import assert_close
+
+from sae_tutorial.allocation.codes import SparseCodes
+from sae_tutorial.course.do_the_claims_hold.kept_alive import nearest_other, token_purity
+
+
+def test_a_duplicate_is_near_another_row_and_nothing_is_near_itself():
+    rows = torch.nn.functional.normalize(torch.randn(5000, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+    rows[4999] = 3 * rows[7]
+    found = nearest_other(rows)
+    assert_close(found[[7, 4999]], torch.ones(2), atol=1e-5, rtol=0)
+    few = torch.tensor([0, 100, 4000])
+    expected = [max(float(rows[i] @ rows[j]) for j in range(4999) if j != i) for i in few.tolist()]
+    assert_close(found[few], torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+def test_purity_asks_the_strongest_matches():
+    table = torch.zeros(12, 4)
+    tokens = torch.tensor([5, 5, 5, 9, 1, 2, 3, 4, 6, 7, 8, 10])
+    table[:, 0] = torch.linspace(2, 1, 12)  # strongest at 5, 5, 5, 9
+    table[:4, 1] = torch.tensor([1.0, 1.0, 1.0, 3.0])
+    table[[0, 1, 2], 2] = 1.0
+    codes = SparseCodes.from_dense(table)
+    found = token_purity(codes, tokens, n=4)
+    assert found[:2].tolist() == [0.75, 0.75] and found[2:].isnan().all(), "three matches, none"
+    assert token_purity(codes, tokens, n=3)[:3].tolist() == [1.0, float(torch.tensor(2 / 3)), 1.0]

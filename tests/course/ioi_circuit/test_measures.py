@@ -1,0 +1,85 @@
+"""What is measured of an answer, its intervals, and means over other sentences than those that are silenced."""
+
+import pytest
+import torch
+
+from sae_tutorial.circuits import ioi
+from sae_tutorial.circuits.patching import activations, mean_by_group
+from sae_tutorial.circuits.prompts import end_logits
+from sae_tutorial.course.ioi_circuit import measures, names
+
+HOOKS = ["blocks.1.attn.hook_z", "blocks.2.hook_mlp_out"]
+
+
+@pytest.fixture(scope="module")
+def sentences(model):
+    return ioi.ioi_sentences(model, 12, seed=2)
+
+
+def test_scores_are_the_four_measures(model, sentences):
+    ids = names.name_ids(model)
+    logits = end_logits(model, sentences)
+    logits[0] -= 100 * torch.nn.functional.one_hot(sentences.io[0], logits.shape[1])  # wrong for once
+    found = dict(zip(measures.MEASURES, measures.scores(logits, sentences, ids), strict=True))
+    rows = torch.arange(12)
+    difference = logits[rows, sentences.io] - logits[rows, sentences.wrong]
+    assert torch.equal(found["difference"], difference)
+    assert torch.equal(found["lead"], names.lead(logits, sentences, ids))
+    assert found["right"].tolist() == (difference > 0).float().tolist() and found["right"][0] == 0
+    assert found["top"].tolist() == [float(i == w) for i, w in zip(logits.argmax(1).tolist(), sentences.io.tolist())]
+
+
+def test_with_ends_is_wider_for_what_varies():
+    assert measures.with_ends(torch.full((8,), 0.5), ".0%") == "50% [50%, 50%]"
+    text = measures.with_ends(torch.tensor([0.0, 2.0] * 8))
+    low, high = map(float, text.split("[")[1].rstrip("]").split(", "))
+    assert text.startswith("1.00 [") and 0.3 < low < 0.8 and 1.2 < high < 1.7
+
+
+def test_share_restored_is_a_ratio_of_means_and_its_runs_are_drawn_together():
+    generator = torch.Generator().manual_seed(0)
+    clean, corrupted = 5 + 3 * torch.randn(40, generator=generator), -5 + 3 * torch.randn(40, generator=generator)
+    exact = torch.stack([corrupted + 0.25 * (clean - corrupted), clean])
+    noisy = exact + torch.randn(2, 40, generator=generator)
+    for patched in (exact, noisy):
+        middle, low, high = measures.share_restored(patched, clean, corrupted)
+        by_hand = (patched.mean(1) - corrupted.mean()) / (clean.mean() - corrupted.mean())
+        assert torch.allclose(middle, by_hand, atol=1e-6) and (low <= middle).all() and (middle <= high).all()
+        assert ((high - low) < 1e-5).all() == (patched is exact)
+    of_clean = measures.share_restored(0.5 * clean, clean)
+    assert [round(float(end), 4) for end in of_clean] == [0.5, 0.5, 0.5]
+
+
+def test_share_restored_says_what_is_wrong():
+    with pytest.raises(ValueError, match="same mean"):
+        measures.share_restored(torch.ones(1, 3), torch.ones(3), torch.ones(3))
+    with pytest.raises(ValueError, match="one number per sentence"):
+        measures.share_restored(torch.ones(1, 4), torch.ones(3))
+
+
+def test_template_means_of_the_same_sentences_are_those_of_their_groups(model, sentences):
+    abc = ioi.counterfactual(model, ioi.ioi_sentences(model, 60, seed=3), "abc")
+    ours = measures.TemplateMeans.over(model, abc, HOOKS)
+    theirs = mean_by_group(activations(model, abc, HOOKS), abc)
+    assert len(ours.kinds) == 12
+    for name in HOOKS:
+        assert torch.allclose(ours.of(abc)[name], theirs[name], atol=1e-5)
+    for row, frame in enumerate(sentences.frames):
+        alike = [i for i, group in enumerate(abc.groups.tolist()) if group == int(sentences.groups[row])]
+        assert len(alike) == 5 and all(abc.frames[i].template == frame.template for i in alike)
+        assert torch.allclose(ours.of(sentences)[HOOKS[0]][row], theirs[HOOKS[0]][alike[0]], atol=1e-5)
+
+
+def test_template_means_tell_the_two_orders_apart(model, sentences):
+    means = measures.TemplateMeans.over(model, sentences, ["hook_embed"]).of(sentences)["hook_embed"]
+    own = activations(model, sentences, ["hook_embed"])["hook_embed"]
+    assert torch.allclose(means, own), "twelve sentences: each is the only one of its kind"
+
+
+def test_template_means_need_each_kind(model, sentences):
+    with pytest.raises(ValueError, match="no sentence of this kind"):
+        measures.TemplateMeans.over(model, sentences[:2], HOOKS).of(sentences)
+    few = ioi.ioi_sentences(model, 2, seed=0)
+    assert few.tokens.shape[1] < sentences.tokens.shape[1]
+    with pytest.raises(ValueError, match="tokens wide"):
+        measures.TemplateMeans.over(model, sentences, HOOKS).of(few)
