@@ -36,6 +36,7 @@ def execute(path: Path, scale: str = "laptop", timeout: int = 1800) -> float:
     Raises RuntimeError, and leaves the file alone, if a cell fails or the result breaks a rule.
     """
     notebook = nbformat.read(path, as_version=4)
+    _refuse(notebook_rules.source_problems(notebook, path.name), "It was not run, because")
     os.environ.update(
         SAE_TUTORIAL_SCALE=scale,
         SAE_TUTORIAL_STATIC="1",  # a picture beside each interactive figure
@@ -61,11 +62,14 @@ def execute(path: Path, scale: str = "laptop", timeout: int = 1800) -> float:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".executing-") as folder:
         result = Path(folder) / path.name
         nbformat.write(notebook, result)
-        problems = notebook_rules.problems(result)
-        if problems:
-            raise RuntimeError("It ran, but was left as it was, because\n  " + "\n  ".join(problems))
+        _refuse(notebook_rules.problems(result), "It ran, but was left as it was, because")
         result.replace(path)
     return seconds
+
+
+def _refuse(problems: list[str], why: str) -> None:
+    if problems:
+        raise RuntimeError(f"{why}\n  " + "\n  ".join(problems))
 
 
 def tidy(notebook: Any) -> None:

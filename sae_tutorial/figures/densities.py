@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -58,23 +60,50 @@ def rank_density(
     return fig
 
 
-def residuals(curves: Mapping[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]], title: str) -> go.Figure:
-    """Density divided by what a law says, along the ranks: name -> (falling density, law at its ranks)."""
+def residuals(
+    curves: Mapping[str, tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]],
+    title: str,
+    *,
+    band: tuple[str, int, int] | None = None,
+) -> go.Figure:
+    """Density divided by what a law says, along the ranks: name -> (falling density, law at its ranks). Ticks are
+    factors of two. `band` marks ranks: (what they are, first, last)."""
     drawn = {name: _curve(np.asarray(density) / np.asarray(law)) for name, (density, law) in curves.items()}
     hover = "rank %{x:,}: %{y:.2f} × the law"
-    return kinds.lines(drawn, title, RANK, "density ÷ law", mode="lines", log="xy", hover=hover, level={"_law": 1})
+    above = 18 if band else 0
+    how: dict[str, Any] = {"mode": "lines", "log": "xy", "hover": hover, "level": {"_law": 1}, "above": above}
+    fig = kinds.lines(drawn, title, RANK, "density ÷ law", **how)
+    if not fig.data:
+        return fig
+    ends = np.log2([float(edge(curve.y)) for curve in drawn.values() for edge in (np.min, np.max)])
+    powers = range(math.floor(min(ends.min(), -1)), math.ceil(max(ends.max(), 1)) + 1)
+    names = [f"{2**power}" if power >= 0 else f"1/{2**-power}" for power in powers]
+    fig.update_yaxes(tickvals=[2.0**power for power in powers], ticktext=names)
+    if band is not None:
+        look = {"fillcolor": TEXT, "opacity": 0.12, "line_width": 0, "layer": "below"}
+        fig.add_vrect(band[1], band[2], **look)
+        middle = (math.log10(band[1]) + math.log10(band[2])) / 2
+        fig.add_annotation(x=middle, y=1, yref="paper", yanchor="bottom", text=band[0], showarrow=False)
+    return fig
 
 
 def moved_budget(
-    shares: Float[np.ndarray, "laws runs"], laws: Sequence[str], runs: Sequence[str], title: str
+    shares: Float[np.ndarray, "laws runs"],
+    laws: Sequence[str],
+    runs: Sequence[str],
+    title: str,
+    *,
+    limit: float | None = None,
 ) -> go.Figure:
-    """Row: whose law; column: who is given it; number: the share of the budget that lands on other ranks."""
+    """Row: whose law; column: who is given it; number: the share of the budget that lands on other ranks. Colours end
+    at `limit`, without one at the largest share."""
     fig = kinds.heat(
         {"": shares},
         title,
         "given to",
         "law of",
         unit="share of the budget moved",
+        limit=limit,
         columns=runs,
         rows=laws,
         written=".0%",

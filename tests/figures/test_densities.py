@@ -41,10 +41,11 @@ def test_residuals_are_density_over_law():
     assert fig.layout.shapes[0].y0 == 1
 
 
-def test_residuals_have_more_than_one_tick():
-    fig = plots.residuals({"a": (ZIPF * np.linspace(0.3, 1.3, 1000), ZIPF)}, "title")
-    inside = [tick for tick in fig.layout.yaxis.tickvals if 0.3 < tick < 1.3]
-    assert len(inside) >= 3
+def test_residuals_have_ticks_at_factors_of_two():
+    fig = plots.residuals({"a": (ZIPF * np.linspace(0.3, 1.3, 1000), ZIPF)}, "title", band=("most", 10, 100))
+    assert fig.layout.yaxis.ticktext == ("1/4", "1/2", "1", "2") and fig.layout.yaxis.tickvals == (0.25, 0.5, 1, 2)
+    assert written(fig) == ["most"] and fig.layout.annotations[0].x == pytest.approx(1.5), "log₁₀ of the middle"
+    assert (10, 100) in [(shape.x0, shape.x1) for shape in fig.layout.shapes]
 
 
 def test_the_matrix_has_givers_down_and_takers_across():
@@ -52,6 +53,8 @@ def test_the_matrix_has_givers_down_and_takers_across():
     assert cells(fig) == [[0, 0.1], [0.2, 0], [0.5, 0.4]] and drawn(fig)["1"] == (["d", "e"], ["a", "b", "c"])
     assert [plain(row) for row in fig.data[0].text] == [["0%", "10%"], ["20%", "0%"], ["50%", "40%"]]
     assert (fig.layout.xaxis.title.text, fig.layout.yaxis.title.text) == ("given to", "law of")
+    limited = plots.moved_budget(np.array([[0.1, 0.9]]), ["a"], ["d", "e"], "title", limit=0.5)
+    assert (limited.data[0].zmax or limited.layout.coloraxis.cmax) == 0.5
 
 
 def test_lines_draw_a_band_where_there_is_one():

@@ -76,7 +76,7 @@ class Law:
 
         Raises ValueError if the densities there do not vary, and for what `fit_law` refuses in counts.
         """
-        ordered = _fired(counts)
+        ordered = fired_counts(counts, self.n_tokens)
         first, last = ranks if ranks is not None else (1, len(ordered))
         log_density = np.log(ordered[first - 1 : last] / self.n_tokens)
         if len(set(log_density)) < 2:
@@ -95,9 +95,7 @@ def fit_law(counts: Int[np.ndarray, " features"], n_tokens: int, family: str = "
     """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
-    fired = _fired(counts)
-    if fired[0] > n_tokens:
-        raise ValueError(f"a feature matched {fired[0]:,} of {n_tokens:,} tokens; n_tokens must not be below a count")
+    fired = fired_counts(counts, n_tokens)
     return _fit(_histogram(fired, n_tokens), n_tokens, family, _starts(fired, n_tokens, family))
 
 
@@ -134,15 +132,23 @@ def misplaced(law: Law, counts: Int[np.ndarray, " features"], scaled: bool = Tru
     """
     fired = _fired(counts)
     stretch = law.n_features / len(fired) if scaled else 1.0
-    shares = law.density((np.arange(len(fired)) + 0.5) * stretch + 0.5)
+    ranks = (np.arange(len(fired)) + 0.5) * stretch + 0.5
+    if law.parameters.get("offset", 0.0) <= -0.5:
+        ranks = ranks.clip(min=1)  # such a law has no value between the ranks 1/2 and 1
+    shares = law.density(ranks)
     return float(0.5 * np.abs(shares / shares.sum() - fired / fired.sum()).sum())
 
 
 def gini(densities: Float[np.ndarray, " features"]) -> float:
-    """How unequal densities are: 0 if all are the same, nearly 1 if one feature has them all."""
+    """How unequal densities are: 0 if all are the same, nearly 1 if one feature has them all.
+
+    Raises ValueError for no densities, only zeros, negative ones, and any above 1, which are counts.
+    """
     ordered = np.sort(np.asarray(densities, dtype=float))
     if ordered.size == 0 or ordered.min() < 0 or ordered.sum() == 0:
         raise ValueError("densities must be 0 or more, and not all 0, to be shared out unequally")
+    if ordered[-1] > 1:
+        raise ValueError(f"densities are shares of tokens, at most 1, got {ordered[-1]:g}; divide counts by the tokens")
     n = len(ordered)
     return float(2 * (np.arange(1, n + 1) * ordered).sum() / (n * ordered.sum()) - (n + 1) / n)
 
@@ -229,6 +235,17 @@ def _fired(counts: Int[np.ndarray, " features"]) -> np.ndarray:
     fired = np.sort(counts[counts > 0])[::-1]
     if len(fired) < 10:
         raise ValueError(f"a law needs 10 features that fired, got {len(fired)}; give more tokens")
+    return fired
+
+
+def fired_counts(counts: Int[np.ndarray, " features"], n_tokens: int) -> Int[np.ndarray, " fired"]:
+    """Counts above 0, the largest first. Raises ValueError as `fit_law`."""
+    fired = _fired(counts)
+    if fired[0] > n_tokens:
+        raise ValueError(
+            f"counts: a feature matched {fired[0]:,} of n_tokens = {n_tokens:,} tokens, a density above 1; give the "
+            "number of tokens on which these matches were counted"
+        )
     return fired
 
 

@@ -135,10 +135,15 @@ def test_a_law_is_stretched_to_another_size():
     assert misplaced(home, twice) < 1e-6 and misplaced(home, twice, scaled=False) > 0.02
 
 
+def test_an_offset_below_a_half_is_read_from_rank_1_on():
+    steep = Law("zipf_mandelbrot", {"scale": 1.0, "exponent": 0.4, "offset": -0.95}, 0.0, 30, N_TOKENS)
+    assert 0 < misplaced(steep, np.arange(1, 61)) < 1
+
+
 def test_gini_of_known_shares():
     assert gini(np.ones(7)) == pytest.approx(0)
     assert gini(np.array([0, 0, 0, 1.0])) == pytest.approx(0.75)
-    assert gini(np.array([1.0, 3.0])) == pytest.approx(0.25)
+    assert gini(np.array([0.1, 0.3])) == pytest.approx(0.25)
     with pytest.raises(ValueError, match="not all 0"):
         gini(np.zeros(3))
 
@@ -150,7 +155,7 @@ def test_gini_of_known_shares():
         (np.arange(20) / 3, "zipf", "whole numbers"),
         (-np.arange(20), "zipf", "0 or more"),
         (np.arange(5), "zipf", "got 4"),
-        (np.arange(20) * 100, "zipf", "n_tokens must not be below a count"),
+        (np.arange(20) * 100, "zipf", "matched 1,900 of n_tokens = 1,000 tokens, a density above 1; give the number"),
         (np.zeros(20, dtype=int), "zipf", "got 0; give more tokens"),
         (np.zeros(0, dtype=int), "zipf", "got 0; give more tokens"),
     ],
@@ -172,3 +177,14 @@ def test_where_nothing_fires_or_varies_there_is_no_law():
         gini(np.zeros(0))
     assert [part.tolist() for part in split_counts(np.zeros(3, dtype=int))] == [[0, 0, 0]] * 2
     assert fit_law(np.full(20, 7), 1000, "zipf").parameters["exponent"] < 0.2  # all alike: nearly flat
+
+
+def test_densities_above_1_are_refused():
+    counts = np.arange(1, 31) * 1_000
+    with pytest.raises(
+        ValueError, match="counts: a feature matched 30,000 of n_tokens = 20,000 tokens, a density above 1"
+    ):
+        Law("zipf", TRUE["zipf"], 0.0, 30, 20_000).r_squared(counts)
+    with pytest.raises(ValueError, match="densities are shares of tokens, at most 1, got 30000; divide counts"):
+        gini(counts)
+    assert gini(counts / 30_000) == pytest.approx(gini(counts / 60_000))

@@ -1,0 +1,86 @@
+"""The fits that the lesson compares: over which ranks, with or without an offset, and for the budget's sake."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import minimize
+from torch import Tensor
+
+from sae_tutorial.activations.store import ActivationStore
+from sae_tutorial.allocation.zipf import ZipfFit, fit_zipf, middle_law
+from sae_tutorial.course.zipf_densities.density_laws import Law, fit_law, misplaced
+
+DEFAULT = 1.0, 10.0  # exponent and offset that SAEConfig begins with
+
+
+def middle(n: int) -> tuple[int, int]:
+    """The middle of n ranks: from 100 (in short lists from a twentieth) to 80 % of all. The limits are ours."""
+    return min(100, n // 20 + 1), int(0.8 * n)
+
+
+def whole_and_middle(density: Float[np.ndarray, " features"]) -> tuple[ZipfFit, ZipfFit]:
+    """Least squares over all ranks that fired, and over the middle ones."""
+    density = torch.as_tensor(np.asarray(density, dtype=float))
+    return fit_zipf(density), fit_zipf(density, middle(int((density > 0).sum())))
+
+
+def straight(density: Float[np.ndarray, " features"]) -> float:
+    """R² of plain Zipf, a straight line without offset, in the middle ranks."""
+    falling = np.sort(density[density > 0])[::-1]
+    first, last = middle(len(falling))
+    return float(np.corrcoef(np.log(np.arange(first, last + 1)), np.log(falling[first - 1 : last]))[0, 1] ** 2)
+
+
+def power_law(exponent: float, offset: float, n_features: int, n_tokens: int) -> Law:
+    """Zipf–Mandelbrot as a way to share out a budget, so without a scale."""
+    numbers = {"scale": 1.0, "exponent": exponent, "offset": offset}
+    return Law("zipf_mandelbrot", numbers, 0.0, n_features, n_tokens)
+
+
+def fitted_as_training_does(counts: Int[np.ndarray, " features"], n_tokens: int) -> Law:
+    """Least squares on ranks 1 % to 50 %, which is the fit of capacity="fitted"."""
+    found = middle_law(torch.from_numpy(counts / n_tokens))
+    if found is None:
+        raise ValueError(f"counts: {(counts > 0).sum()} features fired, too few to have middle ranks; give more tokens")
+    return power_law(found.exponent, found.offset, int((counts > 0).sum()), n_tokens)
+
+
+def budget_laws(counts: Int[np.ndarray, " features"], n_tokens: int) -> dict[str, Law]:
+    """Laws that could share out a budget like that of these counts: the default, fits of several kinds, and uniform."""
+    n_features = int((counts > 0).sum())
+    whole, mid = whole_and_middle(counts / n_tokens)
+    return {
+        "default: s = 1, q = 10": power_law(*DEFAULT, n_features, n_tokens),
+        "likelihood, all ranks": fit_law(counts, n_tokens),
+        "least squares, all ranks": power_law(whole.exponent, whole.offset, n_features, n_tokens),
+        "least squares, ranks 100 to 80%": power_law(mid.exponent, mid.offset, n_features, n_tokens),
+        "least squares, ranks 1 to 50%": fitted_as_training_does(counts, n_tokens),
+        "the best that s and q can do": best_for_budget(counts, n_tokens),
+        "log-normal, likelihood": fit_law(counts, n_tokens, "log_normal"),
+        "uniform": power_law(0.0, 0.0, n_features, n_tokens),
+    }
+
+
+def best_for_budget(counts: Int[np.ndarray, " features"], n_tokens: int) -> Law:
+    """The exponent and offset that misplace least of the budget of these counts."""
+    n_features = int((counts > 0).sum())
+
+    def law(free: np.ndarray) -> Law:
+        return power_law(float(np.exp(free[0])), float(np.exp(free[1]) - 0.5), n_features, n_tokens)
+
+    starts = [np.log([s, q + 0.5]) for s, q in (DEFAULT, (0.7, 0.0), (2.0, n_features / 20))]
+    found = [minimize(lambda free: misplaced(law(free.clip(-9, 9)), counts), at, method="Nelder-Mead") for at in starts]
+    return law(min(found, key=lambda one: one.fun).x.clip(-9, 9))
+
+
+def gaussian_like(store: ActivationStore, n: int, seed: int, round_: bool = False) -> Float[Tensor, "n d_in"]:
+    """Vectors with the mean of the store and its covariance, or, if round_, as wide in every direction."""
+    d_in = store.mean.numel()
+    noise = torch.randn(n, d_in, generator=torch.Generator().manual_seed(seed))
+    if round_:
+        return store.mean + store.scale * noise
+    covariance = torch.cov(store.rows(slice(None)).T)
+    factor = torch.linalg.cholesky(covariance + 1e-4 * store.scale**2 * torch.eye(d_in))
+    return store.mean + noise @ factor.T

@@ -1,0 +1,41 @@
+"""Fits side by side: ranks, offsets, and what each law would misplace."""
+
+import numpy as np
+import pytest
+
+from sae_tutorial.course.zipf_densities import fits
+from sae_tutorial.course.zipf_densities.density_laws import misplaced
+
+RANKS = np.arange(1, 2_001)
+N_TOKENS = 1_000_000
+
+
+def counts(exponent: float, offset: float) -> np.ndarray:
+    return np.round(N_TOKENS * 0.5 * ((RANKS + offset) / (1 + offset)) ** -exponent).astype(int)
+
+
+def test_the_middle_begins_at_100_or_a_twentieth():
+    assert fits.middle(4_096) == (100, 3_276) and fits.middle(256) == (13, 204)
+
+
+def test_straight_is_right_about_a_law_without_offset_only():
+    assert fits.straight(RANKS**-0.8) == pytest.approx(1)
+    assert fits.straight((RANKS + 500.0) ** -2.0) < 0.99
+
+
+def test_each_fit_finds_its_own_law_and_the_best_is_the_best():
+    of = counts(1.2, 30.0)
+    laws = fits.budget_laws(of, N_TOKENS)
+    lost = {name: misplaced(law, of) for name, law in laws.items()}
+    exact = [name for name in laws if "least squares" in name or "best" in name]
+    assert len(exact) == 4 and max(lost[name] for name in exact) < 0.02, lost
+    assert lost["default: s = 1, q = 10"] > 0.05 and lost["uniform"] > 0.5
+    bent = np.round(N_TOKENS * np.exp(np.random.default_rng(0).normal(-5.5, 1.5, 3_000)).clip(max=1)).astype(int)
+    lost = {name: misplaced(law, bent) for name, law in fits.budget_laws(bent, N_TOKENS).items()}
+    rivals = [value for name, value in lost.items() if "log-normal" not in name]
+    assert lost["the best that s and q can do"] == min(rivals) and lost["log-normal, likelihood"] < 0.05
+
+
+def test_too_few_features_for_a_middle_are_refused():
+    with pytest.raises(ValueError, match="12 features fired, too few"):
+        fits.fitted_as_training_does(np.arange(1, 13), 1_000)
