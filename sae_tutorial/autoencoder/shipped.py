@@ -21,6 +21,7 @@ HOOK = "blocks.1.hook_resid_post"  # what those of "stories" are trained on
 RULES = ("token_choice", "mutual_choice", "feature_choice", "matryoshka")
 CONFIG, WEIGHTS = "config.json", "weights.safetensors.xz"
 SCALE = ".scale"  # behind the name of weights in 8 bits: what one step is worth, for each feature
+TIED = "W_enc.tied"  # in the place of an encoder that is the decoder's transpose times this number
 XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 0, "pb": 0}]
 
 
@@ -46,7 +47,10 @@ def pack(sae: SparseAutoencoder, folder: Path) -> None:
     into the weights. Rounding moves a weight by at most 1/254 of the largest of its feature."""
     raw = folded(sae)
     weights = raw.state_dict()
-    for name in ("W_enc", "W_dec"):
+    if sae.config.tied:
+        del weights["W_enc"]
+        weights[TIED] = 1 / sae.scale**2  # decoder rows have the norm `scale` now, encoder columns 1 / scale
+    for name in [name for name in ("W_enc", "W_dec") if name in weights]:
         across = 0 if name == "W_enc" else 1  # a feature's encoder is a column, its decoder a row
         step = weights[name].abs().amax(dim=across, keepdim=True).clamp(min=1e-30) / 127
         weights |= {name: (weights[name] / step).round().to(torch.int8), name + SCALE: step}
@@ -68,6 +72,8 @@ def unpack(folder: Path) -> SparseAutoencoder:
     weights = {name: t.float() if t.is_floating_point() else t for name, t in weights.items()}
     for name in [name for name in weights if name.endswith(SCALE)]:
         weights[name.removesuffix(SCALE)] = weights[name.removesuffix(SCALE)].float() * weights.pop(name)
+    if TIED in weights:
+        weights["W_enc"] = weights["W_dec"].T * weights.pop(TIED)
     sae = assemble(config_of(folder / CONFIG, **about), weights, file)
     vars(sae).update(origin)
     return sae

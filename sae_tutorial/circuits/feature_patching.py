@@ -75,7 +75,8 @@ class Edit:
 
     def added(self, chosen: Chosen) -> Float[Tensor, "prompts positions d"]:
         """Σ_{j∈F} (c̄_j − c_j) f_j, for the features that are chosen."""
-        return (self.changes * chosen[:, None, :]) @ self.directions
+        some = chosen.any(0)  # in any prompt: the others cost nothing
+        return (self.changes[..., some] * chosen[:, None, some]) @ self.directions[some]
 
     def patched(self, chosen: Chosen) -> Float[Tensor, "prompts positions d"]:
         """x'."""

@@ -53,6 +53,7 @@ LOOKS = {
     "SAELens TopK": Look(BLUE, "dashdot", "hexagon-open"),
     "Mutual Choice": Look(ORANGE, "solid", "square"),
     "Mutual Choice, twice": Look(ORANGE, "dash", "square-cross"),
+    "Token Choice, reference": Look(BLUE, "dash", "hexagon2-open"),
     "Mutual Choice, reference": Look(ORANGE, "dash", "square-open"),
     "Mutual Choice, no help": Look(ORANGE, "dot", "square-open"),
     "Mutual Choice, aux_k": Look(ORANGE, "solid", "square-x"),
@@ -63,6 +64,7 @@ LOOKS = {
     "Mutual Choice, relative, Zipf floor": Look(PINK, "dot", "star-triangle-up"),
     "Mutual Choice, relative, aux_zipf": Look(PINK, "dashdot", "diamond-tall"),
     "Matryoshka": Look(SKY, "solid", "hexagon2"),
+    "Matryoshka, reference": Look(SKY, "dash", "hexagram-open"),
     "dictionary_learning BatchTopK": Look(ORANGE, "dot", "pentagon"),
     "SAELens BatchTopK": Look(ORANGE, "dashdot", "star-square"),
     "Feature Choice": Look(GREEN, "solid", "triangle-up"),
@@ -82,6 +84,8 @@ LOOKS = {
     "PCA": Look(SKY, "solid", "circle"),
     "PCA, non-negative": Look(SKY, "dot", "circle-open"),
     "PCA, 32 axes": Look(SKY, "dash", "circle-x"),
+    "stream coordinates": Look(VERMILION, "dashdot", "diamond-open"),
+    "frozen decoder": Look(GREY, "dash", "cross"),
     "supervised": Look(PINK, "solid", "star"),
 }
 OTHERS = (BLUE, ORANGE, GREEN, VERMILION, PINK, SKY)  # for what has no look of its own, in this order

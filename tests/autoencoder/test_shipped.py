@@ -28,6 +28,18 @@ def test_pack_keeps_the_function_up_to_eight_bits(rule, tmp_path):
     assert_close(again.state_dict()["threshold"], sae.state_dict()["threshold"], rtol=0, atol=0)
 
 
+def test_tied_weights_are_written_once(tmp_path):
+    """One matrix takes half the room of two, and comes back as encoder and decoder."""
+    tied, free = (make("relu", d_sae=64, tied=tied) for tied in (True, False))
+    for sae, name in ((tied, "tied"), (free, "free")):
+        pack(sae, tmp_path / name)
+    sizes = [(tmp_path / name / "weights.safetensors.xz").stat().st_size for name in ("tied", "free")]
+    assert sizes[0] < 0.8 * sizes[1]
+    again, x = unpack(tmp_path / "tied"), 1 + 3 * torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    assert_close(again.affinities(x), tied.affinities(x), rtol=1e-2, atol=1e-2)
+    assert_close(again(x), tied(x), rtol=1e-2, atol=2e-2)
+
+
 def test_unknown_rule_is_named():
     with pytest.raises(ValueError, match="'topk'"):
         reference_sae("topk")

@@ -59,29 +59,38 @@ def solution_patch(x: Tensor, codes: Tensor, wanted: Tensor, directions: Tensor,
 
 
 def check_halfway(answer: Any) -> Verdict:
-    """`answer(counts, losses)`: the smallest count whose loss is at most half of that at count 0, or inf."""
+    """`answer(counts, losses)`: the count at which the loss is half of that at count 0, on straight lines; or inf."""
 
     def plain(answer: Callable) -> str | None:
-        got = float(answer([0, 1, 2, 4, 8], [8.0, 7.0, 5.0, 3.0, 1.0]))
+        got = float(answer([0, 1, 2, 4, 8], [8.0, 7.0, 5.0, 3.5, 1.0]))
+        if math.isclose(got, 2 + 2 * 1.0 / 1.5, abs_tol=1e-4):
+            return None
+        if got == 4:
+            return "4 is the first count that was tried at which half is reached; the line from 2 to 4 is there earlier"
         if got == 2:
-            return "5.0 is not yet half of 8.0"
-        return (
-            None
-            if got == 4
-            else f"losses 8, 7, 5, 3, 1 for 0, 1, 2, 4, 8 features: half is reached with 4, you say {got:g}"
-        )
+            return "with 2 features the loss is 5.0, not yet half of 8.0"
+        told = "losses 8, 7, 5, 3.5, 1 for 0, 1, 2, 4, 8 features: the line from 2 to 4 crosses 4.0 at 3.33"
+        return f"{told}, you say {got:.3g}"
 
     def exactly(answer: Callable) -> str | None:
         got = float(answer([0, 3, 5], [6.0, 3.0, 0.0]))
-        return None if got == 3 else "exactly half counts as half"
+        return None if math.isclose(got, 3, abs_tol=1e-6) else "exactly half counts as half: 3"
 
     def bumpy(answer: Callable) -> str | None:
-        got = float(answer([0, 1, 2, 4], [4.0, 1.9, 2.5, 1.0]))
-        return None if got == 1 else "a loss may rise again behind the first place; the smallest count is asked for"
+        got = float(answer([0, 1, 2, 4], [4.0, 1.5, 2.5, 1.0]))
+        return (
+            None
+            if math.isclose(got, 0.8, abs_tol=1e-4)
+            else ("a loss may rise again behind the first place; the smallest count is asked for")
+        )
 
     def rising(answer: Callable) -> str | None:
-        got = float(answer([0, 1, 2, 4], [4.0, 6.0, 2.8, 1.0]))
-        return None if got == 4 else "the first loss is the measure, even where a bad patch makes it larger than that"
+        got = float(answer([0, 1, 2, 4], [4.0, 6.0, 2.5, 1.5]))
+        return (
+            None
+            if math.isclose(got, 3.0, abs_tol=1e-4)
+            else ("the first loss is the measure, even where a bad patch makes it larger than that")
+        )
 
     def never(answer: Callable) -> str | None:
         got = float(answer([0, 1, 1000], [9.0, 8.0, 6.0]))
@@ -89,14 +98,22 @@ def check_halfway(answer: Any) -> Verdict:
             None if math.isinf(got) else "a dictionary whose floor lies above half never gets there: say float('inf')"
         )
 
-    hint = "walk through zip(counts, losses) and stop at the first loss <= losses[0] / 2."
+    hint = (
+        "walk through the pairs of neighbours; at the first whose second loss is <= losses[0] / 2, go as far from the "
+        "first count to the second as the loss has to fall from the first loss to half."
+    )
     praise = "One number for each sentence, so two dictionaries can be compared sentence by sentence, as pairs."
     return judge("Exercise 2", answer, [plain, exactly, bumpy, rising, never], hint, praise)
 
 
 def solution_halfway(counts: Sequence[float], losses: Sequence[float]) -> float:
-    """The first one that is there."""
-    return next((float(n) for n, loss in zip(counts, losses) if loss <= losses[0] / 2), math.inf)
+    """On a straight line between the first count that is there and the one before."""
+    half = losses[0] / 2
+    for i in range(1, len(counts)):
+        if losses[i] <= half:
+            part = (losses[i - 1] - half) / (losses[i - 1] - losses[i])
+            return counts[i - 1] + part * (counts[i] - counts[i - 1])
+    return math.inf
 
 
 # Exercise 3: F1 of a feature.

@@ -85,8 +85,9 @@ def worth(edit: Edit, loss: Loss, chosen: Chosen, points: int = 1) -> Float[Tens
         x_BPD = (edit.x + (i + 0.5) / points * added).requires_grad_()
         with torch.enable_grad():
             slope += torch.autograd.grad(loss(x_BPD).sum(), x_BPD)[0] / points
-    along_BPF = slope @ edit.directions.T
-    return -(edit.changes * along_BPF).sum(1) * chosen
+    some, found_BF = chosen.any(0), torch.zeros_like(edit.changes[:, 0])
+    found_BF[:, some] = -(edit.changes[..., some] * (slope @ edit.directions[some].T)).sum(1)
+    return found_BF * chosen
 
 
 def thin_out(

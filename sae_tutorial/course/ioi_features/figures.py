@@ -62,8 +62,10 @@ def carried(
 
 
 def orders(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> go.Figure:
-    """KL against number of features for the same dictionary, thinned out in different orders."""
-    drawn = {name: Curve(x, y, look=_turn(i)) for i, (name, (x, y)) in enumerate(curves.items())}
+    """KL against number of features for the same dictionary, thinned out in different orders: dots where each was
+    measured, and a line through the first."""
+    modes = ("lines+markers", "markers")
+    drawn = {name: Curve(x, y, look=_turn(i), mode=modes[min(i, 1)]) for i, (name, (x, y)) in enumerate(curves.items())}
     return kinds.lines(drawn, title, "patched features (log scale)", "KL (nats), mean over sentences", log="x")
 
 
@@ -101,10 +103,14 @@ def f1_map(
     return kinds.heat({"": f1}, title, x, "", unit="best F1", limit=1, written=".2f", **names)
 
 
-def occlusion(found: Mapping[str, Sequence[float]], x: Sequence[float], title: str, x_title: str) -> go.Figure:
-    """Share of values with a feature of their own, against what is varied, a line for each attribute."""
-    drawn = {name: Curve(x, share, look=_turn(i)) for i, (name, share) in enumerate(found.items())}
-    fig = kinds.lines(drawn, title, x_title, "values with a feature of their own", hover="%{x}: %{y:.0%}")
+def occlusion(panels: Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]], title: str) -> go.Figure:
+    """Share of values with a feature of their own, a line for each attribute; in each panel, called by it, against
+    what is varied: (x, name -> shares)."""
+    drawn = {
+        what: {name: Curve(x, share, look=_turn(i)) for i, (name, share) in enumerate(found.items())}
+        for what, (x, found) in panels.items()
+    }
+    fig = kinds.lines(drawn, title, "", "values with a feature of their own", hover="%{x}: %{y:.0%}")
     return fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
 
 

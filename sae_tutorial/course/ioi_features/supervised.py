@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.circuits.feature_patching import Edit
 from sae_tutorial.circuits.ioi import ROLES, Frame, Sentences, counterfactual, logit_difference, sentences_of
 from sae_tutorial.circuits.prompts import at, normalised, usable
@@ -208,6 +209,18 @@ def sparse_edit(
         left_ND = left_ND - step[:, None] * directions_FD[j]
         open_NF[rows, j] = False
     return target_ND - left_ND
+
+
+def few_edits(
+    dictionary: Dictionary,
+    source_BRD: Float[Tensor, "sentences roles d"],
+    target_BRD: Float[Tensor, "sentences roles d"],
+    k: int,
+) -> Float[Tensor, "sentences roles d"]:
+    """`sparse_edit` of the activations at each role, at most `k` features of a dictionary each."""
+    a_ND, t_ND = source_BRD.flatten(0, 1), target_BRD.flatten(0, 1)
+    changes_NF = dictionary.encode(t_ND) - dictionary.encode(a_ND)
+    return sparse_edit(a_ND, t_ND, changes_NF, dictionary.directions, k).view_as(source_BRD)
 
 
 def best_f1(

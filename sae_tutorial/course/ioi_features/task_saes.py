@@ -1,13 +1,13 @@
-"""The sparse autoencoders of notebook 09: six recipes, trained alike, on text in which the names of the task are
-common.
+"""The sparse autoencoders of notebook 09, trained alike, on text in which the names of the task are common.
 
-Trained and measured by `scripts/train_task_saes.py`, with `reference.pack`; a card lies beside each. A quarter of what
+Trained and measured by `scripts/train_task_saes.py`; a card lies beside each. A quarter of what
 they read are sentences of `ioi.ioi_sentences`, the rest are stories. In stories alone each of the names makes up
 less than one token in a thousand, and an autoencoder that is trained for minutes has no features for them yet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,16 @@ SEED = 1_000_000  # of the sentences that they are trained on; every other seed 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one of them is, but for its sizes, and what its training adds to the common settings."""
+    """What one of them is, but for its sizes, and what its training adds to the common settings.
+
+    seed      of its first weights, and of the order of the batches
+    frozen    its directions stay the random ones that it begins with, and only the encoder learns
+    """
 
     config: dict[str, Any]
     settings: dict[str, Any]
+    seed: int = 0
+    frozen: bool = False
 
 
 def _relu(l1: float) -> Recipe:
@@ -41,19 +47,15 @@ def _relu(l1: float) -> Recipe:
     return Recipe({"rule": "relu", "tied": True, "b_dec": False}, {"l1": l1, "lr": 5e-3})
 
 
-RECIPES = {
-    "relu_0.1": _relu(0.1),
-    "relu_0.03": _relu(0.03),
-    "relu_0.01": _relu(0.01),
-    "relu_0": _relu(0.0),
-    "mutual_choice": Recipe({"rule": "mutual_choice", "k": 32}, {}),
-    "feature_choice": Recipe({"rule": "feature_choice", "k": 32}, {}),
-}
+SEEDS = (0, 1, 2)
+BUDGETS = ("token_choice", "mutual_choice", "feature_choice")
+RECIPES = {f"relu_{l1:g}": _relu(l1) for l1 in (0.1, 0.03, 0.01, 0.0)}
+RECIPES |= {f"{rule}_{seed}": Recipe({"rule": rule, "k": 32}, {}, seed) for rule in BUDGETS for seed in SEEDS}
+RECIPES |= {"frozen_decoder": Recipe({"rule": "mutual_choice", "k": 32}, {}, frozen=True)}
 
 
 def task_sae(name: str) -> SparseAutoencoder:
-    """The shipped SAE of this recipe: 1,024 features of `reference.HOOK` of the embedded model. ValueError for
-    others."""
+    """The shipped SAE of this recipe: 1,024 features of `shipped.HOOK` of the embedded model. ValueError for others."""
     if name not in RECIPES:
         raise ValueError(f"name must be one of {', '.join(RECIPES)}, got {name!r}")
     return unpack(FOLDER / name)
@@ -74,20 +76,32 @@ def task_store(
 
 
 def train_task_saes(
-    store: ActivationStore, d_sae: int, steps: int, batch_size: int, k: float = 32, progress: bool = False
+    store: ActivationStore,
+    d_sae: int,
+    steps: int,
+    batch_size: int,
+    k: float = 32,
+    seeds: Sequence[int] = SEEDS,
+    checkpoints: Path | None = None,
+    progress: bool = False,
 ) -> dict[str, TrainingRun]:
-    """All six, side by side on the same batches."""
-    saes, settings = [], []
-    for recipe in RECIPES.values():
-        config = recipe.config | ({"k": k} if "k" in recipe.config else {})
-        saes.append(SparseAutoencoder(SAEConfig(store.d_in, d_sae, **config)))
-        settings.append(TrainSettings(steps=steps, batch_size=batch_size, **recipe.settings))
-    return dict(zip(RECIPES, train_many(saes, store, settings, progress=progress)))
+    """All recipes of these seeds; those of one seed side by side on the same batches.
 
-
-def alpha(l1: float, store_scale: float, d_in: int) -> float:
-    """Our L1 coefficient in the units of Cunningham et al. 2023, at this scale of activations: see `objectives.l1`.
-
-    They minimise (mean over dimensions of the squared error) + α · Σ|c|, both of activations as they are.
+    `checkpoints`: a folder with one file for each seed, which an interrupted training goes on from.
     """
-    return l1 * store_scale / d_in**0.5
+    runs = {}
+    for seed in seeds:
+        recipes = {name: recipe for name, recipe in RECIPES.items() if recipe.seed == seed}
+        saes = [_fresh(recipe, store.d_in, d_sae, k) for recipe in recipes.values()]
+        common = {"steps": steps, "batch_size": batch_size, "seed": seed}
+        settings = [TrainSettings(**common, **recipe.settings) for recipe in recipes.values()]
+        kept = {"checkpoint": checkpoints / f"{seed}.pt", "resume": "auto"} if checkpoints else {}
+        runs |= dict(zip(recipes, train_many(saes, store, settings, progress=progress, **kept)))
+    return {name: runs[name] for name in RECIPES if name in runs}
+
+
+def _fresh(recipe: Recipe, d_in: int, d_sae: int, k: float) -> SparseAutoencoder:
+    config = recipe.config | ({"k": k} if "k" in recipe.config else {})
+    sae = SparseAutoencoder(SAEConfig(d_in, d_sae, **config), seed=recipe.seed)
+    sae.W_dec.requires_grad_(not recipe.frozen)
+    return sae

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from sae_tutorial.activations.store import ActivationStore
+from sae_tutorial.autoencoder.config import SAEConfig
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.course.ioi_features.supervised import best_f1
+from sae_tutorial.training.loop import train_many
+from sae_tutorial.training.settings import TrainSettings
 
 
 def two_attributes(
@@ -20,6 +29,27 @@ def two_attributes(
     drawn = torch.randint(n_values, (2, n_tokens), generator=generator)
     x_ND = vectors[0][drawn[0]] + vectors[1][drawn[1]]
     return x_ND, torch.cat([torch.nn.functional.one_hot(row, n_values) for row in drawn], dim=1).float()
+
+
+def values_found(
+    x_ND: Float[Tensor, "tokens d"],
+    has_NV: Float[Tensor, "tokens values"],
+    tried: Sequence[tuple[int, float]],
+    steps: int,
+) -> dict[str, list[float]]:
+    """The share of each attribute's values that have a feature of F1 0.9 or more, "loud" and "faint", for each
+    autoencoder (features, price λ) in `tried`, trained on the activations of `two_attributes`.
+
+    A price is that of a unit of a code against the squared error of a token.
+    """
+    store, D = ActivationStore.from_tensor(x_ND), x_ND.shape[1]
+    saes = [SparseAutoencoder(SAEConfig(D, n_features, "relu")) for n_features, _ in tried]
+    l1s = [price / (D**0.5 * store.scale) for _, price in tried]  # to the units of our L1
+    train_many(saes, store, [TrainSettings(l1=l1, lr=1e-2, steps=steps, batch_size=512) for l1 in l1s], progress=False)
+    with torch.no_grad():
+        found = [best_f1(sae.encode(x_ND).to_dense() > 0, has_NV)[0] >= 0.9 for sae in saes]
+    loud, faint = zip(*(share.float().view(2, -1).mean(1).tolist() for share in found))
+    return {"loud": list(loud), "faint": list(faint)}
 
 
 def two_clusters(

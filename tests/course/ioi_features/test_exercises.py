@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sae_tutorial.course.ioi_features import exercises as e
+from sae_tutorial.course.ioi_features.feature_order import Stages
 
 PAIRS = [
     (e.check_patch, e.solution_patch),
@@ -28,6 +29,26 @@ def test_exceptions_are_shown(check, solution):
         raise RuntimeError("oh")
 
     assert "It stopped with RuntimeError: oh" in check(broken).message
+
+
+def crossing(n, kl, strictly=False, last=False):
+    """The solution, and two ways to miss it."""
+    there = [b < kl[0] / 2 if strictly else b <= kl[0] / 2 for b in kl]
+    firsts = [i for i in range(1, len(n)) if there[i] and not there[i - 1]]
+    if not firsts:
+        return math.inf
+    i = firsts[-1 if last else 0]
+    step = (kl[i - 1] - kl[0] / 2) / (kl[i - 1] - kl[i])
+    return n[i - 1] + step * (n[i] - n[i - 1]) + 0.5 * strictly * (kl[i - 1] == kl[0] / 2)
+
+
+def test_halfway_is_that_of_the_notebook():
+    """The exercise teaches what `Stages.halfway` computes."""
+    counts = (0, 1, 3, 7)
+    loss = torch.rand(4, 30, generator=torch.Generator().manual_seed(0))
+    chosen = tuple(torch.arange(8)[None] < n for n in counts[::-1])
+    found, _ = Stages(torch.tensor(counts[::-1]).float(), loss.flip(0), loss.flip(0), chosen).halfway()
+    assert found.tolist() == pytest.approx([e.solution_halfway(counts, one) for one in loss.T.tolist()])
 
 
 def aliased(x, codes, wanted, directions, chosen):
@@ -76,10 +97,13 @@ def test_patch_mistakes(answer, complaint):
 @pytest.mark.parametrize(
     "answer, complaint",
     [
-        (lambda n, kl: next((a for a, b in zip(n, kl) if b < kl[0] / 2), math.inf), "exactly half counts"),
-        (lambda n, kl: max(n), "half is reached with 4"),
-        (lambda n, kl: next((a for a, b in zip(n, kl) if b <= max(kl) / 2), math.inf), "the first loss is the measure"),
-        (lambda n, kl: next((a for a, b in zip(n, kl) if b <= kl[0] / 2), n[-1]), "never gets there"),
+        (lambda n, kl: next((a for a, b in zip(n, kl) if b <= kl[0] / 2), math.inf), "4 is the first count"),
+        (lambda n, kl: max(a for a, b in zip(n, kl) if b > kl[0] / 2), "not yet half"),
+        (lambda n, kl: max(n), "crosses 4.0 at 3.33"),
+        (lambda n, kl: crossing(n, kl, strictly=True), "exactly half counts"),
+        (lambda n, kl: crossing(n, kl, last=True), "the smallest count is asked for"),
+        (lambda n, kl: crossing(n, [max(kl), *kl[1:]]), "the first loss is the measure"),
+        (lambda n, kl: min(crossing(n, kl), n[-1]), "never gets there"),
     ],
 )
 def test_halfway_mistakes(answer, complaint):

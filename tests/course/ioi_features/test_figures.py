@@ -41,7 +41,7 @@ def test_carried_has_a_line_and_a_band_in_each_panel():
 def test_orders_have_features_across_and_kl_up():
     fig = plots.orders({"a": ([1, 2], [3.0, 1.0]), "b": ([4], [2.0])}, "t")
     assert drawn(fig) == {"a": ([1, 2], [3, 1]), "b": ([4], [2])} and fig.layout.xaxis.type == "log"
-    assert [trace.line.dash for trace in fig.data] == ["solid", "dash"]
+    assert [trace.mode for trace in fig.data] == ["lines+markers", "markers"], "no line where nothing was measured"
 
 
 def test_two_scores_stand_beside_each_other():
@@ -65,8 +65,10 @@ def test_f1_has_dictionaries_down_and_attributes_across():
 
 
 def test_occlusion_and_splitting_draw_lines_and_dots():
-    fig = plots.occlusion({"loud": [1, 0.5], "faint": [0, 0.25]}, (1, 2), "t", "x")
-    assert drawn(fig) == {"loud": ([1, 2], [1, 0.5]), "faint": ([1, 2], [0, 0.25])}
+    fig = plots.occlusion(
+        {"price": ((1, 2), {"loud": [1, 0.5], "faint": [0, 0.25]}), "room": ((3,), {"loud": [1]})}, "t"
+    )
+    assert drawn(fig) == {"loud": ([1, 2], [1, 0.5]), "faint": ([1, 2], [0, 0.25]), "loud 2": ([3], [1])}
     fig = plots.splitting([1, 2], {"formula": [3, 4]}, {"trained": [(1, 2), (1.5, 2.5)]}, "t")
     assert drawn(fig) == {"formula": ([1, 2], [3, 4]), "trained": ([1, 1.5], [2, 2.5])}
     assert [trace.mode for trace in fig.data] == ["lines", "markers"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_tutorial import ActivationStore, story_tokens
+from sae_tutorial import ActivationStore, SparseAutoencoder, story_tokens
 from sae_tutorial.autoencoder.shipped import HOOK
 from sae_tutorial.circuits import ioi
 from sae_tutorial.course.ioi_features import task_saes
@@ -44,16 +44,22 @@ def test_all_recipes_train(store):
     runs = task_saes.train_task_saes(store, d_sae=32, steps=4, batch_size=64, k=8)
     assert list(runs) == list(task_saes.RECIPES)
     assert all(int(run.sae.tokens_seen) == 256 for run in runs.values())
+    first, second = (runs[f"token_choice_{seed}"].sae for seed in (0, 1))
+    assert not torch.allclose(first.W_dec, second.W_dec, atol=0.1), "another seed is another dictionary"
 
 
-def test_alpha_is_the_same_price_in_the_units_of_the_paper(store):
-    """Ours is their loss, divided by the variance: checked on the gradient of both with respect to the codes."""
-    l1, D = 0.03, store.d_in
-    x = store.rows(torch.arange(50))
-    raw = (x - store.mean).requires_grad_(False)
-    codes = torch.rand(50, 7, requires_grad=True)  # in raw units
-    W = torch.nn.functional.normalize(torch.randn(7, D, generator=torch.Generator().manual_seed(0)), dim=1)
-    theirs = (raw - codes @ W).square().mean() + task_saes.alpha(l1, store.scale, D) * codes.sum(1).mean()
-    u, z = raw / store.scale, codes / store.scale
-    ours = (u - z @ W).square().mean() + l1 * z.sum() / (50 * D**0.5)  # E|u|² = D, so the norm is sqrt(D)
-    assert torch.allclose(theirs / store.scale**2, ours, rtol=1e-4)
+def test_a_frozen_decoder_stays_random_and_its_encoder_learns(store):
+    sae = task_saes.train_task_saes(store, d_sae=32, steps=4, batch_size=64, k=8, seeds=(0,))["frozen_decoder"].sae
+    fresh = SparseAutoencoder(sae.config, seed=0)
+    assert torch.equal(sae.W_dec, fresh.W_dec)
+    turned = torch.nn.functional.cosine_similarity(sae.W_enc, fresh.W_enc, dim=0)
+    assert turned.max() < 0.9999
+
+
+def test_an_interrupted_training_goes_on(store, tmp_path):
+    """A seed that is done is not trained again."""
+    sizes = {"d_sae": 32, "steps": 4, "batch_size": 64, "k": 8, "seeds": (1,), "checkpoints": tmp_path}
+    first, again = (task_saes.train_task_saes(store, **sizes) for _ in range(2))
+    assert all(run.resumed_at == 4 for run in again.values())
+    for name, run in first.items():
+        assert torch.equal(again[name].sae.W_enc, run.sae.W_enc)

@@ -1,0 +1,91 @@
+"""Dictionaries held against PCA, sentence by sentence. Each is there once, or once for each seed of its training.
+
+A `Span` is three numbers: that of the middle seed, and the lowest and highest end of the intervals of all seeds, so it
+is as wide as sentences and seeds together make it. With one seed it is that seed's 95 % interval over sentences.
+
+Letters of shapes: K seeds, B sentences, S stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median_low
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae_tutorial.circuits.feature_patching import Edit
+from sae_tutorial.course.ioi_features.feature_order import Stages
+from sae_tutorial.evaluation.intervals import bootstrap, paired_ratio
+from sae_tutorial.figures.kinds import Span
+
+NEVER = 1e6  # a ratio above this one is a division by "never gets there"
+Needs = Float[Tensor, "seeds sentences"]
+
+
+def spanned(of_each: Sequence[Span]) -> Span:
+    """One span for all seeds: the middle one's number, the lowest and the highest end."""
+    middle, low, high = zip(*of_each)
+    return median_low(middle), min(low), max(high)
+
+
+def needed(stages: Sequence[Stages], part: float = 0.5) -> tuple[Needs, Needs]:
+    """How many features, and how large an edit, bring the KL to `part` of what it is without a patch: for each seed and
+    sentence, see `Stages.halfway`."""
+    counts, sizes = zip(*(one.halfway(part) for one in stages))
+    return torch.stack(counts), torch.stack(sizes)
+
+
+def medians(needs: Needs) -> Span:
+    """The median sentence: of the middle seed, of the lowest and of the highest."""
+    return spanned([(float(m),) * 3 for m in needs.median(dim=1).values])
+
+
+def against(mine: Needs, theirs: Float[Tensor, " sentences"]) -> Span:
+    """Median over sentences of mine / theirs, with its interval."""
+    return spanned([paired_ratio(one, theirs) for one in mine])
+
+
+def verdict(ratio: Span) -> str:
+    """Is it less than the other's? "holds" or "fails" where the intervals of all seeds say so, else "open"."""
+    return "holds" if ratio[2] < 1 else "fails" if ratio[1] > 1 else "open"
+
+
+def in_words(ratio: Span) -> str:
+    """0.20 [0.17, 0.24] holds; ∞ where a sentence never gets there."""
+    middle, low, high = (f"{v:.2f}" if v < NEVER else "∞" for v in ratio)
+    return f"{middle} [{low}, {high}] {verdict(ratio)}" if low != "∞" else "never there: fails"
+
+
+def curve(stages: Sequence[Stages], across: Literal["count", "size"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """From few features to many: number of features (or size of the edit), mean KL, and the ends of its interval, each
+    (S,). Of several seeds the mean, and the lowest and highest end; without a first stage that only some of them have.
+    """
+    n = min(len(one.sizes) for one in stages) - (len({len(one.sizes) for one in stages}) > 1)
+    last = slice(-n, -1 if across == "count" else None)  # a logarithm of 0 features has no place
+    xs = [(one.sizes if across == "count" else one.magnitude.mean(dim=1))[last] for one in stages]
+    means, lows, highs = (torch.stack(part) for part in zip(*(bootstrap(one.loss[last]) for one in stages)))
+    found = torch.stack(xs).mean(0), means.mean(0), lows.amin(0), highs.amax(0)
+    return tuple(values.flip(0) for values in found)  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def answers_with(
+    run: Callable[[Tensor], Tensor],
+    edits: Sequence[Edit],
+    stages: Sequence[Stages],
+    width: int,
+    new: Int[Tensor, " sentences"],
+    old: Int[Tensor, " sentences"],
+) -> tuple[float, float]:
+    """With at most `width` features of each sentence's own: how often the model says the new name, and how often it has
+    that above the old one. Means over seeds."""
+    rows, found = torch.arange(len(new)), []
+    for edit, one in zip(edits, stages, strict=True):
+        chosen = next(c for c in one.chosen if c.sum(dim=1).max() <= width)
+        out = run(edit.patched(chosen))
+        found.append(torch.stack([out.argmax(dim=1) == new, out[rows, new] > out[rows, old]]).float().mean(dim=1))
+    said, above = torch.stack(found).mean(dim=0).tolist()
+    return said, above
