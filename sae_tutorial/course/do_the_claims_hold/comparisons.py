@@ -69,8 +69,8 @@ def table(comparisons: Mapping[tuple[str, str, str], Comparison], settings: Sequ
     """Verdicts: a row for each measure and method, a column for each setting."""
     pairs = dict.fromkeys((one.measure, one.method) for one in comparisons.values())
 
-    def cell(*key: str) -> str:
-        one = comparisons.get(key)  # type: ignore[call-overload]
+    def cell(measure: str, method: str, setting: str) -> str:
+        one = comparisons.get((measure, method, setting))
         return "–" if one is None else f"{one.ratio.mean:+.1%} {one.verdict}"
 
     rows = [(MEASURES[m], NAMES[name], *(cell(m, name, setting) for setting in settings)) for m, name in pairs]

@@ -89,13 +89,12 @@ def train_task_saes(
 
     `checkpoints`: a folder with one file for each seed, which an interrupted training goes on from.
     """
-    runs = {}
+    runs: dict[str, TrainingRun] = {}
     for seed in seeds:
         recipes = {name: recipe for name, recipe in RECIPES.items() if recipe.seed == seed}
         saes = [_fresh(recipe, store.d_in, d_sae, k) for recipe in recipes.values()]
-        common = {"steps": steps, "batch_size": batch_size, "seed": seed}
-        settings = [TrainSettings(**common, **recipe.settings) for recipe in recipes.values()]
-        kept = {"checkpoint": checkpoints / f"{seed}.pt", "resume": "auto"} if checkpoints else {}
+        settings = [TrainSettings(steps, batch_size, seed, **recipe.settings) for recipe in recipes.values()]
+        kept: dict[str, Any] = {"checkpoint": checkpoints / f"{seed}.pt", "resume": "auto"} if checkpoints else {}
         runs |= dict(zip(recipes, train_many(saes, store, settings, progress=progress, **kept)))
     return {name: runs[name] for name in RECIPES if name in runs}
 

@@ -20,7 +20,7 @@ PAPER = (0.982, 0.996)  # R², all ranks and the middle ones, as a summary of Ay
 def two_r_squared(groups: Mapping[str, Sequence[tuple[float, float, str]]], title: str) -> go.Figure:
     """A dot for each SAE, (R² over all ranks, R² in the middle ones, what it is): a colour for each group."""
     curves = {
-        name: Curve(*zip(*[row[:2] for row in rows]), about=[row[2] for row in rows])
+        name: Curve([row[0] for row in rows], [row[1] for row in rows], about=[row[2] for row in rows])
         for name, rows in groups.items()
         if rows
     }

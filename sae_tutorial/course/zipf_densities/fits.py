@@ -22,8 +22,8 @@ def middle(n: int) -> tuple[int, int]:
 
 def whole_and_middle(density: Float[np.ndarray, " features"]) -> tuple[ZipfFit, ZipfFit]:
     """Least squares over all ranks that fired, and over the middle ones."""
-    density = torch.as_tensor(np.asarray(density, dtype=float))
-    return fit_zipf(density), fit_zipf(density, middle(int((density > 0).sum())))
+    density_F = torch.as_tensor(np.asarray(density, dtype=float))
+    return fit_zipf(density_F), fit_zipf(density_F, middle(int((density_F > 0).sum())))
 
 
 def straight(density: Float[np.ndarray, " features"]) -> float:

@@ -15,7 +15,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sae_tutorial import ActivationStore, SparseAutoencoder, TrainSettings, train_many
+from sae_tutorial.activations import ActivationStore
+from sae_tutorial.autoencoder import SparseAutoencoder
+from sae_tutorial.training import TrainSettings, train_many
 
 ASLEEP = -1e4  # a bias below which no affinity comes
 
@@ -109,4 +111,5 @@ def _count(twins: Twins, step: int, probe: Float[Tensor, "tokens d_in"]) -> None
     plain, favoured = (sae.encode(probe, batch_rule=True).density() for sae in (twins.plain, twins.favoured))
     twins.moments.append(step)
     twins.density.append((plain, favoured))
-    twins.gradient.append(twins.plain.W_dec.grad.norm(dim=1).clone())
+    if twins.plain.W_dec.grad is not None:
+        twins.gradient.append(twins.plain.W_dec.grad.norm(dim=1).clone())

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from sae_tutorial import ActivationStore, SparseAutoencoder, load_language_model, reference_sae
+from sae_tutorial.activations import ActivationStore, load_language_model
 from sae_tutorial.activations.shipped_text import text_for_training
+from sae_tutorial.autoencoder import SparseAutoencoder, reference_sae
 from sae_tutorial.course.results import Evidence
 from sae_tutorial.evaluation.intervals import Ratio
 from sae_tutorial.figures.looks import NAMES
