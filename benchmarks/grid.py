@@ -153,13 +153,18 @@ def _factors(method: str, swept: Mapping[float, float], short: bool = False) -> 
     return factors
 
 
+def _sweep(rows: Sequence[Mapping[str, Any]], first: Run) -> Iterator[Run]:
+    """This run at every learning rate that is to be tried, given those that were."""
+    swept = _swept(rows, first.method, first.model, first.steps)
+    return (replace(first, factor=factor) for factor in _factors(first.method, swept, is_short(first)))
+
+
 def grid_of(rows: Sequence[Mapping[str, Any]], model: str, steps: int, width: int) -> Iterator[Run]:
     """What is to be trained on a model of one's own: rates on that model, then its main part, three seeds."""
     own: dict[str, Any] = {"model": model, "width": width, "steps": steps}
     core = (*RULES, "feature_choice_uniform", "floor")
     for method in core:
-        for factor in _factors(method, _swept(rows, method, model, steps)):
-            yield Run("rates", method, 32, 0, factor=factor, **own)
+        yield from _sweep(rows, Run("rates", method, 32, 0, **own))
     for k in (32, 16, 64):
         for seed in SEEDS:
             yield from (Run("main", method, k, seed, **own) for method in core)
@@ -172,9 +177,7 @@ def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
 
     def rates(methods: Sequence[str], k: int = 32, **more: Any) -> Iterator[Run]:
         for method in methods:
-            first = Run("rates", method, k, 0, **{"steps": steps} | more)
-            swept = _swept(rows, method, first.model, first.steps)
-            yield from (replace(first, factor=factor) for factor in _factors(method, swept, is_short(first)))
+            yield from _sweep(rows, Run("rates", method, k, 0, **{"steps": steps} | more))
 
     def cells(
         part: str, methods: Sequence[str], seeds: Sequence[int], budgets: Sequence[int], **more: Any

@@ -54,7 +54,9 @@ from sae_tutorial import (
     text_tokens,
 )
 from sae_tutorial.activations.files import cache_folder, write_atomically
+from sae_tutorial.activations.shipped_text import TRAINED_ON
 from sae_tutorial.autoencoder.config import RULES
+from sae_tutorial.autoencoder.shipped import HOOKS
 from sae_tutorial.autoencoder.thresholds import scale_thresholds_
 from sae_tutorial.course.results import ARRAYS, EVIDENCE, OF_A_RUN, OF_A_TEXT, RUNS, STABILITY, load_runs
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
@@ -64,8 +66,7 @@ from sae_tutorial.training.settings import PENALTIES, TrainSettings
 from sae_tutorial.training.start import with_rule
 
 HERE = Path(__file__).resolve().parent
-HOOKS = {"stories": "blocks.1.hook_resid_post", "smollm2": "blocks.14.hook_resid_post"}  # the middle
-TOKENS = {"stories": 2_000_000, "smollm2": 1_000_000}
+TOKENS = {model: text.n_tokens for model, text in TRAINED_ON.items()}
 MEASURED, VALIDATING, NOISY = 256, 64, 32  # rows; NOISY random ones beside those that are measured, in part "noise"
 MEASURED_OF = {"smollm2": 64}  # its forward pass takes forty times as long
 NEAR, MOST_TRIALS, SLOPE = 0.03, 6, -1.0  # of a search for an L0: how near, how often, and how L0 follows a coefficient
@@ -96,8 +97,8 @@ class Place:
     def text(self) -> dict[str, torch.Tensor]:
         """Rows to train on, to validate and to measure on."""
         if self.source is None:
-            both = {"source": None} if self.model_name == "smollm2" else {}
-            tokens = story_tokens(TOKENS[self.model_name], 256, model=self.model_name, **both)
+            source = TRAINED_ON[self.model_name].source
+            tokens = story_tokens(TOKENS[self.model_name], 256, source=source, model=self.model_name)
         else:
             tokens = text_tokens(self.source, self.model, min(256, self.model.cfg.n_ctx), self.n_tokens)
         n = MEASURED_OF.get(self.model_name, MEASURED)
@@ -476,12 +477,15 @@ def main() -> None:
         return
     said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
     places: dict[tuple, Place] = {}
-    while left(args, rows_of(args.out)):
+    while True:
         if do_one_group(args, places, said.stdout.strip()):
             continue
+        waiting = left(args, rows_of(args.out))
+        if not waiting:
+            return
         if not held_elsewhere(args):
             raise SystemExit(
-                f"{len(left(args, rows_of(args.out)))} runs wait for the learning rates of their methods; train part "
+                f"{len(waiting)} runs wait for the learning rates of their methods; train part "
                 f'"rates" first (leave --only away)'
             )
         time.sleep(20)  # other processes are at what is left, or at the rates that it needs

@@ -14,13 +14,14 @@ import json
 from pathlib import Path
 
 import torch
-from quality import HOOKS, MEASURED, TOKENS
+from quality import MEASURED, TOKENS
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from sae_tutorial import story_tokens
 from sae_tutorial.activations.files import ASSETS, cache_folder
+from sae_tutorial.autoencoder.shipped import HOOK
 
 RULES = ("token_choice", "mutual_choice", "feature_choice_zipf")
 KEYS = [f"stories-{rule}-x16-k32-seed0-1000x2048-lrbest" for rule in RULES]
@@ -87,7 +88,7 @@ def main() -> None:
     for key in args.keys:
         weights = load_file(args.out / "weights" / key / "sae_weights.safetensors")
         config = json.loads((args.out / "weights" / key / "cfg.json").read_text())
-        again = measured_again(model, int(HOOKS["stories"].split(".")[1]), weights, config.get("k"), tokens)
+        again = measured_again(model, int(HOOK.split(".")[1]), weights, config.get("k"), tokens)
         off = {name: value / lines[key][name] - 1 for name, value in again.items()}
         worst = max(worst, *map(abs, off.values()))
         print(key, {name: f"{value:.5f} ({off[name]:+.2%})" for name, value in again.items()}, flush=True)

@@ -27,13 +27,14 @@ from sae_tutorial import (
 )
 from sae_tutorial.activations.files import ASSETS
 from sae_tutorial.activations.forward import fused_forward
+from sae_tutorial.autoencoder.shipped import HOOKS
 from sae_tutorial.circuits import ioi
 from sae_tutorial.circuits.heads import head_scores, repeated_tokens
 from sae_tutorial.circuits.prompts import end_logits
 from sae_tutorial.course.transformers.measures import next_token_losses
 
 CARD = ASSETS / "models" / "smollm2" / "MODEL_CARD.md"
-HOOK = "blocks.14.hook_resid_post"
+HOOK = HOOKS["smollm2"]
 D_SAE, K, STEPS, BATCH = 2_304, 32, 200, 1_024
 
 

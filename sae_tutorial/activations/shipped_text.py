@@ -14,6 +14,7 @@ import io
 import json
 import lzma
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,16 @@ TEXTS = ASSETS / "texts"
 TEXT_OF = {"stories": 0, "smollm2": 1}  # models, and the id that begins a row
 SOURCES = ("model", "books")
 HELD_OUT_ROWS = 256  # about 65,000 tokens
+
+
+class Corpus(NamedTuple):
+    """How much of which text SAEs of a model read; source as for `story_tokens`."""
+
+    n_tokens: int
+    source: str | None
+
+
+TRAINED_ON = {"stories": Corpus(2_000_000, "model"), "smollm2": Corpus(1_000_000, None)}
 
 
 def story_tokens(
@@ -73,10 +84,11 @@ def text_for_training(
 
     Raises ValueError where nothing would be left to train on.
     """
-    n_tokens = as_whole("n_tokens", {"smollm2": 1_000_000}.get(model, 2_000_000) if n_tokens is None else n_tokens)
+    corpus = TRAINED_ON.get(model, TRAINED_ON["stories"])  # a model without one is refused by `story_tokens`
+    n_tokens = as_whole("n_tokens", corpus.n_tokens if n_tokens is None else n_tokens)
     if n_tokens < 2 * HELD_OUT_ROWS * 256:
         raise ValueError(f"n_tokens={n_tokens:,}: {HELD_OUT_ROWS} rows of 256 are held out; ask for 131,072 or more.")
-    tokens = story_tokens(n_tokens, 256, source="model" if model == "stories" else None, model=model)
+    tokens = story_tokens(n_tokens, 256, source=corpus.source, model=model)
     return tokens[:-HELD_OUT_ROWS], tokens[-HELD_OUT_ROWS:]
 
 

@@ -17,7 +17,8 @@ from sae_tutorial.autoencoder.rescaling import folded
 from sae_tutorial.autoencoder.sae import ORIGIN, SparseAutoencoder
 
 SAES = Path(__file__).parents[1] / "assets" / "saes"
-HOOK = "blocks.1.hook_resid_post"  # what those of "stories" are trained on
+HOOKS = {"stories": "blocks.1.hook_resid_post", "smollm2": "blocks.14.hook_resid_post"}  # what is read: the middle
+HOOK = HOOKS["stories"]
 RULES = ("token_choice", "mutual_choice", "feature_choice", "matryoshka")
 CONFIG, WEIGHTS = "config.json", "weights.safetensors.xz"
 SCALE = ".scale"  # behind the name of weights in 8 bits: what one step is worth, for each feature

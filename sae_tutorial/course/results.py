@@ -10,9 +10,10 @@ The grid is trained piece by piece, so everything here reports how many seeds it
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,19 @@ class Evidence:
             return None
         a, b = (torch.stack([self.sums(measure, one[seed], lines) for seed in shared]) for one in (mine, theirs))
         return Ratio.of(a, b)
+
+    def ratios(
+        self,
+        measures: Iterable[str],
+        methods: Iterable[str],
+        other: str,
+        settings: Mapping[str, Mapping[str, Any]],
+    ) -> dict[tuple[str, str, str], Ratio]:
+        """`ratio` of each method to `other`, by measure, method and setting (a name -> fields of its rows), in this
+        order. What was not trained is left out."""
+        keys = itertools.product(measures, methods, settings)
+        found = {(m, name, setting): self.ratio(m, name, other, **settings[setting]) for m, name, setting in keys}
+        return {key: ratio for key, ratio in found.items() if ratio is not None}
 
     def _by_seed(self, method: str, fields: dict[str, Any]) -> dict[int, dict[str, Any]]:
         found: dict[int, dict[str, Any]] = {}

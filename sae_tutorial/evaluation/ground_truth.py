@@ -5,7 +5,7 @@ Letters of shapes: B tokens, N true directions, F rows of a dictionary, D dimens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -46,9 +46,15 @@ def best_cosines(directions: Float[Tensor, "n d"], dictionary: Float[Tensor, "fe
 
     Signs count: a row that points the other way has not found the direction. Norms do not.
     """
+    return torch.cat([part.amax(1) for part in cosine_blocks(directions, dictionary)])
+
+
+def cosine_blocks(
+    directions: Float[Tensor, "n d"], dictionary: Float[Tensor, "features d"]
+) -> Iterator[Float[Tensor, "some features"]]:
+    """The cosine of every direction with every row of the dictionary, some directions at a time."""
     rows, targets = (torch.nn.functional.normalize(m.detach(), dim=1) for m in (dictionary, directions))
-    best = [(part @ rows.T).amax(1) for part in targets.split(4096)]
-    return torch.cat(best)
+    return (part @ rows.T for part in targets.split(4096))
 
 
 def mean_max_cosine(directions: Float[Tensor, "n d"], dictionary: Float[Tensor, "features d"]) -> float:
@@ -81,9 +87,8 @@ def mutual_neighbours(one: Float[Tensor, "features d"], other: Float[Tensor, "ot
 
     Rows that never learned anything count as found by one of the two alone, as they are.
     """
-    mine, theirs = (torch.nn.functional.normalize(m.detach(), dim=1) for m in (one, other))
-    best, nearest = zip(*((part @ theirs.T).max(1) for part in mine.split(4096)))
-    back = torch.cat([(part @ mine.T).argmax(1) for part in theirs.split(4096)])
+    best, nearest = zip(*(part.max(1) for part in cosine_blocks(one, other)))
+    back = torch.cat([part.argmax(1) for part in cosine_blocks(other, one)])
     nearest_F = torch.cat(nearest)
-    mutual_F = (back[nearest_F] == torch.arange(len(mine), device=back.device)) & (torch.cat(best) >= cosine)
+    mutual_F = (back[nearest_F] == torch.arange(len(one), device=back.device)) & (torch.cat(best) >= cosine)
     return float(mutual_F.float().mean())

@@ -43,21 +43,6 @@ class Interval:
         half = student.ppf(0.975, x.size - 1) * x.std(ddof=1) / math.sqrt(x.size) if known else math.nan
         return cls(mean, float(mean - half), float(mean + half), x.size)
 
-    def __neg__(self) -> Interval:
-        """The interval of minus the quantity."""
-        return Interval(-self.mean, -self.high, -self.low, self.n)
-
-    def verdict(self, above: float) -> str:
-        """Is the true mean above this number? "holds", "fails", or "open" where the interval has it inside."""
-        if self.low > above:
-            return "holds"
-        return "fails" if self.high < above else "open"
-
-    def text(self, form: str = ".3f") -> str:
-        """The mean, and half the width of the interval where there is one."""
-        half = (self.high - self.low) / 2
-        return f"{self.mean:{form}}" + ("" if math.isnan(half) else f" ± {half:{form.lstrip('+')}}")
-
 
 def bootstrap(
     values: Float[Tensor, "*more units"],

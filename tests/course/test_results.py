@@ -12,7 +12,6 @@ import pytest
 from sae_tutorial.activations import files
 from sae_tutorial.course import results
 from sae_tutorial.course.results import Runs, load_evidence, load_runs
-from sae_tutorial.evaluation.intervals import Interval
 from sae_tutorial.figures.looks import NAMES
 
 
@@ -31,12 +30,6 @@ GRID = Runs(
         row("odd_one", k=16, fvu=math.nan),
     )
 )
-
-
-@pytest.mark.parametrize(("values", "verdict"), [([1, 1.1], "holds"), ([-1, -1.1], "fails"), ([-1, 1], "open")])
-def test_verdicts(values, verdict):
-    assert Interval.of(values).verdict(above=0) == verdict
-    assert (-Interval.of([-v for v in values])).verdict(above=0) == verdict
 
 
 def test_cells_come_in_the_order_of_the_methods():

@@ -30,26 +30,17 @@ def test_interval_is_students_t(n):
 def test_interval_of_three_by_hand():
     one = Interval.of([1.0, 2.0, 3.0])
     assert one.high - one.mean == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
-    assert one.text(".1f") == "2.0 ± 2.5" and one.text("+.1f") == "+2.0 ± 2.5"
-    assert (-one).mean == -2 and (-one).low == -one.high and (-one).high == -one.low
     assert Interval.of([2.0, 2.0]) == Interval(2.0, 2.0, 2.0, 2)
 
 
 @pytest.mark.parametrize(
     "values", [[5.0], [1.0, math.nan], [1.0, math.inf], [math.inf, math.inf], [math.inf, -math.inf]]
 )
-def test_where_nothing_is_known_nothing_is_decided(values):
+def test_where_nothing_is_known_there_are_no_ends(values):
     one = Interval.of(values)
     assert math.isnan(one.low) and math.isnan(one.high) and one.n == len(values)
-    assert one.verdict(above=0) == one.verdict(above=10) == (-one).verdict(above=0) == "open"
-    assert "±" not in one.text(".1f")
     with pytest.raises(ValueError, match="empty"):
         Interval.of([])
-
-
-def test_verdicts():
-    one = Interval(2.0, 1.0, 3.0, 5)
-    assert [one.verdict(above=x) for x in (0, 0.99, 1, 2, 3, 3.01, 4)] == ["holds"] * 2 + ["open"] * 3 + ["fails"] * 2
 
 
 # ---------------------------------------------------------------------- over units

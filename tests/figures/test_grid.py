@@ -1,32 +1,13 @@
 """Figures of the grid draw what they are given, where it belongs."""
 
-import math
-
 import pytest
-from drawing import drawn, plain, written
+from drawing import drawn
 
-from sae_tutorial.evaluation.intervals import Interval
+from sae_tutorial.evaluation.intervals import Ratio
 from sae_tutorial.figures import grid as plots
 from sae_tutorial.figures.looks import look
 
-TWO = [Interval.of([0.1, 0.2]), Interval.of([0.3])]
-
-
-def test_pareto_has_a_line_per_method_and_panel_and_no_whisker_for_one_seed():
-    l0 = [Interval.of([16, 16]), Interval.of([32])]
-    summary = {"Token Choice": {"l0": l0, "fvu": TWO, "recovered": TWO[::-1]}}
-    fig = plots.pareto(summary, "title", {"fvu": "FVU", "recovered": "CE"})
-    assert drawn(fig) == {
-        "Token Choice": ([16, 32], pytest.approx([0.15, 0.3])),
-        "Token Choice 2": ([16, 32], pytest.approx([0.3, 0.15])),
-    }
-    assert written(fig) == ["FVU", "CE"] and [bool(t.showlegend) for t in fig.data] == [True, False]
-    assert (
-        fig.data[0].error_y.array[1] == 0 < fig.data[0].error_y.array[0] == pytest.approx(TWO[0].high - 0.15, rel=1e-3)
-    )
-    assert plain(fig.data[0].customdata) == [2, 1] and fig.data[0].line.color == look("token_choice").colour
-    assert not any(math.isnan(v) for v in fig.data[0].y)
-    assert fig.layout.yaxis2.matches is None, "measures have scales of their own"
+TWO = [Ratio(0.15, 0.1, 0.2, 0.01, 2, 40), Ratio(0.3, 0.3, 0.3, 0.01, 1, 40)]
 
 
 def test_differences_have_a_row_for_each_comparison():

@@ -7,11 +7,11 @@ import torch
 from drawing import figure_functions, says_nothing_is_there
 
 from sae_tutorial.evaluation.contexts import Context
-from sae_tutorial.evaluation.intervals import Interval
+from sae_tutorial.evaluation.intervals import Ratio
 from sae_tutorial.figures import circuits, contexts, densities, grid, heads
 
 NAN, EMPTY = torch.full((2, 2), math.nan), torch.zeros(0)
-UNKNOWN = Interval(math.nan, math.nan, math.nan, 0)
+UNKNOWN = Ratio(math.nan, math.nan, math.nan, 1.0, 0, 0)
 LAW = [math.nan] * 3
 NOTHING = {
     circuits: {
@@ -35,7 +35,6 @@ NOTHING = {
         "lines": [([], {}, "t", "x", "y"), ([1, 2, 3], {"a": LAW}, "t", "x", "y")],
     },
     grid: {
-        "pareto": [({}, "t", {"fvu": "FVU"}), ({"a": {"l0": [UNKNOWN], "fvu": [UNKNOWN]}}, "t", {"fvu": "FVU"})],
         "differences": [([], "t", "x"), ([("a", "k", UNKNOWN)], "t", "x")],
     },
     heads: {

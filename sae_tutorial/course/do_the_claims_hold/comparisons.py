@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from sae_tutorial.course.results import Evidence
-from sae_tutorial.evaluation.intervals import Interval, Ratio, holm
+from sae_tutorial.evaluation.intervals import Ratio, holm
 from sae_tutorial.figures import grid
 from sae_tutorial.figures.looks import NAMES
 from sae_tutorial.figures.tables import Table
@@ -42,24 +42,14 @@ def against(
 ) -> dict[tuple[str, str, str], Comparison]:
     """Each method against `other`, by measure, method and setting (a name -> fields of its rows), with intervals over
     seeds and rows of text. p-values are corrected for the number of all of them. What was not trained is left out."""
-    found = {
-        (measure, method, setting): evidence.ratio(measure, method, other, **fields)
-        for measure in measures
-        for method in methods
-        for setting, fields in settings.items()
-    }
-    there = {key: ratio for key, ratio in found.items() if ratio is not None}
-    corrected = holm([ratio.p for ratio in there.values()])
-    return {key: Comparison(*key, ratio, p) for (key, ratio), p in zip(there.items(), corrected)}
+    found = evidence.ratios(measures, methods, other, settings)
+    corrected = holm([ratio.p for ratio in found.values()])
+    return {key: Comparison(*key, ratio, p) for (key, ratio), p in zip(found.items(), corrected)}
 
 
 def figure(comparisons: Mapping[tuple[str, str, str], Comparison], measure: str, title: str, other: str) -> go.Figure:
     """The differences of one measure, a row for each method and setting."""
-    rows = [
-        (NAMES[one.method], one.setting, Interval(one.ratio.mean, one.ratio.low, one.ratio.high, one.ratio.seeds))
-        for one in comparisons.values()
-        if one.measure == measure
-    ]
+    rows = [(NAMES[one.method], one.setting, one.ratio) for one in comparisons.values() if one.measure == measure]
     return grid.differences(
         rows, title, f"{MEASURES[measure]} against {NAMES[other]}, same seeds (left of zero is less)"
     )

@@ -114,16 +114,14 @@ def check_survives(answer: Any) -> Verdict:
             return (
                 "these are the verdicts without a correction: with four comparisons the smallest p must beat 0.05 / 4"
             )
-        return None if got == solution_survives(many) else f"for p = {many} the answers are {solution_survives(many)}"
+        return _not_holm(got, many)
 
     def step_by_step(answer: Callable) -> str | None:
         steps = [0.0124, 0.0165, 0.2, 0.6]
         got = [bool(v) for v in answer(list(steps))]
         if got == [p < 0.05 / 4 for p in steps]:
             return f"that is Bonferroni's correction; Holm's second smallest must only beat 0.05 / 3: p = {steps}"
-        return (
-            None if got == solution_survives(steps) else f"for p = {steps} the answers are {solution_survives(steps)}"
-        )
+        return _not_holm(got, steps)
 
     def stops(answer: Callable) -> str | None:
         stopped = [0.001, 0.03, 0.03, 0.045]

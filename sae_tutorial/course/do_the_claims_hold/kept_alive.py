@@ -7,15 +7,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.allocation.codes import SparseCodes
+from sae_tutorial.evaluation.ground_truth import cosine_blocks
 
 
 def nearest_other(dictionary: Float[Tensor, "features d"]) -> Float[Tensor, " features"]:
     """For each row, the largest cosine with another row of the same dictionary: near 1 for a duplicate."""
-    rows = torch.nn.functional.normalize(dictionary.detach(), dim=1)
-    best = []
-    for start in range(0, len(rows), 2048):
-        cosines = rows[start : start + 2048] @ rows.T
-        cosines[torch.arange(len(cosines)), torch.arange(start, start + len(cosines))] = -1  # itself
+    best: list[Tensor] = []
+    for cosines in cosine_blocks(dictionary, dictionary):
+        cosines.diagonal(sum(map(len, best))).fill_(-1)  # itself
         best.append(cosines.amax(1))
     return torch.cat(best)
 

@@ -60,15 +60,12 @@ def against(
 ) -> dict[str, dict[str, dict[str, Ratio]]]:
     """Measure -> what the method is called -> place -> how much more it has than the rival; gaps are left out."""
     rows = [row for part in PLACES for row in evidence.runs.where(part=part) if row["method"] in methods]
-    settings = sorted({(row["part"], row["k"]) for row in rows}, key=lambda at: ([*PLACES].index(at[0]), at[1]))
-    found: dict[str, dict[str, dict[str, Ratio]]] = {}
-    for measure in measures:
-        for method, called in methods.items():
-            of = found.setdefault(measure, {}).setdefault(called, {})
-            for part, k in settings:
-                ratio = evidence.ratio(measure, method, rival, part=part, k=k)
-                if ratio is not None:
-                    of[place_of({"part": part, "k": k})] = ratio
+    cells = sorted({(row["part"], row["k"]) for row in rows}, key=lambda at: ([*PLACES].index(at[0]), at[1]))
+    settings = [{"part": part, "k": k} for part, k in cells]
+    found: dict[str, dict[str, dict[str, Ratio]]] = {m: {called: {} for called in methods.values()} for m in measures}
+    ratios = evidence.ratios(measures, methods, rival, {place_of(fields): fields for fields in settings})
+    for (measure, method, place), ratio in ratios.items():
+        found[measure][methods[method]][place] = ratio
     return found
 
 
