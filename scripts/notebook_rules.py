@@ -1,20 +1,44 @@
 """The rules that every committed notebook keeps, checked by machine.
 
+    python scripts/notebook_rules.py [notebooks]       all of them, those on how a course reads included: `make lint`
+
 Used by the tests (every notebook in the repository) and by `execute_notebooks.py` (before a result is written).
 Each function returns sentences that name the cell and the fix; an empty list means that all is well.
 """
 
 from __future__ import annotations
 
+import argparse
+import base64
+import json
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import badges
 import nbformat
 
+ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 25
 MAX_BYTES = 2_000_000
+
+# How a course reads.
+MAX_CELLS, MAX_WORDS, MAX_PARAGRAPH, MAX_BRACKETS, MAX_ASSERTS = 60, 3000, 90, 1, 2
+MAX_WIDTH, MAX_COURSE_BYTES = 700, 1_000_000
+PRIVATE = {  # words of our own, and the field's
+    r"places": "positions",
+    r"dear(?:er|est)?": "expensive, or a large error",
+    r"loud(?:er|est|ness)?|shouts?": "strong, large",
+    r"quotas?": "capacity",
+    r"bids?": "affinity",
+    r"the push": "the auxiliary loss",
+    r"start marks?": "BOS token",
+    r"drawn by lot|by lot": "at random",
+    r"second[- ]hand": "indirect",
+    r"nobody picked": "drawn at random",
+}
 
 # Folders of somebody's machine. Urls are not meant: nothing that looks like a name or a slash stands before.
 ABSOLUTE_PATH = re.compile(r"(?<![\w./:~-])/(?:home|root|Users|mnt|media|work|opt|tmp|var|usr|content)/[\w.-]+")
@@ -73,6 +97,81 @@ def source_problems(notebook: Any, name: str) -> list[str]:
     return found
 
 
+def course_problems(path: Path) -> list[str]:
+    """How the course reads: its length, its sentences, its words, what stands in a learner's way, what is cut off."""
+    notebook = nbformat.read(path, as_version=4)
+    found = [f"cell {i} {problem}" for i, cell in enumerate(notebook.cells) for problem in _reads(cell)]
+    words = sum(len(_words(cell.source)) for cell in notebook.cells if cell.cell_type == "markdown")
+    for what, size, most in (("cells", len(notebook.cells), MAX_CELLS), ("words", words, MAX_WORDS)):
+        if size > most:
+            found.append(f"it has {size:,} {what}; {most:,} are one sitting: split or cut it")
+    if path.stat().st_size > MAX_COURSE_BYTES:
+        found.append(f"it takes {path.stat().st_size / 1e6:.2f} MB; figures of fewer numbers keep it below 1 MB")
+    outputs = json.dumps([cell.get("outputs") for cell in notebook.cells if cell.cell_type == "code"])
+    if "sae-drawing" not in outputs:
+        found.append("it has no drawing (figures/drawings.py)")
+    if not any("use_mine" in cell.source for cell in notebook.cells if cell.cell_type == "code"):
+        found.append("no exercise builds something that the notebook can run on (use_mine)")
+    return [f"{path.name}: {problem}" for problem in found]
+
+
+def _reads(cell: Any) -> Iterator[str]:
+    """What is wrong with one cell for its reader."""
+    if cell.cell_type == "code":
+        asserts = len(re.findall(r"^\s*assert ", cell.source, flags=re.M))
+        if asserts > MAX_ASSERTS and "checks" not in cell.metadata.get("tags", []):
+            yield f"has {asserts} asserts in a learner's way; move them to the folded cell tagged 'checks'"
+        for width in _widths(cell):
+            if width > MAX_WIDTH:
+                yield f"shows a figure of {width} px; a column has {MAX_WIDTH}"
+        return
+    for heading in re.findall(r"^#+ .*Exercise \d.*$", cell.source, flags=re.M):
+        if "★" not in heading:
+            yield f"has an exercise without a mark of its difficulty, ★ to ★★★: {heading!r}"
+    for paragraph in _paragraphs(cell.source):
+        words, begin = _words(paragraph), paragraph.strip()[:40]
+        if len(words) > MAX_PARAGRAPH:
+            yield f"has a paragraph of {len(words)} words, over {MAX_PARAGRAPH}: {begin!r}"
+        if (brackets := _brackets(paragraph)) > MAX_BRACKETS:
+            yield f"has {brackets} brackets in one paragraph, over {MAX_BRACKETS}: {begin!r}"
+    for private, standard in PRIVATE.items():
+        if match := re.search(rf"\b(?:{private})\b", _prose(cell.source), flags=re.I):
+            yield f"says {match.group()!r}; the field says {standard!r}"
+
+
+def _prose(source: str) -> str:
+    """Markdown without code, tags and addresses; a formula is one word."""
+    source = re.sub(r"```.*?```", " ", source, flags=re.S)
+    source = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$|`[^`\n]*`", "X", source, flags=re.S)
+    source = re.sub(
+        r"!?\[(!?\[[^\]]*\]\([^)]*\)|[^\]]*)\]\([^)]*\)", lambda m: m[1].strip("[]").partition("](")[0], source
+    )
+    return re.sub(r"<[^>]+>|https?://\S+", " ", source)
+
+
+def _words(source: str) -> list[str]:
+    return [word for word in _prose(source).split() if re.search(r"\w", word)]
+
+
+def _paragraphs(source: str) -> list[str]:
+    """Blocks between empty lines and items of lists; tables and headings are none."""
+    blocks = re.split(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+\.)\s)", re.sub(r"```.*?```", "", source, flags=re.S))
+    return [block for block in blocks if not block.lstrip().startswith(("|", "#", "<details", "**References"))]
+
+
+def _brackets(paragraph: str) -> int:
+    """Pairs of brackets in prose; a year and a letter in them are a name's part."""
+    return _prose(re.sub(r"\((?:\d{4}[a-z]?|[a-z]|\w+ et al\.,? \d{4}[a-z]?)\)", "", paragraph)).count("(")
+
+
+def _widths(cell: Any) -> Iterator[int]:
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if "image/png" in data:
+            yield int.from_bytes(base64.b64decode(data["image/png"])[16:20], "big")
+        yield int(data.get("application/vnd.plotly.v1+json", {}).get("layout", {}).get("width") or 0)
+
+
 def output_problems(notebook: Any) -> list[str]:
     """Rules for what was recorded: everything executed in order, no errors, no debris, pictures beside figures."""
     found, out_of_order = [], []
@@ -122,3 +221,16 @@ def _lines(source: str) -> list[str]:
 
 def _paths(text: str) -> list[str]:
     return [match.group() for pattern in (ABSOLUTE_PATH, WINDOWS_PATH) for match in pattern.finditer(text)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all in notebooks/")
+    paths = parser.parse_args().notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    found = [problem for path in paths for problem in problems(path) + course_problems(path)]
+    print("\n".join(found) or f"{len(paths)} notebooks keep the rules")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

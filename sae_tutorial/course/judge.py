@@ -2,7 +2,7 @@
 
 An exercise is `check_<topic>(answer) -> Verdict` and, beside it, `solution_<topic>`. A check never raises: a stub
 is "not answered yet", a learner's exception is shown, and a wrong answer is told what is wrong with it. Help comes in
-stages: a hint only with the second wrong answer.
+stages: nothing with the first wrong answer, a hint with the second, another one with the third.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ class Tries:
     def __init__(self) -> None:
         self.wrong: Counter[tuple[str, str]] = Counter()
 
-    def hint_after(self, name: str, hint: str) -> str:
-        """Count a wrong answer; "" after the first, then the hint."""
-        self.wrong[name, hint] += 1
-        return f"\n  Hint: {hint}" if self.wrong[name, hint] > 1 else ""
+    def hint_after(self, name: str, hints: Sequence[str]) -> str:
+        """Count a wrong answer; "" after the first, then one hint more each time, as long as there are any."""
+        key = (name, hints[0])
+        self.wrong[key] += 1
+        return "".join(f"\n  Hint: {hint}" for hint in hints[: self.wrong[key] - 1])
 
 
 TRIES = Tries()
@@ -54,7 +55,7 @@ def judge(
     name: str,
     answer: Any,
     tests: Sequence[Test],
-    hint: str,
+    hints: str | Sequence[str],
     praise: str | Callable[[Any], str] = "That is right.",
 ) -> Verdict:
     """Try `answer` against `tests` in order and stop at the first that complains.
@@ -64,13 +65,15 @@ def judge(
         answer: a value or a function; None means that the learner has not started.
         tests: each returns None (or True) if content, else a sentence that says what is wrong. If `answer` is a
             function, tests see it wrapped by `calling`, so that a None it returns counts as not answered yet.
-        hint: one sentence that helps without giving the answer away; added from the second complaint on.
+        hints: one or two sentences that help without giving the answer away: the first is added to the second
+            complaint, the second to the third.
         praise: said when all tests are content; what the reader has just shown, or a function of the answer.
 
     Exceptions of any kind, the learner's or a test's own, end in the verdict and never in a traceback.
     """
     if answer is None:
         return _not_answered(name)
+    hints = (hints,) if isinstance(hints, str) else tuple(hints)
     candidate = calling(answer) if callable(answer) else answer
     for test in tests:
         try:
@@ -84,7 +87,7 @@ def judge(
         if complaint is False:
             complaint = "That is not it."
         if isinstance(complaint, str):
-            return Verdict(False, f"✗ {name}: {complaint}{TRIES.hint_after(name, hint)}")
+            return Verdict(False, f"✗ {name}: {complaint}{TRIES.hint_after(name, hints)}")
     return Verdict(True, f"✓ {name}: {praise(candidate) if callable(praise) else praise}")
 
 

@@ -5,7 +5,8 @@ style      the theme, the colours, and how a title is set
 looks      the colour, dash and marker of each method
 frame      panels, lines across and upright, logarithmic axes; and what to show where nothing is
 kinds      lines, dots, bars, intervals, strips, histograms and maps: most figures are a call of one of these
-contexts   places where a feature is active
+drawings   ideas as boxes, arrows and words, in the colours of the page
+contexts   positions where a feature is active
 tables     tables that read well anywhere
 heads      attention
 densities  how often features fire, and laws of it

@@ -10,7 +10,7 @@ def check_double(answer):
         got = double(3)
         return None if got == 6 else f"double(3) should be 6, yours gives {got}."
 
-    return judge("Exercise 1", answer, [doubles_three], hint="Add it to itself.", praise="Twice as much.")
+    return judge("Exercise 1", answer, [doubles_three], hints="Add it to itself.", praise="Twice as much.")
 
 
 def stub(x):
@@ -43,14 +43,24 @@ def test_help_comes_in_stages():
     assert shown[3] == shown[1] + "\n  Hint: Add it to itself."
 
 
+def test_there_are_two_hints_one_after_the_other():
+    ask = lambda: judge("Exercise 3", 1, [lambda v: "no"], hints=("first", "second")).message.splitlines()[1:]  # noqa: E731
+    assert [ask() for _ in range(4)] == [
+        [],
+        ["  Hint: first"],
+        ["  Hint: first", "  Hint: second"],
+        ["  Hint: first", "  Hint: second"],
+    ]
+
+
 def test_each_exercise_counts_for_itself():
     check_double(crashes)
-    assert "Hint" not in judge("Exercise 2", 1, [lambda v: False], hint="h").message
+    assert "Hint" not in judge("Exercise 2", 1, [lambda v: False], hints="h").message
     assert "Hint" in check_double(crashes).message
 
 
 def test_praise_may_speak_of_the_answer():
-    assert judge("E", 3, [lambda v: None], hint="h", praise="{} it is.".format).message == "✓ E: 3 it is."
+    assert judge("E", 3, [lambda v: None], hints="h", praise="{} it is.".format).message == "✓ E: 3 it is."
 
 
 def test_an_exception_ends_in_the_verdict():
@@ -63,9 +73,9 @@ def test_values_false_and_assertions_are_judged_too():
     def asserts(value):
         assert value > 0, "It must be positive."
 
-    assert judge("E", 1, [asserts, lambda v: True], hint="h").passed
-    assert "must be positive" in judge("E", -1, [asserts], hint="h").message
-    assert "That is not it." in judge("E", 1, [lambda v: v == 2], hint="h").message
+    assert judge("E", 1, [asserts, lambda v: True], hints="h").passed
+    assert "must be positive" in judge("E", -1, [asserts], hints="h").message
+    assert "That is not it." in judge("E", 1, [lambda v: v == 2], hints="h").message
 
 
 def test_a_verdict_does_not_change():

@@ -10,7 +10,7 @@ NAME = "09_example.ipynb"
 def good():
     """The smallest notebook that breaks no rule."""
     opening = f"# Example\n{badges.badge(NAME)}\n\n**You will learn** a. **You need** b. **Run time** 1 s."
-    figure = {"application/vnd.plotly.v1+json": {}, "image/png": "iVBOR"}
+    figure = {"application/vnd.plotly.v1+json": {}, "image/png": "iVBORw=="}
     cells = [
         new_markdown_cell(opening),
         new_code_cell(badges.setup_cell()),
@@ -95,3 +95,81 @@ def test_every_cell_is_executed_in_order():
 @pytest.mark.parametrize("text", ["https://a.org/home/x", "blocks/tmp/x", "../work/x", "and/or", "1/2", "3.4 tokens/s"])
 def test_innocent_slashes_pass(text):
     assert notebook_rules.ABSOLUTE_PATH.search(text) is None
+
+
+# ---------------------------------------------------------------------- how a course reads
+
+
+def readable():
+    notebook = good()
+    notebook.cells[3].outputs.append(new_output("display_data", data={"text/html": '<div class="sae-drawing">'}))
+    notebook.cells[3].source = "step = my_step if use_mine else library_step\nfig"
+    return notebook
+
+
+def course_problems(notebook, folder):
+    nbformat.write(notebook, folder / NAME)
+    return "\n".join(notebook_rules.course_problems(folder / NAME))
+
+
+def test_a_readable_notebook_has_no_problems(tmp_path):
+    assert course_problems(readable(), tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    "index, source, complaint",
+    [
+        (0, "word " * 91, "a paragraph of 91 words"),
+        (0, "\n\n".join(["word " * 80] * 38), "3,054 words"),
+        (0, "One (two) and three (four).", "2 brackets"),
+        (0, "The places of a feature.", "'positions'"),
+        (0, "### Exercise 2: build it", "without a mark"),
+        (3, "assert a\n" * 3, "3 asserts"),
+        (3, "1", "use_mine"),
+    ],
+)
+def test_rules_of_reading(index, source, complaint, tmp_path):
+    notebook = readable()
+    notebook.cells[index].source = source
+    assert complaint in course_problems(notebook, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "- " + "word " * 80 + "\n- " + "word " * 80,
+        "Elhage et al. (2022) and Ayonrinde (2024) (a bracket).",
+        "$f(x) = g(y)$ and `f(x)` and [a link](https://a.b/c(d)) (a bracket)",
+        "| a (b) | c (d) |\n|---|---|\n| e (f) | g (h) |",
+        "### Exercise 2 ★★: build it",
+        "Everything takes place here.",
+    ],
+)
+def test_what_is_no_problem_for_a_reader(source, tmp_path):
+    notebook = readable()
+    notebook.cells[0].source = source
+    assert course_problems(notebook, tmp_path) == ""
+
+
+def test_a_folded_cell_may_check_as_much_as_it_likes(tmp_path):
+    notebook = readable()
+    notebook.cells.append(new_code_cell("assert a\n" * 5, metadata={"tags": ["checks"]}))
+    assert course_problems(notebook, tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        (lambda cells: cells.extend(new_markdown_cell("x") for _ in range(60)), "66 cells"),
+        (lambda cells: cells[3].outputs.pop(), "no drawing"),
+        (
+            lambda cells: cells[3].outputs[0].data["application/vnd.plotly.v1+json"].update(layout={"width": 800}),
+            "800 px",
+        ),
+        (lambda cells: cells[3].outputs[0].data.update({"text/plain": "x" * 1_000_001}), "1.00 MB"),
+    ],
+)
+def test_what_is_shown_fits(change, complaint, tmp_path):
+    notebook = readable()
+    change(notebook.cells)
+    assert complaint in course_problems(notebook, tmp_path)

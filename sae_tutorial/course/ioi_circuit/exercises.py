@@ -53,7 +53,7 @@ def check_swapped(answer: Callable[[str, str, str], Any] | None) -> Verdict:
         "Exercise 1",
         answer,
         tests,
-        hint="str.rsplit(giver, 1) splits at the last mention only.",
+        hints="str.rsplit(giver, 1) splits at the last mention only.",
         praise="One token differs, and the right answer is the other name.",
     )
 
@@ -87,7 +87,7 @@ def check_direct(answer: Callable[..., Any] | None) -> Verdict:
         "Exercise 2",
         answer,
         [right],
-        hint="z @ W_O is what the head writes; W_U[:, right] - W_U[:, wrong] is the direction that counts.",
+        hints="z @ W_O is what the head writes; W_U[:, right] - W_U[:, wrong] is the direction that counts.",
         praise="Three products, one number: what one head says about the answer.",
     )
 
@@ -126,7 +126,7 @@ def check_patch(answer: Callable[[Tensor, Tensor, Tensor], Any] | None) -> Verdi
         "Exercise 3",
         answer,
         [right],
-        hint="Indexing with two lists of the same length, acts[rows, where], picks pairs.",
+        hints="Indexing with two lists of the same length, acts[rows, where], picks pairs.",
         praise="This is all that patching is; the rest is which, where and from whom.",
     )
 
@@ -150,7 +150,7 @@ def check_prediction(answer: str | None, measured: float) -> Verdict:
         "Exercise 4",
         answer,
         [right],
-        hint="What does such a head say about the right name, and what about the wrong one? See the map of two names.",
+        hints="What does such a head say about the right name, and what about the wrong one? See the map of two names.",
         praise=f"It changes by {measured:+.2f} logits.",
     )
 
@@ -181,7 +181,7 @@ def check_faithfulness(answer: Callable[[float, float, float], Any] | None) -> V
         "Exercise 5",
         answer,
         [case(3.0, 3.0, 1.0), case(1.0, 3.0, 1.0), case(4.0, 3.0, -1.0)],
-        hint="0 when the circuit does no better than nothing, 1 when it does as well as the whole model.",
+        hints="0 when the circuit does no better than nothing, 1 when it does as well as the whole model.",
         praise="It can be above 1: heads that were left out may have held the answer back.",
     )
 

@@ -26,7 +26,7 @@ def check_neuron_count(answer: int | None, config: Any) -> Verdict:
         "Exercise 1",
         answer,
         [right],
-        hint="model.cfg.n_layers and model.cfg.d_mlp.",
+        hints="model.cfg.n_layers and model.cfg.d_mlp.",
         praise=f"{layers} layers with {per_layer:,} neurons each. Not many, for all that stories can be about.",
     )
 
@@ -59,7 +59,7 @@ def check_top_places(answer: Callable[[Tensor, int], Tensor | None] | None) -> V
         "Exercise 2",
         answer,
         [small, large],
-        hint="torch.topk returns values and indices.",
+        hints="torch.topk returns values and indices.",
         praise="These are its strongest places.",
     )
 
@@ -112,7 +112,7 @@ def check_effective_number(answer: Callable[[Tensor], Any] | None) -> Verdict:
         "Exercise 3",
         answer,
         [same, five, opposite, alike],
-        hint="x @ x.T holds all cosines of unit vectors; .clamp(min=0) cuts the negative ones.",
+        hints="x @ x.T holds all cosines of unit vectors; .clamp(min=0) cuts the negative ones.",
         praise="It counts words, and similar words count as partly the same.",
     )
 

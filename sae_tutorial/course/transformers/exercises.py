@@ -47,7 +47,7 @@ def check_count_parameters(answer: Callable[[int, int, int, int], int | None] | 
         "Exercise 1",
         answer,
         [test(name) for name in GPT2_SIZES],
-        hint="W_Q, W_K, W_V and W_O have M × M entries each, all heads together; every matrix has a bias as long as "
+        hints="W_Q, W_K, W_V and W_O have M × M entries each, all heads together; every matrix has a bias as long as "
         "its output; a LayerNorm has two vectors.",
         praise="Small, medium and XL, to the last bias.",
     )
@@ -79,7 +79,7 @@ def check_head_writes(answer: Callable[[Tensor, Tensor], Tensor | None] | None) 
         "Exercise 2",
         answer,
         [right],
-        hint='einsum("nlhd,hdm->...", z, W_O): which letters survive?',
+        hints='einsum("nlhd,hdm->...", z, W_O): which letters survive?',
         praise="One vector per head and position; their sum is what the layer adds to the stream.",
     )
 
@@ -141,7 +141,7 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
         "Exercise 3",
         answer,
         [itself, orthogonal, slanted, half, basis],
-        hint="torch.linalg.qr(a.T).Q has orthonormal columns; sum the squared entries of Q_aᵀ Q_b.",
+        hints="torch.linalg.qr(a.T).Q has orthonormal columns; sum the squared entries of Q_aᵀ Q_b.",
         praise="It sees the space and not the basis.",
     )
 
@@ -171,7 +171,7 @@ def check_nucleus_size(answer: Callable[[Tensor, float], Any] | None) -> Verdict
         "Exercise 4",
         answer,
         tests,
-        hint="Sort downwards, cumsum, and count the tokens before which the sum was still below p.",
+        hints="Sort downwards, cumsum, and count the tokens before which the sum was still below p.",
         praise="Few tokens where the model is sure, many where it is not: that is the idea of top-p.",
     )
 
@@ -209,7 +209,7 @@ def check_previous_token_score(answer: Callable[[Tensor], Tensor | None] | None)
         "Exercise 5",
         answer,
         [right],
-        hint="pattern.diagonal(offset=-1, dim1=-2, dim2=-1) is the stripe below the diagonal.",
+        hints="pattern.diagonal(offset=-1, dim1=-2, dim2=-1) is the stripe below the diagonal.",
         praise="One stripe, one number.",
     )
 
