@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
 from sae_tutorial.course.judge import Verdict, judge
@@ -94,18 +95,22 @@ def solution_what_differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> s
 
 
 def check_ratio_interval(answer: Any) -> Verdict:
-    """`answer(mine, theirs)`: the mean over seeds of Σ mine / Σ theirs − 1, and its 95 % interval when seeds and rows
-    are drawn again. Both are (seeds, rows) tables of sums of errors."""
+    """`answer(mine, theirs)`: the mean over seeds of Σ mine / Σ theirs − 1, and its 95 % interval: rows by bootstrap,
+    seeds by Student's t. Both are (seeds, rows) tables of sums of errors."""
     generator = torch.Generator().manual_seed(0)
     hard_R = 10.0 ** torch.rand(60, generator=generator).double()  # rows differ tenfold in how much error they hold
     better_R = 1.2 - 0.04 * hard_R + 0.1 * torch.rand(60, generator=generator).double()  # most where most is lost
-    by_row = (hard_R * better_R).expand(3, -1).clone()
-    by_seed = hard_R * torch.tensor([[0.85], [0.9], [0.95]]).double()
     same = hard_R.expand(3, -1).clone()
+    by_row, by_seed = better_R * same, torch.tensor([[0.85], [0.9], [0.95]]).double() * same
 
     def asked(answer: Callable, mine: Tensor) -> tuple[float, float, float]:
         mean, low, high = (float(v) for v in answer(mine.clone(), same.clone()))
         return mean, low, high
+
+    def width(answer: Callable, mine: Tensor) -> tuple[float, float]:
+        """Of the answer's interval, and of the right one."""
+        (_, low, high), (_, left, right) = asked(answer, mine), solution_ratio_interval(mine, same)
+        return high - low, right - left
 
     def right_mean(answer: Callable) -> str | None:
         got, right = asked(answer, by_row)[0], float(by_row[0].sum() / same[0].sum()) - 1
@@ -118,48 +123,39 @@ def check_ratio_interval(answer: Any) -> Verdict:
         return f"the mean is {right:+.4f}, you say {got:+.4f}"
 
     def over_rows(answer: Callable) -> str | None:
-        _, low, high = asked(answer, by_row)
-        right = solution_ratio_interval(by_row, same)
-        return _width(
-            high - low,
-            right[2] - right[1],
-            "the seeds agree here and the rows differ, but your interval is much too narrow; draw rows as well",
-            "draw the same rows for both methods: the ratio of two independent draws mostly compares their rows",
+        got, right = width(answer, by_row)
+        if got < 0.6 * right:
+            return "the seeds agree here and the rows differ, but your interval is much too narrow; draw rows, too"
+        return (
+            "draw the same rows for both methods, so that they are compared on the same text"
+            if got > 1.7 * right
+            else None
         )
 
     def over_seeds(answer: Callable) -> str | None:
-        _, low, high = asked(answer, by_seed)
-        right = solution_ratio_interval(by_seed, same)
-        return _width(
-            high - low,
-            right[2] - right[1],
-            "every row says the same here and seeds differ, but your interval is much too narrow; draw seeds as well",
-            "all rows have the same ratio here, so only seeds make it vary; draw the same rows for both methods",
-        )
+        got, right = width(answer, by_seed)
+        if got < 0.2 * right:
+            return "every row says the same here and the seeds differ, but your interval has no width; seeds vary, too"
+        if got < 0.7 * right:
+            return "three seeds drawn again are never further out than the three, and 1.96 is for many: use Student's t"
+        return f"with these seeds the interval is {right:.3f} wide, yours {got:.3f}" if got > 1.4 * right else None
 
     hints = (
-        "One draw is a list of seeds and a list of rows, both with replacement; the two tables are read at both.",
-        "Sum the drawn rows of each drawn seed in both tables before you divide; 1,000 draws, then two quantiles.",
+        "A draw of rows is a list of row numbers, with replacement, at which you read both tables; sum, then divide.",
+        "To a draw's mean over seeds add a random t with n − 1 degrees of freedom, times the seeds' std / √n.",
     )
     praise = "Seeds and text are two sources of luck, and an interval that knows only one of them is too narrow."
     return judge("Exercise 3", answer, [right_mean, over_rows, over_seeds], hints, praise)
 
 
-def _width(got: float, right: float, narrow: str, wide: str) -> str | None:
-    """Student's or a bootstrap's own way to end an interval may change it by a third."""
-    return narrow if got < 0.6 * right else wide if got > 1.7 * right else None
-
-
-def solution_ratio_interval(mine: Tensor, theirs: Tensor, draws: int = 1000) -> tuple[float, float, float]:
-    """A bootstrap over seeds and rows at once; the same draws for both tables."""
-    generator = torch.Generator().manual_seed(0)
-    n_seeds, n_rows = mine.shape
+def solution_ratio_interval(mine: Tensor, theirs: Tensor, draws: int = 2000) -> tuple[float, float, float]:
+    """What `Ratio.of` does, in a loop that one can read."""
+    generator, luck = torch.Generator().manual_seed(0), student.rvs(len(mine) - 1, size=draws, random_state=0)
     found = []
-    for _ in range(draws):
-        seeds = torch.randint(n_seeds, (n_seeds,), generator=generator)
-        rows = torch.randint(n_rows, (n_rows,), generator=generator)
-        ratio = mine[seeds][:, rows].sum(1) / theirs[seeds][:, rows].sum(1) - 1
-        found.append(float(ratio.mean()))
+    for i in range(draws):
+        rows = torch.randint(mine.shape[1], (mine.shape[1],), generator=generator)
+        ratio_S = mine[:, rows].sum(1) / theirs[:, rows].sum(1) - 1  # one for each seed
+        found.append(float(ratio_S.mean() + luck[i] * ratio_S.std() / len(mine) ** 0.5))
     low, high = torch.tensor(found).quantile(torch.tensor([0.025, 0.975])).tolist()
     return float((mine.sum(1) / theirs.sum(1) - 1).mean()), low, high
 
