@@ -27,14 +27,16 @@ from sae_tutorial.circuits.patching import (
 from sae_tutorial.circuits.prompts import Hook, end_logits
 from sae_tutorial.course.judge import Verdict, judge
 
-CLOSE = {"atol": 5e-3, "rtol": 1e-3}  # logits; batches of other sizes round differently
+
+def _same(found: Tensor, want: Tensor) -> bool:
+    """Logits, as far as rounding goes."""
+    return found.shape == want.shape and torch.allclose(found, want, atol=5e-3, rtol=1e-3)
 
 
 def _like(found: Tensor, mistakes: Mapping[str, Callable[[], Tensor]]) -> str | None:
     """The first of `mistakes` that gives what was found; each is tried only then."""
     for says, make in mistakes.items():
-        other = make()
-        if other.shape == found.shape and torch.allclose(found, other, **CLOSE):
+        if _same(found, make()):
             return says
     return None
 
@@ -51,7 +53,7 @@ def _numbers(got: Any, shape: tuple[int, ...], what: str) -> Tensor | str:
 
 # A position taken for a head changes nothing: up to S2 both runs are the same.
 NOTHING = {
-    "z": "Nothing has changed. Does the hook return the changed acts? z is (B, T, H, d_head): heads are in dimension 2.",
+    "z": "Nothing has changed. Does the hook return what it changed? z is (B, T, H, d_head): heads are in dimension 2.",
     "pattern": "z is right. A pattern is (B, H, T, T): its heads are in another dimension; you replaced a position.",
 }
 
@@ -71,7 +73,7 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
             if isinstance(got, str):
                 return got + " (Keep the sentences: no mean.)" * got.endswith(f"is ({len(heads)},).")
             sites = [head_site(part, head) for head in heads]
-            if torch.allclose(got, patch_each(model, run, sites, donor, difference), **CLOSE):
+            if _same(got, patch_each(model, run, sites, donor, difference)):
                 if any(not torch.equal(before[name], donor[name]) for name in donor):
                     return "The values are right, but you wrote into the donor: change acts, not what it comes from."
                 return None
@@ -154,7 +156,7 @@ def check_path_to_answer(
             want = solve(sender, frozen, others)
             if any(not torch.equal(given[name], frozen[name]) for name in frozen):
                 return "You wrote into own, and the next head would find it changed: clone before you put anything in."
-            if torch.allclose(got, want, **CLOSE):
+            if _same(got, want):
                 return None
             held = frozen | {site.hook_name: site.put(frozen[site.hook_name], others[site.hook_name])}
             last = held[z_names[-1]]
