@@ -5,6 +5,7 @@ Letters of shapes: L layers, H heads.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from sae_tutorial.circuits.direct_effects import attention_between, direct_writes, towards
 from sae_tutorial.circuits.heads import Head
 from sae_tutorial.circuits.ioi import Sentences
+from sae_tutorial.circuits.patching import activations, head_site, patched_logits
+from sae_tutorial.circuits.prompts import end_logits
 from sae_tutorial.course.ioi_circuit.names import absent_names
 
 
@@ -57,3 +60,36 @@ def sort_heads(found: Seen) -> dict[str, list[Head]]:
     listed = {kind: [(layer, head) for layer, head in mask.nonzero().tolist()] for kind, (_, mask) in kinds.items()}
     width = found.right.shape[1]
     return {kind: listed[kind] or [divmod(int(score.argmax()), width)] for kind, (score, _) in kinds.items()}
+
+
+def on_map(model: Any, values: Float[Tensor, " listed"], listed: Sequence[Head]) -> Float[Tensor, "layers heads"]:
+    """Values of some heads at their places among all, 0 elsewhere."""
+    grid = torch.zeros(model.cfg.n_layers, model.cfg.n_heads)
+    for (layer, head), value in zip(listed, values.tolist(), strict=True):
+        grid[layer, head] = value
+    return grid
+
+
+def rewritten(
+    model: Any, sentences: Sentences, writer: Sequence[Head], sources: Mapping[str, Sentences]
+) -> dict[str, Float[Tensor, "sentences vocab"]]:
+    """Logits at END when the heads `writer` do something else at S2.
+
+    Args:
+        sources: name -> sentences as long as these, from which the heads' outputs at S2 are taken.
+    """
+    s1, s2 = sentences.positions["S1"], sentences.positions["S2"]
+    sites, looking = ([head_site(part, head, s2) for head in writer] for part in ("z", "pattern"))
+    outputs, patterns = ({site.hook_name for site in where} for where in (sites, looking))
+    found = {"is as it is": end_logits(model, sentences)}
+    for name, source in sources.items():
+        donor = activations(model, source, outputs)
+        found[f"writes at S2 what it does with {name}"] = patched_logits(model, sentences, sites, donor)
+    each, own = torch.arange(len(sentences), device=s2.device), activations(model, sentences, outputs | patterns)
+    for name in outputs:
+        own[name][each, s2] = own[name][each, s1]
+    for name in patterns:
+        own[name].zero_()[each, :, s2, s2] = 1
+    found["writes at S2 what it wrote at S1"] = patched_logits(model, sentences, sites, own)
+    found["looks from S2 at S2 alone"] = patched_logits(model, sentences, looking, own)
+    return found

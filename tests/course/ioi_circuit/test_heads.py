@@ -3,6 +3,7 @@
 import torch
 
 from sae_tutorial.circuits import ioi
+from sae_tutorial.circuits.prompts import end_logits
 from sae_tutorial.course.ioi_circuit import heads, names
 
 
@@ -45,3 +46,35 @@ def test_the_embedded_model_has_the_heads_of_the_drawing(model):
     assert found.right.shape == found.look["S2"].shape == found.back.shape == (4, 8)
     groups = heads.sort_heads(found)
     assert {kind: "  ".join(f"{layer}.{head}" for layer, head in groups[kind]) for kind in NAMED} == NAMED
+
+
+def test_a_map_has_values_where_heads_are_and_zeros_elsewhere(model):
+    grid = heads.on_map(model, torch.tensor([0.5, -1.0]), [(3, 7), (0, 2)])
+    assert grid.shape == (4, 8) and grid[3, 7] == 0.5 and grid[0, 2] == -1 and int((grid != 0).sum()) == 2
+
+
+def test_what_the_writer_writes_is_replaced_at_s2_alone(model):
+    sentences = ioi.ioi_sentences(model, 4, seed=0)
+    swapped = ioi.counterfactual(model, sentences, "swapped")
+    found = heads.rewritten(model, sentences, [(0, 0)], {"itself": sentences, "swapped": swapped})
+    own = ioi.logit_difference(found["is as it is"], sentences)
+    differences = [ioi.logit_difference(logits, sentences) for logits in found.values()]
+    _, itself, turned, from_s1, alone = differences
+    assert torch.allclose(itself, own, atol=1e-3) and (turned < 0).all()
+    name, each, s2 = "blocks.0.attn.hook_z", torch.arange(4), sentences.positions["S2"]
+
+    def as_at_s1(z, hook):
+        z = z.clone()
+        z[each, s2, 0] = z[each, sentences.positions["S1"], 0]
+        return z
+
+    by_hand = ioi.logit_difference(end_logits(model, sentences, [(name, as_at_s1)]), sentences)
+    assert torch.allclose(from_s1, by_hand, atol=1e-3)
+
+    def at_itself(pattern, hook):
+        pattern = pattern.clone()
+        pattern[each, 0, s2] = torch.nn.functional.one_hot(s2, pattern.shape[-1]).float()
+        return pattern
+
+    by_hand = ioi.logit_difference(end_logits(model, sentences, [("blocks.0.attn.hook_pattern", at_itself)]), sentences)
+    assert torch.allclose(alone, by_hand, atol=1e-3)
