@@ -22,9 +22,9 @@ def toy_model() -> Drawing:
         "The toy model: five features x, of which one is on, are multiplied by W into two hidden numbers h; the "
         "transpose of W, a bias and a ReLU make five outputs x' of them, which should equal x."
     )
-    ends = ("x", [0, 0, 1, 0, 0], BLUE, "n features,\nmost of them 0"), ("h", [0.6, 0.9], ORANGE, "m < n\ndimensions")
+    x, h = ("x", [0.0, 0, 1, 0, 0], BLUE, "n features,\nmost of them 0"), ("h", [0.6, 0.9], ORANGE, "m < n\ndimensions")
     back = ("x'", [0, 0.15, 1, 0.15, 0], BLUE, "should\nequal x")
-    return _chain(alt, [*ends, back], ["W", "Wᵀ"], ["", "+ b, ReLU"], below=["(m, n)", "the same weights"])
+    return _chain(alt, [x, h, back], ["W", "Wᵀ"], ["", "+ b, ReLU"], below=["(m, n)", "the same weights"])
 
 
 def model_with_neurons() -> Drawing:
@@ -44,7 +44,7 @@ def model_that_computes() -> Drawing:
         "A model that computes: features x between minus one and one are multiplied by W_in, a ReLU makes neurons h, "
         "and a second matrix W_out, a bias and a ReLU make outputs y, which should equal the absolute value of x."
     )
-    x, h = ("x", [0, -1, 0, 0.5, 0], BLUE, "in [−1, 1]"), ("h", [0, 0.8, 0.4], ORANGE, "neurons")
+    x, h = ("x", [0.0, -1, 0, 0.5, 0], BLUE, "in [−1, 1]"), ("h", [0, 0.8, 0.4], ORANGE, "neurons")
     back = ("y", [0, 1, 0, 0.5, 0], GREEN, "should\nequal |x|")
     return _chain(alt, [x, h, back], ["W_in", "W_out"], ["ReLU", "+ b, ReLU"])
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sae_tutorial.figures import frame, kinds
 from sae_tutorial.figures.frame import empty, nothing
-from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.style import CLEAR, DIVERGING, GRID, PALETTE, SEQUENTIAL, finish
 from sae_tutorial.figures.text import numbers, packed
 

@@ -219,7 +219,7 @@ def loss_of_shape(
     probability: Float[Tensor, "instances features"],
     importance: Float[Tensor, "#instances features"],
     *,
-    steps: int = 120,
+    steps: int = 300,
     batch_size: int = 4096,
     seed: int = 0,
 ) -> Float[Tensor, " instances"]:
@@ -228,11 +228,13 @@ def loss_of_shape(
     The importance-weighted squared error, summed over features.
     """
     x = independent_features(probability, batch_size, torch.Generator().manual_seed(seed))
-    heard, b_I1N = x @ (W.mT @ W), (probability / 2)[:, None].clone().requires_grad_()
-    optimizer = torch.optim.Adam([b_I1N], lr=5e-2)
+    before_bias, p_I1N = x @ (W.mT @ W), probability[:, None]
+    units = torch.full_like(p_I1N, 0.5).requires_grad_()  # the bias in units of p: no step leaps below a ReLU's zero
+    optimizer = torch.optim.Adam([units], lr=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     for _ in range(steps):
-        loss = (importance[:, None] * ((heard + b_I1N).relu() - x).square()).sum(dim=-1).mean(dim=-1)
+        error = (before_bias + p_I1N * units).relu() - x
+        loss = (importance[:, None] * error.square()).sum(dim=-1).mean(dim=-1)
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
