@@ -37,11 +37,19 @@ def smaller(png: bytes) -> bytes:
 
 
 def _in_few_colours(found: np.ndarray, which: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(colours, RGBA), (pixels,): the commonest shades, and for every pixel the one that is nearest to its own."""
-    common = np.argsort(-counts, kind="stable")[:COLOURS]
-    seen = found * np.where([1, 1, 1, 0], found[:, 3:] / 255.0, 1)  # what is nearly transparent has hardly a colour
-    apart = ((seen[:, None] - seen[None, common]) ** 2).sum(axis=2)
-    return found[common], apart.argmin(axis=1).astype(np.uint8)[which.reshape(-1)]
+    """(colours, RGBA), (pixels,): shades that leave none far away, and for every pixel the one nearest to its own.
+
+    The commonest, and then again and again the one that is farthest from all chosen.
+    """
+    alpha = found[:, 3:] / 255.0
+    seen = np.concatenate([found[:, :3] * alpha, found[:, :3] * alpha + 255 - found[:, 3:]], axis=1)  # on black, white
+    chosen = list(np.argsort(-counts, kind="stable")[: COLOURS // 4])
+    apart = np.min([((seen - seen[one]) ** 2).sum(axis=1) for one in chosen], axis=0)
+    while len(chosen) < COLOURS and apart.max() > 0:
+        chosen.append(int(apart.argmax()))
+        apart = np.minimum(apart, ((seen - seen[chosen[-1]]) ** 2).sum(axis=1))
+    nearest = ((seen[:, None] - seen[None, chosen]) ** 2).sum(axis=2).argmin(axis=1).astype(np.uint8)
+    return found[chosen], nearest[which.reshape(-1)]
 
 
 def _unfiltered(lines: np.ndarray) -> np.ndarray:
