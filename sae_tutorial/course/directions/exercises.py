@@ -17,7 +17,7 @@ from sae_tutorial.course.judge import Verdict, judge
 
 
 def check_analogy(answer: Any) -> Verdict:
-    """`answer(unit_VM, a, b, c)`: the token nearest to a − b + c by cosine, the three themselves left out."""
+    """`answer(unit_VD, a, b, c)`: the token nearest to a − b + c by cosine, the three themselves left out."""
     generator = torch.Generator().manual_seed(0)
     unit = torch.nn.functional.normalize(torch.randn(40, 8, generator=generator), dim=1)
     parallelogram = unit.clone()
@@ -51,9 +51,9 @@ def check_analogy(answer: Any) -> Verdict:
     return judge("Exercise 1", answer, tests, hints, "That is the parallelogram. Try words of your own.")
 
 
-def solution_analogy(unit_VM: Tensor, a: int, b: int, c: int) -> int:
+def solution_analogy(unit_VD: Tensor, a: int, b: int, c: int) -> int:
     """The token nearest to a − b + c."""
-    similarity_V = unit_VM @ (unit_VM[a] - unit_VM[b] + unit_VM[c])
+    similarity_V = unit_VD @ (unit_VD[a] - unit_VD[b] + unit_VD[c])
     similarity_V[[a, b, c]] = -torch.inf
     return int(similarity_V.argmax())
 
@@ -202,11 +202,11 @@ def _pairs(names: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(low, high) for i, low in enumerate(names) for high in names[i + 1 :]]
 
 
-# Exercise 4: a bug in reading.
+# Exercise 5: a bug in reading.
 
 
 def check_read(answer: Any) -> Verdict:
-    """`answer(x_BD, writers_ND)`: z with z @ writers = x, for writers that are independent and not orthogonal."""
+    """`answer(x_BD, writers_FD)`: z with z @ writers = x, for writers that are independent and not orthogonal."""
     oblique = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
     wide = torch.nn.functional.normalize(torch.randn(3, 7, generator=torch.Generator().manual_seed(0)), dim=1)
 
@@ -251,20 +251,20 @@ def check_read(answer: Any) -> Verdict:
 
     hints = (
         "what must a reader's dot product be with its own writer, and with every other writer?",
-        "you look for the z whose z @ writers_ND comes closest to x: a problem that linear algebra has a name for.",
+        "you look for the z whose z @ writers_FD comes closest to x: a problem that linear algebra has a name for.",
     )
     tests = [right_shape, alone, together, fewer_writers_than_dimensions]
     return judge(
-        "Exercise 4", answer, tests, hints, "Each reader now sees its own writer with 1, and the others with 0."
+        "Exercise 5", answer, tests, hints, "Each reader now sees its own writer with 1, and the others with 0."
     )
 
 
-def solution_read(x_BD: Tensor, writers_ND: Tensor) -> Tensor:
+def solution_read(x_BD: Tensor, writers_FD: Tensor) -> Tensor:
     """z (tokens, writers): the readers are the columns of the pseudo-inverse."""
-    return x_BD @ torch.linalg.pinv(writers_ND)
+    return x_BD @ torch.linalg.pinv(writers_FD)
 
 
-# Exercise 5: decomposable, and not linear.
+# Exercise 6: decomposable, and not linear.
 
 
 def check_bent(answer: Any) -> Verdict:
@@ -318,7 +318,7 @@ def check_bent(answer: Any) -> Verdict:
         "what must not happen between the two features for the effect of one to be the same whatever the other is?",
         "give each feature coordinates of its own, and look at the second panel of the first drawing.",
     )
-    return judge("Exercise 5", answer, tests, hints, praise)
+    return judge("Exercise 6", answer, tests, hints, praise)
 
 
 def solution_bent(x_B2: Tensor) -> Tensor:

@@ -11,10 +11,8 @@ from torch import Tensor
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import marks
 from sae_tutorial.figures.kinds import Curve
-from sae_tutorial.figures.looks import BLUE, SKY, Look
+from sae_tutorial.figures.looks import BLUE, GREEN, SKY, Look
 from sae_tutorial.figures.style import PALETTE
-
-NAVY = "#003F66"  # the darkest of three blues: few, some, many
 
 
 def word_histograms(counts: Mapping[str, Float[Tensor, " neurons"]], chance: float, title: str) -> go.Figure:
@@ -53,7 +51,7 @@ def explained_bars(
 ) -> go.Figure:
     """A row for each dictionary, one bar for each number of directions per token; an upright line at `level`."""
     counts = next(iter(explained.values()), {})
-    shades = dict(zip(counts, (Look(SKY), Look(BLUE), Look(NAVY)), strict=False))
+    shades = dict(zip(counts, (Look(SKY), Look(BLUE), Look(GREEN)), strict=False))
     bars = {
         f"{k} per token": Curve(list(explained), [row[k] for row in explained.values()], look=shades.get(k))
         for k in counts

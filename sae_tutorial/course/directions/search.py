@@ -103,6 +103,12 @@ def pursuit(
 
     Source: Pati, Rezaiifar & Krishnaprasad 1993.
     """
+    chosen_BK, errors, _ = _pursued(x_BD, dictionary_FD, k)
+    return chosen_BK, torch.stack(errors)
+
+
+def _pursued(x_BD: Tensor, dictionary_FD: Directions, k: int) -> tuple[Tensor, list[Tensor], Tensor]:
+    """The chosen directions, the squared residual after each step, and the last residual itself."""
     n_tokens, dims = x_BD.shape
     if not 1 <= k <= min(dims, len(dictionary_FD)):
         raise ValueError(f"k={k}: it must be between 1 and {min(dims, len(dictionary_FD))} for this dictionary.")
@@ -119,18 +125,14 @@ def pursuit(
         frame_BKD[:, step] = new_BD = F.normalize(new_BD, dim=1)
         left_BD = left_BD - (left_BD * new_BD).sum(1, keepdim=True) * new_BD
         errors.append(left_BD.square().sum(1))
-    return chosen_BK, torch.stack(errors)
+    return chosen_BK, errors, left_BD
 
 
 def reconstruction(
     x_BD: Float[Tensor, "tokens dims"], dictionary_FD: Directions, k: int, chunk: int = 512
 ) -> Float[Tensor, "tokens dims"]:
     """x̂: every token from `k` directions that `pursuit` chooses for it, with the best coefficients (least squares)."""
-    parts = []
-    for part_BD in x_BD.split(chunk):
-        atoms_BDK = dictionary_FD[pursuit(part_BD, dictionary_FD, k)[0]].mT
-        parts.append((atoms_BDK @ torch.linalg.lstsq(atoms_BDK, part_BD[..., None]).solution)[..., 0])
-    return torch.cat(parts)
+    return torch.cat([part_BD - _pursued(part_BD, dictionary_FD, k)[2] for part_BD in x_BD.split(chunk)])
 
 
 def pursuit_curve(
