@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from sae_tutorial.figures.style import GRID, PALETTE
 
 BLUE, ORANGE, GREEN = PALETTE[:3]
 FAINT = "rgba(128, 128, 128, 0.6)"
-Vector = Sequence[float]
+Point = tuple[float, float]
 
 
 def ladder() -> Drawing:
@@ -41,11 +41,11 @@ def ladder() -> Drawing:
     drawing.text(84, 58, "2 off", size=11, colour=BLUE).text(38, 112, "2 on", size=11, colour=BLUE)
     _arc(drawing, 186, 98, 36)
     for degrees in (-10, 65, 190):
-        _arrow(drawing, (310, 84), degrees, 40, {-10: BLUE, 65: ORANGE, 190: GREEN}[degrees])
+        _ray(drawing, (310, 84), _unit(degrees), 0.4, {-10: BLUE, 65: ORANGE, 190: GREEN}[degrees], width=2.5)
     for degrees, colour in ((25, BLUE), (70, ORANGE)):
-        _arrow(drawing, (434, 84), degrees, 42, colour)
+        _ray(drawing, (434, 84), _unit(degrees), 0.42, colour, width=2.5)
     for degrees, colour in ((0, BLUE), (90, ORANGE)):
-        _arrow(drawing, (558, 84), degrees, 42, colour)
+        _ray(drawing, (558, 84), _unit(degrees), 0.42, colour, width=2.5)
     return drawing
 
 
@@ -131,28 +131,21 @@ def _unit(degrees: float) -> Tensor:
     return torch.tensor([math.cos(angle), math.sin(angle)])
 
 
-def _at(origin: Vector, vector: Tensor) -> tuple[float, float]:
+def _at(origin: Point, vector: Tensor) -> tuple[float, float]:
     return origin[0] + 100 * float(vector[0]), origin[1] - 100 * float(vector[1])
 
 
-def _arrow(drawing: Drawing, origin: Vector, degrees: float, length: float, colour: str) -> None:
-    _ray(drawing, origin, _unit(degrees), length / 100, colour, width=2.5)
+def _ray(drawing: Drawing, origin: Point, direction: Tensor, length: float, colour: str, **look: Any) -> None:
+    x, y = _at(origin, length * direction)
+    drawing.arrow(origin[0], origin[1], x, y, colour=colour, **look)
 
 
-def _ray(
-    drawing: Drawing, origin: Vector, direction: Tensor, length: float, colour: str, *, width: float = 1.5, dashed=False
-) -> None:
-    drawing.arrow(*origin, *_at(origin, length * direction), colour=colour, width=width, dashed=dashed)
+def _segment(drawing: Drawing, origin: Point, start: Tensor, end: Tensor, colour: str, **look: Any) -> None:
+    drawing.line([_at(origin, start), _at(origin, end)], colour, **look)
 
 
-def _segment(
-    drawing: Drawing, origin: Vector, start: Tensor, end: Tensor, colour: str, *, width: float = 1.5, dashed=False
-) -> None:
-    drawing.line([_at(origin, start), _at(origin, end)], colour, width=width, dashed=dashed)
-
-
-def _beside(origin: Vector, direction: Tensor) -> tuple[float, float]:
-    """Where the name of a direction stands: left of its head, or below it if that head is far right."""
+def _beside(origin: Point, direction: Tensor) -> tuple[float, float]:
+    """Where the name of a direction is written: above its head, or below it if that is far right."""
     x, y = _at(origin, direction)
     return (x - 4, y + 16) if direction[0] > 0.8 else (x - 3, y - 11)
 

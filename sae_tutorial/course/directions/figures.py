@@ -72,7 +72,7 @@ def staircase(
     title: str,
 ) -> go.Figure:
     """Every representation's measurement on every rung; a line marks how far each was built to climb."""
-    labels = "rung, measured", "representation"
+    labels = "property", "representation"
     fig = kinds.heat({"": scores}, title, *labels, unit="measured", limit=1, written=".2f", cell=46)
     if not fig.data:
         return fig

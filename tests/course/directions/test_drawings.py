@@ -2,7 +2,7 @@ import re
 
 import torch
 
-from sae_tutorial.course.directions import drawings, search
+from sae_tutorial.course.directions import drawings
 
 
 def written(drawing):
@@ -36,4 +36,3 @@ def test_readers_and_writers_are_drawn_where_they_are():
     assert (
         drawing.svg().count("<polygon") == 8
     )  # two arrows in each panel, and the writers once more beside the readers
-    assert search.principal_directions(x).shape == (2, 2)
