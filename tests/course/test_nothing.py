@@ -21,7 +21,6 @@ NOTHING = {
     transformers: {
         "next_tokens": [([], EMPTY, "t"), (["a", "b"], NANS[0], "t")],
         "contributions": [([], EMPTY, "t", "x"), (["a", "b"], NANS[0], "t", "x")],
-        "lens_curves": [([], EMPTY, EMPTY, "t"), (["a", "b"], NANS[0], NANS[0], "t")],
         "lens_table": [([], [], [], torch.zeros(0, 0), "t"), (["e", "f"], ["a", "b"], [["a", "b"]] * 2, NANS, "t")],
     },
     superposition: {

@@ -17,22 +17,17 @@ def test_the_grid_has_one_map_per_head_and_one_colour_scale():
     assert written(fig)[:5] == ["head 0", "head 1", "head 2", "layer 0", "layer 1"]
 
 
-def test_the_picker_offers_every_head_and_starts_with_the_one_asked_for():
-    fig = heads.attention_picker(PATTERNS, TOKENS, first=(1, 2))
-    slider = fig.layout.sliders[0]
-    assert [step.label for step in slider.steps] == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"] and slider.active == 5
-    assert "Layer 1 head 2" in fig.layout.title.text
-    (shown,) = [trace for trace in fig.data if trace.visible]
-    assert torch.allclose(torch.tensor(shown.z) / 100, PATTERNS[1, 2], atol=0.006)
-    assert [plain(step.args[0]["visible"]).index(True) for step in slider.steps] == list(range(6))
-    assert all(f"Layer {step.label[0]} head {step.label[2]}" in step.args[1]["title.text"] for step in slider.steps)
-    assert fig.layout.xaxis.ticktext == fig.layout.yaxis.ticktext == ("⟨end⟩", "·a", "&lt;b&gt;", "↵")
-    assert fig.layout.yaxis.autorange == "reversed"
+def test_patterns_lie_side_by_side_over_the_same_tokens():
+    names = ["0 BOS", "1 ·a", "2 ·b", "3 ·a"]
+    fig = heads.pattern_maps({"head 0.0": PATTERNS[0, 0], "head 1.2": PATTERNS[1, 2]}, names, "t")
+    for number, pattern in enumerate((PATTERNS[0, 0], PATTERNS[1, 2])):
+        assert torch.allclose(torch.tensor(cells(fig, number)) / 100, pattern, atol=0.006)
+        assert plain(fig.data[number].x) == plain(fig.data[number].y) == names
+    assert written(fig) == ["head 0.0", "head 1.2"] and fig.layout.yaxis.autorange == "reversed"
 
 
-def test_one_token_has_a_pattern_and_no_habit():
-    fig = heads.attention_picker(torch.ones(1, 1, 1, 1), ["<s>"], first=(0, 0))
-    assert cells(fig) == [[100]] and "nobody else" in fig.layout.title.text
+def test_one_token_has_no_habit():
+    assert "nobody else" in heads.habit(torch.ones(1, 1), ["<s>"])
 
 
 def test_overlaps_keep_every_pair_and_mark_chance():

@@ -51,19 +51,6 @@ def contributions(names: Sequence[str], values: Float[Tensor, " parts"], title: 
     return fig.update_yaxes(autorange="reversed", type="category")
 
 
-def lens_curves(
-    depths: Sequence[str], losses: Float[Tensor, " depths"], top_1: Float[Tensor, " depths"], title: str
-) -> go.Figure:
-    """Loss and accuracy of the prediction that is read off after each layer."""
-    panels = {
-        "loss (nats per token)": {"loss": Curve(depths, losses)},
-        "its best guess is the next token": {"share": Curve(depths, top_1)},
-    }
-    fig = kinds.lines(panels, title, "read after", ["", ""], hover="%{x}: %{y:.3~g}").update_layout(showlegend=False)
-    fig.update_yaxes(rangemode="tozero").update_xaxes(type="category")
-    return fig.update_yaxes(tickformat=".0%", row=1, col=2) if fig.data else fig
-
-
 def lens_table(
     depths: Sequence[str],
     tokens: Sequence[str],

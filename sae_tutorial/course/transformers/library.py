@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,10 @@ class Parts:
     """Functions of the residual stream of one text, with the names and shapes that notebook 01 gives its own."""
 
     model: Any
+
+    def functions(self) -> tuple[Callable[..., Tensor], ...]:
+        """attention, patterns, mlp, embed and unembed, for a notebook that uses these in place of its own."""
+        return self.attention, self.patterns, self.mlp, self.embed, self.unembed
 
     def attention(self, x: Stream, layer: int) -> Stream:
         part, positions = self.model.blocks[layer], torch.arange(len(x), device=x.device)[None]

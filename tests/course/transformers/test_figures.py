@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from drawing import cells, drawn, plain, written
+from drawing import cells, drawn, plain
 
 from sae_tutorial.course.transformers import figures as plots
 
@@ -22,13 +22,6 @@ def test_contributions_fall_to_their_sum():
     assert plain(fig.data[0].text) == ["+1.00", "-3.00", "-2.00"]
     low, high = fig.layout.xaxis.range
     assert low < -2 and high > 1
-
-
-def test_the_lens_has_a_panel_for_the_loss_and_one_for_the_share():
-    fig = plots.lens_curves(["embed", "layer 0"], torch.tensor([8.0, 4.0]), torch.tensor([0.0, 0.5]), "t")
-    assert drawn(fig) == {"loss": (["embed", "layer 0"], [8, 4]), "share": (["embed", "layer 0"], [0, 0.5])}
-    assert fig.data[1].xaxis == "x2" and fig.layout.yaxis2.tickformat == ".0%" and fig.layout.yaxis2.matches is None
-    assert written(fig) == ["loss (nats per token)", "its best guess is the next token"]
 
 
 def test_the_lens_table_has_depths_down_and_tokens_across():
