@@ -44,8 +44,7 @@ def attention_grid(patterns: Float[Tensor, "layers heads positions positions"], 
             + f"<extra>layer {place['row'] - 1} head {place['col'] - 1}</extra>",
             **place,
         )
-    fig.update_xaxes(showticklabels=False, ticks="", showgrid=False)
-    fig.update_yaxes(showticklabels=False, ticks="", showgrid=False, autorange="reversed")
+    fig.update_xaxes(visible=False).update_yaxes(visible=False, autorange="reversed")
     scale = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100, "colorbar": {"title": "attention", "ticksuffix": "%"}}
     fig.update_layout(coloraxis=scale, margin={"l": 20, "b": 34}).update_annotations(font_size=11)
     note = "rows: the position that takes · columns: the position that is taken from"
