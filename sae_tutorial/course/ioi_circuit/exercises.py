@@ -342,5 +342,6 @@ def solution_missing(
     for _ in range(n):
         kept = [*circuit, *found]
         rest = [head for head in candidates if head not in kept]
-        found.append(max(rest, key=lambda head: lead_of([*kept, head])))
+        if rest:
+            found.append(max(rest, key=lambda head: lead_of([*kept, head])))
     return found

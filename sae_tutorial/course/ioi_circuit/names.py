@@ -19,20 +19,6 @@ from sae_tutorial.circuits.ioi import NAMES, Frame, Sentences, sentences_of
 from sae_tutorial.circuits.patching import activations
 from sae_tutorial.circuits.prompts import Prompts, at, token_ids, usable
 
-# The eight prompts on which tutorials of GPT-2 agree: each sentence with both names as the giver.
-CLASSIC = (
-    ("When {a} and {b} went to the shops, {s} gave the bag to", "John", "Mary"),
-    ("When {a} and {b} went to the park, {s} gave the ball to", "Tom", "James"),
-    ("When {a} and {b} went to the shops, {s} gave an apple to", "Dan", "Sid"),
-    ("After {a} and {b} went to the park, {s} gave a drink to", "Martin", "Amy"),
-)
-
-
-def classic_sentences(model: Any) -> Sentences:
-    """The eight prompts of `CLASSIC`. GPT-2 small has a mean logit difference of 3.5519 on them."""
-    frames = [Frame(template, a, b, s, "", "", io, s) for template, a, b in CLASSIC for s, io in ((a, b), (b, a))]
-    return sentences_of(model, frames)
-
 
 def own_sentence(model: Any, text: str, io: str, giver: str) -> Sentences:
     """One sentence of yours that names `io` once and `giver` twice, and stops where `io` is due.

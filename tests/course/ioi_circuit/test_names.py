@@ -1,4 +1,4 @@
-"""Sentences of one's own, the classic ones, and what heads make of a name."""
+"""Sentences of one's own, and what heads make of a name."""
 
 import pytest
 import torch
@@ -42,12 +42,6 @@ def test_own_sentence_is_not_cut(model):
     text = "When Mary and John went " + "so " * 300 + "far, John gave a drink to"
     with pytest.raises(ValueError, match=rf"has 3\d\d tokens; this model sees {model.cfg.n_ctx} at most"):
         names.own_sentence(model, text, "Mary", "John")
-
-
-def test_the_classic_eight_have_both_givers():
-    assert len(names.CLASSIC) == 4
-    frames = [(template, a, b) for template, a, b in names.CLASSIC if "{s}" in template]
-    assert len(frames) == 4 and ("John", "Mary") == frames[0][1:]
 
 
 def test_rank_of_a_name_in_what_a_head_would_write(model, sentences):
