@@ -52,7 +52,6 @@ NOTHING = {
     },
     sparse_autoencoders: {
         "learning_plane": [(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0, 5, 2), [], "t")],
-        "shares_above": [({}, "t", "x"), ({"dead": EMPTY}, "t", "x")],
         "learned_against_true": [({}, {}, {}, "t"), ({"a": EMPTY}, {"a": EMPTY}, {"a": 0.1}, "t")],
         "curves": [({}, "t"), ({"panel": {}}, "t"), ({"panel": {"a": []}}, "t")],
         "pareto": [({}, "t"), ({"L1": []}, "t")],
