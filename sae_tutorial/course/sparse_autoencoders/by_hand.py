@@ -5,7 +5,8 @@ Letters of shapes: B tokens, D dimensions, F features. A dictionary W_dec is (F,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -65,6 +66,17 @@ def random_rows(n_features: int, d: int, seed: int = 0) -> Float[Tensor, "featur
     """A dictionary to start from: rows of norm 1 in random directions, ready to be trained."""
     rows = torch.randn(n_features, d, generator=torch.Generator().manual_seed(seed))
     return normalize(rows, dim=1).requires_grad_()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread inside: with tensors as small as here, several only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 # ------------------------------------------------------------------ without ties, and what can go wrong
@@ -131,12 +143,13 @@ def train_untied(
     W_enc = W_dec.detach().T.clone().requires_grad_()
     b_enc = torch.zeros(n_features, requires_grad=True)
     adam, history = torch.optim.Adam([W_enc, b_enc, W_dec], lr=lr), []
-    for _ in range(steps):
-        batch = x[torch.randint(len(x), (batch_size,), generator=draw)]
-        with torch.no_grad():
-            error, penalty, _ = untied_loss(batch, W_enc, b_enc, W_dec, lam)
-            history.append((error.item(), penalty.item(), W_dec.norm(dim=1).mean().item()))
-        step(batch, W_enc, b_enc, W_dec, lam, adam)
+    with one_thread():
+        for _ in range(steps):
+            batch = x[torch.randint(len(x), (batch_size,), generator=draw)]
+            with torch.no_grad():
+                error, penalty, _ = untied_loss(batch, W_enc, b_enc, W_dec, lam)
+                history.append((error.item(), penalty.item(), W_dec.norm(dim=1).mean().item()))
+            step(batch, W_enc, b_enc, W_dec, lam, adam)
     with torch.no_grad():
         l0 = untied_loss(x[:2000], W_enc, b_enc, W_dec, lam)[2].gt(0).sum(dim=1).float().mean().item()
     return W_dec.detach(), torch.tensor(history), l0

@@ -15,9 +15,9 @@ def sparse_autoencoder() -> Drawing:
     drawing = Drawing(
         620,
         314,
-        "A sparse autoencoder. An activation x of D numbers goes through the encoder, ReLU of W_enc x + b_enc, to a code z "
-        "of F numbers of which most are 0. The decoder W_dec turns the code into a reconstruction x̂. The loss has two "
-        "terms: the squared error between x and x̂, and λ times the sum of the code.",
+        "A sparse autoencoder. An activation x of D numbers goes through the encoder, ReLU of W_enc x + b_enc, to a "
+        "code z of F numbers of which most are 0. The decoder W_dec turns the code into a reconstruction x̂. The loss "
+        "has two terms: the squared error between x and x̂, and λ times the sum of the code.",
     )
     _column(drawing, 20, 62, [SKY] * 5)
     drawing.text(37, 40, "activation\nx", bold=True).text(37, 180, "D numbers", size=12)
@@ -42,9 +42,9 @@ def three_gaps() -> Drawing:
     drawing = Drawing(
         620,
         236,
-        "Three reasons why a reconstruction x̂ misses x. First, shrinkage: the feature is right and its strength too small "
-        "by λ/2. Second, reading: two right features, each strength is read without the other. Third, choice: another "
-        "feature would have fitted better.",
+        "Three reasons why a reconstruction x̂ misses x. First, shrinkage: the feature is right and its strength too "
+        "small by λ/2. Second, reading: two right features, each strength is read without the other. Third, choice: "
+        "another feature would have fitted better.",
     )
     heads = ("1  shrinkage", "2  reading", "3  choice")
     says = (

@@ -126,8 +126,8 @@ def _check_step(name: str, answer: Any) -> Verdict:
         norms = W_dec.norm(dim=1)
         if (norms - 1).abs().max() > 1e-4:
             return (
-                f"after the step the rows of W_dec have norms from {norms.min():.3f} to {norms.max():.3f}; bring them back "
-                "to 1, in place, or the caller never sees it"
+                f"after the step the rows of W_dec have norms from {norms.min():.3f} to {norms.max():.3f}; bring them "
+                "back to 1, in place, or the caller never sees it"
             )
         if not any(same((W_dec, b_enc), after(one, 1)) for one in (by_hand.train_step, _plain_step)):
             if same((W_dec, b_enc), after(_plain_step, 1, lam=0.0)):
@@ -172,9 +172,9 @@ def check_prediction(answer: str | None, measured: Mapping[str, float]) -> Verdi
     def right(answer: str) -> str | None:
         if answer not in measured:
             return f"choose one of {', '.join(map(repr, measured))}"
-        return None if answer == best else f"many think so, but the least is left by {best}: {names}"
+        return None if answer == best else f"that was not it, the least is left by {best}: {names}"
 
-    hints = ("a centre of many similar tokens keeps what they share.", "compare the numbers above.")
+    hints = ("what was each of these directions made for?", "one of them was made to say much with few directions.")
     return judge("Exercise 2", answer, [right], hints, f"Error left: {names}.")
 
 

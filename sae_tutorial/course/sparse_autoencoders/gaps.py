@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from sae_tutorial.course.directions.search import pursuit
 
-STAGES = ("as it is", "one factor", "strengths refitted", "features chosen anew")
+STAGES = ("as it is", "one amount added", "strengths refitted", "features chosen anew")
 
 
 def refit(
@@ -30,16 +30,15 @@ def refit(
 def stages(
     x: Float[Tensor, "tokens d"], z: Float[Tensor, "tokens features"], W_dec: Float[Tensor, "features d"]
 ) -> tuple[float, dict[str, float]]:
-    """γ, the one factor that suits all reconstructions best, and the FVU that is left at each of `STAGES`.
+    """The one amount that it is best to add to the code of every active feature, and the FVU left at each of `STAGES`.
 
-    The last one lets matching pursuit choose, for each token, as many features as z has for it.
+    At the last one matching pursuit chooses, for each token, as many features as z has for it.
     """
-    x_hat = z @ W_dec
-    gamma = float((x * x_hat).sum() / x_hat.square().sum())
-    guesses = (x_hat, gamma * x_hat, refit(x, z, W_dec) @ W_dec)
-    left = [float((x - guess).square().sum()) for guess in guesses]
+    missing, active = x - z @ W_dec, (z > 0).to(z.dtype) @ W_dec
+    amount = float((missing * active).sum() / active.square().sum())
+    left = [float(error.square().sum()) for error in (missing, missing - amount * active, x - refit(x, z, W_dec) @ W_dec)]
     l0_B = (z > 0).sum(dim=1)
     errors_KB = pursuit(x, normalize(W_dec, dim=1), int(l0_B.max()))[1]
     left.append(float(errors_KB.gather(0, l0_B[None]).sum()))
     spread = float((x - x.mean(dim=0)).square().sum())
-    return gamma, {stage: error / spread for stage, error in zip(STAGES, left)}
+    return amount, {stage: error / spread for stage, error in zip(STAGES, left)}

@@ -11,15 +11,16 @@ TRUTH = sparse_strengths(200, 0.25, n=12, seed=2)
 X = TRUTH @ W_DEC
 
 
-def test_codes_that_are_all_too_small_by_a_factor_are_mended_by_one():
-    gamma, left = stages(X, TRUTH / 1.25, W_DEC)
-    assert gamma == pytest.approx(1.25, abs=1e-4) and list(left) == list(STAGES)
-    assert left["as it is"] > 0.03 and left["one factor"] < 1e-6
+def test_codes_that_are_all_too_small_by_an_amount_are_mended_by_adding_it():
+    shrunk = TRUTH - 0.2 * (TRUTH > 0)
+    amount, left = stages(X, shrunk, W_DEC)
+    assert amount == pytest.approx(0.2, abs=1e-4) and list(left) == list(STAGES)
+    assert left["as it is"] > 0.03 and left["one amount added"] < 1e-6
 
 
 def test_wrong_strengths_of_the_right_features_are_mended_by_least_squares_only():
     _, left = stages(X, (TRUTH > 0).float(), W_DEC)
-    assert left["one factor"] > 0.05 and left["strengths refitted"] < 1e-6
+    assert left["one amount added"] > 0.05 and left["strengths refitted"] < 1e-6
 
 
 def test_wrong_features_are_mended_by_choosing_anew_only():
