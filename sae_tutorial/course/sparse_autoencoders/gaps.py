@@ -36,7 +36,9 @@ def stages(
     """
     missing, active = x - z @ W_dec, (z > 0).to(z.dtype) @ W_dec
     amount = float((missing * active).sum() / active.square().sum())
-    left = [float(error.square().sum()) for error in (missing, missing - amount * active, x - refit(x, z, W_dec) @ W_dec)]
+    left = [
+        float(error.square().sum()) for error in (missing, missing - amount * active, x - refit(x, z, W_dec) @ W_dec)
+    ]
     l0_B = (z > 0).sum(dim=1)
     errors_KB = pursuit(x, normalize(W_dec, dim=1), int(l0_B.max()))[1]
     left.append(float(errors_KB.gather(0, l0_B[None]).sum()))
