@@ -49,8 +49,8 @@ DESCENT = {"xatol": 1e-3, "fatol": 1e-3, "maxfev": 1000}
 class Law:
     """A law fitted to the densities of `n_features` features that fired, on `n_tokens` tokens.
 
-    `parameters` are those that FAMILIES names: exponent s, offset q and cut_off r_cut (in ranks), scale c (a density), or
-    mu and sigma of log density.
+    `parameters` are those that FAMILIES names: exponent s, offset q and cut_off r_cut (in ranks), scale c (a
+    density), or mu and sigma of log density.
     """
 
     family: str
@@ -90,7 +90,7 @@ def fit_law(counts: Int[np.ndarray, " features"], n_tokens: int, family: str = "
 def exponent_interval(
     counts: Int[np.ndarray, " features"], n_tokens: int, family: str = "zipf_mandelbrot", drop: float = 1.92
 ) -> tuple[float, float]:
-    """Exponents whose log likelihood lies at most `drop` below the largest, the other parameters at their best for each.
+    """Exponents whose log likelihood, the other parameters at their best for each, is at most `drop` below the largest.
 
     With 1.92 this is the 95 % profile interval: what the luck of the draw leaves open, if the law is right.
     """
@@ -99,13 +99,16 @@ def exponent_interval(
     best = fit_law(counts, n_tokens, family)
     start = _pinned(family, _free(best.parameters), best.n_features)
 
+    def rest(others: np.ndarray, log_exponent: float) -> float:
+        return loss(np.insert(others, 1, log_exponent))
+
     def end(factor: float) -> float:
         """Walk away from the best exponent, in steps of 2 %, until the likelihood has fallen, and read off where."""
         at, fallen, others = start[1], 0.0, np.delete(start, 1)
         while True:
             before = at, fallen
             at += math.log(factor)
-            found = minimize(lambda free: loss(np.insert(free, 1, at)), others, method="Nelder-Mead", options=DESCENT)
+            found = minimize(rest, others, args=(at,), method="Nelder-Mead", options=DESCENT)
             others, fallen = found.x, float(found.fun) + best.log_likelihood
             if fallen >= drop:
                 return math.exp(np.interp(drop, [before[1], fallen], [before[0], at]))
@@ -163,7 +166,7 @@ def share_denser(family: str, p: dict[str, float], n_features: int, x: Float[np.
         return ndtr((p["mu"] - log_x) / p["sigma"])
     s, q, log_fall = p["exponent"], p.get("offset", 0.0), (math.log(p["scale"]) - log_x) / p["exponent"]
     if "cut_off" in p:
-        # y e^(y / t) = (c / x)^(1/s) e^(q / t) with y = r + q, t = s · r_cut; ω(z) is Lambert's W(e^z), without overflow
+        # y e^(y / t) = (c / x)^(1/s) e^(q / t) with y = r + q, t = s · r_cut; ω(z) is Lambert's W(e^z)
         t = s * p["cut_off"]
         rank = t * wrightomega(log_fall + q / t - math.log(t)) - q
     else:
@@ -208,8 +211,8 @@ def _loss(histogram: np.ndarray, n_tokens: int, family: str) -> Callable[[np.nda
 
 
 def _pinned(family: str, free: np.ndarray, n_features: int, back: bool = False) -> np.ndarray:
-    """The scale of a power law exchanged for its log density at rank √F (or back). The scale c is its value at rank 1 − q,
-    far outside of the data, and runs with exponent and offset along a valley in which a search gets stuck."""
+    """The scale of a power law exchanged for its log density at rank √F, or back. The scale c is its value at rank
+    1 − q, outside of the data, and runs with exponent and offset along a valley in which a search gets stuck."""
     if family == "log_normal":
         return free
     rank, p = n_features**0.5, _named(family, np.array([0.0, *free[1:]]))

@@ -16,8 +16,8 @@ def rank_density() -> Drawing:
     """How a rank–density plot is made, and what exponent, offset and cut-off do to it."""
     alt = (
         "Left: five features, A to E, with bars for how often they fire; sorted, the bars fall, and their numbers from "
-        "1 to 5 are ranks. Right: density against rank on logarithmic axes. Plain Zipf is a straight line of slope minus "
-        "s. An offset q lets the head bend below it, up to about rank q; a cut-off lets the tail fall away from it."
+        "1 to 5 are ranks. Right: density against rank on logarithmic axes. Plain Zipf is a straight line of slope "
+        "minus s. An offset q lets the head bend below it, up to about rank q; a cut-off lets the tail fall away."
     )
     drawing = Drawing(620, 248, alt)
     drawing.text(75, 14, "how often each fires").text(75, 128, "sorted, numbered: ranks")
@@ -43,7 +43,7 @@ def rank_density() -> Drawing:
         return SCALE * (rank + OFFSET) ** -EXPONENT * math.exp(-rank / CUT_OFF)
 
     drawing.line(path(lambda rank: SCALE * rank**-EXPONENT), GREY, dashed=True).line(path(bent), BLUE, width=2.5)
-    for rank, called in ((OFFSET, "q"), (CUT_OFF, "r_cut")):
+    for rank in (OFFSET, CUT_OFF):
         x = round(_x(rank, left, width), 1)
         drawing.line([(x, height_at(bent, rank)), (x, bottom)], GREY, dashed=True)
     drawing.text(_x(OFFSET, left, width), 217, "q", size=12, bold=True)

@@ -26,7 +26,9 @@ def check_fit(answer: Any) -> Verdict:
 
     def three_numbers(answer: Callable) -> str | None:
         got = np.asarray(answer(all_ranks.copy(), straight.copy()), dtype=float)
-        return None if got.shape == (3,) else f"return exponent, offset and R²; you return something of shape {got.shape}"
+        return (
+            None if got.shape == (3,) else f"return exponent, offset and R²; you return something of shape {got.shape}"
+        )
 
     def a_straight_line(answer: Callable) -> str | None:
         exponent, offset, _ = asked(answer, all_ranks, straight)
@@ -56,11 +58,9 @@ def check_fit(answer: Any) -> Verdict:
 
     def its_r_squared(answer: Callable) -> str | None:
         got, right = asked(answer, all_ranks, noisy)[2], least_squares(all_ranks, noisy)[2]
-        return (
-            None
-            if abs(got - right) < 3e-3
-            else f"of sorted log-normal draws R² is {right:.3f}, you say {got:.3f}; it is a share of the variance of log p"
-        )
+        if abs(got - right) < 3e-3:
+            return None
+        return f"of sorted log-normal draws R² is {right:.3f}, you say {got:.3f}: a share of the variance of log p"
 
     hints = (
         "For a fixed offset this is a straight line: np.polyfit(log(ranks + offset), log(values), 1).",
@@ -141,7 +141,9 @@ def check_split_ranking(answer: Any) -> Verdict:
     def right_order(answer: Callable) -> str | None:
         got = np.asarray(answer(first, second)).tolist()
         if got == split_ranking_with_a_bug(first, second).tolist():
-            return "the bug is still there: `rank` says where each feature goes; it does not say which feature goes first"
+            return (
+                "the bug is still there: `rank` says where each feature goes; it does not say which feature goes first"
+            )
         if got == sorted(second.tolist(), reverse=True):
             return "you sorted the second half by itself, so its noise is sorted, too: rank by the first half"
         if got == sorted(first.tolist(), reverse=True):
@@ -233,8 +235,8 @@ def check_simon(answer: Any) -> Verdict:
             told = f"{once:.0%} of your features have one match (new = {new}), about {(low + high) / 2:.0%} should"
             if once < 1.5 * new:
                 return (
-                    f"{told}: nobody gets rich. Copy the owner of a random earlier *match*; an earlier *feature*, or the "
-                    "last match only, gives those who have many matches no advantage"
+                    f"{told}: nobody gets rich. Copy the owner of a random earlier *match*; an earlier *feature*, or "
+                    "the last match only, gives those who have many matches no advantage"
                 )
             if once < low:
                 return f"{told}, as if only recent matches were copied; draw among *all* earlier ones"

@@ -35,9 +35,7 @@ class Line(NamedTuple):
 Fit = Callable[[np.ndarray, np.ndarray], tuple[float, float, float]]
 
 
-def least_squares(
-    ranks: Int[np.ndarray, " n"], values: Float[np.ndarray, " n"]
-) -> tuple[float, float, float]:
+def least_squares(ranks: Int[np.ndarray, " n"], values: Float[np.ndarray, " n"]) -> tuple[float, float, float]:
     """Exponent, offset and R² by the package's `fit_zipf`: least squares of log value on log(rank + offset). `ranks`
     follow each other, values fall."""
     first, last = int(ranks[0]), int(ranks[-1])
@@ -60,11 +58,13 @@ def curve(line: Line, density: Float[np.ndarray, " features"], n_fitted: int) ->
     return np.exp(log_law + (np.log(falling) - log_law)[:n_fitted].mean())
 
 
-def straight(density: Float[np.ndarray, " features"]) -> float:
-    """R² of plain Zipf, a straight line without offset, in the middle ranks."""
+def straight(density: Float[np.ndarray, " features"], ranks: tuple[int, int] | None = None) -> Line:
+    """Plain Zipf, a straight line without offset, in the middle ranks or these."""
     falling = np.sort(density[density > 0])[::-1]
-    first, last = middle(len(falling))
-    return float(np.corrcoef(np.log(np.arange(first, last + 1)), np.log(falling[first - 1 : last]))[0, 1] ** 2)
+    first, last = ranks or middle(len(falling))
+    log_rank, log_density = np.log(np.arange(first, last + 1)), np.log(falling[first - 1 : last])
+    slope, _ = np.polyfit(log_rank, log_density, 1)
+    return Line(-float(slope), 0.0, float(np.corrcoef(log_rank, log_density)[0, 1] ** 2))
 
 
 def power_law(exponent: float, offset: float, n_features: int, n_tokens: int) -> Law:
@@ -84,15 +84,14 @@ def fitted_as_training_does(counts: Int[np.ndarray, " features"], n_tokens: int)
 def budget_laws(counts: Int[np.ndarray, " features"], n_tokens: int) -> dict[str, Law]:
     """Laws that could share out a budget like that of these counts: the default, fits of several kinds, and uniform."""
     n_features = int((counts > 0).sum())
-    whole, mid = whole_and_middle(counts / n_tokens)
+    whole, _ = whole_and_middle(counts / n_tokens)
     return {
         "default: s = 1, q = 10": power_law(*DEFAULT, n_features, n_tokens),
-        "likelihood, all ranks": fit_law(counts, n_tokens),
-        "least squares, all ranks": power_law(whole.exponent, whole.offset, n_features, n_tokens),
-        "least squares, ranks 100 to 80%": power_law(mid.exponent, mid.offset, n_features, n_tokens),
+        "likelihood": fit_law(counts, n_tokens),
+        "least squares": power_law(whole.exponent, whole.offset, n_features, n_tokens),
         "least squares, ranks 1 to 50%": fitted_as_training_does(counts, n_tokens),
-        "the best that s and q can do": best_for_budget(counts, n_tokens),
-        "log-normal, likelihood": fit_law(counts, n_tokens, "log_normal"),
+        "best s and q": best_for_budget(counts, n_tokens),
+        "log-normal": fit_law(counts, n_tokens, "log_normal"),
         "uniform": power_law(0.0, 0.0, n_features, n_tokens),
     }
 

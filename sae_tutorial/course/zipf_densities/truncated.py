@@ -5,9 +5,10 @@ and the last rank of the window, its probability under a law is
 
     P(count | window) = ∫ Poisson(count | n p) dt(p) / ∫ P(low ≤ Poisson(n p) ≤ high) dt(p)
 
-where n is the number of tokens and t(p) the rank, offset included, at which the law falls to density p. Only differences of t matter, and so what
-shifts or stretches ranks cancels: scale c and offset q of a power law are gone, and Zipf and Zipf–Mandelbrot are one
-law with one free number. A cut-off keeps two (exponent, and where the fall begins), a log-normal its two.
+where n is the number of tokens and t(p) the rank, offset included, at which the law falls to density p. Only
+differences of t matter, and so what shifts or stretches ranks cancels: scale c and offset q of a power law are gone,
+and Zipf and Zipf–Mandelbrot are one law with one free number. A cut-off keeps two (exponent, and where the fall
+begins), a log-normal its two.
 
 Windows instead of all data: Clauset, Shalizi and Newman 2009, who choose a lower end. Poisson counts are ours.
 """
