@@ -23,7 +23,7 @@ Zipf–Mandelbrot for SAE densities: Ayonrinde 2024 reports Zipf fits. The likel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -125,6 +125,16 @@ def split_counts(
     """
     first = np.random.default_rng(seed).binomial(counts, 0.5)
     return first, np.asarray(counts) - first
+
+
+def sorted_over_split(counts: Int[np.ndarray, " features"], ranks: Sequence[int], seed: int = 0) -> dict[int, float]:
+    """Rank -> how much denser features within 10 % of it look when sorted by the counts that are read, than when ranked
+    by one half of the matches and read from the other. 1 is no difference. Ranks beyond the last are left out."""
+    falling = np.sort(counts)[::-1]
+    first, second = split_counts(falling, seed)
+    halves = second[np.argsort(-first, kind="stable")]
+    near = {r: slice(int(0.9 * r), int(1.1 * r)) for r in ranks if 1.1 * r < len(falling)}
+    return {r: float(falling[there].sum() / max(2 * halves[there].sum(), 1)) for r, there in near.items()}
 
 
 def misplaced(law: Law, counts: Int[np.ndarray, " features"], scaled: bool = True) -> float:

@@ -11,6 +11,7 @@ from sae_tutorial.course.zipf_densities.density_laws import (
     gini,
     misplaced,
     share_denser,
+    sorted_over_split,
     split_counts,
 )
 
@@ -116,6 +117,13 @@ def test_split_counts_are_two_halves():
     first, second = split_counts(counts, seed=3)
     assert (first + second == counts).all() and abs(first[2] - 5000) < 300
     assert (split_counts(counts, seed=3)[0] == first).all()
+
+
+def test_sorting_matters_where_counts_are_alike_and_not_where_they_fall():
+    falling = np.round(60_000 / np.arange(1, 1_001)).astype(int)
+    assert sorted_over_split(falling, (30, 300, 2_000)) == pytest.approx({30: 1, 300: 1}, abs=0.02)
+    alike = np.random.default_rng(0).poisson(5, 1_000)
+    assert sorted_over_split(alike, (50,))[50] > 1.5
 
 
 def test_a_law_misplaces_nothing_at_home():
