@@ -28,12 +28,11 @@ NOTHING = {
     },
     superposition: {
         "directions": [(NO_PANELS, [], "t")],
-        "directions_slider": [(NO_PANELS, torch.zeros(0, 5, 5), [], "t")],
+        "directions_slider": [(NO_PANELS, torch.zeros(0, 5, 5), [], [])],
         "gram_and_norms": [(torch.zeros(0, 5, 5), torch.zeros(0, 5), torch.zeros(0, 5), [], "t")],
-        "dimensions_per_feature": [(EMPTY, EMPTY, "t"), (torch.ones(2), NANS[0], "t")],
         "dimensionality_cloud": [
-            (torch.ones(2), NANS, NANS > 0, {}, "t"),
-            (torch.ones(2), NANS.abs(), NANS > 0, {}, "t"),
+            (torch.ones(2), NANS, NANS > 0, torch.ones(2), {}, "t"),
+            (torch.ones(2), NANS.abs(), NANS > 0, torch.ones(2), {}, "t"),
         ],
         "dimensionality_histogram": [(EMPTY, {"1/2": 0.5}, "t"), (NANS[0], {}, "t")],
         "phase_diagram": [(NANS, torch.ones(2), torch.ones(2), None, "t")],
