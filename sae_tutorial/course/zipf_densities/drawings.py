@@ -43,9 +43,9 @@ def rank_density() -> Drawing:
         return SCALE * (rank + OFFSET) ** -EXPONENT * math.exp(-rank / CUT_OFF)
 
     drawing.line(path(lambda rank: SCALE * rank**-EXPONENT), GREY, dashed=True).line(path(bent), BLUE, width=2.5)
-    for rank in (OFFSET, CUT_OFF):
-        x = round(_x(rank, left, width), 1)
-        drawing.line([(x, height_at(bent, rank)), (x, bottom)], GREY, dashed=True)
+    for at in (OFFSET, CUT_OFF):
+        x = round(_x(at, left, width), 1)
+        drawing.line([(x, height_at(bent, at)), (x, bottom)], GREY, dashed=True)
     drawing.text(_x(OFFSET, left, width), 217, "q", size=12, bold=True)
     drawing.text(_x(CUT_OFF, left, width), 217, "r_cut", size=12, bold=True)
     drawing.text(left + 6, 135, "offset q:\nup to rank q or so\nthe head bends", size=12, anchor="start")
