@@ -17,7 +17,7 @@ from sae_tutorial.figures.style import TEXT
 
 RANK = "rank (1 = most frequent)"
 DENSITY = "density (share of tokens)"
-POINTS = 60  # of a curve: every rank at the head, then evenly on the logarithmic axis
+POINTS = 120  # of a curve: every rank at the head, then evenly on the logarithmic axis
 HOVER = "rank %{x:,}: %{y:.3~g}"
 
 
@@ -54,7 +54,7 @@ def rank_density(
         line = Look(found[name].colour if own else TEXT, dash)
         drawn[f"{name}: law" if own else name] = _curve(np.asarray(values, dtype=float), line)
     level = {"never fired": floor} if floor else {}
-    fig = kinds.lines(drawn, title, x, y, mode="lines", log="xy", hover=HOVER, level=level, height=410)
+    fig = kinds.lines(drawn, title, x, y, mode="lines", log="xy", hover=HOVER, level=level, height=430)
     if middle is not None and fig.data:
         fig.add_vrect(*middle, fillcolor=TEXT, opacity=0.12, line_width=0, layer="below")
     return fig
