@@ -20,11 +20,8 @@ NOTHING = {
     start_here: {"words_per_neuron": [(EMPTY, 5.0, 6.0, "t"), (NANS[0], 5.0, 6.0, "t")]},
     transformers: {
         "next_tokens": [([], EMPTY, "t"), (["a", "b"], NANS[0], "t")],
-        "parameter_shares": [({}, "t"), ({"m": {}}, "t")],
         "contributions": [([], EMPTY, "t", "x"), (["a", "b"], NANS[0], "t", "x")],
-        "lens_curves": [([], EMPTY, EMPTY, "t"), (["a", "b"], NANS[0], NANS[0], "t")],
         "lens_table": [([], [], [], torch.zeros(0, 0), "t"), (["e", "f"], ["a", "b"], [["a", "b"]] * 2, NANS, "t")],
-        "temperatures": [({}, [], "t"), ({1.0: EMPTY}, [], "t")],
     },
     superposition: {
         "directions": [(NO_PANELS, [], "t")],

@@ -37,7 +37,7 @@ NOTHING = {
     },
     heads: {
         "attention_grid": [(torch.zeros(0, 0, 1, 1), "t"), (torch.full((1, 1, 2, 2), math.nan), "t")],
-        "attention_picker": [(torch.zeros(1, 1, 0, 0), [], (0, 0))],
+        "pattern_maps": [({}, [], "t")],
         "overlaps": [({}, 0.1, "t"), ({"a": EMPTY}, 0.1, "t")],
         "loss_by_position": [(EMPTY, 3, "t"), (NAN[0], 1, "t")],
         "head_maps": [({}, "t"), ({"a": NAN}, "t")],
