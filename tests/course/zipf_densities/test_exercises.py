@@ -110,7 +110,7 @@ def copying(pick):
         (ex.check_fit, fit(best=False), "you say s ="),
         (ex.check_fit, fit(logs=False), "values that fall as r^−0.8"),
         (ex.check_fit, fit(given=False), "use the ranks that you are given"),
-        (ex.check_fit, fit(r_squared=np.sqrt), "it is a share of the variance of log p"),
+        (ex.check_fit, fit(r_squared=np.sqrt), "a share of the variance of log p"),
         (ex.check_fit, lambda ranks, values: 1.0, "exponent, offset and R²"),
         (ex.check_split_ranking, ex.split_ranking_with_a_bug, "the bug is still there"),
         (ex.check_split_ranking, lambda a, b: np.sort(b)[::-1], "sorted the second half by itself"),
