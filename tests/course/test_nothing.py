@@ -64,7 +64,7 @@ NOTHING = {
             (torch.ones(1, 1), {}, ["a"], "t"),
         ],
         "budget_explorer": [(torch.zeros(2, 3), {"Token Choice": [torch.zeros(2, 3)]}, [1], ["a", "b"], 1, ["t"])],
-        "prices": [({}, 0.5, "t"), ({"of each token": EMPTY, "of each feature": NANS[0]}, 0.5, "t")],
+        "thresholds": [({}, 0.5, "t"), ({"of each token": EMPTY, "of each feature": NANS[0]}, 0.5, "t")],
         "by_kind": [({}, [], "t", "y"), ({"Mutual Choice": (NANS[0], NANS[0], NANS[0])}, ["a", "b"], "t", "y")],
         "by_decile": [({}, "t", "y", 1.0), ({"a": NANS[0]}, "t", "y", 1.0)],
         "trade": [

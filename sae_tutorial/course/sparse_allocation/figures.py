@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -154,18 +155,24 @@ def _sums(codes: Tensor) -> tuple[list[int], list[int]]:
     return (codes > 0).sum(1).tolist(), (codes > 0).sum(0).tolist()
 
 
-# ---------------------------------------------------------------------- prices
+# ---------------------------------------------------------------------- thresholds
 
 
-def prices(each: Mapping[str, Float[Tensor, " buyers"]], everybody: float, title: str, bins: int = 40) -> go.Figure:
-    """A histogram of prices per panel (one price for each token, or each feature), with the price for all as a line."""
+def thresholds(each: Mapping[str, Float[Tensor, " owners"]], everybody: float, title: str, bins: int = 40) -> go.Figure:
+    """A histogram per panel of the thresholds of each token, and of each feature, with the one for all as a line.
+
+    Thresholds of 0, where all positive affinities get in, are left out, and the heading says how many they are.
+    """
     panels = {}
     for i, (name, values) in enumerate(each.items()):
         known = values[values.isfinite()]
-        end = max(float(known.quantile(0.995)), 1.3 * everybody) if len(known) else 0.0  # the last bin holds the rest
-        panels[f"price {name}"] = {("Token Choice", "Feature Choice")[i % 2]: known.clamp(max=end)}
-    x, y = "price: the weakest that gets in", [name.split()[-1] + "s" for name in each]
-    fig = kinds.histogram(panels, title, [x] * len(panels), y, bins=bins, hover="price %{x:.2f}: %{y}", above=18)
+        above = known[known > 0]
+        end = max(float(above.quantile(0.97)), 1.3 * everybody) if len(above) else 0.0
+        closed = 1 - len(above) / max(1, len(known))
+        share = f"{closed:.0%} have 0, not drawn" if closed >= 0.005 else "all drawn"
+        panels[f"{name} ({share})"] = {("Token Choice", "Feature Choice")[i % 2]: above.clamp(max=end)}
+    x, y = "threshold; the last bar holds all above", [name.split()[-1] + "s" for name in each]
+    fig = kinds.histogram(panels, title, [x] * len(panels), y, bins=bins, hover="threshold %{x:.2f}: %{y}", above=18)
     for column in range(1, len(panels) + 1 if fig.data else 0):
         marks(fig, {"Mutual Choice": everybody}, colour=look("Mutual Choice").colour, row=1, col=column)
     return fig
@@ -203,7 +210,10 @@ def trade(
     x: str,
     y: str,
 ) -> go.Figure:
-    """One dot for each kind of token and rule: features beyond the even share against the change of the error."""
+    """One dot for each kind of token and rule: features beyond the even share against the change of the error.
+
+    The names are those of the first rule's dots; a faint line leads from each to the same kind's dot of the next rule.
+    """
     drawn = {
         name: Curve(values, gained[name], text=kinds_ if i == 0 else None, about=kinds_)
         for i, (name, values) in enumerate(given.items())
@@ -211,6 +221,12 @@ def trade(
     hover = "%{customdata}: %{x:+.1f} features, error %{y:+.0%}"
     fig = kinds.dots(drawn, title, x, y, hover=hover, size=11, height=460)
     fig.add_hline(y=0, line=RULE).add_vline(x=0, line=RULE)
+    for one, other in pairwise(drawn.values() if fig.data else ()):
+        for x0, y0, x1, y1 in zip(*(numbers(values) for values in (one.x, one.y, other.x, other.y)), strict=True):
+            if None not in (x0, y0, x1, y1):
+                fig.add_shape(
+                    type="line", x0=x0, y0=y0, x1=x1, y1=y1, line=RULE | {"dash": "dot"}, opacity=0.6, layer="below"
+                )
     return fig.update_yaxes(tickformat="+.0%")
 
 

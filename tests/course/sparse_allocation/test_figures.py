@@ -57,14 +57,15 @@ def test_the_title_follows_the_budget_and_no_button_makes_it_false():
     assert all(button.method == "restyle" for button in fig.layout.updatemenus[0].buttons)
 
 
-def test_prices_are_counted_each_in_its_panel():
-    prices = {"of each token": torch.tensor([0.25, 0.25, 0.75]), "of each feature": torch.tensor([0.5])}
-    fig = plots.prices(prices, 0.5, "title", bins=3)
+def test_thresholds_are_counted_each_in_its_panel():
+    each = {"of each token": torch.tensor([0.25, 0.25, 0.75]), "of each feature": torch.tensor([0.5, 0.0, 0.0, 0.0])}
+    fig = plots.thresholds(each, 0.5, "title", bins=3)
     token, feature = drawn(fig).values()
     assert token[1] == [0, 2, 1] and sum(feature[1]) == 1
     assert [trace.marker.color for trace in fig.data] == [look(n).colour for n in ("Token Choice", "Feature Choice")]
     assert [shape.x0 for shape in fig.layout.shapes] == [0.5, 0.5]
     assert (fig.layout.yaxis.title.text, fig.layout.yaxis2.title.text) == ("tokens", "features")
+    assert "75% have 0" in " ".join(written(fig)).replace("<br>", " "), "what is left out is said"
 
 
 def test_bars_of_kinds_have_their_interval():
@@ -92,6 +93,8 @@ def test_trade_has_what_is_given_across_and_what_is_gained_up():
     assert plain(fig.data[0].text) == ["name", "word", "mark"] and fig.data[1].text is None
     assert plain(fig.data[1].customdata) == ["name", "word", "mark"]
     assert fig.data[0].marker.symbol == look("Mutual Choice").marker
+    joined = [(shape.x0, shape.x1) for shape in fig.layout.shapes if shape.line.dash == "dot"]
+    assert joined == [(-10, -5), (0, 1), (20, 9)], "a line leads from each kind to itself"
 
 
 def test_names_in_a_trade_do_not_collide():
