@@ -59,10 +59,6 @@ NOTHING = {
         "recovery_map": [(NANS, [1, 2], [0.1, 0.2], "t")],
     },
     sparse_allocation: {
-        "tables": [
-            (torch.zeros(2, 3), {"Token Choice": torch.zeros(2, 3)}, ["a", "b"], "t"),
-            (torch.ones(1, 1), {}, ["a"], "t"),
-        ],
         "budget_explorer": [(torch.zeros(2, 3), {"Token Choice": [torch.zeros(2, 3)]}, [1], ["a", "b"], 1, ["t"])],
         "thresholds": [({}, 0.5, "t"), ({"of each token": EMPTY, "of each feature": NANS[0]}, 0.5, "t")],
         "by_kind": [({}, [], "t", "y"), ({"Mutual Choice": (NANS[0], NANS[0], NANS[0])}, ["a", "b"], "t", "y")],
@@ -72,6 +68,7 @@ NOTHING = {
             ({"Mutual Choice": NANS[0]}, {"Mutual Choice": NANS[0]}, ["a", "b"], "t", "x", "y"),
         ],
         "company": [([], 3, "t")],
+        "densities": [({}, 0.1, "t"), ({"Mutual Choice": EMPTY}, 0.1, "t"), ({"Mutual Choice": NANS[0]}, 0.1, "t")],
     },
     ioi_features: {
         "places": [(NANS, ["a", "b"], ["IO", "END"], "t")],

@@ -55,11 +55,11 @@ def thresholds() -> Drawing:
         "Three panels in which each row is a scale of affinities. Token Choice has a threshold for each token, Feature"
         " Choice one for each feature, Mutual Choice a single one. Filled dots, right of the threshold, are matches."
     )
-    drawing, ends, tables = Drawing(620, 250, alt), (), codes()
+    drawing, starts, tables = Drawing(620, 250, alt), (78, 262, 466), codes()
     for place, (name, told) in enumerate(
         {"Token Choice": "one per token", "Mutual Choice": "one for all", "Feature Choice": "one per feature"}.items()
     ):
-        x, colour = (78, 262, 466)[place], look(name).colour
+        x, colour = starts[place], look(name).colour
         by_feature = name == "Feature Choice"
         z, chosen = (AFFINITIES.T, tables[name].T > 0) if by_feature else (AFFINITIES, tables[name] > 0)
         drawing.text(x + 68, 14, name, bold=True).text(x + 68, 33, told, size=12)
@@ -77,8 +77,7 @@ def thresholds() -> Drawing:
         if name == "Mutual Choice":
             drawing.line([(x + 15 * cuts[0], 50), (x + 15 * cuts[0], 216)], colour, width=2.5)
         drawing.arrow(x, 230, x + 142, 230)
-        ends = (*ends, x)
-    return drawing.text(ends[0] - 8, 230, "affinity", anchor="end", size=12)
+    return drawing.text(starts[0] - 8, 230, "affinity", anchor="end", size=12)
 
 
 def between(z: Tensor, chosen: Tensor) -> list[float]:

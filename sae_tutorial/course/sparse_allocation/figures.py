@@ -1,4 +1,4 @@
-"""Figures of notebook 05: tables of affinities that fill up, who gets the budget, and which features starve."""
+"""Figures of notebook 05: tables of affinities that fill up, who gets the budget, and which features die."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.figures import kinds
-from sae_tutorial.figures.frame import RULE, empty, faint, marks
+from sae_tutorial.figures.frame import RULE, empty, faint, levels, marks
 from sae_tutorial.figures.frame import panels as panels_
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.looks import Look, look
-from sae_tutorial.figures.style import PALETTE, TEXT, titled
+from sae_tutorial.figures.style import PALETTE, titled
 from sae_tutorial.figures.text import label, numbers
 
 Band = tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]  # mean, low end, high end
@@ -24,33 +24,6 @@ NOBODY = "Nothing to draw: no token has an affinity with a feature."
 
 
 # ---------------------------------------------------------------------- the table that fills up
-
-
-def tables(
-    affinities: Float[Tensor, "tokens features"],
-    chosen: Mapping[str, Float[Tensor, "tokens features"]],
-    tokens: Sequence[str],
-    title: str,
-) -> go.Figure:
-    """One table per rule: grey where a token and a feature have an affinity, in colour where they were matched, deeper
-    the stronger it is.
-
-    Right of each row and below each column stands how many matches it got. `chosen` holds dense codes.
-    """
-    if not chosen or not (affinities > 0).any():
-        return empty(title, NOBODY)
-    n_tokens, n_features = affinities.shape
-    fig, places = panels_(list(chosen), title, "feature", height=110 + 21 * n_tokens, gap=0.02)
-    top = float(affinities.max())
-    for place, (name, codes) in zip(places, chosen.items(), strict=True):
-        fig.add_trace(_heat(affinities, tokens, top), **place)
-        fig.add_trace(_heat(codes, tokens, top, look(name).colour), **place)
-        per_token, per_feature = _sums(codes)
-        fig.add_trace(_counts([n_features + 0.1] * n_tokens, list(range(n_tokens)), per_token), **place)
-        fig.add_trace(_counts(list(range(n_features)), [n_tokens] * n_features, per_feature), **place)
-    fig.update_xaxes(tickvals=[], range=[-0.6, n_features + 0.9], showgrid=False, zeroline=False)
-    fig.update_yaxes(range=[n_tokens + 0.5, -0.6], showgrid=False, zeroline=False, ticks="")
-    return fig.update_layout(yaxis={"tickvals": list(range(n_tokens)), "ticktext": [label(token) for token in tokens]})
 
 
 def budget_explorer(
@@ -61,7 +34,9 @@ def budget_explorer(
     start: int,
     titles: Sequence[str],
 ) -> go.Figure:
-    """The same table with a slider for the budget and a button for each rule; needs no kernel.
+    """A table of affinities with a slider for the budget and a button for each rule; needs no kernel.
+
+    Grey where a token and a feature have an affinity, in colour where they were matched, deeper the stronger it is.
 
     `chosen` holds, for each rule, dense codes for each budget (features per token); `start` is the budget shown first,
     with the last rule. Bars show features per token, and tokens per feature. `titles` has one for each budget; it is
@@ -143,12 +118,6 @@ def _heat(z: Tensor, named: Sequence[str], top: float, colour: str | None = None
 def _cells(z: Tensor) -> list[list[float | None]]:
     """Plain numbers; a gap where there is no affinity."""
     return [[v if v is not None and v > 0 else None for v in row] for row in numbers(z, 3)]
-
-
-def _counts(x: list, y: list, counts: Sequence[int]) -> go.Scatter:
-    font = {"size": 10, "color": TEXT}
-    text = [str(count) for count in counts]
-    return go.Scatter(x=x, y=y, text=text, mode="text", textfont=font, hoverinfo="skip", showlegend=False)
 
 
 def _sums(codes: Tensor) -> tuple[list[int], list[int]]:
@@ -239,3 +208,22 @@ def company(counts: Sequence[int], alone: int, title: str) -> go.Figure:
         return fig
     marks(fig, {"by the threshold, in any batch": alone}, colour=look("Token Choice").colour)
     return fig.update_xaxes(dtick=max(1, int(np.ptp(values)) // 12)).update_layout(bargap=0.08)
+
+
+def densities(each: Mapping[str, Float[Tensor, " features"]], floor: float, title: str) -> go.Figure:
+    """Density against rank, the most frequent feature first, for each SAE.
+
+    Ranks are on a straight axis, so that the length on the line "never fired" is the share of dead features, which the
+    legend repeats. Dead features are drawn at `floor`.
+    """
+    drawn = {}
+    for name, values in each.items():
+        ordered = values.sort(descending=True).values
+        ranks = np.unique(np.linspace(1, len(ordered), min(len(ordered), 130)).round().astype(int))
+        dead = float((ordered == 0).float().mean()) if len(ordered) else 0.0
+        drawn[f"{name}: {dead:.1%} dead"] = Curve(ranks, ordered.clamp(min=floor)[ranks - 1], look=look(name))
+    x, y, hover = "rank (1 = most frequent)", "density (share of tokens)", "rank %{x:,}: %{y:.2%}"
+    fig = kinds.lines(drawn, title, x, y, mode="lines", log="y", hover=hover, height=430)
+    if fig.data:
+        levels(fig, {"never fired": floor}, log=True, end=0.3)
+    return fig

@@ -19,16 +19,13 @@ BY_BUDGET = {
 TITLES = ["one for each", "two for each"]
 
 
-def test_tables_fill_the_matches_and_count_them():
-    codes = BY_BUDGET["Token Choice"][1]
-    fig = plots.tables(Z, {"Token Choice": codes}, WORDS, "title")
-    grey, filled, rows, columns = fig.data
-    assert [[cell is not None for cell in row] for row in filled.z] == (codes > 0).tolist()
+def test_the_table_is_grey_where_an_affinity_is_and_coloured_where_a_match_is():
+    fig = plots.budget_explorer(Z, BY_BUDGET, [1, 2], WORDS, 2, TITLES)
+    grey, filled = fig.data[0], fig.data[1]
     assert [list(row) for row in grey.z] == [pytest.approx(row, rel=1e-2) for row in Z.tolist()]
-    assert list(rows.text) == ["2"] * 4 and list(rows.y) == [0, 1, 2, 3]
-    assert list(columns.text) == [str(n) for n in (codes > 0).sum(0).tolist()]
-    assert list(fig.layout.yaxis.ticktext) == SHOWN and grey.customdata[3][0] == "&lt;b&gt;"
-    assert fig.layout.yaxis.range[0] > fig.layout.yaxis.range[1], "the first token on top"
+    codes = BY_BUDGET["Token Choice"][1]
+    assert [[cell is not None for cell in row] for row in filled.z] == (codes > 0).tolist()
+    assert SHOWN in [list(axis.ticktext or ()) for axis in fig.select_yaxes()] and grey.customdata[3][0] == "&lt;b&gt;"
 
 
 def test_buttons_show_one_rule_and_the_slider_refills_all():
@@ -122,3 +119,14 @@ def test_company_counts_batches():
     fig = plots.company([1, 2, 2, 4], 3, "title")
     assert drawn(fig) == {"Mutual Choice": ([1, 2, 4], [1, 2, 1])}
     assert fig.layout.shapes[0].x0 == 3 and written(fig) == ["by the threshold, in any batch"]
+
+
+def test_densities_fall_and_dead_features_lie_on_the_line():
+    density = {"Mutual Choice": torch.tensor([0.0, 0.5, 0.0, 0.25]), "Feature Choice": torch.full((4,), 0.125)}
+    fig = plots.densities(density, 0.01, "title")
+    assert drawn(fig) == {
+        "Mutual Choice: 50.0% dead": ([1, 2, 3, 4], [0.5, 0.25, 0.01, 0.01]),
+        "Feature Choice: 0.0% dead": ([1, 2, 3, 4], [0.125] * 4),
+    }
+    assert fig.layout.shapes[0].y0 == 0.01 and "never fired" in written(fig)
+    assert fig.data[0].line.color == look("Mutual Choice").colour
