@@ -15,6 +15,7 @@ from peer_quality import PEERS
 
 from sae_tutorial import SAEConfig
 from sae_tutorial.autoencoder.config import PENALTY_RULES
+from sae_tutorial.autoencoder.shipped import STEPS
 from sae_tutorial.training.settings import TrainSettings
 
 
@@ -59,6 +60,12 @@ PEER_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the same rate; their own defau
 MOST_FACTORS = 8
 NOISE = (0.01, 0.05, 0.1)  # share of rows that are random tokens
 LENGTHS = (3, 10)
+REFERENCE = {  # methods of the SAEs that the package ships, by their rule
+    "token_choice": "token_choice",
+    "mutual_choice": "mutual_choice",
+    "feature_choice_zipf": "feature_choice",
+    "matryoshka": "matryoshka",
+}
 
 
 @dataclass(frozen=True)
@@ -218,3 +225,6 @@ def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
     yield from cells("length", RULES[:3], SEEDS, (16,), steps=LENGTHS[1] * steps)
     yield from rates(list(PEERS))
     yield from cells("peers", list(PEERS), SEEDS, (32,))
+    for model, width in (("stories", 16), ("smollm2", 4)):  # what is shipped, measured like everything else
+        shipped: dict[str, Any] = {"model": model, "width": width, "steps": STEPS[model], "factor": 1.0}
+        yield from cells("reference", list(REFERENCE), SEEDS[:1], (32,), **shipped)

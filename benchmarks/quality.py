@@ -41,7 +41,7 @@ from typing import Any
 import common
 import numpy as np
 import torch
-from grid import LENGTHS, METHODS, SEEDS, Run, best_factor, grid, grid_of
+from grid import LENGTHS, METHODS, REFERENCE, SEEDS, Run, best_factor, grid, grid_of
 from peer_quality import train_peer
 
 from sae_tutorial import (
@@ -49,6 +49,7 @@ from sae_tutorial import (
     SparseAutoencoder,
     load_language_model,
     load_sae,
+    reference_sae,
     save_sae,
     story_tokens,
     text_tokens,
@@ -158,6 +159,8 @@ def train_together(runs: list[Run], factors: list[float], place: Place, rows: li
         return [Trained(first, sae, factors[0], seconds, {"lr": lr})]
     if first.is_penalised:
         return [tuned(first, factors[0], place, rows)]
+    if first.part == "reference":
+        return [reference(run) for run in runs]
     settings = [run.train_settings(store.d_in, factor) for run, factor in zip(runs, factors)]
     if METHODS[first.method].after:
         done = in_two_phases(first, settings[0], place)
@@ -170,6 +173,12 @@ def train_together(runs: list[Run], factors: list[float], place: Place, rows: li
     )
     checkpoint.unlink(missing_ok=True)
     return [Trained(run, one.sae, factor, one.seconds, about(one)) for run, one, factor in zip(runs, done, factors)]
+
+
+def reference(run: Run) -> Trained:
+    """One that the package ships: nothing to train (`scripts/train_reference_saes.py` did)."""
+    sae = reference_sae(REFERENCE[run.method], model=run.model)
+    return Trained(run, sae, 1.0, 0.0, {"lr": run.train_settings(sae.config.d_in, 1.0).lr})
 
 
 def in_two_phases(run: Run, settings: TrainSettings, place: Place) -> list[TrainingRun]:
@@ -386,7 +395,7 @@ def do_one_group(args: argparse.Namespace, places: dict[tuple, Place], commit: s
                 diverged(args, mine, factors, error)
                 return True
             for one, (more, found) in zip(trained, measured(trained, place)):
-                if one.run.seed in SEEDS and one.run.part not in ("rates", "finer", "precision"):
+                if one.run.seed in SEEDS and one.run.part not in ("rates", "finer", "precision", "reference"):
                     save_sae(one.sae, args.out / "weights" / one.run.key, exact=False)
                 text = f"{first.model}-noise{first.noise:g}"
                 add(args.out, line(one, more, found, place, commit), found, text)

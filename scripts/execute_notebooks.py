@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -67,17 +68,30 @@ def execute(path: Path, scale: str = "laptop", timeout: int = 1800) -> float:
     return seconds
 
 
+LANGUAGE = {
+    "codemirror_mode": {"name": "ipython", "version": 3},
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3",
+}
+
+
 def _refuse(problems: list[str], why: str) -> None:
     if problems:
         raise RuntimeError(f"{why}\n  " + "\n  ".join(problems))
 
 
 def tidy(notebook: Any) -> None:
-    """Remove, in place, what tells of one machine or one moment: times, versions, paths, addresses, progress bars."""
+    """Remove, in place, what tells of one machine or one moment: times, paths, addresses, progress bars.
+
+    The kernel and its language are written as JupyterLab does; it calls a notebook unsaved on opening if they differ.
+    """
     notebook.metadata = nbformat.from_dict(
         {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"},
+            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+            "language_info": {**LANGUAGE, "version": platform.python_version()},
             **{key: value for key, value in notebook.metadata.items() if key == "widgets"},
         }
     )

@@ -20,7 +20,7 @@ import torch
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model
 from sae_tutorial.activations.files import cache_folder
 from sae_tutorial.activations.shipped_text import HELD_OUT_ROWS, text_for_training
-from sae_tutorial.autoencoder.shipped import HOOKS, RULES, SAES, pack, unpack
+from sae_tutorial.autoencoder.shipped import HOOKS, RULES, SAES, STEPS, pack, unpack
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
 from sae_tutorial.training.loop import TrainingRun, train_many
 from sae_tutorial.training.settings import TrainSettings
@@ -38,7 +38,10 @@ class Plan(NamedTuple):
 
 
 # Of SmolLM2, so many rows are held out as in `quality.py`: harvesting takes twenty minutes, and is done once.
-PLANS = {"stories": Plan(HOOKS["stories"], 4096, 5000, 256), "smollm2": Plan(HOOKS["smollm2"], 2304, 2000, 320)}
+PLANS = {
+    "stories": Plan(HOOKS["stories"], 4096, STEPS["stories"], 256),
+    "smollm2": Plan(HOOKS["smollm2"], 2304, STEPS["smollm2"], 320),
+}
 ROWS = {"stories": HELD_OUT_ROWS, "smollm2": 64}  # to measure on: SmolLM2 takes forty times as long for each
 MEANING = {
     "token_choice": "each token takes its 32 strongest features (TopK)",

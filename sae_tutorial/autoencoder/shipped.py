@@ -19,6 +19,7 @@ from sae_tutorial.autoencoder.sae import ORIGIN, SparseAutoencoder
 SAES = Path(__file__).parents[1] / "assets" / "saes"
 HOOKS = {"stories": "blocks.1.hook_resid_post", "smollm2": "blocks.14.hook_resid_post"}  # what is read: the middle
 HOOK = HOOKS["stories"]
+STEPS = {"stories": 5000, "smollm2": 2000}  # of 2,048 tokens
 RULES = ("token_choice", "mutual_choice", "feature_choice", "matryoshka")
 CONFIG, WEIGHTS = "config.json", "weights.safetensors.xz"
 SCALE = ".scale"  # behind the name of weights in 8 bits: what one step is worth, for each feature

@@ -135,8 +135,8 @@ class Evidence:
     def where(self, **fields: Any) -> Evidence:
         return Evidence(self.runs.where(**fields), self.arrays, self.stability)
 
-    def sums(self, measure: str, row: dict[str, Any], lines: slice = slice(None)) -> Float[Tensor, " rows"]:
-        """The measure of one run, summed over the tokens of each row of text, or of these."""
+    def sums(self, measure: str, row: dict[str, Any], lines: slice | Tensor = slice(None)) -> Float[Tensor, " rows"]:
+        """The measure of one run, summed over the tokens of each row of text, or of these (a slice, or a mask)."""
         of_run = self._named(OF_A_RUN, f"{row['key']}/rows")
         found = of_run["ce_spliced"] - self.text(row)["ce_clean"] if measure == "lost" else of_run[measure]
         return found[lines]
@@ -149,7 +149,13 @@ class Evidence:
         """How often the features match, the most frequent first; kept of seed 0."""
         return self.arrays.get(f"{row['key']}/density")
 
-    def ratio(self, measure: str, method: str, other: str, lines: slice = slice(None), **fields: Any) -> Ratio | None:
+    def table(self, measure: str, method: str, **fields: Any) -> Float[Tensor, "seeds rows"]:
+        """`sums` of each seed of one cell, in their order."""
+        return torch.stack([self.sums(measure, row) for _, row in sorted(self._by_seed(method, fields).items())])
+
+    def ratio(
+        self, measure: str, method: str, other: str, lines: slice | Tensor = slice(None), **fields: Any
+    ) -> Ratio | None:
         """How much more `method` has of the measure than `other`, over seeds that both have and rows of text, all or
         those in `lines`; None if they share no seed. Raises ValueError where two runs of a method share a seed: name
         one cell."""

@@ -3,7 +3,7 @@
 Interval      a mean over a few seeds, with Student's t
 bootstrap     any statistic over many units, with the units drawn again
 paired_ratio  one against the other, unit by unit
-Ratio         sums of one over sums of the other, sure over the seeds of training and the rows of text at once
+Ratio         sums of one over sums of the other, with an interval over the seeds of training and the rows of text
 holm          p-values of several verdicts, corrected for their number
 """
 
@@ -110,10 +110,10 @@ class Ratio:
     ) -> Ratio:
         """Both are sums over the tokens of each row (squared errors, nats) for the same seeds and rows, in this order.
 
-        Seeds and rows are drawn again, independently of each other, as both decide what comes out, and every seed is
-        read on the same rows. Few seeds drawn again vary too little, by a factor of (n − 1) / n in the variance; their
-        deviations are widened to make up for that (ours). With one seed, the interval is over rows alone. p is the
-        share of draws on the far side of 0, twice, and at least 1 / resamples.
+        Both seeds and rows decide what comes out. Rows are drawn again (bootstrap), the same ones for every seed. There
+        are too few seeds to draw from: what other seeds would have given is drawn from Student's t with the spread of
+        those that are there, so that where rows agree the interval is Student's. With one seed, it is over rows alone.
+        p is the share of draws on the far side of 0, twice, and at least 1 / resamples.
 
         Raises ValueError for tables of different or wrong shapes, NaN, and sums of theirs that are not above 0.
         """
@@ -132,10 +132,10 @@ class Ratio:
         if not (below_SR > 0).all():
             raise ValueError("theirs has rows of 0 or less that some draws consist of: a ratio to it means nothing")
         of_seed_SR = (mine @ times_RN.T) / below_SR - 1
-        seeds_RS = torch.randint(n_seeds, (resamples, n_seeds), generator=generator)
-        middle_R = of_seed_SR.mean(0)
-        drawn_R = of_seed_SR.gather(0, seeds_RS.T).mean(0) - middle_R
-        drawn_R = middle_R + drawn_R * math.sqrt(n_seeds / max(1, n_seeds - 1))
+        drawn_R = of_seed_SR.mean(0)
+        if n_seeds > 1:
+            luck_R = torch.from_numpy(student.rvs(n_seeds - 1, size=resamples, random_state=seed))
+            drawn_R = drawn_R + luck_R * of_seed_SR.std(0, correction=1) / math.sqrt(n_seeds)
         low, high = drawn_R.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
         far = min(float((drawn_R <= 0).double().mean()), float((drawn_R >= 0).double().mean()))
         mean = float((mine.sum(1) / theirs.sum(1) - 1).mean())

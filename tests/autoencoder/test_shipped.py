@@ -43,7 +43,7 @@ def test_tied_weights_are_written_once(tmp_path):
 def test_unknown_rule_is_named():
     with pytest.raises(ValueError, match="'topk'"):
         reference_sae("topk")
-    with pytest.raises(ValueError, match="model one of .'stories'.*model='gpt2'"):
+    with pytest.raises(ValueError, match="model one of .'smollm2', 'stories'.*model='gpt2'"):
         reference_sae("token_choice", model="gpt2")
     for wrong in (None, 3, "../stories"):
         with pytest.raises(ValueError, match="rule must be one of"):
@@ -84,8 +84,10 @@ def test_a_packed_weight_moves_by_half_a_step_at_most(tmp_path):
     assert (tmp_path / "weights.safetensors.xz").stat().st_size < 24 * 8 * 2 * 4
 
 
-def test_all_fit_into_twenty_megabytes():
-    assert sum(path.stat().st_size for path in SAES.rglob("*") if path.is_file()) < 20e6
+def test_those_of_both_models_fit_into_twenty_megabytes():
+    models = {path.parent.parent.name for path in SAES.glob(f"*/{RULES[0]}/config.json")}
+    assert models == {"stories", "smollm2"}
+    assert sum(path.stat().st_size for name in models for path in (SAES / name).rglob("*.*")) < 20e6
 
 
 def test_they_do_what_the_bars_ask(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,13 @@ class Comparison:
     method: str
     setting: str
     ratio: Ratio
-    p: float  # after Holm's correction
+    p: float  # after Holm's correction; NaN with one seed
 
     @property
     def verdict(self) -> str:
-        """ "less" or "more" where that survives the correction at 5 %, else "open"."""
+        """ "less" or "more" where that survives the correction at 5 %, else "open"; of one seed there is no verdict."""
+        if self.ratio.seeds == 1:
+            return "(one seed)"
         return "open" if self.p >= 0.05 else "less" if self.ratio.mean < 0 else "more"
 
 
@@ -41,10 +44,12 @@ def against(
     measures: Sequence[str] = ("error", "kl"),
 ) -> dict[tuple[str, str, str], Comparison]:
     """Each method against `other`, by measure, method and setting (a name -> fields of its rows), with intervals over
-    seeds and rows of text. p-values are corrected for the number of all of them. What was not trained is left out."""
+    seeds and rows of text. p-values are corrected for the number of those that have seeds to vary. What was not trained
+    is left out."""
     found = evidence.ratios(measures, methods, other, settings)
-    corrected = holm([ratio.p for ratio in found.values()])
-    return {key: Comparison(*key, ratio, p) for (key, ratio), p in zip(found.items(), corrected)}
+    several = {key: ratio.p for key, ratio in found.items() if ratio.seeds > 1}
+    corrected = dict(zip(several, holm(list(several.values()))))
+    return {key: Comparison(*key, ratio, corrected.get(key, math.nan)) for key, ratio in found.items()}
 
 
 def figure(comparisons: Mapping[tuple[str, str, str], Comparison], measure: str, title: str, other: str) -> go.Figure:

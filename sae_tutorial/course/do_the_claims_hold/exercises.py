@@ -6,63 +6,51 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
 from sae_tutorial.course.judge import Verdict, judge
-from sae_tutorial.evaluation.intervals import Interval, holm
+from sae_tutorial.evaluation.intervals import holm
 
-# Exercise 1: is a difference between methods more than luck?
+# Exercise 1: predict what a higher learning rate does to a comparison.
+
+CHANGES = ("less error", "about the same", "more error")
 
 
-def check_difference(answer: Any) -> Verdict:
-    """`answer(ours, theirs)`: mean and 95 % interval (mean, low, high) of ours − theirs, seed by seed."""
-    ours, theirs = [0.101, 0.142, 0.121], [0.104, 0.146, 0.123]
+def check_prediction(answer: Any, behind: float) -> Verdict:
+    """`answer` is one of CHANGES: what Mutual Choice has against Token Choice at twice the default rate; `behind` is
+    what was measured there, relative."""
 
-    def three_numbers(answer: Callable) -> str | None:
-        got = answer(ours, theirs)
-        return None if len(tuple(got)) == 3 else "return three numbers: mean, low, high"
+    def known(answer: Any) -> str | None:
+        return None if answer in CHANGES else f"answer one of {', '.join(map(repr, CHANGES))}; you say {answer!r}"
 
-    def right_mean(answer: Callable) -> str | None:
-        mean = float(tuple(answer(ours, theirs))[0])
-        if math.isclose(mean, 0.003, rel_tol=1e-3):
-            return "the mean has the wrong sign: ours minus theirs"
-        return (
-            None if math.isclose(mean, -0.003, rel_tol=1e-3) else f"the mean difference is −0.003, you say {mean:.4f}"
-        )
+    def right(answer: str) -> str | None:
+        return None if answer == solution_prediction(behind) else f"at twice the rate it is {behind:+.1%}"
 
-    def right_interval(answer: Callable) -> str | None:
-        mean, low, high = (float(v) for v in answer(ours, theirs))
-        right = Interval.of([a - b for a, b in zip(ours, theirs)])
-        if math.isclose(high, right.high, rel_tol=1e-3) and math.isclose(low, right.low, rel_tol=1e-3):
-            return None
-        spread = (right.high - right.mean) / 4.3027
-        if math.isclose(high - mean, 1.96 * spread, rel_tol=0.01):
-            return "1.96 is for many seeds; with three it is Student's t with 2 degrees of freedom, 4.30"
-        if high - mean > 5 * (right.high - right.mean):
-            return "that is the interval of two independent groups; take the differences first, seed by seed"
-        return f"the interval is [{right.low:.4f}, {right.high:.4f}], yours [{low:.4f}, {high:.4f}]"
-
-    hint = "d = ours − theirs; half = t · d.std() / √n with scipy.stats.t.ppf(0.975, n − 1)."
-    praise = (
-        "Seeds differ by 0.04, methods by 0.003, and still the difference is clear: because it was taken seed by seed."
+    hints = (
+        "From a quarter of the default rate to the default the gap shrinks from 6.7% to 2.3%.",
+        "Two doublings of the rate took 4.4 points; one more doubling is coming.",
     )
-    return judge("Exercise 1", answer, [three_numbers, right_mean, right_interval], hint, praise)
+    praise = "So a comparison at one rate says as much about the rate as about the rules."
+    return judge("Exercise 1", answer, [known, right], hints, praise)
 
 
-def solution_difference(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
-    """Student's t on the paired differences."""
-    one = Interval.of([a - b for a, b in zip(ours, theirs)])
-    return one.mean, one.low, one.high
+def solution_prediction(behind: float) -> str:
+    """What happened, within a percent of nothing being the same."""
+    return CHANGES[1] if abs(behind) < 0.01 else CHANGES[0] if behind < 0 else CHANGES[2]
 
 
 # Exercise 2: are these two runs a comparison of rules?
 
-RESULTS = ("fvu", "kl", "l0", "dead", "seconds")  # what comes out, and so may differ
+# What a line of the grid says about how an SAE was made; everything else in it came out.
+SETTINGS = ("method", "model", "hook", "d_sae", "k", "seed", "steps", "batch_size", "noise", "precision", "lr")
 
 
 def check_what_differs(answer: Any) -> Verdict:
     """`answer(one, other)`: the names of the settings, beside the method, in which two lines of the table differ."""
-    settings = {"method": "token_choice", "k": 32, "lr": 2.8e-3, "seed": 0, "steps": 1000}
-    one = settings | {"fvu": 0.072, "kl": 0.1, "l0": 32.0, "dead": 0.02, "seconds": 44.0}
-    fair = one | {"method": "mutual_choice", "fvu": 0.068, "kl": 0.09, "dead": 0.01, "seconds": 47.0}
+    one = {"method": "token_choice", "k": 32, "lr": 2.8e-3, "seed": 0, "steps": 1000, "fvu": 0.072, "dead": 0.02}
+    fair = one | {"method": "mutual_choice", "fvu": 0.068, "dead": 0.01}
     unfair = fair | {"lr": 5.6e-3, "steps": 3000}
     lacking = {name: value for name, value in fair.items() if name != "seed"}
 
@@ -70,7 +58,7 @@ def check_what_differs(answer: Any) -> Verdict:
         got = set(answer(dict(one), dict(fair)))
         if "method" in got:
             return "the method is meant to differ; ask for everything else"
-        results = got & set(RESULTS)
+        results = got - set(SETTINGS)
         return f"{sorted(results)} are results, not settings: they may differ" if results else _unlike(got, set())
 
     def unfair_pair(answer: Callable) -> str | None:
@@ -78,13 +66,20 @@ def check_what_differs(answer: Any) -> Verdict:
 
     def lacking_pair(answer: Callable) -> str | None:
         for pair in ((one, lacking), (lacking, one)):
-            if set(answer(dict(pair[0]), dict(pair[1]))) != {"seed"}:
+            try:
+                got = set(answer(dict(pair[0]), dict(pair[1])))
+            except KeyError as error:
+                return f"a line need not have every setting, and asking for {error} stops; .get(name) gives None"
+            if got != {"seed"}:
                 return "a setting that only one of the lines has is a difference, too, whichever of them it is"
         return None
 
-    hint = 'set(one) | set(other), without RESULTS and "method"; compare one.get(name) with other.get(name).'
+    hints = (
+        "Go through the names of the settings, not through those of one line.",
+        "A dictionary's get(name) is None where the name is missing, and None differs from every value.",
+    )
     praise = "Ask this of every table of methods that you read: what else differs between two of its rows?"
-    return judge("Exercise 2", answer, [fair_pair, unfair_pair, lacking_pair], hint, praise)
+    return judge("Exercise 2", answer, [fair_pair, unfair_pair, lacking_pair], hints, praise)
 
 
 def _unlike(got: set[str], right: set[str]) -> str | None:
@@ -92,24 +87,105 @@ def _unlike(got: set[str], right: set[str]) -> str | None:
 
 
 def solution_what_differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
-    """All names that are neither the method nor a result, and whose values are not the same."""
-    names = (set(one) | set(other)) - {"method", *RESULTS}
-    return {name for name in names if one.get(name) != other.get(name)}
+    """All settings but the method whose values are not the same."""
+    return {name for name in SETTINGS if name != "method" and one.get(name) != other.get(name)}
 
 
-# Exercise 3: which of many verdicts are left when luck is paid for?
+# Exercise 3: an interval over seeds and rows of text.
+
+
+def check_ratio_interval(answer: Any) -> Verdict:
+    """`answer(mine, theirs)`: the mean over seeds of Σ mine / Σ theirs − 1, and its 95 % interval: rows by bootstrap,
+    seeds by Student's t. Both are (seeds, rows) tables of sums of errors."""
+    generator = torch.Generator().manual_seed(0)
+    hard_R = 10.0 ** torch.rand(60, generator=generator).double()  # rows differ tenfold in how much error they hold
+    better_R = 1.2 - 0.04 * hard_R + 0.1 * torch.rand(60, generator=generator).double()  # most where most is lost
+    same = hard_R.expand(3, -1).clone()
+    by_row, by_seed = better_R * same, torch.tensor([[0.85], [0.9], [0.95]]).double() * same
+
+    def asked(answer: Callable, mine: Tensor) -> tuple[float, float, float]:
+        mean, low, high = (float(v) for v in answer(mine.clone(), same.clone()))
+        return mean, low, high
+
+    def width(answer: Callable, mine: Tensor) -> tuple[float, float]:
+        """Of the answer's interval, and of the right one."""
+        (_, low, high), (_, left, right) = asked(answer, mine), solution_ratio_interval(mine, same)
+        return high - low, right - left
+
+    def right_mean(answer: Callable) -> str | None:
+        got, right = asked(answer, by_row)[0], float(by_row[0].sum() / same[0].sum()) - 1
+        if math.isclose(got, right, abs_tol=2e-3):
+            return None
+        if math.isclose(got, float((by_row / same).mean()) - 1, abs_tol=2e-3):
+            return "that is a mean of the rows' ratios, in which an easy row counts as much as a hard one; sum first"
+        if math.isclose(got, right + 1, abs_tol=2e-3):
+            return "that is the ratio itself; subtract 1, so that 0 means no difference"
+        return f"the mean is {right:+.4f}, you say {got:+.4f}"
+
+    def over_rows(answer: Callable) -> str | None:
+        got, right = width(answer, by_row)
+        if got < 0.6 * right:
+            return "the seeds agree here and the rows differ, but your interval is much too narrow; draw rows, too"
+        return (
+            "draw the same rows for both methods, so that they are compared on the same text"
+            if got > 1.7 * right
+            else None
+        )
+
+    def over_seeds(answer: Callable) -> str | None:
+        got, right = width(answer, by_seed)
+        if got < 0.2 * right:
+            return "every row says the same here and the seeds differ, but your interval has no width; seeds vary, too"
+        if got < 0.7 * right:
+            return "three seeds drawn again are never further out than the three, and 1.96 is for many: use Student's t"
+        return f"with these seeds the interval is {right:.3f} wide, yours {got:.3f}" if got > 1.4 * right else None
+
+    hints = (
+        "A draw of rows is a list of row numbers, with replacement, at which you read both tables; sum, then divide.",
+        "To a draw's mean over seeds add a random t with n − 1 degrees of freedom, times the seeds' std / √n.",
+    )
+    praise = "Seeds and text are two sources of luck, and an interval that knows only one of them is too narrow."
+    return judge("Exercise 3", answer, [right_mean, over_rows, over_seeds], hints, praise)
+
+
+def solution_ratio_interval(mine: Tensor, theirs: Tensor, draws: int = 2000) -> tuple[float, float, float]:
+    """What `Ratio.of` does, in a loop that one can read."""
+    generator, luck = torch.Generator().manual_seed(0), student.rvs(len(mine) - 1, size=draws, random_state=0)
+    found = []
+    for i in range(draws):
+        rows = torch.randint(mine.shape[1], (mine.shape[1],), generator=generator)
+        ratio_S = mine[:, rows].sum(1) / theirs[:, rows].sum(1) - 1  # one for each seed
+        found.append(float(ratio_S.mean() + luck[i] * ratio_S.std() / len(mine) ** 0.5))
+    low, high = torch.tensor(found).quantile(torch.tensor([0.025, 0.975])).tolist()
+    return float((mine.sum(1) / theirs.sum(1) - 1).mean()), low, high
+
+
+# Exercise 4: find the bug: which of many verdicts are left when luck is paid for?
+
+
+def survives_with_a_bug(p_values: Sequence[float]) -> list[bool]:
+    """Holm's correction, but for one mistake."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    found = [False] * len(p_values)
+    for place, i in enumerate(order):
+        found[i] = p_values[i] < 0.05 / (len(p_values) - place)
+    return found
 
 
 def check_survives(answer: Any) -> Verdict:
     """`answer(p_values)`: for each comparison whether it survives Holm's correction at 5 %."""
     many, close = [0.001, 0.02, 0.04, 0.3], [0.3, 0.001, 0.02, 0.04]
+    stopped, steps = [0.001, 0.03, 0.03, 0.045], [0.0124, 0.0165, 0.2, 0.6]
+
+    def asked(answer: Callable, p_values: Sequence[float]) -> list[bool]:
+        return [bool(v) for v in answer(list(p_values))]
 
     def one_each(answer: Callable) -> str | None:
-        got = list(answer(list(many)))
+        got = asked(answer, many)
         return None if len(got) == 4 else f"return one answer for each of 4 p-values; you return {len(got)}"
 
     def corrected(answer: Callable) -> str | None:
-        got = [bool(v) for v in answer(list(many))]
+        got = asked(answer, many)
         if got == [p < 0.05 for p in many]:
             return (
                 "these are the verdicts without a correction: with four comparisons the smallest p must beat 0.05 / 4"
@@ -117,26 +193,30 @@ def check_survives(answer: Any) -> Verdict:
         return _not_holm(got, many)
 
     def step_by_step(answer: Callable) -> str | None:
-        steps = [0.0124, 0.0165, 0.2, 0.6]
-        got = [bool(v) for v in answer(list(steps))]
+        got = asked(answer, steps)
         if got == [p < 0.05 / 4 for p in steps]:
             return f"that is Bonferroni's correction; Holm's second smallest must only beat 0.05 / 3: p = {steps}"
         return _not_holm(got, steps)
 
     def stops(answer: Callable) -> str | None:
-        stopped = [0.001, 0.03, 0.03, 0.045]
-        got = [bool(v) for v in answer(list(stopped))]
-        if got[-1]:
-            return f"once one fails, all larger ones fail, too: p = {stopped}, the second must beat 0.05 / 3"
+        got = asked(answer, stopped)
+        if got == asked(survives_with_a_bug, stopped):
+            return f"the bug is still there: p = {stopped}, and 0.045 may not survive where the smaller 0.03 does not"
+        if got == [p < 0.05 * (place + 1) / 4 for place, p in enumerate(stopped)] or got == [True] * 4:
+            return (
+                "that is Benjamini and Hochberg's correction: it bounds the share of false verdicts among the made ones"
+            )
         return _not_holm(got, stopped)
 
     def any_order(answer: Callable) -> str | None:
-        got = [bool(v) for v in answer(list(close))]
-        return None if got == solution_survives(close) else "p-values come in any order; answer in theirs"
+        return None if asked(answer, close) == solution_survives(close) else "p-values come in any order; keep theirs"
 
-    hint = "Sort them; the i-th smallest of n (from 0) must be below 0.05 / (n − i), and the first that is not ends it."
-    praise = "With 36 comparisons, two would be below 5 % if nothing at all differed."
-    return judge("Exercise 3", answer, [one_each, corrected, step_by_step, stops, any_order], hint, praise)
+    hints = (
+        "Ask it for [0.001, 0.03, 0.03, 0.045]. Which of the answers contradicts another?",
+        "Holm's procedure goes from the smallest p upwards and ends at the first that fails.",
+    )
+    praise = "With 36 comparisons and no difference at all, about two would be below 5% on average."
+    return judge("Exercise 4", answer, [one_each, corrected, step_by_step, stops, any_order], hints, praise)
 
 
 def _not_holm(got: list[bool], p_values: Sequence[float]) -> str | None:

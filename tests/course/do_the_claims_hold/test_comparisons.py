@@ -34,6 +34,14 @@ def test_verdicts_are_corrected_for_all_of_them(evidence):
     assert back["error", "token_choice", "k = 32"].verdict == "more"
 
 
+def test_one_seed_has_no_verdict_and_takes_none_from_others(evidence):
+    one_seed = {"k = 32": {"k": 32}, "first": {"k": 32, "seed": 0}}
+    found = against(evidence, "token_choice", ["mutual_choice"], one_seed, ("error",))
+    alone = against(evidence, "token_choice", ["mutual_choice"], {"k = 32": {"k": 32}}, ("error",))
+    assert found["error", "mutual_choice", "first"].verdict == "(one seed)"
+    assert found["error", "mutual_choice", "k = 32"].p == alone["error", "mutual_choice", "k = 32"].p
+
+
 def test_figure_and_table_show_what_was_found(evidence):
     found = against(evidence, "token_choice", ["mutual_choice"], {"k = 32": {"k": 32}, "k = 9": {"k": 9}})
     fig = figure(found, "error", "title", "token_choice")

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from exercises import right, wrong_and_told
 
 from sae_tutorial.course.do_the_claims_hold import exercises as ex
+from sae_tutorial.evaluation.intervals import Ratio
 
 SOLUTIONS = {
-    ex.check_difference: ex.solution_difference,
     ex.check_what_differs: ex.solution_what_differs,
+    ex.check_ratio_interval: ex.solution_ratio_interval,
     ex.check_survives: ex.solution_survives,
 }
 
@@ -18,47 +20,84 @@ def test_solution_passes_and_stub_is_not_an_error(check):
     right(check, SOLUTIONS[check])
 
 
-def unpaired(ours, theirs):
-    half = 4.3027 * np.sqrt(np.var(ours, ddof=1) / 3 + np.var(theirs, ddof=1) / 3)
-    mean = np.mean(ours) - np.mean(theirs)
-    return mean, mean - half, mean + half
-
-
-def many_seeds(ours, theirs):
-    d = np.array(ours) - np.array(theirs)
-    half = 1.96 * d.std(ddof=1) / len(d) ** 0.5
-    return d.mean(), d.mean() - half, d.mean() + half
-
-
 def of_the_first(one, other):
-    return {name for name in one if name not in ("method", *ex.RESULTS) and one[name] != other.get(name)}
+    return {name for name in one if name in ex.SETTINGS and name != "method" and one[name] != other.get(name)}
 
 
-def without_end(p_values):
-    order = np.argsort(p_values)
-    found = [False] * len(p_values)
-    for place, i in enumerate(order):
-        found[i] = p_values[i] < 0.05 / (len(p_values) - place)
-    return found
+def by_ratio_of(mine, theirs):
+    found = Ratio.of(mine, theirs, resamples=2000)
+    return found.mean, found.low, found.high
+
+
+def added_up(mine, theirs):
+    """Rows by bootstrap, seeds by t, their half widths added in quadrature."""
+    ratio = (mine.sum(1) / theirs.sum(1) - 1).numpy()
+    _, low, high = drawn(seeds=False)(mine, theirs)
+    half = np.hypot((high - low) / 2, 4.303 * ratio.std(ddof=1) / 3**0.5)
+    return ratio.mean(), ratio.mean() - half, ratio.mean() + half
+
+
+@pytest.mark.parametrize("equivalent", [by_ratio_of, added_up])
+def test_other_ways_to_draw_pass(equivalent):
+    assert ex.check_ratio_interval(equivalent).passed, ex.check_ratio_interval(equivalent).message
+
+
+def drawn(seeds=True, rows=True, paired=True, of=lambda m, t: (m.sum(1) / t.sum(1)).mean() - 1, mean=None):
+    """A bootstrap with one mistake."""
+
+    def interval(mine, theirs):
+        generator, found = torch.Generator().manual_seed(0), []
+        draw = lambda n, do: torch.randint(n, (n,), generator=generator) if do else torch.arange(n)  # noqa: E731
+        for _ in range(300):
+            s, r = draw(3, seeds), draw(60, rows)
+            other = r if paired else draw(60, rows)
+            found.append(float(of(mine[s][:, r], theirs[s][:, other])))
+        low, high = np.quantile(found, [0.025, 0.975])
+        return float((mean or of)(mine, theirs)), low, high
+
+    return interval
+
+
+def without_minus_one(mine, theirs):
+    return tuple(1 + v for v in ex.solution_ratio_interval(mine, theirs))
 
 
 @pytest.mark.parametrize(
     ("check", "wrong", "says"),
     [
-        (ex.check_difference, lambda a, b: 0.0, "It stopped with TypeError"),
-        (ex.check_difference, lambda a, b: ex.solution_difference(b, a), "wrong sign"),
-        (ex.check_difference, unpaired, "independent"),
-        (ex.check_difference, many_seeds, "4.30"),
         (ex.check_what_differs, lambda a, b: {n for n in a if a[n] != b.get(n)}, "the method is meant to differ"),
         (ex.check_what_differs, lambda a, b: {n for n in a if a[n] != b.get(n)} - {"method"}, "are results"),
         (ex.check_what_differs, of_the_first, "only one of the lines has"),
+        (ex.check_what_differs, lambda a, b: {n for n in a if n in ex.SETTINGS[1:] and a[n] != b[n]}, ".get(name)"),
         (ex.check_what_differs, lambda a, b: {"lr"}, "differ in nothing"),
+        (ex.check_ratio_interval, drawn(of=lambda m, t: (m / t).mean() - 1), "sum first"),
+        (ex.check_ratio_interval, without_minus_one, "subtract 1"),
+        (ex.check_ratio_interval, drawn(rows=False), "draw rows, too"),
+        (ex.check_ratio_interval, drawn(seeds=False), "seeds vary, too"),
+        (ex.check_ratio_interval, drawn(), "use Student's t"),
+        (ex.check_ratio_interval, drawn(paired=False), "the same rows for both"),
+        (ex.check_ratio_interval, lambda m, t: 0.0, "It stopped with TypeError"),
         (ex.check_survives, lambda ps: [p < 0.05 for p in ps], "without a correction"),
         (ex.check_survives, lambda ps: [p < 0.05 / len(ps) for p in ps], "Bonferroni"),
-        (ex.check_survives, without_end, "all larger ones fail"),
-        (ex.check_survives, lambda ps: ex.solution_survives(sorted(ps)), "answer in theirs"),
+        (ex.check_survives, ex.survives_with_a_bug, "the bug is still there"),
+        (ex.check_survives, lambda ps: ex.solution_survives(sorted(ps)), "keep theirs"),
         (ex.check_survives, lambda ps: [True], "one answer for each"),
     ],
 )
 def test_mistakes_are_named(check, wrong, says):
     wrong_and_told(check, wrong, says)
+
+
+def test_the_bug_shows_where_a_smaller_p_fails():
+    p_values = [0.001, 0.03, 0.03, 0.045]
+    assert ex.survives_with_a_bug(p_values) == [True, False, False, True]
+    assert ex.solution_survives(p_values) == [True, False, False, False]
+
+
+@pytest.mark.parametrize(("behind", "truth"), [(-0.05, "less error"), (0.004, "about the same"), (0.03, "more error")])
+def test_a_prediction_is_held_against_what_was_measured(behind, truth):
+    assert ex.check_prediction(truth, behind).passed
+    other = next(change for change in ex.CHANGES if change != truth)
+    assert f"{behind:+.1%}" in ex.check_prediction(other, behind).message
+    assert "answer one of" in ex.check_prediction("bigger", behind).message
+    assert "not answered yet" in ex.check_prediction(None, behind).message
