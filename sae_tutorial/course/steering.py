@@ -22,12 +22,14 @@ class Written:
 
     loss        nats per written token: how unlikely the text is for the model left alone
     active      share of written tokens at which the feature is active
+    promoted    share of written tokens that are among the ten whose logits the feature raises most
     shares      activation of the feature at each written token, in parts of its largest, (texts, positions)
     """
 
     tokens: Int[Tensor, "texts positions"]
     loss: float
     active: float
+    promoted: float
     shares: Float[Tensor, "texts positions"]
 
 
@@ -40,18 +42,32 @@ class Steering(dict[str, Written]):
         self.words, self.prompt = words, prompt
 
     def _repr_html_(self, n: int = 2) -> str:
-        head = ("added", "feature active", "loss (nats)", f"what comes after “{escape(self.prompt)}”")
+        head = (
+            "added",
+            "feature active",
+            "promoted tokens",
+            "loss (nats)",
+            f"what comes after “{escape(self.prompt)}”",
+        )
         rows = ["".join(f'<th style="text-align:left">{name}</th>' for name in head)]
         for name, one in self.items():
             texts = [shaded(self.words(ids), s) for ids, s in zip(one.tokens[:n].tolist(), one.shares[:n].tolist())]
-            rows.append("".join(map(cell, (name, f"{one.active:.0%}", f"{one.loss:.1f}", "<br><br>".join(texts)))))
+            rows.append(
+                "".join(
+                    map(
+                        cell,
+                        (name, f"{one.active:.0%}", f"{one.promoted:.0%}", f"{one.loss:.1f}", "<br><br>".join(texts)),
+                    )
+                )
+            )
         return f'<table style="font-size:12px">{"".join(f"<tr>{row}</tr>" for row in rows)}</table>'
 
     def __repr__(self) -> str:
-        return "\n".join(
-            f"{name}: active {one.active:.0%}, loss {one.loss:.1f}\n  {''.join(self.words(one.tokens[0].tolist()))}"
-            for name, one in self.items()
-        )
+        lines = []
+        for name, one in self.items():
+            lines.append(f"{name}: active {one.active:.0%}, promoted {one.promoted:.0%}, loss {one.loss:.1f}")
+            lines.append("  " + "".join(self.words(one.tokens[0].tolist())))
+        return "\n".join(lines)
 
 
 @torch.no_grad()
@@ -122,4 +138,5 @@ def _read(features: Features, feature: int, tokens: Int[Tensor, "texts positions
     mine = codes.features == feature
     acts = torch.zeros(tokens.numel()).index_put((codes.tokens[mine],), codes.values[mine]).view(tokens.shape)
     shares = acts[:, n_prompt:] / features.largest[feature]
-    return Written(written.cpu(), float(loss), float((shares > 0).float().mean()), shares)
+    promoted = torch.isin(written.cpu(), torch.tensor(features.promoted(feature)[0])).float().mean()
+    return Written(written.cpu(), float(loss), float((shares > 0).float().mean()), float(promoted), shares)
