@@ -41,11 +41,14 @@ class Page:
         return self.text
 
 
-def best_and_drawn(features: Features, n: int = 10, seed: int = 0) -> Page:
+def best_and_drawn(features: Features, n: int = 10, seed: int = 0, least: float = 0.0) -> Page:
     """The n best features by RULE, and n drawn at random from those with K contexts: density, the words of these
-    contexts, the tokens that the feature promotes most, and two contexts: the strongest, and that at another word."""
-    score = likeness(features)
-    fair = (features.strongest >= 0).all(1).nonzero()[:, 0]
+    contexts, the tokens that the feature promotes most, and two contexts: the strongest, and that at another word.
+
+    `least` leaves out features of a smaller density: broad ones are about a topic more often than about a word.
+    """
+    score = likeness(features).where(features.density >= least, torch.tensor(-1.0))
+    fair = ((features.strongest >= 0).all(1) & (features.density >= least)).nonzero()[:, 0]
     drawn = fair[torch.randperm(len(fair), generator=torch.Generator().manual_seed(seed))[:n]].tolist()
     best = score.topk(min(n, int((score > -1).sum()))).indices.tolist()
     rows, lines = [], []

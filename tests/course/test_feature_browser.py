@@ -87,6 +87,12 @@ def test_best_beside_a_fair_draw(features, best):
     assert page.html.count("<tr") == page.html.count("</tr>") == 23
 
 
+def test_broad_features_only(features):
+    page = feature_browser.best_and_drawn(features, n=5, least=0.02)
+    numbers = [int(n) for n in re.findall(r"<td[^>]*><b>(\d+)</b>", page.html)]
+    assert len(numbers) == 10 and min(features.density[numbers]) >= 0.02
+
+
 def test_text_cannot_break_a_page():
     html = feature_browser.shaded(["<b>", " a\n", "<|endoftext|>"], [0.5, 0.0, 2.0], bold=1)
     assert "&lt;b&gt;" in html and "<b> a </b>" in html and " | </span>" in html
