@@ -28,12 +28,11 @@ NOTHING = {
     },
     superposition: {
         "directions": [(NO_PANELS, [], "t")],
-        "directions_slider": [(NO_PANELS, torch.zeros(0, 5, 5), [], "t")],
+        "directions_slider": [(NO_PANELS, torch.zeros(0, 5, 5), [], [])],
         "gram_and_norms": [(torch.zeros(0, 5, 5), torch.zeros(0, 5), torch.zeros(0, 5), [], "t")],
-        "dimensions_per_feature": [(EMPTY, EMPTY, "t"), (torch.ones(2), NANS[0], "t")],
         "dimensionality_cloud": [
-            (torch.ones(2), NANS, NANS > 0, {}, "t"),
-            (torch.ones(2), NANS.abs(), NANS > 0, {}, "t"),
+            (torch.ones(2), NANS, NANS > 0, torch.ones(2), {}, "t"),
+            (torch.ones(2), NANS.abs(), NANS > 0, torch.ones(2), {}, "t"),
         ],
         "dimensionality_histogram": [(EMPTY, {"1/2": 0.5}, "t"), (NANS[0], {}, "t")],
         "phase_diagram": [(NANS, torch.ones(2), torch.ones(2), None, "t")],
@@ -44,11 +43,8 @@ NOTHING = {
         "hit_rates": [({}, "t"), ({"a": {}}, "t"), ({"a": {"b": NAN}}, "t")],
         "number_line": [([], {}, "t"), ([], {"a": (EMPTY, EMPTY)}, "t")],
         "kurtosis_boxes": [({}, "t"), ({"dead": NANS[0]}, "t")],
-        "explained_curves": [({}, 0.5, "level", "t"), ({"a": torch.zeros(1)}, 0.5, "level", "t")],
-        "words_by_dictionary": [({}, 5.0, "t")],
+        "explained_bars": [({}, 0.5, "level", "t"), ({"a": {}}, 0.5, "level", "t"), ({"a": {8: NAN}}, 0.5, "l", "t")],
         "staircase": [(NANS, ["a", "b"], ["c", "d"], [0, 1], "t")],
-        "coloured_by": [(torch.zeros(0, 2), {}, [], "t")],
-        "lasso_path": [([], torch.zeros(0, 1), ["u"], ["u"], "t"), ([], torch.zeros(0, 0), [], [], "t")],
     },
     sparse_autoencoders: {
         "learning_plane": [(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0, 5, 2), [], "t")],

@@ -115,17 +115,17 @@ def occlusion(panels: Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[
 
 
 def splitting(
-    prices: Sequence[float],
+    penalties: Sequence[float],
     losses: Mapping[str, Sequence[float]],
     dots: Mapping[str, Sequence[tuple[float, float]]],
     title: str,
 ) -> go.Figure:
-    """Total loss against the price λ: lines are formulas, dots are autoencoders that were trained."""
-    drawn = {name: Curve(prices, values, look=_turn(i)) for i, (name, values) in enumerate(losses.items())}
+    """Total loss against the penalty λ: lines are formulas, dots are autoencoders that were trained."""
+    drawn = {name: Curve(penalties, values, look=_turn(i)) for i, (name, values) in enumerate(losses.items())}
     for i, (name, pairs) in enumerate(dots.items()):
         look = Look(PALETTE[3 + i], marker=("circle", "diamond")[i % 2])
         drawn[name] = Curve([x for x, _ in pairs], [y for _, y in pairs], look=look, mode="markers")
-    labels = "price λ of one unit of a code", "total loss per token: error² + λ · L1"
+    labels = "penalty λ of one unit of a code", "total loss per token: error² + λ · L1"
     return kinds.lines(drawn, title, *labels, mode="lines", size=10, hover="λ %{x:.3~g}: %{y:.2f}", height=420)
 
 
