@@ -10,6 +10,7 @@ moment, held against the rules in notebook_rules.py, and only then written; a no
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ from typing import Any
 
 import nbformat
 import notebook_rules
+import pictures
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -114,6 +116,8 @@ def _tidy_output(output: Any) -> Any | None:
     for mime, value in data.items():
         if mime.startswith("text/") and isinstance(value, str):
             output.data[mime] = _anonymous(value)
+    if "image/png" in data:
+        output.data["image/png"] = base64.b64encode(pictures.smaller(base64.b64decode(data["image/png"]))).decode()
     return output
 
 

@@ -71,7 +71,8 @@ def attention_viewer(model: Any, text: str = "Once upon a time there was a littl
         cut = f"The first {MAX_TOKENS} of {ids.shape[1]} tokens; more would not be readable."
         note.value = f"<p>{cut}</p>" if ids.shape[1] > MAX_TOKENS else ""
         ids = ids[:, :MAX_TOKENS]
-        state["tokens"] = [model.tokenizer.decode([i]) for i in ids[0].tolist()]
+        bos = model.tokenizer.bos_token_id
+        state["tokens"] = ["BOS" if i == bos else model.tokenizer.decode([i]) for i in ids[0].tolist()]
         state["patterns"] = attention_patterns(model, ids)[:, 0]
         draw()
 

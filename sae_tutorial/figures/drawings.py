@@ -18,7 +18,6 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
-from urllib.parse import quote
 
 from sae_tutorial.figures.style import FONT, TEXT, WIDTH
 from sae_tutorial.figures.text import on, width_of
@@ -189,11 +188,15 @@ class Drawing:
         style = f'font-family="{FONT}" style="max-width: 100%; height: auto;"'
         return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {about} {style}>{"".join(self.shapes)}</svg>'
 
+    def _url(self) -> str:
+        """The drawing as an image of its own, where the page's variables do not reach."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg().replace(INK, TEXT).encode()).decode()
+
     def png(self) -> bytes:
         """The drawing as a PNG of the same size, on transparent ground."""
         import plotly.graph_objects as go
 
-        source = "data:image/svg+xml;base64," + base64.b64encode(_outside(self.svg()).encode()).decode()
+        source = self._url()
         whole = {"x": 0, "y": 1, "sizex": 1, "sizey": 1, "xref": "paper", "yref": "paper", "sizing": "stretch"}
         fig = go.Figure(layout={"width": self.width, "height": self.height, "template": "none"})
         fig.update_layout(
@@ -203,7 +206,7 @@ class Drawing:
         return fig.to_image(format="png", scale=1)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        image = f'<img alt="{escape(self.alt)}" src="data:image/svg+xml,{quote(_outside(self.svg()))}">'
+        image = f'<img alt="{escape(self.alt)}" src="{self._url()}">'
         html = f'{SWITCH}<div class="sae-drawing" style="display: none;">{self.svg()}</div>{image}'
         bundle, about = {"text/html": html, "text/plain": self.alt}, {}
         if os.environ.get("SAE_TUTORIAL_STATIC") == "1":
@@ -221,8 +224,3 @@ def _lowered(words: str, size: float) -> str:
         parts.append(low + f'<tspan dy="{-0.25 * size:.1f}">\u200b</tspan>')
         end = match.end()
     return "".join([*parts, escape(words[end:])])
-
-
-def _outside(svg: str) -> str:
-    """The SVG as an image of its own, where the page's variables do not reach."""
-    return svg.replace(INK, TEXT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
@@ -12,10 +13,15 @@ from torch import Tensor
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import empty, nothing, panels
 from sae_tutorial.figures.kinds import Curve
-from sae_tutorial.figures.style import PALETTE, SEQUENTIAL, TEXT, finish, titled
-from sae_tutorial.figures.text import label, numbers, packed
+from sae_tutorial.figures.style import PALETTE, SEQUENTIAL, TEXT
+from sae_tutorial.figures.text import numbers
 
 TAKES, TAKEN = "this token takes", "is taken from this token"
+
+
+def _percent(pattern: Float[Tensor, "positions positions"]) -> np.ndarray:
+    """Shares as whole percents in single bytes: many patterns in one figure would otherwise fill a notebook."""
+    return (100 * pattern.detach().cpu()).nan_to_num(0).round().numpy().astype(np.uint8)
 
 
 def attention_grid(patterns: Float[Tensor, "layers heads positions positions"], title: str) -> go.Figure:
@@ -32,63 +38,29 @@ def attention_grid(patterns: Float[Tensor, "layers heads positions positions"], 
     fig, places = panels([""] * (n_layers * n_heads), title, **room, **close, **names)
     for place, pattern in zip(places, patterns.flatten(0, 1), strict=True):
         fig.add_heatmap(
-            z=packed(pattern),
+            z=_percent(pattern),
             coloraxis="coloraxis",
-            hovertemplate="position %{y} takes %{z:.0%} from position %{x}"
+            hovertemplate="position %{y} takes %{z}% from position %{x}"
             + f"<extra>layer {place['row'] - 1} head {place['col'] - 1}</extra>",
             **place,
         )
-    fig.update_xaxes(showticklabels=False, ticks="", showgrid=False)
-    fig.update_yaxes(showticklabels=False, ticks="", showgrid=False, autorange="reversed")
-    scale = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": {"title": "attention", "tickformat": ".0%"}}
+    fig.update_xaxes(visible=False).update_yaxes(visible=False, autorange="reversed")
+    scale = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100, "colorbar": {"title": "attention", "ticksuffix": "%"}}
     fig.update_layout(coloraxis=scale, margin={"l": 20, "b": 34}).update_annotations(font_size=11)
     note = "rows: the position that takes · columns: the position that is taken from"
     foot: dict[str, Any] = {"xref": "paper", "yref": "paper", "x": 0, "y": 0, "yshift": -26, "xanchor": "left"}
     return fig.add_annotation(text=note, showarrow=False, **foot)
 
 
-def attention_picker(
-    patterns: Float[Tensor, "layers heads positions positions"], tokens: Sequence[str], first: tuple[int, int]
+def pattern_maps(
+    patterns: Mapping[str, Float[Tensor, "positions positions"]], tokens: Sequence[str], title: str
 ) -> go.Figure:
-    """One head's pattern in full, beginning with `first` = (layer, head), and a slider over all heads that needs no
-    kernel. The title says where the head shown mostly looks."""
-    n_layers, n_heads = patterns.shape[:2]
-    heads = [divmod(number, n_heads) for number in range(n_layers * n_heads)]
-    if nothing(patterns):
-        return empty("Attention of every head")
-
-    def heading(layer: int, head: int) -> str:
-        return f"Layer {layer} head {head}: {habit(patterns[layer, head], tokens)}"
-
-    fig = go.Figure(layout={"height": 560})
-    for one in heads:
-        hover = "%{y} takes %{z:.1%} from %{x}<extra></extra>"
-        fig.add_heatmap(z=packed(patterns[one]), coloraxis="coloraxis", visible=one == first, hovertemplate=hover)
-    steps = [
-        {
-            "label": f"{layer}.{head}",
-            "method": "update",
-            "args": [
-                {"visible": [other == (layer, head) for other in heads]},
-                {"title.text": titled(heading(layer, head))},
-            ],
-        }
-        for layer, head in heads
-    ]
-    most = max((heading(*one) for one in heads), key=lambda text: titled(text).count("<br>"))
-    finish(fig, most, TAKEN, TAKES)  # with room for the longest title
-    names = [label(token) for token in tokens]
-    ticks = {"tickvals": list(range(len(names))), "ticktext": names, "showgrid": False, "ticks": ""}
-    fig.update_xaxes(**ticks, tickangle=-60)
-    fig.update_yaxes(**ticks, autorange="reversed")
-    scale = {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": {"title": "attention", "tickformat": ".0%"}}
-    slider = {
-        "active": heads.index(first),
-        "steps": steps,
-        "pad": {"t": 70},
-        "currentvalue": {"prefix": "layer.head: "},
-    }
-    return fig.update_layout(title_text=titled(heading(*first)), coloraxis=scale, sliders=[slider])
+    """The patterns of a few heads side by side, over the same tokens, whose names must differ."""
+    percents = {name: _percent(pattern) for name, pattern in patterns.items()}
+    names: dict[str, Any] = {"columns": tokens, "rows": tokens, "cell": 20}
+    hover = "%{y} takes %{z}% from %{x}"
+    fig = kinds.heat(percents, title, TAKEN, TAKES, unit="attention (%)", limit=100, hover=hover, **names)
+    return fig.update_xaxes(tickangle=-60, dtick=1).update_yaxes(dtick=1)
 
 
 def habit(pattern: Float[Tensor, "positions positions"], tokens: Sequence[str]) -> str:
@@ -107,7 +79,7 @@ def habit(pattern: Float[Tensor, "positions positions"], tokens: Sequence[str]) 
     shares = {
         "the one before": sum(strongest[i] == i - 1 for i in rows) / len(rows),
         "themselves": sum(strongest[i] == i for i in rows) / len(rows),
-        "the start mark": sum(strongest[i] == 0 for i in rows) / len(rows),
+        "the BOS token": sum(strongest[i] == 0 for i in rows) / len(rows),
     }
     place = max(shares, key=shares.__getitem__)
     return f"{shares[place]:.0%} of the tokens look most at {place}"
@@ -116,7 +88,8 @@ def habit(pattern: Float[Tensor, "positions positions"], tokens: Sequence[str]) 
 def overlaps(groups: Mapping[str, Float[Tensor, " pairs"]], expected: float, title: str) -> go.Figure:
     """One row of dots per group of head pairs, against the overlap that random spaces of the same size have."""
     unit = "overlap of the two subspaces (mean squared cosine; 1 = the same space)"
-    fig = kinds.strips(groups, title, unit, box=True, mark={f"D/M = {expected:.3f}": expected}, form=".3f")
+    rounded = {name: values.detach().round(decimals=3) for name, values in groups.items()}
+    fig = kinds.strips(rounded, title, unit, box=True, mark={f"chance: {expected:.3f}": expected}, form=".3f")
     return fig.update_xaxes(rangemode="tozero")
 
 

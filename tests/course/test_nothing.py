@@ -20,20 +20,16 @@ NOTHING = {
     start_here: {"words_per_neuron": [(EMPTY, 5.0, 6.0, "t"), (NANS[0], 5.0, 6.0, "t")]},
     transformers: {
         "next_tokens": [([], EMPTY, "t"), (["a", "b"], NANS[0], "t")],
-        "parameter_shares": [({}, "t"), ({"m": {}}, "t")],
         "contributions": [([], EMPTY, "t", "x"), (["a", "b"], NANS[0], "t", "x")],
-        "lens_curves": [([], EMPTY, EMPTY, "t"), (["a", "b"], NANS[0], NANS[0], "t")],
         "lens_table": [([], [], [], torch.zeros(0, 0), "t"), (["e", "f"], ["a", "b"], [["a", "b"]] * 2, NANS, "t")],
-        "temperatures": [({}, [], "t"), ({1.0: EMPTY}, [], "t")],
     },
     superposition: {
         "directions": [(NO_PANELS, [], "t")],
-        "directions_slider": [(NO_PANELS, torch.zeros(0, 5, 5), [], "t")],
+        "directions_slider": [(NO_PANELS, torch.zeros(0, 5, 5), [], [])],
         "gram_and_norms": [(torch.zeros(0, 5, 5), torch.zeros(0, 5), torch.zeros(0, 5), [], "t")],
-        "dimensions_per_feature": [(EMPTY, EMPTY, "t"), (torch.ones(2), NANS[0], "t")],
         "dimensionality_cloud": [
-            (torch.ones(2), NANS, NANS > 0, {}, "t"),
-            (torch.ones(2), NANS.abs(), NANS > 0, {}, "t"),
+            (torch.ones(2), NANS, NANS > 0, torch.ones(2), {}, "t"),
+            (torch.ones(2), NANS.abs(), NANS > 0, torch.ones(2), {}, "t"),
         ],
         "dimensionality_histogram": [(EMPTY, {"1/2": 0.5}, "t"), (NANS[0], {}, "t")],
         "phase_diagram": [(NANS, torch.ones(2), torch.ones(2), None, "t")],
@@ -44,11 +40,8 @@ NOTHING = {
         "hit_rates": [({}, "t"), ({"a": {}}, "t"), ({"a": {"b": NAN}}, "t")],
         "number_line": [([], {}, "t"), ([], {"a": (EMPTY, EMPTY)}, "t")],
         "kurtosis_boxes": [({}, "t"), ({"dead": NANS[0]}, "t")],
-        "explained_curves": [({}, 0.5, "level", "t"), ({"a": torch.zeros(1)}, 0.5, "level", "t")],
-        "words_by_dictionary": [({}, 5.0, "t")],
+        "explained_bars": [({}, 0.5, "level", "t"), ({"a": {}}, 0.5, "level", "t"), ({"a": {8: NAN}}, 0.5, "l", "t")],
         "staircase": [(NANS, ["a", "b"], ["c", "d"], [0, 1], "t")],
-        "coloured_by": [(torch.zeros(0, 2), {}, [], "t")],
-        "lasso_path": [([], torch.zeros(0, 1), ["u"], ["u"], "t"), ([], torch.zeros(0, 0), [], [], "t")],
     },
     sparse_autoencoders: {
         "learning_plane": [(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0, 5, 2), [], "t")],
@@ -58,12 +51,8 @@ NOTHING = {
         "recovery_map": [(NANS, [1, 2], [0.1, 0.2], "t")],
     },
     sparse_allocation: {
-        "tables": [
-            (torch.zeros(2, 3), {"Token Choice": torch.zeros(2, 3)}, ["a", "b"], "t"),
-            (torch.ones(1, 1), {}, ["a"], "t"),
-        ],
         "budget_explorer": [(torch.zeros(2, 3), {"Token Choice": [torch.zeros(2, 3)]}, [1], ["a", "b"], 1, ["t"])],
-        "prices": [({}, 0.5, "t"), ({"of each token": EMPTY, "of each feature": NANS[0]}, 0.5, "t")],
+        "thresholds": [({}, 0.5, "t"), ({"of each token": EMPTY, "of each feature": NANS[0]}, 0.5, "t")],
         "by_kind": [({}, [], "t", "y"), ({"Mutual Choice": (NANS[0], NANS[0], NANS[0])}, ["a", "b"], "t", "y")],
         "by_decile": [({}, "t", "y", 1.0), ({"a": NANS[0]}, "t", "y", 1.0)],
         "trade": [
@@ -71,6 +60,7 @@ NOTHING = {
             ({"Mutual Choice": NANS[0]}, {"Mutual Choice": NANS[0]}, ["a", "b"], "t", "x", "y"),
         ],
         "company": [([], 3, "t")],
+        "densities": [({}, 0.1, "t"), ({"Mutual Choice": EMPTY}, 0.1, "t"), ({"Mutual Choice": NANS[0]}, 0.1, "t")],
     },
     ioi_features: {
         "places": [(NANS, ["a", "b"], ["IO", "END"], "t")],

@@ -12,33 +12,28 @@ TOKENS = ["<|endoftext|>", " a", "<b>", "\n"]
 
 def test_the_grid_has_one_map_per_head_and_one_colour_scale():
     fig = heads.attention_grid(PATTERNS, "t")
-    assert torch.allclose(torch.tensor(cells(fig, 4)), PATTERNS[1, 1], atol=1e-4) and len(fig.data) == 6
+    assert torch.allclose(torch.tensor(cells(fig, 4)) / 100, PATTERNS[1, 1], atol=0.006) and len(fig.data) == 6
     assert {trace.coloraxis for trace in fig.data} == {"coloraxis"} and fig.layout.yaxis.autorange == "reversed"
     assert written(fig)[:5] == ["head 0", "head 1", "head 2", "layer 0", "layer 1"]
 
 
-def test_the_picker_offers_every_head_and_starts_with_the_one_asked_for():
-    fig = heads.attention_picker(PATTERNS, TOKENS, first=(1, 2))
-    slider = fig.layout.sliders[0]
-    assert [step.label for step in slider.steps] == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"] and slider.active == 5
-    assert "Layer 1 head 2" in fig.layout.title.text
-    (shown,) = [trace for trace in fig.data if trace.visible]
-    assert torch.allclose(torch.tensor(shown.z), PATTERNS[1, 2])
-    assert [plain(step.args[0]["visible"]).index(True) for step in slider.steps] == list(range(6))
-    assert all(f"Layer {step.label[0]} head {step.label[2]}" in step.args[1]["title.text"] for step in slider.steps)
-    assert fig.layout.xaxis.ticktext == fig.layout.yaxis.ticktext == ("⟨end⟩", "·a", "&lt;b&gt;", "↵")
-    assert fig.layout.yaxis.autorange == "reversed"
+def test_patterns_lie_side_by_side_over_the_same_tokens():
+    names = ["0 BOS", "1 ·a", "2 ·b", "3 ·a"]
+    fig = heads.pattern_maps({"head 0.0": PATTERNS[0, 0], "head 1.2": PATTERNS[1, 2]}, names, "t")
+    for number, pattern in enumerate((PATTERNS[0, 0], PATTERNS[1, 2])):
+        assert torch.allclose(torch.tensor(cells(fig, number)) / 100, pattern, atol=0.006)
+        assert plain(fig.data[number].x) == plain(fig.data[number].y) == names
+    assert written(fig) == ["head 0.0", "head 1.2"] and fig.layout.yaxis.autorange == "reversed"
 
 
-def test_one_token_has_a_pattern_and_no_habit():
-    fig = heads.attention_picker(torch.ones(1, 1, 1, 1), ["<s>"], first=(0, 0))
-    assert cells(fig) == [[1]] and "nobody else" in fig.layout.title.text
+def test_one_token_has_no_habit():
+    assert "nobody else" in heads.habit(torch.ones(1, 1), ["<s>"])
 
 
 def test_overlaps_keep_every_pair_and_mark_chance():
     fig = heads.overlaps({"w": torch.tensor([0.2, 0.1]), "random": torch.tensor([0.5])}, 0.125, "t")
     assert {name: x for name, (x, _) in drawn(fig).items()} == {"w": pytest.approx([0.2, 0.1]), "random": [0.5]}
-    assert fig.layout.shapes[0].x0 == 0.125 and written(fig) == ["D/M = 0.125"]
+    assert fig.layout.shapes[0].x0 == 0.125 and written(fig) == ["chance: 0.125"]
 
 
 def test_losses_stand_at_their_positions_and_the_second_time_is_marked():
@@ -75,7 +70,7 @@ def test_a_habit_is_named():
         copying[i] = torch.eye(size)[i - 2]
     assert "the one before" in heads.habit(before, words)
     assert "themselves" in heads.habit(torch.eye(size), words)
-    assert "start mark" in heads.habit(start, words)
+    assert "BOS token" in heads.habit(start, words)
     assert heads.habit(copying, words).startswith("100% of the repeated tokens")
 
 
@@ -84,4 +79,4 @@ def test_one_word_said_twice_makes_no_habit_of_copying():
     pattern = torch.zeros(len(words), len(words))
     pattern[:, 0] = 1
     pattern[6] = torch.eye(len(words))[2]  # after the first "Lily"
-    assert heads.habit(pattern, words).endswith("look most at the start mark")
+    assert heads.habit(pattern, words).endswith("look most at the BOS token")

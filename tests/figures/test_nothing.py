@@ -31,15 +31,13 @@ NOTHING = {
     densities: {
         "rank_density": [({}, "t"), ({"dead": torch.zeros(5)}, "t"), ({"a": LAW}, "t"), ({"a": []}, "t")],
         "residuals": [({}, "t"), ({"a": (torch.zeros(0), torch.zeros(0))}, "t")],
-        "moved_budget": [(NAN, ["a", "b"], ["c", "d"], "t")],
-        "lines": [([], {}, "t", "x", "y"), ([1, 2, 3], {"a": LAW}, "t", "x", "y")],
     },
     grid: {
         "differences": [([], "t", "x"), ([("a", "k", UNKNOWN)], "t", "x")],
     },
     heads: {
         "attention_grid": [(torch.zeros(0, 0, 1, 1), "t"), (torch.full((1, 1, 2, 2), math.nan), "t")],
-        "attention_picker": [(torch.zeros(1, 1, 0, 0), [], (0, 0))],
+        "pattern_maps": [({}, [], "t")],
         "overlaps": [({}, 0.1, "t"), ({"a": EMPTY}, 0.1, "t")],
         "loss_by_position": [(EMPTY, 3, "t"), (NAN[0], 1, "t")],
         "head_maps": [({}, "t"), ({"a": NAN}, "t")],

@@ -3,7 +3,7 @@
 A relation is a list of pairs (from, to) of token ids, such as ("he", "she") and ("father", "mother"). If "to minus
 from" is the same vector for every pair, then a2 = a1 − b1 + b2 for any two of its pairs.
 
-Letters of shapes: V vocabulary, M embedding dimension, P pairs of one relation.
+Letters of shapes: V vocabulary, D width of the embedding, P pairs of one relation.
 Source: Mikolov, Yih & Zweig 2013. The comparison with plain neighbours follows Linzen 2016 (arXiv 1606.07736).
 """
 
@@ -60,25 +60,25 @@ def pairs_of(words: str, ids: dict[str, int]) -> Int[Tensor, "pairs 2"]:
     return torch.tensor([[ids[f" {word}"] for word in pair] for pair in pairs])
 
 
-def hits(unit_VM: Float[Tensor, "vocab model"], pairs_P2: Int[Tensor, "pairs 2"]) -> Hits:
+def hits(unit_VD: Float[Tensor, "vocab model"], pairs_P2: Int[Tensor, "pairs 2"]) -> Hits:
     """All questions that two different pairs of a relation can ask, both ways round, answered from unit embeddings."""
     forth = _questions(pairs_P2)
     b1, a1, b2, a2 = torch.cat([forth, _questions(pairs_P2.flip(1))]).T
     given_Q3 = torch.stack([b1, a1, b2], dim=1)
 
-    def share(query_QM: Tensor, exclude: bool) -> float:
-        similarity_QV = query_QM @ unit_VM.T
+    def share(query_QD: Tensor, exclude: bool) -> float:
+        similarity_QV = query_QD @ unit_VD.T
         if exclude:
             similarity_QV.scatter_(1, given_Q3, -torch.inf)
         return float((similarity_QV.argmax(1) == a2).float().mean())
 
-    query_QM = unit_VM[a1] - unit_VM[b1] + unit_VM[b2]
-    return Hits(share(query_QM, True), share(unit_VM[b2], True), share(query_QM, False), len(a2))
+    query_QD = unit_VD[a1] - unit_VD[b1] + unit_VD[b2]
+    return Hits(share(query_QD, True), share(unit_VD[b2], True), share(query_QD, False), len(a2))
 
 
-def offsets(unit_VM: Float[Tensor, "vocab model"], pairs_P2: Int[Tensor, "pairs 2"]) -> Float[Tensor, "pairs model"]:
+def offsets(unit_VD: Float[Tensor, "vocab model"], pairs_P2: Int[Tensor, "pairs 2"]) -> Float[Tensor, "pairs model"]:
     """What must be added to "from" to get "to", for every pair."""
-    return unit_VM[pairs_P2[:, 1]] - unit_VM[pairs_P2[:, 0]]
+    return unit_VD[pairs_P2[:, 1]] - unit_VD[pairs_P2[:, 0]]
 
 
 def mismatched(pairs_P2: Int[Tensor, "pairs 2"]) -> Int[Tensor, "pairs 2"]:
@@ -87,7 +87,7 @@ def mismatched(pairs_P2: Int[Tensor, "pairs 2"]) -> Int[Tensor, "pairs 2"]:
 
 
 def ridge_held_out(
-    x_PM: Float[Tensor, "points model"],
+    x_PD: Float[Tensor, "points model"],
     y_P: Float[Tensor, " points"],
     *,
     folds: int = 10,
@@ -100,11 +100,11 @@ def ridge_held_out(
     for fold in range(folds):
         held = order[fold::folds]
         rest = torch.ones(len(y_P), dtype=torch.bool).index_fill(0, held, False)
-        mean_M, level = x_PM[rest].mean(0), y_P[rest].mean()
-        x = x_PM[rest] - mean_M
-        gram_MM = x.T @ x + ridge * torch.eye(x.shape[1])
-        w_M = torch.linalg.solve(gram_MM, x.T @ (y_P[rest] - level))
-        predicted_P[held] = (x_PM[held] - mean_M) @ w_M + level
+        mean_D, level = x_PD[rest].mean(0), y_P[rest].mean()
+        x = x_PD[rest] - mean_D
+        gram_DD = x.T @ x + ridge * torch.eye(x.shape[1])
+        w_D = torch.linalg.solve(gram_DD, x.T @ (y_P[rest] - level))
+        predicted_P[held] = (x_PD[held] - mean_D) @ w_D + level
     return predicted_P
 
 

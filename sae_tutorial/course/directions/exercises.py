@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_tutorial.course.directions import hierarchy, tangent
+from sae_tutorial.course.directions import hierarchy
 from sae_tutorial.course.directions import search as directions
 from sae_tutorial.course.judge import Verdict, judge
 
@@ -17,7 +17,7 @@ from sae_tutorial.course.judge import Verdict, judge
 
 
 def check_analogy(answer: Any) -> Verdict:
-    """`answer(unit_VM, a, b, c)`: the token nearest to a − b + c by cosine, the three themselves left out."""
+    """`answer(unit_VD, a, b, c)`: the token nearest to a − b + c by cosine, the three themselves left out."""
     generator = torch.Generator().manual_seed(0)
     unit = torch.nn.functional.normalize(torch.randn(40, 8, generator=generator), dim=1)
     parallelogram = unit.clone()
@@ -44,114 +44,227 @@ def check_analogy(answer: Any) -> Verdict:
         return None
 
     tests = [one_token, leaves_the_question_out, finds_the_corner]
-    hint = "one matrix product gives all similarities; set three of them to −inf before the argmax."
-    return judge("Exercise 1", answer, tests, hint, "That is the parallelogram. Try words of your own.")
+    hints = (
+        "the rows have length 1: what does a dot product of two of them measure?",
+        "compare all tokens with one vector at once, and see to it that three of them cannot win.",
+    )
+    return judge("Exercise 1", answer, tests, hints, "That is the parallelogram. Try words of your own.")
 
 
-def solution_analogy(unit_VM: Tensor, a: int, b: int, c: int) -> int:
+def solution_analogy(unit_VD: Tensor, a: int, b: int, c: int) -> int:
     """The token nearest to a − b + c."""
-    similarity_V = unit_VM @ (unit_VM[a] - unit_VM[b] + unit_VM[c])
+    similarity_V = unit_VD @ (unit_VD[a] - unit_VD[b] + unit_VD[c])
     similarity_V[[a, b, c]] = -torch.inf
     return int(similarity_V.argmax())
 
 
-# Exercise 2: kurtosis.
+# Exercise 2: matching pursuit.
 
 
-def check_kurtosis(answer: Any) -> Verdict:
-    """`answer(x_BD)`: the excess kurtosis of every coordinate."""
+def check_pursuit(answer: Any) -> Verdict:
+    """`answer(x_BD, dictionary_FD, k)`: x̂ from k directions per token, all refitted after each choice."""
     generator = torch.Generator().manual_seed(0)
-    gauss = torch.randn(20_000, 3, generator=generator)
-    rare = (torch.rand(20_000, 3, generator=generator) < 0.05).float()
+    x = torch.randn(60, 6, generator=generator)
+    dictionary = torch.nn.functional.normalize(torch.randn(15, 6, generator=generator), dim=1)
+    mistakes = {
+        "you look for the largest dot product; a direction with a large *negative* one serves as well": _signed,
+        "you choose all k by what they have in common with x; choose each by what is still left of x": _all_at_once,
+        "only the newest coefficient is fitted; fit all the chosen directions to x together, each time": _plain,
+        "you fit the residual again with the old directions, and forget what they already explain": _forgets,
+    }
+
+    def tried(answer: Callable, k: int) -> Tensor:
+        return torch.as_tensor(answer(x.clone(), dictionary.clone(), k)).float()
 
     def right_shape(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(gauss))
-        return None if got.shape == (3,) else f"for x of shape (20000, 3) you return {tuple(got.shape)}, not (3,)"
+        got = tried(answer, 1).shape
+        return None if got == x.shape else f"x has shape {tuple(x.shape)}, you return {tuple(got)}; return x̂"
 
-    def gaussians_make_zero(answer: Callable) -> str | None:
-        got = float(torch.as_tensor(answer(gauss)).mean())
-        if abs(got - 3) < 0.3:
-            return "a Gaussian makes 3; the *excess* kurtosis subtracts that"
-        return None if abs(got) < 0.3 else f"a Gaussian makes {got:.2f}, it should make about 0"
+    def one_direction(answer: Callable) -> str | None:
+        got, right = tried(answer, 1), directions.reconstruction(x, dictionary, 1)
+        if torch.allclose(got, x - right, atol=1e-4):
+            return "you return what is left; return x̂, what the chosen directions give"
+        chosen = directions.pursuit(x, dictionary, 1)[0][:, 0]
+        if torch.allclose(got, dictionary[chosen], atol=1e-4):
+            return "you return the direction itself; how much of it is in x?"
+        return None if torch.allclose(got, right, atol=1e-4) else _told(x, got, right, mistakes, dictionary, 1)
 
-    def units_and_offsets_do_not_matter(answer: Callable) -> str | None:
-        if not torch.allclose(
-            torch.as_tensor(answer(5 * gauss)).float(), torch.as_tensor(answer(gauss)).float(), atol=0.05
-        ):
-            return "five times the same data make another number; divide by the standard deviation"
-        if not torch.allclose(
-            torch.as_tensor(answer(gauss + 2)).float(), torch.as_tensor(answer(gauss)).float(), atol=0.05
-        ):
-            return "the same data, moved by 2, make another number; subtract the mean"
+    def several_directions(answer: Callable) -> str | None:
+        for k in (2, 3, 5):
+            got, right = tried(answer, k), directions.reconstruction(x, dictionary, k)
+            if not torch.allclose(got, right, atol=1e-3):
+                return _told(x, got, right, mistakes, dictionary, k)
         return None
 
-    def rare_events_are_loud(answer: Callable) -> str | None:
-        got, right = torch.as_tensor(answer(rare)).float(), directions.excess_kurtosis(rare)
-        if not torch.allclose(got, right, rtol=0.02):
-            return f"a coordinate that is 1 in 5% of the places, else 0, makes {right[0]:.1f}; you say {got[0]:.1f}"
-        return None
-
-    tests = [right_shape, gaussians_make_zero, units_and_offsets_do_not_matter, rare_events_are_loud]
-    hint = "standardise every coordinate over the tokens, take the mean of its fourth power, subtract 3."
-    return judge("Exercise 2", answer, tests, hint, "0 for a Gaussian, about 1/p for something on with probability p.")
+    hints = (
+        "keep what is left of every token in a variable of its own; the next direction is chosen by that, "
+        "the coefficients are fitted to x.",
+        "`dictionary_FD[chosen_BK]` has shape (B, k, D); `torch.linalg.lstsq` solves all B least-squares problems.",
+    )
+    tests = [right_shape, one_direction, several_directions]
+    return judge("Exercise 2", answer, tests, hints, "That is matching pursuit. Set `use_mine = True` to run on it.")
 
 
-def solution_kurtosis(x_BD: Tensor) -> Tensor:
-    """E[z⁴] − 3."""
-    z_BD = (x_BD - x_BD.mean(0)) / x_BD.std(0)
-    return z_BD.pow(4).mean(0) - 3
+def solution_pursuit(x_BD: Tensor, dictionary_FD: Tensor, k: int) -> Tensor:
+    """Orthogonal matching pursuit: x̂ (tokens, dims)."""
+    left_BD, chosen = x_BD, []
+    for _ in range(k):
+        chosen.append((left_BD @ dictionary_FD.T).abs().argmax(1))
+        atoms_BDK = dictionary_FD[torch.stack(chosen, dim=1)].mT
+        z_BK1 = torch.linalg.lstsq(atoms_BDK, x_BD[:, :, None]).solution
+        left_BD = x_BD - (atoms_BDK @ z_BK1)[:, :, 0]
+    return x_BD - left_BD
 
 
-# Exercise 3: variance explained.
+def _told(x: Tensor, got: Tensor, right: Tensor, mistakes: dict[str, Callable], dictionary: Tensor, k: int) -> str:
+    """What was done instead, if it is one of the likely mistakes; else how far off the first token is."""
+    for complaint, mistake in mistakes.items():
+        if torch.allclose(got, mistake(x, dictionary, k), atol=1e-3):
+            return complaint
+    row = int((got - right).square().sum(1).argmax())
+    left = [float((x[row] - guess[row]).square().sum()) for guess in (got, right)]
+    return f"with k = {k}, token {row} should be left with an error of {left[1]:.3f}; yours leaves {left[0]:.3f}"
 
 
-def check_variance_explained(answer: Any) -> Verdict:
-    """`answer(x_BD, guess_BD)`: the share of the variance of x that the guess explains."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(500, 4, generator=generator) * torch.tensor([1.0, 2.0, 5.0, 10.0])
-    x += torch.tensor([3.0, -3.0, 6.0, -6.0])  # every coordinate has a mean of its own
-    guess = x + torch.randn(500, 4, generator=generator)
+def _fit(x: Tensor, dictionary: Tensor, chosen: list[Tensor]) -> Tensor:
+    atoms = dictionary[torch.stack(chosen, dim=1)].mT
+    return (atoms @ torch.linalg.lstsq(atoms, x[:, :, None]).solution)[:, :, 0]
 
-    def one_number(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(x, guess))
-        return None if got.numel() == 1 else f"you return {got.numel()} numbers; it is one number for all of x"
 
-    def perfect_is_one(answer: Callable) -> str | None:
-        got = float(answer(x, x))
-        if abs(got) < 1e-4:
-            return "a perfect guess makes 0; you compute what is left unexplained, so take 1 minus that"
-        return None if abs(got - 1) < 1e-4 else f"a perfect guess should make 1; you say {got:.3f}"
+def _signed(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
+    chosen: list[Tensor] = []
+    fit = torch.zeros_like(x)
+    for _ in range(k):
+        chosen.append(((x - fit) @ dictionary.T).argmax(1))
+        fit = _fit(x, dictionary, chosen)
+    return fit
 
-    def the_mean_is_zero(answer: Callable) -> str | None:
-        got = float(answer(x, x.mean(0).expand_as(x)))
-        if abs(got) > 1e-4:
+
+def _all_at_once(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
+    return _fit(x, dictionary, list((x @ dictionary.T).abs().topk(k, dim=1).indices.T))
+
+
+def _plain(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
+    left = x
+    for _ in range(k):
+        atom = dictionary[(left @ dictionary.T).abs().argmax(1)]
+        left = left - (left * atom).sum(1, keepdim=True) * atom
+    return x - left
+
+
+def _forgets(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
+    chosen: list[Tensor] = []
+    left, fit = x, torch.zeros_like(x)
+    for _ in range(k):
+        chosen.append((left @ dictionary.T).abs().argmax(1))
+        fit = _fit(left, dictionary, chosen)
+        left = left - fit
+    return fit
+
+
+# Exercise 3: which dictionary will win?
+
+WORST_FIRST = ("axes", "random", "PCA", "tokens")
+
+
+def check_order(answer: Any) -> Verdict:
+    """`answer`: the names of four dictionaries, from the one that explains least to the one that explains most."""
+
+    def all_four(answer: Any) -> str | None:
+        names = [str(name).strip() for name in answer] if not isinstance(answer, str) else answer.split()
+        if sorted(names) == sorted(WORST_FIRST):
+            return None
+        return f"list these four, each once: {', '.join(sorted(WORST_FIRST))}"
+
+    def in_order(answer: Any) -> str | None:
+        names = [str(name).strip() for name in answer] if not isinstance(answer, str) else answer.split()
+        if names == list(WORST_FIRST[::-1]):
+            return "that is from best to worst; begin with the worst"
+        wrong = [pair for pair in _pairs(WORST_FIRST) if names.index(pair[0]) > names.index(pair[1])]
+        if not wrong:
+            return None
+        low, high = wrong[0]
+        return f"{len(wrong)} of the 6 pairs are the other way round, among them: {high!r} explains more than {low!r}"
+
+    hints = (
+        "count how many directions there are to choose from.",
+        "which of the four has seen what activations of this model look like, and how closely?",
+    )
+    return judge("Exercise 3", answer, [all_four, in_order], hints, "The next cells measure by how much.")
+
+
+def solution_order() -> list[str]:
+    """Asserted by the notebook, which measures it."""
+    return list(WORST_FIRST)
+
+
+def _pairs(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(low, high) for i, low in enumerate(names) for high in names[i + 1 :]]
+
+
+# Exercise 5: a bug in reading.
+
+
+def check_read(answer: Any) -> Verdict:
+    """`answer(x_BD, writers_FD)`: z with z @ writers = x, for writers that are independent and not orthogonal."""
+    oblique = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
+    wide = torch.nn.functional.normalize(torch.randn(3, 7, generator=torch.Generator().manual_seed(0)), dim=1)
+
+    def right_shape(answer: Callable) -> str | None:
+        got = torch.as_tensor(answer(torch.ones(5, 2), oblique)).shape
+        return None if got == (5, 2) else f"for five x and two writers you return {tuple(got)}, not (5, 2)"
+
+    def alone(answer: Callable) -> str | None:
+        got = torch.as_tensor(answer(oblique[1:], oblique))[0].tolist()
+        if math.isclose(got[0], 0, abs_tol=1e-3) and math.isclose(got[1], 1, abs_tol=1e-3):
+            return None
+        if math.isclose(got[0], 0.8, abs_tol=1e-3) and math.isclose(got[1], 1, abs_tol=1e-3):
             return (
-                f"guessing the mean explains nothing and should make 0; you say {got:.3f}: "
-                "compare with x − mean, one mean for each coordinate"
+                "x is writer 1 with strength 1 and nothing else; you read (0.80, 1.00): a dot product with writer 0 "
+                "also sees what writer 1 wrote, because the two are not at a right angle"
             )
-        return None
-
-    def sums_before_the_ratio(answer: Callable) -> str | None:
-        got, right = float(answer(x, guess)), directions.variance_explained(x, guess)
-        if abs(got - right) > 1e-3:
+        if math.isclose(got[0], 0.8, abs_tol=1e-3) and math.isclose(got[1], 0.6, abs_tol=1e-3):
+            return "you return x̂, what the writers write; return z, how strongly each of them does"
+        if math.isclose(got[0], 0, abs_tol=1e-3) and math.isclose(got[1], 0.6, abs_tol=1e-3):
             return (
-                f"for noise of one size on coordinates of four sizes it is {right:.3f}; you say {got:.3f}: "
-                "sum errors and variances over all coordinates first, divide once"
+                "x is writer 1 with strength 1; you read 0.60 of it: your reader does not see writer 0, "
+                "but it has the wrong length"
             )
-        return None
+        return (
+            f"x is writer 1 with strength 1 and nothing else: z should be (0, 1); you read ({got[0]:.2f}, {got[1]:.2f})"
+        )
 
-    tests = [one_number, perfect_is_one, the_mean_is_zero, sums_before_the_ratio]
-    hint = "1 − (sum of squared errors) / (sum of squared deviations from the mean), both sums over everything."
-    return judge("Exercise 3", answer, tests, hint, "1 is perfect, 0 is no better than the mean; below 0 is worse.")
+    def together(answer: Callable) -> str | None:
+        z = torch.tensor([[1.0, 0.0], [0.5, 2.0], [-1.0, 0.3]])
+        got = torch.as_tensor(answer(z @ oblique, oblique)).float()
+        if torch.allclose(got, z, atol=1e-3):
+            return None
+        return f"z @ writers gives x; from that x you should read {z[1].tolist()} again; you read {got[1].tolist()}"
+
+    def fewer_writers_than_dimensions(answer: Callable) -> str | None:
+        z = torch.tensor([[1.0, 0.0, 0.5], [0.0, 2.0, 0.0]])
+        try:
+            got = torch.as_tensor(answer(z @ wide, wide)).float()
+        except RuntimeError as error:
+            return f"for 3 writers in 7 dimensions it stops ({type(error).__name__}): an inverse needs a square matrix"
+        return None if torch.allclose(got, z, atol=1e-3) else "with 3 writers in 7 dimensions z is not found again"
+
+    hints = (
+        "what must a reader's dot product be with its own writer, and with every other writer?",
+        "you look for the z whose z @ writers_FD comes closest to x: a problem that linear algebra has a name for.",
+    )
+    tests = [right_shape, alone, together, fewer_writers_than_dimensions]
+    return judge(
+        "Exercise 5", answer, tests, hints, "Each reader now sees its own writer with 1, and the others with 0."
+    )
 
 
-def solution_variance_explained(x_BD: Tensor, guess_BD: Tensor) -> Tensor:
-    """1 − FVU."""
-    left, there = (x_BD - guess_BD).square().sum(), (x_BD - x_BD.mean(0)).square().sum()
-    return 1 - left / there
+def solution_read(x_BD: Tensor, writers_FD: Tensor) -> Tensor:
+    """z (tokens, writers): the readers are the columns of the pseudo-inverse."""
+    return x_BD @ torch.linalg.pinv(writers_FD)
 
 
-# Exercise 4: decomposable, and not linear.
+# Exercise 6: decomposable, and not linear.
 
 
 def check_bent(answer: Any) -> Verdict:
@@ -184,7 +297,7 @@ def check_bent(answer: Any) -> Verdict:
                 effect = ends[1] - ends[0]
                 if effect.norm() > 1e-3 and hierarchy.same_effect(effect) < 0.99:
                     return (
-                        f"moving feature {feature} from {low:g} to {high:g} does different things in different company "
+                        f"moving feature {feature} from {low:g} to {high:g} has another effect when the other changes "
                         f"(same effect: {hierarchy.same_effect(effect):.2f}); do not multiply the two features"
                     )
         return None
@@ -197,57 +310,17 @@ def check_bent(answer: Any) -> Verdict:
         return f"it is linear: a linear map explains {share:.1%} of it; keep it below 95%" if share > 0.95 else None
 
     def praise(answer: Callable) -> str:
-        own = "Each feature minds its own business, along a curve."
+        own = "Each feature moves along a curve of its own."
         return f"{own} A linear map explains {linear(answer):.1%} of it; a line would be 100%."
 
     tests = [right_shape, uses_both, decomposes, is_bent]
-    hint = (
-        "give each feature coordinates of its own and fill them with something curved, such as cos(π x) and sin(π x)."
+    hints = (
+        "what must not happen between the two features for the effect of one to be the same whatever the other is?",
+        "give each feature coordinates of its own, and look at the second panel of the first drawing.",
     )
-    return judge("Exercise 4", answer, tests, hint, praise)
+    return judge("Exercise 6", answer, tests, hints, praise)
 
 
 def solution_bent(x_B2: Tensor) -> Tensor:
     """Half a circle for each feature, in a plane of its own."""
     return torch.cat([(math.pi * x_B2).cos(), (math.pi * x_B2).sin()], dim=1)
-
-
-# Exercise 5: the step that makes the lasso choose functions.
-
-
-def check_shrink(answer: Any) -> Verdict:
-    """`answer(B_NPK, t)`: shorten the block of every function by t, and set to zero what is shorter than t."""
-    generator = torch.Generator().manual_seed(0)
-    B = torch.randn(30, 4, 2, generator=generator) * torch.tensor([0.05, 0.5, 1.0, 2.0])[:, None]
-
-    def right_shape(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(B.clone(), 1.0))
-        return None if got.shape == B.shape else f"B has shape {tuple(B.shape)}, you return {tuple(got.shape)}"
-
-    def whole_functions_vanish(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(B.clone(), 1.0))
-        if torch.allclose(got, B.sign() * (B.abs() - 1.0).clamp(min=0), atol=1e-5):
-            return (
-                "you shrink every number on its own; here a function goes or stays as a whole: use its block's length"
-            )
-        if got[:, 0].abs().max() > 0:
-            return "function 0 has a block of length below t, so all of it should be exactly zero"
-        return None
-
-    def lengths_fall_by_t(answer: Callable) -> str | None:
-        for t in (0.0, 1.0, 3.0):
-            got, right = torch.as_tensor(answer(B.clone(), t)), tangent.shrink_groups(B, t)
-            if not torch.allclose(got, right, atol=1e-4):
-                was, is_now, should = (float(tangent.group_lengths(b)[3]) for b in (B, got, right))
-                return f"at t = {t:g} function 3's block, {was:.2f} long, should become {should:.2f}, not {is_now:.2f}"
-        return None
-
-    tests = [right_shape, whole_functions_vanish, lengths_fall_by_t]
-    hint = "the length of block j is B[:, j].norm(); multiply the block by max(0, 1 − t / length)."
-    return judge("Exercise 5", answer, tests, hint, "A function is in everywhere, or out everywhere.")
-
-
-def solution_shrink(B_NPK: Tensor, t: float) -> Tensor:
-    """The proximal operator of the group lasso's penalty."""
-    lengths_P = B_NPK.square().sum((0, 2)).sqrt()
-    return B_NPK * (1 - t / lengths_P).clamp(min=0)[:, None]

@@ -1,14 +1,13 @@
 """Directions found without labels (ICA, k-means, random ones), and the best few of a dictionary for each token.
 
-    *_directions  ways to choose directions without training
-    pursuit       for each token the directions that serve it best, from any of them
+    *_directions     ways to choose directions without training
+    pursuit          for each token the directions that serve it best, from any of them
+    reconstruction   the token that they give
 
 Letters of shapes: B tokens, D dimensions, F directions. Directions are (F, D), rows of length 1.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from sae_tutorial.autoencoder.dictionaries import variance_explained as variance
 
 
 def excess_kurtosis(x_BD: Float[Tensor, "tokens dims"]) -> Float[Tensor, " dims"]:
-    """E[z⁴] − 3 of every standardised coordinate: 0 for a Gaussian, large if it is mostly quiet and rarely loud."""
+    """E[z⁴] − 3 of each standardised coordinate: 0 for a Gaussian, large if mostly near zero and rarely strong."""
     z_BD = x_BD - x_BD.mean(0)
     return z_BD.pow(4).mean(0) / z_BD.square().mean(0).square() - 3
 
@@ -47,7 +46,7 @@ def independent_directions(
     Returns two dictionaries (n, D), of fewer than n if x fills fewer dimensions. `readers` are the rows of the unmixing
     matrix, so that (x − mean) @ readers.T gives the independent components up to scale. `writers` are the columns of
     the mixing matrix, the directions that those components add to x. For an orthogonal matrix the two would be the
-    same. A component and its negative are one and the same; each is turned so that its rare loud side is positive.
+    same. A component and its negative are one and the same; each is turned so that its rare strong side is positive.
 
     Source: Hyvärinen & Oja 2000, symmetric decorrelation.
     """
@@ -104,6 +103,12 @@ def pursuit(
 
     Source: Pati, Rezaiifar & Krishnaprasad 1993.
     """
+    chosen_BK, errors, _ = _pursued(x_BD, dictionary_FD, k)
+    return chosen_BK, torch.stack(errors)
+
+
+def _pursued(x_BD: Tensor, dictionary_FD: Directions, k: int) -> tuple[Tensor, list[Tensor], Tensor]:
+    """The chosen directions, the squared residual after each step, and the last residual itself."""
     n_tokens, dims = x_BD.shape
     if not 1 <= k <= min(dims, len(dictionary_FD)):
         raise ValueError(f"k={k}: it must be between 1 and {min(dims, len(dictionary_FD))} for this dictionary.")
@@ -120,7 +125,14 @@ def pursuit(
         frame_BKD[:, step] = new_BD = F.normalize(new_BD, dim=1)
         left_BD = left_BD - (left_BD * new_BD).sum(1, keepdim=True) * new_BD
         errors.append(left_BD.square().sum(1))
-    return chosen_BK, torch.stack(errors)
+    return chosen_BK, errors, left_BD
+
+
+def reconstruction(
+    x_BD: Float[Tensor, "tokens dims"], dictionary_FD: Directions, k: int, chunk: int = 512
+) -> Float[Tensor, "tokens dims"]:
+    """x̂: every token from `k` directions that `pursuit` chooses for it, with the best coefficients (least squares)."""
+    return torch.cat([part_BD - _pursued(part_BD, dictionary_FD, k)[2] for part_BD in x_BD.split(chunk)])
 
 
 def pursuit_curve(
@@ -132,27 +144,10 @@ def pursuit_curve(
 ) -> Float[Tensor, " steps"]:
     """Share of the variance of x that 0, 1, …, k directions per token explain, the directions chosen by `pursuit`.
 
-    `mean_D` is what a token with no direction is guessed to be; take it, like the dictionary, from other tokens than x.
+    `mean_D` is the guess for a token that has no direction yet; take it, like the dictionary, from other tokens than x.
     """
     parts = [pursuit(part - mean_D, dictionary_FD, k)[1].sum(1) for part in x_BD.split(chunk)]
     return 1 - torch.stack(parts).sum(0) / (x_BD - x_BD.mean(0)).square().sum()
-
-
-def projection_curve(
-    x_BD: Float[Tensor, "tokens dims"], mean_D: Float[Tensor, " dims"], frame_FD: Directions, k: int
-) -> Float[Tensor, " steps"]:
-    """The same share if all tokens must use the first 0, 1, …, k directions of an orthonormal dictionary."""
-    taken_F = ((x_BD - mean_D) @ frame_FD[:k].T).square().sum(0)
-    total = (x_BD - x_BD.mean(0)).square().sum()
-    start = 1 - (x_BD - mean_D).square().sum() / total
-    return start + torch.cat([torch.zeros(1), (taken_F / total).cumsum(0)])
-
-
-def in_turned_axes(
-    function: Callable[[Tensor], Tensor], rotation: Float[Tensor, "dims dims"]
-) -> Callable[[Tensor], Tensor]:
-    """`function`, worked out on rotated axes: x -> Qᵀ function(Q x). No different if it has no favourite axes."""
-    return lambda x: function(x @ rotation.T) @ rotation
 
 
 def _haar(n: int, generator: torch.Generator) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_tutorial.circuits.feature_patching import Edit, Loss
 from sae_tutorial.course.judge import Verdict, judge
 
 # Exercise 1: the formula.
@@ -45,9 +46,12 @@ def check_patch(answer: Any) -> Verdict:
             return "nothing is patched (is a copy changed, or the original? `n = codes` does not copy)"
         return "for chosen = [0, 3] the result is another"
 
-    hint = "what the codes of the chosen features would gain, as a matrix product with their directions, is added to x."
+    hints = (
+        "What does one feature's code have to gain, and which vector carries this gain into the stream?",
+        "Select the chosen columns of a difference of codes, and the same rows of the directions.",
+    )
     praise = "What the dictionary cannot say stays in place: only so can good and bad dictionaries be compared."
-    return judge("Exercise 1", answer, [nothing, some], hint, praise)
+    return judge("Exercise 1", answer, [nothing, some], hints, praise)
 
 
 def solution_patch(x: Tensor, codes: Tensor, wanted: Tensor, directions: Tensor, chosen: Sequence[int]) -> Tensor:
@@ -55,7 +59,104 @@ def solution_patch(x: Tensor, codes: Tensor, wanted: Tensor, directions: Tensor,
     return x + (wanted - codes)[:, chosen] @ directions[chosen]
 
 
-# Exercise 2: how many to half the way?
+# Exercise 2: which features first?
+
+
+class _Toy:
+    """An edit of 6 prompts, 3 positions and 8 features, and a loss with its minimum where all of it is done."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        directions = torch.eye(12)[:8]
+        directions[1] = directions[
+            0
+        ]  # the first two do the same, so one of them is worth little when the other is there
+        changes = torch.rand(6, 3, 8, generator=generator) + 0.2
+        changes[..., 1] = 0.9 * changes[..., 0]
+        self.edit = Edit(torch.zeros(6, 3, 12), changes, directions, torch.full((6,), 2))
+        self.goal = self.edit.patched(self.edit.used)
+        self.goal[..., 7] *= -1  # one feature does harm
+        self.weight = torch.linspace(0.5, 3, 12)
+
+    def loss(self, x: Tensor) -> Tensor:
+        return (0.3 + (self.weight * (x - self.goal).square()).sum(2)).log().sum(1)
+
+
+def check_thin_out(answer: Any) -> Verdict:
+    """`answer(edit, loss, sizes)`: masks of the features that are left, all of them first, then as many as `sizes`."""
+    toy, sizes = _Toy(), [6, 4, 2, 1]
+    right = solution_thin_out(toy.edit, toy.loss, sizes)
+
+    def asked(answer: Callable) -> list[Tensor]:
+        return [torch.as_tensor(c) for c in answer(toy.edit, toy.loss, list(sizes))]
+
+    def as_many(answer: Callable) -> str | None:
+        got = asked(answer)
+        if len(got) == len(sizes):
+            return "the first mask is that of all features, `edit.used`, before any is left out"
+        if len(got) != len(sizes) + 1 or any(c.shape != right[0].shape for c in got):
+            return f"return {len(sizes) + 1} masks of shape (prompts, features), {tuple(right[0].shape)} here"
+        left = [int(c.bool().sum(1).max()) for c in got]
+        return None if left == [8, *sizes] else f"8 features, then {sizes} are to be left; yours leave {left}"
+
+    def the_best(answer: Callable) -> str | None:
+        got = [c.bool() for c in asked(answer)]
+        if all(torch.equal(a, b) for a, b in zip(got, right)):
+            return None
+        for told, at, again, sign in (
+            (
+                "the features of *most* worth were left out: a feature is worth what it lowers the loss by",
+                0.5,
+                True,
+                -1,
+            ),
+            (
+                "the gradient is taken at x′, where the loss is smallest and its slope says nothing; go halfway",
+                1.0,
+                True,
+                1,
+            ),
+            ("the gradient is taken at x, as if nothing were patched yet; go halfway from x to x′", 0.0, True, 1),
+            (
+                "features are weighed once, in the beginning; weigh those that are left again at every stage",
+                0.5,
+                False,
+                1,
+            ),
+        ):
+            if all(
+                torch.equal(a, b) for a, b in zip(got, solution_thin_out(toy.edit, toy.loss, sizes, at, again, sign))
+            ):
+                return told
+        first = next(i for i, (a, b) in enumerate(zip(got, right)) if not torch.equal(a, b))
+        return f"from {int(right[first].sum(1).max())} features on others are kept than those of most worth"
+
+    hints = (
+        "edit.x + edit.added(chosen) / 2 is halfway; torch.autograd.grad(loss(x).sum(), x)[0] is the gradient there.",
+        "A feature's worth is summed over positions: its change times (direction · gradient), with a minus.",
+    )
+    praise = "One forward and one backward pass for each stage, where the paper's order takes one for each feature."
+    return judge("Exercise 2", answer, [as_many, the_best], hints, praise)
+
+
+def solution_thin_out(
+    edit: Edit, loss: Loss, sizes: Sequence[int], at: float = 0.5, again: bool = True, sign: int = 1
+) -> list[Tensor]:
+    """Each prompt keeps features of its own: those of most worth at the point `at` of the way, weighed `again`."""
+    chosen = edit.used
+    stages, worth = [chosen], None
+    for size in sizes:
+        if worth is None or again:
+            x = (edit.x + at * edit.added(chosen)).requires_grad_()
+            slope = torch.autograd.grad(loss(x).sum(), x)[0]
+            worth = -sign * (edit.changes * (slope @ edit.directions.T)).sum(1)
+        best = worth.masked_fill(~chosen, -math.inf).topk(size, dim=1).indices
+        chosen = torch.zeros_like(chosen).scatter(1, best, True) & chosen
+        stages.append(chosen)
+    return stages
+
+
+# Exercise 3: how many to half the way?
 
 
 def check_halfway(answer: Any) -> Verdict:
@@ -81,7 +182,7 @@ def check_halfway(answer: Any) -> Verdict:
         return (
             None
             if math.isclose(got, 0.8, abs_tol=1e-4)
-            else ("a loss may rise again behind the first place; the smallest count is asked for")
+            else ("a loss may rise again after it first reached half; the smallest count is asked for")
         )
 
     def rising(answer: Callable) -> str | None:
@@ -98,12 +199,12 @@ def check_halfway(answer: Any) -> Verdict:
             None if math.isinf(got) else "a dictionary whose floor lies above half never gets there: say float('inf')"
         )
 
-    hint = (
-        "walk through the pairs of neighbours; at the first whose second loss is <= losses[0] / 2, go as far from the "
-        "first count to the second as the loss has to fall from the first loss to half."
+    hints = (
+        "Walk through the pairs of neighbours: at which pair is the loss first at half or below?",
+        "Within that pair the share of the way in counts is the share of the way in losses; did you return the result?",
     )
     praise = "One number for each sentence, so two dictionaries can be compared sentence by sentence, as pairs."
-    return judge("Exercise 2", answer, [plain, exactly, bumpy, rising, never], hint, praise)
+    return judge("Exercise 3", answer, [plain, exactly, bumpy, rising, never], hints, praise)
 
 
 def solution_halfway(counts: Sequence[float], losses: Sequence[float]) -> float:
@@ -116,83 +217,100 @@ def solution_halfway(counts: Sequence[float], losses: Sequence[float]) -> float:
     return math.inf
 
 
-# Exercise 3: F1 of a feature.
+# Exercise 4: find the bug: does one feature stand for one value?
 
 
-def check_f1(answer: Any) -> Verdict:
-    """`answer(active, has)`: F1 of a feature that is on in `active`, for a value that is there in `has`; both bool."""
-    active = torch.tensor([True, True, True, False, False, False])
-    has = torch.tensor([True, False, False, True, False, False])
+def f1(active: Tensor, has: Tensor) -> Tensor:
+    """F1, the harmonic mean of precision and recall, of each feature (B, F) for a value that is there in `has` (B,)."""
+    both = (active & has[:, None]).sum(0)
+    return 2 * both / (active.sum(0) + has.sum()).clamp(min=1)
 
-    def mixed(answer: Callable) -> str | None:
-        got = float(answer(active, has))
-        wrong = {
-            1 / 3: "that is the precision",
-            1 / 2: "that is the recall (or the accuracy)",
-            5 / 12: "that is their plain mean",
-        }
-        for value, complaint in wrong.items():
-            if math.isclose(got, value, abs_tol=1e-5):
-                return f"{complaint}; F1 is the harmonic mean of precision and recall"
+
+def best_feature_with_a_bug(active: Tensor, has: Tensor) -> float:
+    """How well the best single feature stands for the value."""
+    return float(f1(active, has).max())
+
+
+def check_best_feature(answer: Any) -> Verdict:
+    """`answer(active, has)`: F1 of the best feature, chosen on the first half of the sentences, scored on the rest."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(400, 2000, generator=generator) < 0.05
+    has = torch.rand(400, generator=generator) < 0.05
+    real = noise.clone()
+    real[:, 7] = has ^ (torch.rand(400, generator=generator) < 0.01)
+
+    def by_chance(answer: Callable) -> str | None:
+        got, bug = float(answer(noise, has)), best_feature_with_a_bug(noise, has)
+        if got > 0.7 * bug:
+            return f"for pure noise you find an F1 of {got:.2f}: the best of 2,000 is scored where it was chosen"
+        half = [float(f1(noise[part], has[part]).max()) for part in (slice(200), slice(200, None))]
+        if any(math.isclose(got, one, abs_tol=1e-6) for one in half):
+            return f"for pure noise you find {got:.2f}: choose on one half, and score on the *other*"
+        return None
+
+    def still_found(answer: Callable) -> str | None:
+        got, right = float(answer(real, has)), solution_best_feature(real, has)
         return (
-            None if math.isclose(got, 0.4, abs_tol=1e-5) else f"precision 1/3, recall 1/2: F1 is 0.4, you say {got:.3g}"
+            None
+            if abs(got - right) < 0.08
+            else f"feature 7 is there with the value, F1 {right:.2f} on the second half; you say {got:.2f}"
         )
 
-    def ends(answer: Callable) -> str | None:
-        if not math.isclose(float(answer(has, has)), 1.0, abs_tol=1e-5):
-            return "a feature that is on exactly where the value is has an F1 of 1"
-        silent = torch.zeros_like(has)
-        return None if abs(float(answer(silent, has))) < 1e-5 else "a silent feature has an F1 of 0 (mind the division)"
-
-    hint = "2 · both / (how often active + how often there), where `both` counts the places that have both."
-    praise = "The same formula, for all features and values at once, is a matrix product: `supervised.best_f1`."
-    return judge("Exercise 3", answer, [mixed, ends], hint, praise)
+    hints = (
+        "Try it on labels in random order. What should come out, and what does?",
+        "The choice among many features is made on the same sentences as the score.",
+    )
+    praise = "Choosing the best of many is a fit, and a fit is scored on what it has not seen."
+    return judge("Exercise 4", answer, [by_chance, still_found], hints, praise)
 
 
-def solution_f1(active: Tensor, has: Tensor) -> float:
-    """Harmonic mean of precision and recall, without a division by zero."""
-    return 2 * float((active & has).sum()) / max(1.0, float(active.sum() + has.sum()))
+def solution_best_feature(active: Tensor, has: Tensor) -> float:
+    """Chosen on the first half, scored on the second."""
+    half = len(has) // 2
+    best = int(f1(active[:half], has[:half]).argmax())
+    return float(f1(active[half:], has[half:])[best])
 
 
-# Exercise 4: predict what is hidden.
+# Exercise 5: predict what is hidden.
 
 
 def check_gain(answer: Any) -> Verdict:
-    """`answer(norm, price)`: what a feature of its own saves (error² + price · code) for a vector so long."""
+    """`answer(norm, penalty)`: what a feature of its own saves (error² + penalty · code) for a vector so long."""
 
-    def loud(answer: Callable) -> str | None:
+    def strong(answer: Callable) -> str | None:
         got = float(answer(2.0, 1.0))
         if math.isclose(got, 4.0):
-            return "4 is the error without the feature; with it there is still a price to pay"
+            return "4 is the error without the feature; with it there is still a penalty to pay"
         if math.isclose(got, 2.0):
-            return "2 is what you save with the code 2; the best code is smaller, norm − price/2, and saves more"
+            return "2 is what you save with the code 2; the best code is smaller, norm − penalty/2, and saves more"
         return (
             None
             if math.isclose(got, 2.25, abs_tol=1e-6)
-            else f"norm 2, price 1: the best code is 1.5, you say {got:.4g}"
+            else f"norm 2, penalty 1: the best code is 1.5, you say {got:.4g}"
         )
 
-    def faint(answer: Callable) -> str | None:
+    def weak(answer: Callable) -> str | None:
         got = float(answer(0.4, 1.0))
         if abs(got) < 1e-6:
             return None
-        return f"norm 0.4, price 1: silence is cheapest, so nothing is saved; you say {got:.3g}"
+        return f"norm 0.4, penalty 1: no feature is cheapest, so nothing is saved; you say {got:.3g}"
 
     def searched(answer: Callable) -> str | None:
         codes = torch.linspace(0, 3, 30_001)
-        for norm, price in ((1.0, 1.0), (1.5, 0.6), (0.9, 2.5)):
-            best = norm**2 - float(((norm - codes) ** 2 + price * codes).min())
-            if not math.isclose(float(answer(norm, price)), best, abs_tol=1e-3):
-                return f"norm {norm}, price {price}: a search over codes saves {best:.3f}"
+        for norm, penalty in ((1.0, 1.0), (1.5, 0.6), (0.9, 2.5)):
+            best = norm**2 - float(((norm - codes) ** 2 + penalty * codes).min())
+            if not math.isclose(float(answer(norm, penalty)), best, abs_tol=1e-3):
+                return f"norm {norm}, penalty {penalty}: a search over codes saves {best:.3f}"
         return None
 
-    hint = "where does the derivative of the loss with respect to c vanish, and may c be there?"
-    praise = (
-        "(norm − price/2)₊². Twice as loud is far more than twice as worth saying: the faint attribute is heard last."
+    hints = (
+        "At which z does the derivative of the loss vanish?",
+        "May z be there? It cannot be negative.",
     )
-    return judge("Exercise 4", answer, [loud, faint, searched], hint, praise)
+    praise = "(norm − λ/2)₊²: half the length is worth far less than half, so the weaker attribute is lost first."
+    return judge("Exercise 5", answer, [strong, weak, searched], hints, praise)
 
 
-def solution_gain(norm: float, price: float) -> float:
-    """The square of what is left of the norm after the price."""
-    return max(0.0, norm - price / 2) ** 2
+def solution_gain(norm: float, penalty: float) -> float:
+    """The square of what is left of the norm after the penalty."""
+    return max(0.0, norm - penalty / 2) ** 2

@@ -62,10 +62,12 @@ def carried(
 
 
 def orders(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> go.Figure:
-    """KL against number of features for the same dictionary, thinned out in different orders: dots where each was
-    measured, and a line through the first."""
-    modes = ("lines+markers", "markers")
-    drawn = {name: Curve(x, y, look=_turn(i), mode=modes[min(i, 1)]) for i, (name, (x, y)) in enumerate(curves.items())}
+    """KL against number of features, a pair of orders for each dictionary in which features are left out: a line with
+    dots for the first, diamonds for the second."""
+    drawn = {}
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        look, mode = Look(PALETTE[i // 2], marker=("circle", "diamond")[i % 2]), ("lines+markers", "markers")[i % 2]
+        drawn[name] = Curve(x, y, look=look, mode=mode)
     return kinds.lines(drawn, title, "patched features (log scale)", "KL (nats), mean over sentences", log="x")
 
 
@@ -115,17 +117,17 @@ def occlusion(panels: Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[
 
 
 def splitting(
-    prices: Sequence[float],
+    penalties: Sequence[float],
     losses: Mapping[str, Sequence[float]],
     dots: Mapping[str, Sequence[tuple[float, float]]],
     title: str,
 ) -> go.Figure:
-    """Total loss against the price λ: lines are formulas, dots are autoencoders that were trained."""
-    drawn = {name: Curve(prices, values, look=_turn(i)) for i, (name, values) in enumerate(losses.items())}
+    """Total loss against the penalty λ: lines are formulas, dots are autoencoders that were trained."""
+    drawn = {name: Curve(penalties, values, look=_turn(i)) for i, (name, values) in enumerate(losses.items())}
     for i, (name, pairs) in enumerate(dots.items()):
         look = Look(PALETTE[3 + i], marker=("circle", "diamond")[i % 2])
         drawn[name] = Curve([x for x, _ in pairs], [y for _, y in pairs], look=look, mode="markers")
-    labels = "price λ of one unit of a code", "total loss per token: error² + λ · L1"
+    labels = "penalty λ of one unit of a code", "total loss per token: error² + λ · L1"
     return kinds.lines(drawn, title, *labels, mode="lines", size=10, hover="λ %{x:.3~g}: %{y:.2f}", height=420)
 
 

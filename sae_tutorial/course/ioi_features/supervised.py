@@ -9,7 +9,7 @@ and so three active features in every activation. It is what a learned dictionar
 
     sufficient, necessary   does the model still answer from the reconstruction? and from what it leaves out?
     sparse_edit             how few features must change to change one attribute?
-    best_f1                 does a single feature stand for a single value?
+    best_f1, held_out_f1    does a single feature stand for a single value?
 
 Activations are taken at one position per role, see `ioi.ROLES`. Source: Makelov et al. 2024; what is ours is marked.
 
@@ -237,3 +237,14 @@ def best_f1(
     f1_VF = 2 * both_VF / (has_NV.sum(0)[:, None] + active_NF.sum(0)).clamp(min=1)
     best = f1_VF.max(1)
     return best.values, best.indices
+
+
+def held_out_f1(
+    active_NF: Bool[Tensor, "tokens features"], has_NV: Float[Tensor, "tokens values"]
+) -> Float[Tensor, " values"]:
+    """For each value the F1 of its best feature: chosen on the first half of the tokens, scored on the second. The best
+    of many, scored where it was chosen, is good at anything."""
+    half = len(active_NF) // 2
+    chosen_V = best_f1(active_NF[:half], has_NV[:half])[1]
+    active_NV, has_NV = active_NF[half:, chosen_V].to(has_NV.dtype), has_NV[half:]
+    return 2 * (active_NV * has_NV).sum(0) / (has_NV.sum(0) + active_NV.sum(0)).clamp(min=1)

@@ -19,9 +19,9 @@ from sae_tutorial.training.settings import TrainSettings
 def two_attributes(
     n_tokens: int, n_values: int, d: int, norms: tuple[float, float], seed: int = 0
 ) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens values"]]:
-    """a = u_i + v_j: two attributes with random directions, the first louder than the second.
+    """a = u_i + v_j: two attributes with random directions, the first longer than the second.
 
-    Returns activations, and indicators of all values, (N, 2·n_values), those of the loud attribute first.
+    Returns activations, and indicators of all values, (N, 2·n_values), those of the longer one first.
     """
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.nn.functional.normalize(torch.randn(2, n_values, d, generator=generator), dim=-1)
@@ -37,19 +37,19 @@ def values_found(
     tried: Sequence[tuple[int, float]],
     steps: int,
 ) -> dict[str, list[float]]:
-    """The share of each attribute's values that have a feature of F1 0.9 or more, "loud" and "faint", for each
-    autoencoder (features, price λ) in `tried`, trained on the activations of `two_attributes`.
+    """The share of each attribute's values that have a feature of F1 0.9 or more, "strong" and "weak", for each
+    autoencoder (features, penalty λ) in `tried`, trained on the activations of `two_attributes`.
 
-    A price is that of a unit of a code against the squared error of a token.
+    λ is what a unit of a code costs against the squared error of a token.
     """
     store, D = ActivationStore.from_tensor(x_ND), x_ND.shape[1]
     saes = [SparseAutoencoder(SAEConfig(D, n_features, "relu")) for n_features, _ in tried]
-    l1s = [price / (D**0.5 * store.scale) for _, price in tried]  # to the units of our L1
+    l1s = [penalty / (D**0.5 * store.scale) for _, penalty in tried]  # to the units of our L1
     train_many(saes, store, [TrainSettings(l1=l1, lr=1e-2, steps=steps, batch_size=512) for l1 in l1s], progress=False)
     with torch.no_grad():
         found = [best_f1(sae.encode(x_ND).to_dense() > 0, has_NV)[0] >= 0.9 for sae in saes]
-    loud, faint = zip(*(share.float().view(2, -1).mean(1).tolist() for share in found))
-    return {"loud": list(loud), "faint": list(faint)}
+    strong, weak = zip(*(share.float().view(2, -1).mean(1).tolist() for share in found))
+    return {"strong": list(strong), "weak": list(weak)}
 
 
 def two_clusters(
@@ -65,11 +65,11 @@ def two_clusters(
 
 
 def axis_loss(t: Float[Tensor, " tokens"], l1: float) -> float:
-    """Mean of (error² + l1 · code) where two features, one for each sign, speak of one coordinate t, as well as can
+    """Mean of (error² + l1 · code) where two features, one for each sign, describe one coordinate t, as well as can
     be.
 
     The best code is (|t| − l1/2)₊, which a linear encoder with a ReLU can compute. It costs l1·|t| − l1²/4 where
-    that is above zero, and t² where the axis stays silent. As (|t| − l1/2)² ≥ 0, that is never more than t², the
+    that is above zero, and t² where both are off. As (|t| − l1/2)² ≥ 0, that is never more than t², the
     cost of no features at all: every axis is worth describing, noise included.
     """
     size = t.abs()

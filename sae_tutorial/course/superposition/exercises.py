@@ -8,12 +8,177 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_tutorial.course.judge import Verdict, judge
+from sae_tutorial.course.judge import NotAnswered, Verdict, judge
 from sae_tutorial.course.superposition.toy_models import feature_dimensionality, shape
 
 KEPT = 0.5  # a feature counts as represented when its norm is above this
 
-# Exercise 1: a definition that tells superposition from forgetting.
+# Exercise 1: the training step of the toy model.
+
+
+def check_training_step(answer: Any) -> Verdict:
+    """`answer(W, b, x, importance, optimizer)` makes one step and returns each model's loss, (models,).
+
+    W (models, m, n), b (models, 1, n), x (models, B, n), importance (models, 1, n).
+    """
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(2, 3, 5, generator=generator), 0.1 * torch.randn(2, 1, 5, generator=generator)
+    x = torch.rand(2, 7, 5, generator=generator) * (torch.rand(2, 7, 5, generator=generator) < 0.6)
+    importance = (0.7 ** torch.arange(5.0)).expand(2, 1, 5)
+
+    def after(step: Callable, n_steps: int) -> tuple[Tensor, Tensor, Any]:
+        """W, b and what the last step returned, from the same start."""
+        W, b = (value.clone().requires_grad_() for value in start)
+        optimizer = torch.optim.SGD([W, b], lr=0.1)
+        loss = None
+        for _ in range(n_steps):
+            try:
+                loss = step(W, b, x, importance, optimizer)
+            except NotAnswered:
+                if not torch.equal(W, start[0]):
+                    raise AssertionError(
+                        "your step moves W but returns nothing; return the loss of each model"
+                    ) from None
+                raise
+        return W.detach(), b.detach(), loss
+
+    def right_loss(answer: Callable) -> str | None:
+        got = torch.as_tensor(after(answer, 1)[2]).detach().float()
+        if got.shape != (2,):
+            return (
+                f"for two models you return a loss of shape {tuple(got.shape)}; it should be (2,), one for each. "
+                "Add over the features, which are the last axis, and average over the batch, which is the one before"
+            )
+        right = _toy_loss(*start, x, importance)
+        if torch.allclose(got, right, atol=1e-4):
+            return None
+        for words, wrong in _wrong_losses(*start, x, importance).items():
+            if torch.allclose(got, wrong, atol=1e-4):
+                return words
+        return f"the first of two models has the loss {right[0]:.3f}, you say {got[0]:.3f}"
+
+    def right_step(answer: Callable) -> str | None:
+        (W, b, _), (right_W, right_b, _) = after(answer, 1), after(solution_training_step, 1)
+        if torch.equal(W, start[0]):
+            return "the loss is right, but W is what it was before: nothing computed a gradient and moved the weights"
+        if torch.allclose(W - start[0], (right_W - start[0]) / 2, atol=1e-5):
+            return (
+                "the loss is right, but W moves half as far as it should: you averaged over the two models, so each "
+                "learns more slowly the more models train together. Add them up"
+            )
+        if not torch.allclose(W, right_W, atol=1e-4) or not torch.allclose(b, right_b, atol=1e-4):
+            return (
+                "the loss is right, but one step from the same start ends at other weights than gradient descent does"
+            )
+        return None
+
+    def right_second_step(answer: Callable) -> str | None:
+        if not torch.allclose(after(answer, 2)[0], after(solution_training_step, 2)[0], atol=1e-4):
+            return (
+                "the first step is right, the second is not: PyTorch adds new gradients to those that are still there"
+            )
+        return None
+
+    hints = (
+        "three lines are mathematics: h, x' and the loss. `W.mT` swaps the last two axes of W, and `sum(dim=-1)` adds "
+        "over features.",
+        "the rest is what every PyTorch loop does, in an order that matters: old gradients away, new ones, move. "
+        "`backward` wants a single number, and models do not disturb each other in a sum.",
+    )
+    praise = (
+        "These are the three equations and the loop. Set `use_mine = True`, and the notebook trains with your code."
+    )
+    return judge("Exercise 1", answer, [right_loss, right_step, right_second_step], hints, praise)
+
+
+def _toy_loss(W: Tensor, b: Tensor, x: Tensor, importance: Tensor) -> Tensor:
+    return (importance * (x - (x @ W.mT @ W + b).relu()).square()).sum(dim=-1).mean(dim=-1)
+
+
+def _wrong_losses(W: Tensor, b: Tensor, x: Tensor, importance: Tensor) -> dict[str, Tensor]:
+    """What is said of a likely mistake -> the losses that it gives."""
+    gram, ones = W.mT @ W, torch.ones_like(importance)
+    linear = x - (x @ gram + b)
+    return {
+        "this is the loss without the ReLU: outputs may not be negative": (importance * linear.square())
+        .sum(-1)
+        .mean(-1),
+        "this is the loss without the bias b": _toy_loss(W, torch.zeros_like(b), x, importance),
+        "all features count the same in your loss; weigh each squared error by its importance": _toy_loss(
+            W, b, x, ones
+        ),
+        "you average over features; the formula has a sum": _toy_loss(W, b, x, importance) / x.shape[-1],
+        "you add over the batch; average there, or the loss depends on its size": _toy_loss(W, b, x, importance)
+        * x.shape[-2],
+        "there is a ReLU on your hidden layer; this model has one only at the output": (
+            importance * (x - ((x @ W.mT).relu() @ W + b).relu()).square()
+        )
+        .sum(-1)
+        .mean(-1),
+        "the importance is squared in your loss; weigh the squared error, not the error": _toy_loss(
+            W, b, x, importance.square()
+        ),
+    }
+
+
+def solution_training_step(
+    W: Tensor, b: Tensor, x: Tensor, importance: Tensor, optimizer: torch.optim.Optimizer
+) -> Tensor:
+    """h = W x, x' = ReLU(Wᵀ h + b), the weighted squared error, and one step down its gradient."""
+    h = x @ W.mT
+    x_read = torch.relu(h @ W + b)
+    loss = (importance * (x - x_read) ** 2).sum(dim=-1).mean(dim=-1)
+    optimizer.zero_grad()
+    loss.sum().backward()
+    optimizer.step()
+    return loss.detach()
+
+
+# Exercise 2: six features in two dimensions, predicted.
+
+SIX = "CBA"  # at p = 0.05, 0.15 and 0.3
+
+
+def check_six(answer: Any) -> Verdict:
+    """`answer`: a letter for p = 0.05, 0.15 and 0.3 each, "A" two pairs, "B" pentagon, "C" hexagon, "D" triangle."""
+
+    def three_letters(answer: Any) -> str | None:
+        if not (isinstance(answer, str) and len(answer) == 3 and set(answer.upper()) <= set("ABCD")):
+            return 'give three letters from A to D in one string, such as "DDD": for p = 0.05, then 0.15, then 0.3'
+        return None
+
+    def no_doubles(answer: str) -> str | None:
+        if "D" in answer.upper():
+            return (
+                "two features in one direction cannot be told apart: whenever one of them is on, both are read. That "
+                "costs something each time, and not only when features meet"
+            )
+        return None
+
+    def rarer_means_more(answer: str) -> str | None:
+        if list(answer.upper()) != sorted(answer.upper(), reverse=True):
+            return "you keep fewer features where they are rarer. Collisions get rarer faster than features do"
+        return None
+
+    def right(answer: str) -> str | None:
+        wrong = [p for p, got, want in zip(("0.05", "0.15", "0.3"), answer.upper(), SIX, strict=True) if got != want]
+        if wrong:
+            known = "with five features, two pairs gave way to the pentagon between p = 0.19 and 0.14"
+            return (
+                f"not so at p = {' and '.join(wrong)}. Remember: {known}; a sixth only makes collisions more frequent"
+            )
+        return None
+
+    hints = (
+        "dropping a feature costs something proportional to p, collisions of two to p². What wins if p is small?",
+        "neighbours in a hexagon are at 60°, in a pentagon at 72°. Which one needs the rarer features?",
+    )
+    praise = "Rarer features, more of them kept. Now see whether training agrees."
+    tests = [three_letters, no_doubles, rarer_means_more, right]
+    return judge("Exercise 2", answer, tests, hints, praise)
+
+
+# Exercise 3: a definition that tells superposition from forgetting.
 
 
 def check_superposed(answer: Any) -> Verdict:
@@ -41,7 +206,8 @@ def check_superposed(answer: Any) -> Verdict:
             if not bool(answer(W)):
                 return (
                     f"the {name} puts {W.shape[1]} features in {W.shape[0]} dimensions, but you see no superposition. "
-                    "If you ask whether KᵀK is singular: use the rank, a determinant is never exactly 0"
+                    "If you ask whether WᵀW of the kept columns is singular: use the rank, for a determinant is never "
+                    "exactly 0"
                 )
         return None
 
@@ -49,14 +215,14 @@ def check_superposed(answer: Any) -> Verdict:
         if not bool(answer(torch.tensor([[1.0, -1.0], [0.0, 0.0]]))):
             return (
                 "two opposite features share one dimension, and it does not help them that the model has a second one: "
-                "KᵀK is singular. Do not count rows; use the rank, a determinant is never exactly 0"
+                "WᵀW is singular. Do not count rows; use the rank, a determinant is never exactly 0"
             )
         return None
 
     def slanted_is_not_superposed(answer: Callable) -> str | None:
         if bool(answer(torch.tensor([[1.0, 0.5], [0.0, 0.75**0.5]]))):
             return (
-                "two features at 60° in a plane are not orthogonal, but they fit: KᵀK can be inverted. By this "
+                "two features at 60° in a plane are not orthogonal, but they fit: WᵀW can be inverted. By this "
                 "definition they are not in superposition"
             )
         return None
@@ -68,9 +234,12 @@ def check_superposed(answer: Any) -> Verdict:
         pair_with_room_beside,
         slanted_is_not_superposed,
     ]
-    hint = "keep the columns whose norm is above 0.5, call them K, and ask whether KᵀK can be inverted (its rank)."
+    hints = (
+        "which columns make WᵀW singular in a model that keeps two orthogonal features and drops three?",
+        "a column of length 0.04 says nothing about sharing. What is left to ask the old question of?",
+    )
     praise = "Among the features that are kept, WᵀW decides. That is the definition."
-    return judge("Exercise 1", answer, tests, hint, praise)
+    return judge("Exercise 3", answer, tests, hints, praise)
 
 
 def solution_superposed(W: Tensor) -> bool:
@@ -79,11 +248,11 @@ def solution_superposed(W: Tensor) -> bool:
     return int(torch.linalg.matrix_rank(kept)) < kept.shape[1]
 
 
-# Exercise 2: feature dimensionality.
+# Exercise 4: what share of a dimension a feature has.
 
 
 def check_dimensionality(answer: Any) -> Verdict:
-    """`answer(W)`, W of shape (hidden, features), returns D_i of every feature."""
+    """`answer(W)`, W of shape (hidden, features), returns the share of a dimension of every feature."""
     generator = torch.Generator().manual_seed(0)
     uneven = torch.randn(3, 7, generator=generator)
 
@@ -94,121 +263,81 @@ def check_dimensionality(answer: Any) -> Verdict:
         return None
 
     def right_numbers(answer: Callable) -> str | None:
+        got = torch.as_tensor(answer(uneven)).float()
+        for words, wrong in _wrong_shares(uneven).items():
+            if torch.allclose(got, wrong, atol=1e-4):
+                return f"not right yet for columns of different lengths: {words}"
         for W, name in ((shape("digon"), "the digon"), (shape("pentagon"), "the pentagon"), (uneven, "a random W")):
             got, right = torch.as_tensor(answer(W)).float(), feature_dimensionality(W)
             if not torch.allclose(got, right, atol=1e-4):
-                if torch.allclose(got * W.norm(dim=0) ** 2, right, atol=1e-4):  # two mistakes with one result
-                    return (
-                        "regular shapes are right, uneven norms are not: you are off by the factor ‖W_i‖². Either the "
-                        "denominator has W_i in place of the *unit* vector Ŵ_i, or the numerator is not ‖W_i‖²"
-                    )
-                return f"for {name} the first feature has D = {right[0]:.3f}, you say {got.flatten()[0]:.3f}"
+                return f"for {name} the first feature has a share of {right[0]:.3f}, you say {got.flatten()[0]:.3f}"
         return None
 
-    hint = "divide each column by its norm to get Ŵ; row i of (Ŵᵀ W)² sums to the denominator, its own term included."
-    return judge("Exercise 2", answer, [right_shape, right_numbers], hint, "Each feature now knows what share it owns.")
+    hints = (
+        "write down the shape of every step: one row for the feature i that is read, one column for each feature j.",
+        "only one of the two vectors in the denominator has length 1. Try two features of lengths 1 and 2.",
+    )
+    return judge(
+        "Exercise 4", answer, [right_shape, right_numbers], hints, "Each feature now knows what share it owns."
+    )
+
+
+def _wrong_shares(W: Tensor) -> dict[str, Tensor]:
+    """What is said of a likely mistake -> the shares that it gives. The first has two causes with one result."""
+    norms, unit = W.norm(dim=0), W / W.norm(dim=0)
+    along = (unit.T @ W).square()  # (i, j)
+    return {
+        "you are off by the factor ‖W_i‖². Most likely the denominator has W_i where the *unit* vector Ŵ_i belongs; a "
+        "numerator of 1 has the same effect": 1 / along.sum(dim=1),
+        "the denominator adds up over i, the feature that is read; add up over j": norms**2 / along.sum(dim=0),
+        "both vectors in the denominator are at unit length; only W_i is, W_j keeps its length": norms**2
+        / (unit.T @ unit).square().sum(dim=1),
+        "the sum in the denominator includes j = i": norms**2 / (along.sum(dim=1) - norms**2),
+        "the numerator is the *squared* norm": norms / along.sum(dim=1),
+    }
 
 
 def solution_dimensionality(W: Tensor) -> Tensor:
-    """D_i = ‖W_i‖² / Σ_j (Ŵ_i · W_j)²."""
+    """‖W_i‖² / Σ_j (Ŵ_i · W_j)²."""
     norms = W.norm(dim=0)
     directions = W / norms
     return norms**2 / (directions.T @ W).square().sum(dim=1)
 
 
-# Exercise 3: build a shape.
-
-
-def check_three_quarters(answer: Any) -> Verdict:
-    """`answer`: four features in three dimensions, a (3, 4) matrix, with D = 3/4 each."""
-
-    def right_shape(W: Any) -> str | None:
-        size = tuple(torch.as_tensor(W).shape)
-        return None if size == (3, 4) else f"W has shape {size}; three dimensions and four features make (3, 4)"
-
-    def unit(W: Any) -> str | None:
-        norms = torch.as_tensor(W, dtype=torch.float32).norm(dim=0)
-        if (norms - 1).abs().max() > 1e-3:
-            return f"the columns have norms {[round(v, 3) for v in norms.tolist()]}; make each 1"
-        return None
-
-    def three_quarters(W: Any) -> str | None:
-        got = feature_dimensionality(torch.as_tensor(W, dtype=torch.float32))
-        if (got - 0.75).abs().max() > 1e-3:
-            return f"the features get {[round(v, 3) for v in got.tolist()]} of a dimension; all four should get 0.75"
-        return None
-
-    hint = "take every second corner of a cube centred on the origin, and divide by √3."
-    praise = "A tetrahedron: four features, 3/4 of a dimension each."
-    return judge("Exercise 3", answer, [right_shape, unit, three_quarters], hint, praise)
-
-
-def solution_three_quarters() -> Tensor:
-    """Every second corner of a cube."""
-    return torch.tensor([[1.0, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]) / 3**0.5
-
-
-# Exercise 4: the boundary of the phase diagram.
+# Exercise 5: the boundary of the phase diagram.
 
 
 def check_phase_boundary(answer: Any) -> Verdict:
-    """`answer(r)`: the feature probability at which sharing a dimension begins to pay, r the relative importance."""
+    """`answer(importance)`: the feature probability at which sharing a dimension begins to pay."""
+
+    def mean_of_dropped(answer: Callable) -> str | None:
+        if abs(float(answer(1.0)) - 1) < 1e-4 and abs(float(answer(0.5)) - 2 / 3) < 1e-4:
+            return "you read a dropped feature as 0, which costs p/3; its bias can say the mean, which costs less"
+        return None
 
     def at_equal_importance(answer: Callable) -> str | None:
         got = float(answer(1.0))
         if abs(got - 4 / 7) > 1e-4:
-            return f"at r = 1 the two losses are equal at p = 4/7 ≈ 0.571; you say {got:.3f}"
+            return f"at importance 1 the two losses are equal at p = 4/7 ≈ 0.571; you say {got:.3f}"
         return None
 
     def elsewhere(answer: Callable) -> str | None:
-        for r in (0.1, 0.5, 3.0, 10.0):
-            got, right = float(answer(r)), solution_phase_boundary(r)
+        for importance in (0.1, 0.5, 3.0, 10.0):
+            got, right = float(answer(importance)), solution_phase_boundary(importance)
             if abs(got - right) > 1e-4:
-                side = "above 1, where it is feature 1 that gets dropped" if r > 1 else "below 1"
-                return f"right at r = 1, but for r = {r:g} ({side}) it is p = {right:.3f}; you say {got:.3f}"
+                side = "above 1, where it is feature 1 that gets dropped" if importance > 1 else "below 1"
+                return f"right at importance 1, but at {importance:g} ({side}) it is p = {right:.3f}; you say {got:.3f}"
         return None
 
-    hint = "set p²(1 + r)/6 equal to min(1, r)(p/3 − p²/4), divide both sides by p, and solve for p."
+    hints = (
+        "which of the two features would you drop if I is 3? What dropping costs depends on the answer.",
+        "both losses have a factor p. Divide by it, and the equation is linear in p.",
+    )
     praise = "Now hold trained models against it."
-    return judge("Exercise 4", answer, [at_equal_importance, elsewhere], hint, praise)
+    return judge("Exercise 5", answer, [mean_of_dropped, at_equal_importance, elsewhere], hints, praise)
 
 
-def solution_phase_boundary(r: float) -> float:
-    """p²(1 + r)/6 = min(1, r)(p/3 − p²/4), solved for p."""
-    cheap = min(1.0, r)
-    return 4 * cheap / (2 * (1 + r) + 3 * cheap)
-
-
-# Exercise 5: |x| by hand.
-
-
-def check_absolute_value(answer: Any) -> Verdict:
-    """`answer`: (W_in, W_out) of shapes (2n, n) and (n, 2n) with ReLU(W_out ReLU(W_in x)) = |x| for n = 3."""
-
-    def right_shapes(answer: Any) -> str | None:
-        if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-            return "give a pair (W_in, W_out)"
-        sizes = tuple(tuple(torch.as_tensor(W).shape) for W in answer)
-        return None if sizes == ((6, 3), (3, 6)) else f"the shapes are {sizes}; for n = 3 they are ((6, 3), (3, 6))"
-
-    def computes(answer: Any) -> str | None:
-        W_in, W_out = (torch.as_tensor(W, dtype=torch.float32) for W in answer)
-        x = torch.linspace(-1, 1, 21)[:, None] * torch.tensor([[1.0, -0.5, 0.3]])
-        y = ((x @ W_in.T).relu() @ W_out.T).relu()
-        worst = (y - x.abs()).abs().max(dim=0).values
-        if not worst.max() <= 1e-4:  # a NaN is not right either
-            feature = int(worst.argmax())
-            wrong_below = not (y - x.abs()).abs()[x[:, feature] < 0, feature].max() <= 1e-4
-            side = "negative" if wrong_below else "positive"
-            return f"feature {feature} is off by up to {worst[feature]:.2f}, on {side} inputs"
-        return None
-
-    hint = "|x| = ReLU(x) + ReLU(−x): one neuron for each sign, both read with weight 1."
-    praise = "Two neurons per feature, and no noise at all."
-    return judge("Exercise 5", answer, [right_shapes, computes], hint, praise)
-
-
-def solution_absolute_value() -> tuple[Tensor, Tensor]:
-    """One neuron for +x and one for −x per feature."""
-    one = torch.eye(3)
-    return torch.cat([one, -one]), torch.cat([one, one], dim=1)
+def solution_phase_boundary(importance: float) -> float:
+    """p²(1 + I)/6 = min(1, I)(p/3 − p²/4), solved for p."""
+    dropped = min(1.0, importance)
+    return 4 * dropped / (2 * (1 + importance) + 3 * dropped)

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from sae_tutorial.figures import frame, kinds
 from sae_tutorial.figures.frame import empty, nothing
-from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.style import CLEAR, DIVERGING, GRID, PALETTE, SEQUENTIAL, finish
 from sae_tutorial.figures.text import numbers, packed
 
 REACH = 1.35  # half the width of a panel of directions: trained norms reach about 1.15
-SPARSITY = "1/(1 − S) = 1/p, dense to sparse (log scale)"
+SPARSITY = "1/p, from always on to rarely on (log scale)"
 READ = "output %{y}, feature %{x}: %{z:.2f}<extra></extra>"
 LIGHT = sample_colorscale(get_colorscale(SEQUENTIAL), np.linspace(0.25, 1, 7))  # its first quarter is night blue
 
@@ -54,16 +53,19 @@ def directions_slider(
     W: Float[Tensor, "steps 2 features"],
     gram: Float[Tensor, "steps features features"],
     steps: Sequence[str],
-    title: str,
+    titles: Sequence[str],
 ) -> go.Figure:
-    """A slider over models: their feature directions on the left, their WᵀW on the right. Works without a kernel."""
+    """A slider over models: their feature directions on the left, their WᵀW on the right. Works without a kernel.
+
+    Each step has a title of its own, in one line.
+    """
     if nothing(W):
-        return empty(title)
+        return empty(titles[-1] if titles else "")
     n_steps, _, n_features = W.shape
     labels = [str(i) for i in range(n_features)]
-    heads = ["feature directions", "WᵀW: what output i hears of feature j"]
+    heads = ["feature directions", "WᵀW: weight from feature j to output i"]
     axes = ["hidden dimension 1", "feature j"], ["hidden dimension 2", "output i"]
-    fig, (left, right) = frame.panels(heads, title, *axes, height=470, gap=0.08)
+    fig, (left, right) = frame.panels(heads, titles[-1], *axes, height=470, gap=0.08)
     for step in range(n_steps):
         for trace in _arrows(W[step], PALETTE, labels, tips=True):
             fig.add_trace(trace.update(visible=step == n_steps - 1), **left)
@@ -72,8 +74,8 @@ def directions_slider(
     per_step = n_features + 1
     shown = [[index // per_step == step for index in range(n_steps * per_step)] for step in range(n_steps)]
     buttons = [
-        {"method": "update", "label": name, "args": [{"visible": flags}]}
-        for name, flags in zip(steps, shown, strict=True)
+        {"method": "update", "label": name, "args": [{"visible": flags}, {"title.text": title}]}
+        for name, flags, title in zip(steps, shown, titles, strict=True)
     ]
     slider = {"active": n_steps - 1, "steps": buttons, "pad": {"t": 50}}
     slider["currentvalue"] = {"prefix": "feature probability p = "}
@@ -126,27 +128,18 @@ def gram_and_norms(
     return fig.update_layout(coloraxis=upper, coloraxis2=lower, bargap=0, showlegend=False)
 
 
-def dimensions_per_feature(
-    inverse_density: Float[Tensor, " sweep"], d_star: Float[Tensor, " sweep"], title: str
-) -> go.Figure:
-    """D* = M / ‖W‖²_F along a sweep of sparsity, with the two plateaus marked."""
-    level = {"1: as many as dimensions": 1.0, "1/2: two share one": 0.5}
-    curve, y = Curve(inverse_density, d_star), "dimensions per feature learned, D*"
-    hover = "1/(1−S) = %{x:.2f}: D* = %{y:.3f}"
-    fig = kinds.lines({"D*": curve}, title, SPARSITY, y, log="x", ticks=[1, 2, 3, 5, 10, 20], level=level, hover=hover)
-    return fig.update_yaxes(range=[0, 1.12])
-
-
 def dimensionality_cloud(
     inverse_density: Float[Tensor, " sweep"],
     dimensionality: Float[Tensor, "sweep features"],
     represented: Tensor,
+    average: Float[Tensor, " sweep"],
     levels: Mapping[str, float],
     title: str,
 ) -> go.Figure:
-    """D_i of every represented feature against sparsity, with the fractions of regular shapes as lines.
+    """The share of a dimension of every represented feature against sparsity, a line through the average shares
+    m / ‖W‖²_F, and the fractions of regular shapes.
 
-    Dots of one model are spread sideways, by lot, so that they can be told apart.
+    Dots of one model are spread sideways at random, so that they can be told apart.
     """
     if nothing(dimensionality) or not represented.any():
         return empty(title, "Nothing to draw: no feature is represented.")
@@ -157,9 +150,19 @@ def dimensionality_cloud(
         y += kept
         x += numbers(inverse * 1.045 ** spread.uniform(-1, 1, len(kept)))
     dots = go.Scattergl if len(x) > 20_000 else go.Scatter
-    marker, hover = {"size": 3.5, "opacity": 0.6}, "D<sub>i</sub> = %{y:.3f}<extra></extra>"
-    fig = go.Figure(dots(x=x, y=y, mode="markers", marker=marker, hovertemplate=hover), layout={"height": 440})
-    finish(fig, title, SPARSITY, "dimensionality D<sub>i</sub> of one feature")
+    marker, hover = {"size": 3.5, "opacity": 0.6, "color": PALETTE[0]}, "share %{y:.3f}<extra></extra>"
+    cloud = dots(x=x, y=y, mode="markers", marker=marker, hovertemplate=hover, name="one feature")
+    fig = go.Figure(cloud, layout={"height": 440})
+    line = {"color": PALETTE[3], "width": 1.5}
+    fig.add_scatter(
+        x=numbers(inverse_density),
+        y=numbers(average),
+        mode="lines",
+        line=line,
+        name="average, m / ‖W‖²",
+        hovertemplate="1/p = %{x:.2f}: %{y:.3f}<extra></extra>",
+    )
+    finish(fig, title, SPARSITY, "share of a dimension")
     frame.levels(fig, levels)
     return fig.update_xaxes(type="log", tickvals=[1, 2, 3, 5, 10, 20]).update_yaxes(range=[0, 1.05])
 
@@ -167,9 +170,9 @@ def dimensionality_cloud(
 def dimensionality_histogram(
     dimensionality: Float[Tensor, " features"], levels: Mapping[str, float], title: str
 ) -> go.Figure:
-    """How many features have which D_i, in bins of 0.01, with the fractions of regular shapes as lines."""
-    labels = "dimensionality D<sub>i</sub> (share of a dimension)", "features (bins of 0.01)"
-    hover = "D<sub>i</sub> %{x:.3f}: %{y:,}"
+    """How many features have which share of a dimension, in bins of 0.01, with the fractions of regular shapes."""
+    labels = "share of a dimension", "features (bins of 0.01)"
+    hover = "share %{x:.3f}: %{y:,}"
     fig = kinds.histogram({"": dimensionality}, title, *labels, bins=(0, 0.01), mark=levels, hover=hover)
     return fig.update_xaxes(range=[0, 1.02])
 
@@ -181,7 +184,7 @@ def phase_diagram(
     boundary: Float[Tensor, " importances"] | None,
     title: str,
 ) -> go.Figure:
-    """D of the second feature over sparsity and relative importance, with the boundary of the closed form over it."""
+    """The second feature's share of the dimension over importance and probability, with the closed form's boundary."""
     if nothing(share):
         return empty(title)
     kept = {"tickvals": [0, 0.5, 1], "ticktext": ["0: dropped", "1/2: shares", "1: alone"]}
@@ -192,14 +195,14 @@ def phase_diagram(
         zmin=0,
         zmax=1,
         colorscale=[[0, PALETTE[7]], [0.35, PALETTE[5]], [0.65, PALETTE[5]], [1, PALETTE[0]]],
-        colorbar={"title": "D of feature 2", **kept},
-        hovertemplate="importance %{x:.2f}<br>probability %{y:.3f}<br>D of feature 2: %{z:.2f}<extra></extra>",
+        colorbar={"title": "share of feature 2", **kept},
+        hovertemplate="importance %{x:.2f}<br>probability %{y:.3f}<br>share of feature 2: %{z:.2f}<extra></extra>",
     )
     fig = go.Figure(heat, layout={"height": 470, "showlegend": False})
     if boundary is not None:
         line = {"color": "black", "width": 3, "dash": "dash"}
         fig.add_scatter(x=packed(importance), y=packed(boundary), mode="lines", line=line, name="closed form")
-    finish(fig, title, "importance of feature 2, relative to feature 1", "feature probability p, sparser above")
+    finish(fig, title, "importance I of feature 2 (feature 1 has 1)", "feature probability p, sparser above")
     fig.update_xaxes(type="log", tickvals=[0.1, 0.3, 1, 3, 10], showgrid=False)
     return fig.update_yaxes(type="log", tickvals=[0.01, 0.03, 0.1, 0.3, 1], autorange="reversed", showgrid=False)
 

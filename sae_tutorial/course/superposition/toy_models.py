@@ -26,6 +26,8 @@ from sae_tutorial.activations.arguments import as_number, as_whole
 
 # (probability (I, N), batch size, generator) -> features (I, B, N)
 Sampler = Callable[[Tensor, int, torch.Generator], Tensor]
+# (W (I, M, N), b (I, 1, N), x (I, B, N), importance (I, 1, N), optimizer of W and b): one step of training
+Step = Callable[[Tensor, Tensor, Tensor, Tensor, torch.optim.Optimizer], object]
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def train_toy_models(
     target: Callable[[Tensor], Tensor] | None = None,
     relu_hidden: bool = False,
     tied: bool = True,
+    step: Step | None = None,
     seed: int = 0,
 ) -> ToyModels:
     """Train one toy model per row of `probability` and `importance`, all at the same time, on the device they are on.
@@ -133,6 +136,7 @@ def train_toy_models(
         target: what to reconstruct, a function of x; x itself by default, `torch.abs` to compute the absolute value.
         relu_hidden: put a ReLU on the hidden layer, which makes its neurons a privileged basis.
         tied: W_out = W_inᵀ.
+        step: takes the place of `training_step`, for tied models with a linear hidden layer.
 
     Our choices, not the source's: Adam with a cosine from `learning_rate` to zero, 2,500 steps of 256 samples, and a
     bias that starts at the features' mean, so that no output starts dead. benchmarks/superposition.py holds the loss
@@ -141,6 +145,11 @@ def train_toy_models(
     Raises ValueError that names the argument for shapes that do not fit, values out of range, and a learning rate at
     which every copy of some row diverges; a copy that diverges alone is never kept.
     """
+    plain = tied and not relu_hidden and target is None
+    if step is not None and not plain:
+        raise ValueError(
+            "step trains tied models with a linear hidden layer that reconstruct x; leave it out for others"
+        )
     probability, importance = _checked(probability, importance, n_hidden, steps, batch_size, restarts, learning_rate)
     p_IN = probability.repeat_interleave(restarts, dim=0)
     n_instances, n_features = p_IN.shape
@@ -154,22 +163,32 @@ def train_toy_models(
     encoder = start(n_instances, n_hidden, n_features)
     decoder = encoder.mT if tied else start(n_instances, n_features, n_hidden)
     bias = p_IN / 2
-    parameters = [encoder, bias] if tied else [encoder, bias, decoder]
+    bias_I1N = bias[:, None]  # the same memory, in a shape that is added to (I, B, N)
+    if step is not None:
+        encoder.requires_grad_()
+        bias_I1N.requires_grad_()
+    own = [encoder, bias_I1N]
+    parameters = own if tied else [*own, decoder]
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     target = target or (lambda x: x)
 
     for _ in range(steps):
         x = sampler(p_IN, batch_size, generator)
-        gradients = _gradients(x, target(x), encoder, decoder, bias, weight_I1N, relu_hidden)
-        encoder.grad, decoder_grad, bias.grad = gradients
-        if tied:
-            encoder.grad += decoder_grad.mT
+        if plain:
+            (step or training_step)(encoder, bias_I1N, x, weight_I1N, optimizer)
         else:
-            decoder.grad = decoder_grad
-        optimizer.step()
+            gradients = _gradients(x, target(x), encoder, decoder, bias, weight_I1N, relu_hidden)
+            encoder.grad, decoder_grad, bias_I1N.grad = gradients[0], gradients[1], gradients[2][:, None]
+            if tied:
+                encoder.grad += decoder_grad.mT
+            else:
+                decoder.grad = decoder_grad
+            optimizer.step()
         schedule.step()
 
+    encoder, bias = encoder.detach(), bias_I1N.detach()[:, 0]
+    decoder = encoder.mT if tied else decoder
     models = ToyModels(encoder, decoder, bias, p_IN.new_zeros(n_instances), relu_hidden)
     loss = _held_out_loss(models, p_IN, weight_I1N, sampler, target, seed)
     best = loss.nan_to_num(nan=torch.inf).view(-1, restarts).argmin(dim=1)
@@ -180,7 +199,47 @@ def train_toy_models(
             f"learning_rate={learning_rate}: training diverged, for rows {diverged} of probability from every starting "
             f"point. Take a smaller learning_rate, such as {min(learning_rate / 10, 1e-2):.0e}."
         )
-    return ToyModels(encoder[best].detach(), decoder[best].detach(), bias[best].detach(), loss[best], relu_hidden)
+    return ToyModels(encoder[best], decoder[best], bias[best], loss[best], relu_hidden)
+
+
+def training_step(W: Tensor, b: Tensor, x: Tensor, importance: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """One step of tied models (W (I, M, N), b (I, 1, N)) on features x (I, B, N), with gradients worked out by hand.
+
+    What the learner writes in its place may use autograd and return the loss; `train_toy_models` looks at neither.
+    """
+    with torch.no_grad():
+        W.grad, decoder_grad, b_grad = _gradients(x, x, W, W.mT, b[:, 0], importance, False)
+        W.grad += decoder_grad.mT
+        b.grad = b_grad[:, None]
+    optimizer.step()
+
+
+def loss_of_shape(
+    W: Float[Tensor, "hidden features"],
+    probability: Float[Tensor, "instances features"],
+    importance: Float[Tensor, "#instances features"],
+    *,
+    steps: int = 300,
+    batch_size: int = 4096,
+    seed: int = 0,
+) -> Float[Tensor, " instances"]:
+    """What given directions cost at each probability, with the best bias: W stays as it is and only b is trained.
+
+    The importance-weighted squared error, summed over features.
+    """
+    x = independent_features(probability, batch_size, torch.Generator().manual_seed(seed))
+    before_bias, p_I1N = x @ (W.mT @ W), probability[:, None]
+    units = torch.full_like(p_I1N, 0.5).requires_grad_()  # the bias in units of p: no step leaps below a ReLU's zero
+    optimizer = torch.optim.Adam([units], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    for _ in range(steps):
+        error = (before_bias + p_I1N * units).relu() - x
+        loss = (importance[:, None] * error.square()).sum(dim=-1).mean(dim=-1)
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+        schedule.step()
+    return loss.detach()
 
 
 def _gradients(
@@ -267,16 +326,16 @@ def interference(W: Float[Tensor, "*instances hidden features"]) -> Float[Tensor
 
 
 def feature_dimensionality(W: Float[Tensor, "*instances hidden features"]) -> Float[Tensor, "*instances features"]:
-    """D_i = ‖W_i‖² / Σ_j (Ŵ_i · W_j)², the share of a dimension that feature i has to itself; 0 for a dropped feature.
+    """‖W_i‖² / Σ_j (Ŵ_i · W_j)², the share of a dimension that feature i has to itself; 0 for a dropped feature.
 
-    1 is a dimension of its own, 1/2 an antipodal pair. Source: Elhage et al. 2022, the section on geometry.
+    1 is a dimension of its own, 1/2 an antipodal pair. D_i in the source: Elhage et al. 2022, the section on geometry.
     """
     norms = feature_norms(W)
     return torch.where(norms > 1e-4, norms**2 / _heard_along(W).clamp_min(1e-12), 0.0)
 
 
 def dimensions_per_feature(W: Float[Tensor, "*instances hidden features"]) -> Float[Tensor, "*instances"]:
-    """D* = M / ‖W‖²_F: hidden dimensions over the number of features learned, for ‖W‖²_F counts those."""
+    """M / ‖W‖²_F: hidden dimensions over the number of features learned, for ‖W‖²_F counts those. D* in the source."""
     return W.shape[-2] / W.square().sum(dim=(-2, -1))
 
 

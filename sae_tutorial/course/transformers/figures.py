@@ -1,8 +1,8 @@
-"""Figures of notebook 01: predictions, parameters, the residual stream, the logit lens, sampling."""
+"""Figures of notebook 01: predictions, the residual stream, the logit lens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 from jaxtyping import Float
@@ -21,19 +21,6 @@ def next_tokens(tokens: Sequence[str], probabilities: Float[Tensor, " k"], title
     labels = "probability of being next", "token (· is a space)"
     fig = kinds.bars({"": curve}, title, *labels, lying=True, hover="%{y}: %{x:.1%}")
     return fig.update_xaxes(tickformat=".0%", rangemode="tozero")
-
-
-def parameter_shares(groups: Mapping[str, Mapping[str, int]], title: str) -> go.Figure:
-    """One stacked bar per model: the share of its parameters in each group; counts on hover."""
-    bars = {}
-    for group in next(iter(groups.values()), {}):
-        counts = [row[group] for row in groups.values()]
-        shares = [count / max(1, sum(row.values())) for count, row in zip(counts, groups.values(), strict=True)]
-        text = [f"{share:.0%}" if share > 0.04 else "" for share in shares]
-        bars[group] = Curve(list(groups), shares, text=text, about=counts)
-    hover = "%{y}: %{customdata:,} parameters (%{x:.1%})"
-    fig = kinds.bars(bars, title, "share of all parameters", "", lying=True, stacked=True, hover=hover, height=300)
-    return fig.update_xaxes(tickformat=".0%", range=[0, 1])
 
 
 def contributions(names: Sequence[str], values: Float[Tensor, " parts"], title: str, x: str) -> go.Figure:
@@ -64,19 +51,6 @@ def contributions(names: Sequence[str], values: Float[Tensor, " parts"], title: 
     return fig.update_yaxes(autorange="reversed", type="category")
 
 
-def lens_curves(
-    depths: Sequence[str], losses: Float[Tensor, " depths"], top_1: Float[Tensor, " depths"], title: str
-) -> go.Figure:
-    """Loss and accuracy of the prediction that is read off after each block."""
-    panels = {
-        "loss (nats per token)": {"loss": Curve(depths, losses)},
-        "its best guess is the next token": {"share": Curve(depths, top_1)},
-    }
-    fig = kinds.lines(panels, title, "read after", ["", ""], hover="%{x}: %{y:.3~g}").update_layout(showlegend=False)
-    fig.update_yaxes(rangemode="tozero").update_xaxes(type="category")
-    return fig.update_yaxes(tickformat=".0%", row=1, col=2) if fig.data else fig
-
-
 def lens_table(
     depths: Sequence[str],
     tokens: Sequence[str],
@@ -84,7 +58,7 @@ def lens_table(
     probabilities: Float[Tensor, "depths positions"],
     title: str,
 ) -> go.Figure:
-    """What the model would say next if it stopped after each block: rows are depths, columns the tokens read so far.
+    """What the model would say next if it stopped after each layer: rows are depths, columns the tokens read so far.
 
     A guess too long for its cell is cut; it is whole on hover.
     """
@@ -114,13 +88,3 @@ def lens_table(
     bar["tickformat"] = ".0%"
     fig.update_layout(height=fig.layout.height + 50)
     return fig.update_xaxes(**ticks, type="linear").update_layout(coloraxis_colorbar=bar)
-
-
-def temperatures(
-    probabilities: Mapping[float, Float[Tensor, " vocab"]], tokens: Sequence[str], title: str
-) -> go.Figure:
-    """The same prediction at several temperatures, for the tokens given, likeliest first."""
-    names = [label(token) for token in tokens]
-    groups = {f"τ = {t:g}": Curve(names, values[: len(names)]) for t, values in probabilities.items()}
-    fig = kinds.bars(groups, title, "next token, likeliest first", "probability", hover="%{x}: %{y:.1%}")
-    return fig.update_yaxes(tickformat=".0%")

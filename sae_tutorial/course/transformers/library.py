@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Stream = Float[Tensor, "rows positions model"]
+Stream = Float[Tensor, "positions model"]
 
 
 def is_gpt2_like(model: Any) -> bool:
@@ -21,29 +22,33 @@ def is_gpt2_like(model: Any) -> bool:
 
 @dataclass(frozen=True)
 class Parts:
-    """Functions of the residual stream, with the names and shapes that notebook 01 gives its own."""
+    """Functions of the residual stream of one text, with the names and shapes that notebook 01 gives its own."""
 
     model: Any
 
-    def attention(self, x: Stream, block: int) -> Stream:
-        part, positions = self.model.blocks[block], torch.arange(x.shape[1], device=x.device)[None]
-        inputs = {"hidden_states": part.ln1(x), "attention_mask": None}
+    def functions(self) -> tuple[Callable[..., Tensor], ...]:
+        """attention, patterns, mlp, embed and unembed, for a notebook that uses these in place of its own."""
+        return self.attention, self.patterns, self.mlp, self.embed, self.unembed
+
+    def attention(self, x: Stream, layer: int) -> Stream:
+        part, positions = self.model.blocks[layer], torch.arange(len(x), device=x.device)[None]
+        inputs = {"hidden_states": part.ln1(x[None]), "attention_mask": None}
         if hasattr(self.model, "rotary_emb"):
-            inputs["position_embeddings"] = self.model.rotary_emb(x, positions)
-        return part.attn(**inputs)[0]
+            inputs["position_embeddings"] = self.model.rotary_emb(x[None], positions)
+        return part.attn(**inputs)[0][0]
 
-    def pattern(self, x: Stream, block: int) -> Float[Tensor, "rows heads positions positions"]:
-        name, seen = f"blocks.{block}.attn.hook_pattern", []
+    def patterns(self, x: Stream, layer: int) -> Float[Tensor, "heads positions positions"]:
+        name, seen = f"blocks.{layer}.attn.hook_pattern", []
         with self.model.hooks([(name, lambda acts, hook: seen.append(acts))]):
-            self.attention(x, block)
-        return seen[0]
+            self.attention(x, layer)
+        return seen[0][0]
 
-    def mlp(self, x: Stream, block: int) -> Stream:
-        part = self.model.blocks[block]
-        return part.mlp(part.ln2(x))
+    def mlp(self, x: Stream, layer: int) -> Stream:
+        part = self.model.blocks[layer]
+        return part.mlp(part.ln2(x[None]))[0]
 
-    def embed(self, tokens: Int[Tensor, "rows positions"]) -> Stream:
-        return self.model.embed(tokens)
+    def embed(self, tokens: Int[Tensor, " positions"]) -> Stream:
+        return self.model.embed(tokens[None])[0]
 
-    def unembed(self, x: Stream) -> Float[Tensor, "rows positions vocabulary"]:
-        return self.model.unembed(self.model.ln_final(x))
+    def unembed(self, x: Stream) -> Float[Tensor, "positions vocabulary"]:
+        return self.model.unembed(self.model.ln_final(x[None]))[0]

@@ -2,24 +2,33 @@ import re
 
 import pytest
 import torch
+from exercises import right, wrong_and_told
 
 from sae_tutorial.course.directions import exercises
-
-
-def unanswered(verdict):
-    return not verdict.passed and "not answered yet" in verdict.message
+from sae_tutorial.course.directions import search as directions
 
 
 def wrong(verdict, says):
     assert not verdict.passed and says in verdict.message, verdict.message
 
 
-@pytest.mark.parametrize("topic", ["analogy", "kurtosis", "variance_explained", "bent", "shrink"])
+@pytest.mark.parametrize("topic", ["analogy", "pursuit", "read", "bent"])
 def test_stub_and_solution(topic):
-    check, solution = getattr(exercises, f"check_{topic}"), getattr(exercises, f"solution_{topic}")
-    assert unanswered(check(None)) and unanswered(check(lambda *args: None))
-    verdict = check(solution)
-    assert verdict, verdict.message
+    right(getattr(exercises, f"check_{topic}"), getattr(exercises, f"solution_{topic}"))
+
+
+@pytest.mark.parametrize(
+    ("check", "answer", "says"),
+    [
+        (exercises.check_analogy, lambda unit, a, b, c: 39, "you say 39"),
+        (exercises.check_pursuit, lambda x, dictionary, k: torch.zeros_like(x), "an error of"),
+        (exercises.check_order, ["PCA", "axes", "random", "tokens"], "other way round"),
+        (exercises.check_read, lambda x, writers: x @ writers.T, "dot product"),
+        (exercises.check_bent, lambda x: x, "it is linear"),
+    ],
+)
+def test_the_hint_comes_with_the_second_wrong_answer(check, answer, says):
+    wrong_and_told(check, answer, says)
 
 
 def test_analogy_mistakes():
@@ -34,23 +43,78 @@ def test_analogy_mistakes():
     wrong(check(lambda unit, a, b, c: 39), "you say 39")
 
 
-def test_kurtosis_mistakes():
-    check = exercises.check_kurtosis
-    wrong(check(lambda x: exercises.solution_kurtosis(x) + 3), "subtracts that")
-    wrong(check(lambda x: exercises.solution_kurtosis(x).mean()), "not (3,)")
-    wrong(check(lambda x: (x - x.mean(0)).pow(4).mean(0) - 3), "standard deviation")
-    wrong(check(lambda x: (x / x.std(0)).pow(4).mean(0) - 3), "subtract the mean")
-    wrong(check(lambda x: ((x - x.mean(0)) / x.std(0)).pow(3).mean(0)), "1 in 5%")
+def test_the_librarys_pursuit_is_right_as_well():
+    assert exercises.check_pursuit(directions.reconstruction)
 
 
-def test_variance_explained_mistakes():
-    check = exercises.check_variance_explained
-    wrong(check(lambda x, g: (x - g).square().sum() / (x - x.mean(0)).square().sum()), "unexplained")
-    wrong(check(lambda x, g: 1 - (x - g).square().sum() / x.square().sum()), "x − mean")
-    wrong(check(lambda x, g: 1 - (x - g).square().sum() / (x - x.mean()).square().sum()), "for each coordinate")
-    each = lambda x, g: 1 - (x - g).square().sum(0) / (x - x.mean(0)).square().sum(0)  # noqa: E731
-    wrong(check(lambda x, g: each(x, g).mean()), "divide once")
-    wrong(check(each), "one number")
+def greedy(x, dictionary, k, choose=torch.abs, refit=True):
+    """Token by token, with the normal equations."""
+    guess = torch.zeros_like(x)
+    for row in range(len(x)):
+        chosen, left = [], x[row]
+        for _ in range(k):
+            chosen.append(int(choose(dictionary @ left).argmax()))
+            atoms = dictionary[chosen]
+            left = x[row] - atoms.T @ torch.linalg.solve(atoms @ atoms.T, atoms @ x[row])
+        guess[row] = x[row] - left
+    return guess
+
+
+def test_another_way_to_pursue_is_right():
+    verdict = exercises.check_pursuit(greedy)
+    assert verdict, verdict.message
+
+
+def test_pursuit_mistakes():
+    check = exercises.check_pursuit
+
+    def once_for_all(x, dictionary, k):
+        chosen = (x @ dictionary.T).abs().topk(k, dim=1).indices
+        atoms = dictionary[chosen].mT
+        return (atoms @ torch.linalg.lstsq(atoms, x[:, :, None]).solution)[:, :, 0]
+
+    def plain(x, dictionary, k):
+        guess = torch.zeros_like(x)
+        for _ in range(k):
+            overlap = (x - guess) @ dictionary.T
+            best = overlap.abs().argmax(1)
+            guess = guess + overlap.gather(1, best[:, None]) * dictionary[best]
+        return guess
+
+    wrong(check(lambda x, d, k: greedy(x, d, k, choose=lambda overlap: overlap)), "negative")
+    wrong(check(once_for_all), "choose each by what is still left")
+    wrong(check(plain), "newest coefficient")
+    wrong(check(lambda x, d, k: x - exercises.solution_pursuit(x, d, k)), "what is left; return x̂")
+    wrong(check(lambda x, d, k: d[(x @ d.T).abs().argmax(1)]), "how much of it")
+    wrong(check(directions.pursuit), "It stopped")
+    wrong(check(lambda x, d, k: directions.pursuit(x, d, k)[0]), "return x̂")
+
+
+def test_the_order_is_judged_pair_by_pair():
+    check = exercises.check_order
+    assert check(exercises.solution_order()) and check(("axes", "random", "PCA", "tokens"))
+    assert "not answered yet" in check(None).message
+    wrong(check(["axes", "PCA"]), "each once")
+    wrong(check(["tokens", "PCA", "random", "axes"]), "from best to worst")
+    wrong(check(["axes", "random", "tokens", "PCA"]), "1 of the 6 pairs")
+    wrong(check(["random", "axes", "PCA", "tokens"]), "'random' explains more than 'axes'")
+
+
+def test_reading_mistakes():
+    check = exercises.check_read
+    wrong(check(lambda x, w: x @ w.T), "not at a right angle")
+    wrong(check(lambda x, w: x @ torch.nn.functional.normalize(torch.linalg.pinv(w), dim=0)), "wrong length")
+    wrong(check(lambda x, w: x @ torch.linalg.inv(w)), "square matrix")
+    wrong(check(lambda x, w: x @ torch.linalg.pinv(w) @ w), "return z")
+    wrong(check(lambda x, w: x @ torch.linalg.pinv(w).T), "should be (0, 1)")
+    wrong(check(lambda x, w: (x @ w.T).sum(1)), "not (5, 2)")
+
+
+def test_least_squares_reads_as_well():
+    verdict = exercises.check_read(lambda x, w: torch.linalg.lstsq(w.T, x.T).solution.T)
+    assert verdict, verdict.message
+    verdict = exercises.check_read(lambda x, w: x @ w.T @ torch.linalg.inv(w @ w.T))
+    assert verdict, verdict.message
 
 
 def test_bent_mistakes():
@@ -82,20 +146,3 @@ def test_the_praise_says_how_linear_it_was(curve, share):
     """Closed forms for x uniform on [0, 1]: 15/16, and 48/π⁴ / (1 − 4/π²) for half a circle."""
     said = float(re.search(r"explains ([\d.]+)%", exercises.check_bent(curve).message)[1])
     assert said == pytest.approx(100 * share, abs=1)
-
-
-def test_shrink_mistakes():
-    check = exercises.check_shrink
-    wrong(check(lambda B, t: B.sign() * (B.abs() - t).clamp(min=0)), "every number on its own")
-    wrong(check(lambda B, t: B * (1 - t / B.square().sum((0, 2)).sqrt())[:, None]), "exactly zero")
-    wrong(check(lambda B, t: exercises.solution_shrink(B, t / 2)), "should become")
-    wrong(check(lambda B, t: exercises.solution_shrink(B, min(1.5 * t, 1.5))), "should become")
-    wrong(check(lambda B, t: B.sum()), "you return")
-
-
-def test_shrinking_in_place_is_right():
-    def in_place(B, t):
-        return B.mul_((1 - t / B.square().sum((0, 2)).sqrt()).clamp(min=0)[:, None])
-
-    verdict = exercises.check_shrink(in_place)
-    assert verdict, verdict.message

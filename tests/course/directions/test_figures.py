@@ -36,17 +36,13 @@ def test_the_gaussian_is_marked_at_three_on_a_log_axis():
     assert fig.layout.annotations[0].x == pytest.approx(0.4771, abs=1e-3)  # annotations want log10 there
 
 
-def test_curves_begin_at_one_direction():
-    curve = torch.tensor([0.0, 0.25, 0.5])
-    fig = plots.explained_curves({"PCA": curve, "first k": curve / 2}, 0.4, "the token", "t", ["first k"])
-    assert drawn(fig) == {"PCA": ([1, 2], [0.25, 0.5]), "first k": ([1, 2], [0.125, 0.25])}
-    assert [trace.line.dash for trace in fig.data] == ["solid", "dash"]
-    assert fig.layout.shapes[0].y0 == 0.4 and written(fig) == ["the token"]
-
-
-def test_boxes_of_words_mark_chance():
-    fig = plots.words_by_dictionary({"PCA": torch.tensor([3.0, 4.0])}, 5.0, "t")
-    assert drawn(fig)["PCA"][0] == [3, 4] and fig.layout.shapes[0].x0 == 5.0
+def test_each_dictionary_has_a_bar_for_each_number_of_directions():
+    explained = {"PCA": {1: 0.1, 8: 0.4}, "tokens": {1: 0.3, 8: 0.7}}
+    fig = plots.explained_bars(explained, 0.5, "the token", "t")
+    assert {name: x for name, (x, _) in drawn(fig).items()} == {"1 per token": [0.1, 0.3], "8 per token": [0.4, 0.7]}
+    assert fig.data[0].y == ("PCA", "tokens") and fig.layout.yaxis.autorange == "reversed"
+    assert fig.layout.shapes[0].x0 == 0.5 and written(fig) == ["the token"]
+    assert len({bar.marker.color for bar in fig.data}) == 2
 
 
 def test_the_staircase_is_drawn_where_it_was_built():
@@ -57,22 +53,3 @@ def test_the_staircase_is_drawn_where_it_was_built():
     assert x[:4] == [-0.5, -0.5, 0.5, 0.5] and y[:4] == [-0.5, 0.5, 0.5, 1.5]
     assert plain(fig.layout.yaxis.ticktext) == list("abcde") and fig.layout.yaxis.autorange == "reversed"
     assert plain(fig.layout.xaxis.ticktext) == list(hierarchy.RUNGS)
-
-
-def test_angles_are_coloured_by_a_cyclic_scale():
-    angles, values = torch.tensor([[0.5, 1.0], [2.0, -3.0]]), torch.tensor([0.25, 0.75])
-    fig = plots.coloured_by(angles, {"u": values, "length": values * 2}, ["u"], "t")
-    assert drawn(fig) == {"1": ([0.5, 2], [1, -3]), "2": ([0.5, 2], [1, -3])} and written(fig) == ["u", "length"]
-    first, second = fig.data
-    assert plain(first.marker.color) == [0.25, 0.75] and plain(second.marker.color) == [0.5, 1.5]
-    assert first.marker.colorscale != second.marker.colorscale
-
-
-def test_the_path_shows_distractors_once_in_the_legend():
-    lengths = torch.arange(10.0).view(2, 5)
-    fig = plots.lasso_path([1.0, 0.1], lengths, list("uvabc"), ["u", "v"], "t")
-    named = [trace.name for trace in fig.data if trace.showlegend]
-    assert sorted(named) == ["distractors", "u", "v"] and len(fig.data) == 5
-    assert drawn(fig)["v"] == ([1, 0.1], [1, 6]) and drawn(fig)["distractors"] == ([1, 0.1], [2, 7])
-    assert fig.data[-1].name == "v", "coloured lines lie on top"
-    assert fig.layout.xaxis.autorange == "reversed"

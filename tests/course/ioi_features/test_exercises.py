@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from sae_tutorial.course.ioi_features import exercises as e
-from sae_tutorial.course.ioi_features.feature_order import Stages
+from sae_tutorial.course.ioi_features.feature_order import Stages, thin_out
 
 PAIRS = [
     (e.check_patch, e.solution_patch),
     (e.check_halfway, e.solution_halfway),
-    (e.check_f1, e.solution_f1),
+    (e.check_thin_out, e.solution_thin_out),
+    (e.check_best_feature, e.solution_best_feature),
     (e.check_gain, e.solution_gain),
 ]
 
@@ -66,12 +67,21 @@ def in_place(x, codes, wanted, directions, chosen):
     return x
 
 
+def in_stages_of_the_package(edit, loss, sizes):
+    return thin_out(edit, loss, sizes, shared=False).chosen
+
+
+def chosen_and_scored(active, has, choose, score):
+    f1 = lambda a, h: 2 * (a & h[:, None]).sum(0) / (a.sum(0) + h.sum())  # noqa: E731
+    return float(f1(active[score], has[score])[f1(active[choose], has[choose]).argmax()])
+
+
 @pytest.mark.parametrize(
     "check, answer",
     [
         (e.check_patch, in_place),
-        (e.check_f1, lambda a, h: 2 * float((a & h).sum()) / (float(a.sum() + h.sum()) + 1e-8)),
-        (e.check_f1, lambda a, h: float((2 * (a & h).sum() + 1e-8) / (a.sum() + h.sum() + 1e-8))),
+        (e.check_thin_out, in_stages_of_the_package),
+        (e.check_best_feature, lambda a, h: chosen_and_scored(a, h, slice(200), slice(200, None))),
         (e.check_gain, lambda r, p: max(0.0, r - p / 2) ** 2 + 1e-9),
     ],
 )
@@ -113,23 +123,64 @@ def test_halfway_mistakes(answer, complaint):
 @pytest.mark.parametrize(
     "answer, complaint",
     [
-        (lambda a, h: float((a & h).sum() / a.sum()), "that is the precision"),
-        (lambda a, h: float((a & h).sum() / h.sum()), "that is the recall"),
-        (lambda a, h: 2 * int((a & h).sum()) / int(a.sum() + h.sum()) if (a & h).any() else 1, "a silent feature"),
+        (lambda *it: e.solution_thin_out(*it)[1:], "before any is left out"),
+        (lambda *it: [c[:1] for c in e.solution_thin_out(*it)], "5 masks of shape"),
+        (lambda ed, f, sizes: e.solution_thin_out(ed, f, [5, 4, 2, 1]), "yours leave [8, 5, 4, 2, 1]"),
+        (lambda *it: e.solution_thin_out(*it, at=1.0), "its slope says nothing"),
+        (lambda *it: e.solution_thin_out(*it, at=0.0), "as if nothing were patched"),
+        (lambda *it: e.solution_thin_out(*it, again=False), "weigh those that are left again"),
+        (lambda *it: e.solution_thin_out(*it, sign=-1), "of *most* worth were left out"),
     ],
 )
-def test_f1_mistakes(answer, complaint):
-    assert complaint in e.check_f1(answer).message
+def test_thin_out_mistakes(answer, complaint):
+    assert complaint in e.check_thin_out(answer).message
 
 
 @pytest.mark.parametrize(
     "answer, complaint",
     [
-        (lambda r, p: r**2, "still a price to pay"),
+        (e.best_feature_with_a_bug, "scored where it was chosen"),
+        (lambda a, h: chosen_and_scored(a, h, slice(200), slice(200)), "scored where it was chosen"),
+        (lambda a, h: chosen_and_scored(a, h, slice(400), slice(200, None)), "scored where it was chosen"),
+        (lambda a, h: 0.0, "feature 7"),
+    ],
+)
+def test_best_feature_mistakes(answer, complaint):
+    assert complaint in e.check_best_feature(answer).message
+
+
+@pytest.mark.parametrize(
+    "answer, complaint",
+    [
+        (lambda r, p: r**2, "still a penalty to pay"),
         (lambda r, p: r**2 - p * r, "the best code is smaller"),
-        (lambda r, p: (r - p / 2) ** 2, "silence is cheapest"),
+        (lambda r, p: (r - p / 2) ** 2, "no feature is cheapest"),
         (lambda r, p: max(0, r - 0.5) ** 2, "a search over codes"),
     ],
 )
 def test_gain_mistakes(answer, complaint):
     assert complaint in e.check_gain(answer).message
+
+
+def test_a_feature_that_does_harm_is_left_out_first():
+    def by_size(edit, loss, sizes):
+        """Ranks by |worth|."""
+        stages, chosen = [edit.used], edit.used
+        for size in sizes:
+            x = (edit.x + edit.added(chosen) / 2).requires_grad_()
+            worth = (edit.changes * (torch.autograd.grad(loss(x).sum(), x)[0] @ edit.directions.T)).sum(1).abs()
+            best = worth.masked_fill(~chosen, -1).topk(size, dim=1).indices
+            chosen = torch.zeros_like(chosen).scatter(1, best, True) & chosen
+            stages.append(chosen)
+        return stages
+
+    assert not e.check_thin_out(by_size).passed
+
+
+@pytest.mark.parametrize("choose", [slice(0, None, 2), slice(280)])
+def test_other_halves_are_right_too(choose):
+    def other_halves(active, has):
+        score = slice(1, None, 2) if choose.step else slice(280, None)
+        return chosen_and_scored(active, has, choose, score)
+
+    assert e.check_best_feature(other_halves).passed, e.check_best_feature(other_halves)

@@ -66,9 +66,9 @@ def test_f1_has_dictionaries_down_and_attributes_across():
 
 def test_occlusion_and_splitting_draw_lines_and_dots():
     fig = plots.occlusion(
-        {"price": ((1, 2), {"loud": [1, 0.5], "faint": [0, 0.25]}), "room": ((3,), {"loud": [1]})}, "t"
+        {"price": ((1, 2), {"strong": [1, 0.5], "weak": [0, 0.25]}), "room": ((3,), {"strong": [1]})}, "t"
     )
-    assert drawn(fig) == {"loud": ([1, 2], [1, 0.5]), "faint": ([1, 2], [0, 0.25]), "loud 2": ([3], [1])}
+    assert drawn(fig) == {"strong": ([1, 2], [1, 0.5]), "weak": ([1, 2], [0, 0.25]), "strong 2": ([3], [1])}
     fig = plots.splitting([1, 2], {"formula": [3, 4]}, {"trained": [(1, 2), (1.5, 2.5)]}, "t")
     assert drawn(fig) == {"formula": ([1, 2], [3, 4]), "trained": ([1, 1.5], [2, 2.5])}
     assert [trace.mode for trace in fig.data] == ["lines", "markers"]

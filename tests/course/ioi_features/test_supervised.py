@@ -143,3 +143,14 @@ def test_changed_sentences_are_as_wide_as_the_original(model):
     for attribute in supervised.ATTRIBUTES:
         names = one if attribute != "S" else sentences  # another giver is drawn from all names
         assert supervised.changed(model, names, attribute).tokens.shape == names.tokens.shape
+
+
+def test_f1_on_other_tokens_finds_a_feature_and_nothing_in_noise():
+    generator = torch.Generator().manual_seed(0)
+    active = torch.rand(1000, 500, generator=generator) < 0.03
+    has = (torch.rand(1000, 2, generator=generator) < 0.03).float()
+    active[:, 7] = has[:, 1].bool()
+    noise, real = supervised.held_out_f1(active, has).tolist()
+    assert noise < 0.05 < 0.12 < float(supervised.best_f1(active, has)[0][0]) and real == 1
+    off = supervised.held_out_f1(torch.zeros(10, 3, dtype=torch.bool), torch.ones(10, 1))
+    assert off.tolist() == [0]

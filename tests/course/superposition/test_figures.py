@@ -20,10 +20,12 @@ def test_directions_draw_every_feature_of_every_model():
 
 
 def test_each_step_of_the_slider_shows_one_model():
-    fig = plots.directions_slider(PENTAGONS, GRAM, ["dense", "sparse"], "title")
+    fig = plots.directions_slider(PENTAGONS, GRAM, ["dense", "sparse"], ["first", "second"])
     slider = fig.layout.sliders[0]
     shown = [step.args[0]["visible"] for step in slider.steps]
     assert [step.label for step in slider.steps] == ["dense", "sparse"]
+    assert [step.args[1]["title.text"] for step in slider.steps] == ["first", "second"]
+    assert fig.layout.title.text == "second", "the title of the step that is shown"
     assert all(sum(flags) == 6 and len(flags) == len(fig.data) for flags in shown)
     assert not any(a and b for a, b in zip(*shown, strict=True))
     assert [bool(trace.visible) for trace in fig.data] == shown[slider.active], "the default is a step of the slider"
@@ -41,25 +43,23 @@ def test_gram_and_norms_has_a_map_and_bars_per_model():
     assert [trace.xaxis for trace in fig.data] == ["x", "x3", "x2", "x4"], "maps above, bars below"
 
 
-def test_dimensions_per_feature_has_sparsity_across():
-    fig = plots.dimensions_per_feature(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.5]), "title")
-    assert drawn(fig) == {"D*": ([1, 2], [1, 0.5])} and [shape.y0 for shape in fig.layout.shapes] == [1, 0.5]
-
-
 def test_dimensionality_cloud_keeps_what_is_represented():
     D = torch.tensor([[0.5, 0.5, 0.1], [0.4, 0.3, 0.2]])
     kept = torch.tensor([[True, True, False], [True, True, True]])
-    fig = plots.dimensionality_cloud(torch.tensor([1.0, 10.0]), D, kept, {"1/2": 0.5}, "title")
-    x, y = drawn(fig)["1"]
+    fig = plots.dimensionality_cloud(
+        torch.tensor([1.0, 10.0]), D, kept, torch.tensor([0.5, 0.3]), {"1/2": 0.5}, "title"
+    )
+    x, y = drawn(fig)["one feature"]
     assert y == [0.5, 0.5, 0.4, 0.3, 0.2]
     assert x[:2] == pytest.approx([1, 1], rel=0.05) and x[2:] == pytest.approx([10] * 3, rel=0.05)
+    assert drawn(fig)["average, m / ‖W‖²"] == ([1, 10], pytest.approx([0.5, 0.3]))
     assert "1/2" in written(fig) and fig.layout.shapes[0].y0 == 0.5
 
 
 def test_dots_of_one_model_show_no_trend_of_their_own():
-    """They are spread by lot: sorted values in a row would look like a slope."""
+    """They are spread at random: sorted values in a row would look like a slope."""
     D = torch.linspace(0, 1, 400)[None]
-    x, y = drawn(plots.dimensionality_cloud(torch.ones(1), D, D > -1, {}, "title"))["1"]
+    x, y = drawn(plots.dimensionality_cloud(torch.ones(1), D, D > -1, torch.ones(1), {}, "title"))["one feature"]
     assert abs(torch.corrcoef(torch.tensor([x, y]))[0, 1]) < 0.2
 
 
@@ -93,5 +93,7 @@ def test_matrices_share_a_scale():
 
 
 def test_a_cloud_of_nothing_says_why():
-    fig = plots.dimensionality_cloud(torch.ones(1), torch.ones(1, 3), torch.zeros(1, 3, dtype=torch.bool), {}, "t")
+    fig = plots.dimensionality_cloud(
+        torch.ones(1), torch.ones(1, 3), torch.zeros(1, 3, dtype=torch.bool), torch.ones(1), {}, "t"
+    )
     assert says_nothing_is_there(fig) and "represented" in written(fig)[0]

@@ -183,3 +183,23 @@ def test_a_probability_with_a_gradient_is_read_as_numbers():
     plain = {"probability": torch.full((1, 2), 0.2), "importance": torch.ones(1, 2), "n_hidden": 1, "steps": 2}
     traced = plain | {name: plain[name].clone().requires_grad_() for name in ("probability", "importance")}
     assert torch.equal(sp.train_toy_models(**traced).loss, sp.train_toy_models(**plain).loss)
+
+
+def test_a_step_of_ones_own_is_for_plain_models():
+    how = {"steps": 2, "step": sp.training_step}
+    for other in ({"relu_hidden": True}, {"tied": False}, {"target": torch.abs}):
+        with pytest.raises(ValueError, match="step trains tied models"):
+            sp.train_toy_models(torch.full((1, 2), 0.2), torch.ones(1, 2), 1, **how, **other)
+
+
+def test_the_loss_of_a_given_shape_is_what_algebra_says():
+    """Two features on one axis: dropped costs the variance, an opposite pair p²/6 each; no bias can help the pair."""
+    p = torch.tensor([0.05, 0.3])
+    often, equal = p[:, None].expand(2, 2), torch.ones(1, 2)
+    how = {"batch_size": 100_000, "steps": 200}
+    dropped = sp.loss_of_shape(torch.tensor([[1.0, 0.0]]), often, equal, **how)
+    assert dropped.tolist() == pytest.approx((p / 3 - p**2 / 4).tolist(), rel=0.02)
+    pair = sp.loss_of_shape(sp.shape("digon"), often, equal, **how)
+    assert pair.tolist() == pytest.approx((p**2 / 3).tolist(), rel=0.1)
+    weighted = sp.loss_of_shape(torch.tensor([[1.0, 0.0]]), often, torch.tensor([[1.0, 0.5]]), **how)
+    assert weighted.tolist() == pytest.approx((dropped / 2).tolist(), rel=0.01)

@@ -4,11 +4,14 @@ import torch
 from sae_tutorial.course.transformers import exercises
 
 CHECKS = [
-    (exercises.check_count_parameters, exercises.solution_count_parameters, lambda b, w, v, c: None),
-    (exercises.check_head_writes, exercises.solution_head_writes, lambda z, w: None),
+    (
+        exercises.check_count_parameters,
+        exercises.solution_count_parameters,
+        lambda layers, width, vocabulary, context: None,
+    ),
+    (exercises.check_head, exercises.solution_head, lambda *inputs: None),
     (exercises.check_overlap, exercises.solution_overlap, lambda a, b: None),
-    (exercises.check_nucleus_size, exercises.solution_nucleus_size, lambda p, share: None),
-    (exercises.check_previous_token_score, exercises.solution_previous_token_score, lambda pattern: None),
+    (exercises.check_induction_score, exercises.solution_induction_score, lambda pattern, length: None),
 ]
 
 
@@ -19,11 +22,11 @@ def test_stub_and_solution(check, solution, stub):
     assert check(solution), check(solution).message
 
 
-def count(blocks, width, vocabulary, context, *, tied=True, last=True, biases=True, norms=True, positions=True):
-    block = 12 * width**2 + (9 * width if biases else 0) + (4 * width if norms else 0)
+def count(layers, width, vocabulary, context, *, tied=True, last=True, biases=True, norms=True, positions=True):
+    layer = 12 * width**2 + (9 * width if biases else 0) + (4 * width if norms else 0)
     return (
         (vocabulary + (context if positions else 0)) * width
-        + blocks * block
+        + layers * layer
         + (2 * width if last else 0)
         + (0 if tied else vocabulary * width)
     )
@@ -33,11 +36,12 @@ def count(blocks, width, vocabulary, context, *, tied=True, last=True, biases=Tr
     ("missing", "says"),
     [
         (["tied"], "count it once"),
-        (["last"], "LayerNorm after the last block"),
+        (["last"], "LayerNorm after the last layer"),
         (["biases"], "the biases"),
         (["norms"], "two LayerNorms"),
         (["positions"], "a table of their own"),
-        (["biases", "norms"], "biases and LayerNorms in the blocks"),
+        (["norms", "last"], "all LayerNorms are missing"),
+        (["biases", "norms"], "biases and LayerNorms in the layers"),
         (["biases", "norms", "last"], "all biases and LayerNorms are missing"),
     ],
 )
@@ -46,24 +50,98 @@ def test_count_parameters_names_what_is_missing(missing, says):
     assert not verdict and says in verdict.message
 
 
-def test_the_hint_does_not_give_the_count_away():
-    wrong = [exercises.check_count_parameters(lambda *sizes: 0).message for _ in range(2)]
-    hint = wrong[1].removeprefix(wrong[0])
-    assert "Hint" in hint and "12" not in hint and "8 M²" not in hint
+def test_one_mlp_matrix_too_few_is_named():
+    verdict = exercises.check_count_parameters(lambda n, w, v, c: count(n, w, v, c) - n * 4 * w**2)
+    assert not verdict and "one MLP matrix" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("check", "wrong"),
+    [
+        (exercises.check_count_parameters, lambda *sizes: 0),
+        (exercises.check_head, lambda x, *weights: (torch.zeros(5, 5), torch.zeros(5, 3))),
+        (exercises.check_overlap, lambda a, b: 0.5),
+        (exercises.check_induction_score, lambda pattern, length: pattern.diagonal(dim1=-2, dim2=-1).mean(-1)),
+    ],
+)
+def test_hints_come_one_after_the_other_and_are_no_solutions(check, wrong):
+    first, second, third = (check(wrong).message for _ in range(3))
+    assert [message.count("Hint") for message in (first, second, third)] == [0, 1, 2]
+    for spoiler in ("12 *", "masked_fill", "-inf", "Q_a", "length + 1", "4 M"):
+        assert spoiler not in third
+
+
+def my_head(x, wq, wk, wv, bq, bk, bv):
+    """Position by position, with the future left out instead of masked."""
+    q, k, v = x @ wq + bq, x @ wk + bk, x @ wv + bv
+    pattern = torch.zeros(len(x), len(x))
+    for i in range(len(x)):
+        pattern[i, : i + 1] = (q[i] @ k[: i + 1].T / bq.shape[0] ** 0.5).softmax(0)
+    return pattern, pattern @ v
+
+
+def test_a_head_written_position_by_position_is_right():
+    assert exercises.check_head(my_head)
+
+
+def wrong_head(
+    scale=lambda width, d: d**0.5,
+    mask=-torch.inf,
+    diagonal=1,
+    softmax=-1,
+    swap=False,
+    biases=True,
+    turn=False,
+    after=False,
+    gather=None,
+):
+    def head(x, wq, wk, wv, bq, bk, bv):
+        q, k, v = x @ wq + bq * biases, x @ wk + bk * biases, x @ wv + bv
+        q, k = (k, q) if swap else (q, k)
+        scores = q @ k.T / scale(*wq.shape)
+        future = torch.ones_like(scores, dtype=torch.bool).triu(diagonal)
+        future = future.T if turn else future
+        if after:
+            pattern = scores.softmax(-1).masked_fill(future, 0)
+        elif mask is None:
+            pattern = scores.softmax(-1)
+        else:
+            pattern = scores.masked_fill(future, mask).softmax(softmax)
+        return pattern, (pattern @ v if gather is None else gather(pattern, x, v, wv))
+
+    return head
 
 
 @pytest.mark.parametrize(
     ("mistake", "says"),
     [
-        (lambda z, w: torch.einsum("nlhd,hdm->nlm", z, w), "summed already"),
-        (lambda z, w: torch.einsum("nlhd,hdm->nhlm", z, w), "the shape is"),
-        (lambda z, w: 2 * torch.einsum("nlhd,hdm->nlhm", z, w), "values are not"),
-        (lambda z, w: z @ w, "RuntimeError"),
+        (wrong_head(scale=lambda width, d: 1), "not divided"),
+        (wrong_head(scale=lambda width, d: d), "its square root"),
+        (wrong_head(scale=lambda width, d: width**0.5), "√12, the width of x"),
+        (wrong_head(mask=0), "a score of 0 still gets a share"),
+        (wrong_head(mask=None), "nothing is masked"),
+        (wrong_head(after=True), "after the softmax"),
+        (wrong_head(diagonal=0), "see itself"),
+        (wrong_head(turn=True), "turn the mask around"),
+        (wrong_head(softmax=0), "down the columns"),
+        (wrong_head(swap=True), "changed roles"),
+        (wrong_head(biases=False), "biases of queries and keys"),
+        (wrong_head(gather=lambda p, x, v, w: p @ x), "the width of x"),
+        (wrong_head(gather=lambda p, x, v, w: p @ (x @ w)), "bias of the values"),
+        (wrong_head(gather=lambda p, x, v, w: p.T @ v), "sum over those that are taken from"),
+        (wrong_head(gather=lambda p, x, v, w: v), "not yet weighted"),
+        (wrong_head(gather=lambda p, x, v, w: 2 * (p @ v)), "the values gathered with it are not"),
+        (lambda *inputs: solution_pattern(*inputs)[0], "Return two tensors"),
+        (lambda *inputs: (solution_pattern(*inputs)[1], 0), "Return two tensors"),
+        (lambda x, *weights: (x, x), "has shape (5, 5)"),
     ],
 )
-def test_head_writes_mistakes(mistake, says):
-    verdict = exercises.check_head_writes(mistake)
-    assert not verdict and says in verdict.message
+def test_head_mistakes(mistake, says):
+    verdict = exercises.check_head(mistake)
+    assert not verdict and says in verdict.message, verdict.message
+
+
+solution_pattern = exercises.solution_head
 
 
 def bases(a, b):
@@ -100,7 +178,7 @@ def without_bases(a, b):
 @pytest.mark.parametrize(
     ("mistake", "says"),
     [
-        (with_sum, "divide by D"),
+        (with_sum, "divide by d_head"),
         (with_mean_of_cosines, "before the mean"),
         (without_squares, "the cosines themselves"),
         (with_cosines, "the cosines themselves"),
@@ -113,28 +191,43 @@ def test_overlap_mistakes(mistake, says):
     assert not verdict and says in verdict.message
 
 
-@pytest.mark.parametrize(
-    ("mistake", "says"),
-    [
-        (lambda p, share: int((p.sort(descending=True).values.cumsum(-1) < share).sum()), "keeps 2"),
-        (lambda p, share: int((p.cumsum(-1) - p < share).sum()), "sort them first"),
-        (lambda p, share: len(p), "keeps 2"),
-    ],
-)
-def test_nucleus_size_mistakes(mistake, says):
-    verdict = exercises.check_nucleus_size(mistake)
-    assert not verdict and says in verdict.message
+def at(pattern, rows, back):
+    return pattern[:, rows, rows - back]
+
+
+def second(length):
+    return torch.arange(length + 1, 2 * length + 1)
 
 
 @pytest.mark.parametrize(
     ("mistake", "says"),
     [
-        (lambda p: p.diagonal(dim1=-2, dim2=-1).mean(-1), "to itself"),
-        (lambda p: p.diagonal(offset=1, dim1=-2, dim2=-1).mean(-1), "the future"),
-        (lambda p: p.diagonal(offset=-1, dim1=-2, dim2=-1).sum(-1) / p.shape[-1], "nothing before it"),
-        (lambda p: p.mean(), "3 numbers"),
+        (lambda p, n: at(p, second(n), n).mean(-1), "duplicate-token heads"),  # the bug as it was planted
+        (lambda p, n: at(p, second(n), n + 1).mean(-1), "the wrong direction"),
+        (lambda p, n: at(p, second(n), n - 1).sum(-1), "not the sum"),
+        (lambda p, n: at(p.mT, second(n), n - 1).mean(-1), "Rows are the positions that take"),
+        (lambda p, n: at(p, second(n), n - 1).sum(-1) / (2 * n + 1), "only positions of the second time"),
+        (lambda p, n: at(p, second(n), n - 1), "5 numbers"),
     ],
 )
-def test_previous_token_score_mistakes(mistake, says):
-    verdict = exercises.check_previous_token_score(mistake)
-    assert not verdict and says in verdict.message
+def test_induction_score_mistakes(mistake, says):
+    verdict = exercises.check_induction_score(mistake)
+    assert not verdict and says in verdict.message, verdict.message
+
+
+def test_an_induction_score_by_its_diagonal_is_right():
+    assert exercises.check_induction_score(lambda p, n: p.diagonal(offset=-(n - 1), dim1=-2, dim2=-1)[:, 2:].mean(-1))
+
+
+@pytest.mark.parametrize(("alone", "right"), [(8.0, "a"), (2.5, "b"), (0.9, "c")])
+def test_a_prediction_is_held_against_what_was_measured(alone, right):
+    for guess in "abc":
+        verdict = exercises.check_prediction(guess, alone, together=9.0)
+        assert bool(verdict) == (guess == right) and f"{alone:.1f} nats" in verdict.message
+    assert exercises.check_prediction(right.upper(), alone, 9.0)
+    assert "one letter" in exercises.check_prediction("d", alone, 9.0).message
+    assert "not answered yet" in exercises.check_prediction(None, alone, 9.0).message
+
+
+def test_the_predictions_solution_is_what_was_measured_here():
+    assert exercises.check_prediction(exercises.solution_prediction(), 0.86, 9.2)

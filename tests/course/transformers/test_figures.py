@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from drawing import cells, drawn, plain, written
+from drawing import cells, drawn, plain
 
 from sae_tutorial.course.transformers import figures as plots
 
@@ -16,13 +16,6 @@ def test_the_likeliest_token_is_on_top():
     assert fig.layout.yaxis.autorange == "reversed" and fig.layout.xaxis.tickformat == ".0%"
 
 
-def test_shares_are_of_all_parameters_and_stacked():
-    fig = plots.parameter_shares({"m": {"x": 3, "y": 7}, "n": {"x": 1, "y": 1}}, "t")
-    assert drawn(fig) == {"x": ([0.3, 0.5], ["m", "n"]), "y": ([0.7, 0.5], ["m", "n"])}
-    assert plain(fig.data[1].customdata) == [7, 1] and fig.layout.barmode == "stack"
-    assert plain(fig.data[0].text) == ["30%", "50%"]
-
-
 def test_contributions_fall_to_their_sum():
     fig = plots.contributions(["a", "b"], torch.tensor([1.0, -3.0]), "t", "nats")
     assert drawn(fig) == {"1": ([1, -3, None], ["a", "b", "sum"])}
@@ -31,28 +24,14 @@ def test_contributions_fall_to_their_sum():
     assert low < -2 and high > 1
 
 
-def test_the_lens_has_a_panel_for_the_loss_and_one_for_the_share():
-    fig = plots.lens_curves(["embed", "block 0"], torch.tensor([8.0, 4.0]), torch.tensor([0.0, 0.5]), "t")
-    assert drawn(fig) == {"loss": (["embed", "block 0"], [8, 4]), "share": (["embed", "block 0"], [0, 0.5])}
-    assert fig.data[1].xaxis == "x2" and fig.layout.yaxis2.tickformat == ".0%" and fig.layout.yaxis2.matches is None
-    assert written(fig) == ["loss (nats per token)", "its best guess is the next token"]
-
-
 def test_the_lens_table_has_depths_down_and_tokens_across():
     p = torch.tensor([[0.9, 0.1, 0.2, 0.3], [0.4, 0.5, 0.6, 0.7]])
-    fig = plots.lens_table(["embed", "block 0"], ODD, [ODD, ["a very long guess for a cell", *ODD[1:]]], p, "t")
+    fig = plots.lens_table(["embed", "layer 0"], ODD, [ODD, ["a very long guess for a cell", *ODD[1:]]], p, "t")
     assert cells(fig) == [[round(v, 4) for v in row] for row in p.tolist()]
     (heat,) = fig.data
-    assert plain(heat.y) == ["embed", "block 0"] and plain(fig.layout.xaxis.ticktext) == SHOWN
+    assert plain(heat.y) == ["embed", "layer 0"] and plain(fig.layout.xaxis.ticktext) == SHOWN
     assert plain(heat.text[0]) == SHOWN
     assert heat.text[1][0].endswith("…") and heat.customdata[1][0] == "a·very·long·guess·for·a·cell"
-
-
-def test_temperatures_have_a_bar_for_each_token():
-    probabilities = {0.5: torch.tensor([0.75, 0.25, 0.0]), 1.0: torch.tensor([0.5, 0.375, 0.1])}
-    fig = plots.temperatures(probabilities, [" a", "<i>"], "t")
-    keys = ["·a", "&lt;i&gt;"]
-    assert drawn(fig) == {"τ = 0.5": (keys, [0.75, 0.25]), "τ = 1": (keys, [0.5, 0.375])}
 
 
 @pytest.mark.parametrize(("tokens", "cells_"), [(1, 1), (12, 12)])
