@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.activations.arguments import as_whole
+from sae_tutorial.circuits.patching import activations
 from sae_tutorial.circuits.prompts import Prompts, at, numbered, token_ids, tokens_of, usable
 
 NAMES = (
@@ -42,6 +43,7 @@ TEMPLATES = (
     "While {a} and {b} were bored in the {place}, {s} lent the {object} to",
 )
 ROLES = ("IO", "S1", "S1+1", "S2", "END")
+BATCH = 48  # sentences whose activations are held at once
 
 Counterfactual = Literal["other_io", "swapped", "abc"]
 
@@ -182,3 +184,57 @@ def counterfactual(
 def logit_difference(logits: Float[Tensor, "sentences vocab"], sentences: Sentences) -> Float[Tensor, " sentences"]:
     """Logit of the right name minus logit of the wrong one, as `sentences` has them: above 0 where it is right."""
     return at(logits, sentences.io) - at(logits, sentences.wrong)
+
+
+@dataclass(frozen=True)
+class TemplateMeans:
+    """Mean activations over a pool of sentences, one for each template and order of names: what ablates a part.
+
+    With an "abc" counterfactual as the pool this is the mean-ablation of Wang et al. 2022: an ablated head still writes
+    what all sentences of the template have in common. The pool may be larger than the sentences that are ablated, and
+    other ones: what is left in a mean over few sentences is noise that the model reads.
+
+    Attributes:
+        kinds: template, and where its roles stand (ABBA and BABA differ in that), of each kind of sentence.
+        means: hook -> (kinds, positions, ...).
+    """
+
+    kinds: tuple[tuple[str, tuple[int, ...]], ...]
+    means: dict[str, Float[Tensor, "kinds positions *more"]]
+
+    @classmethod
+    def over(cls, model: Any, pool: Sentences, hook_names: Iterable[str]) -> TemplateMeans:
+        """Of what the model computes at these hooks. ValueError for a hook that does not exist."""
+        kinds = tuple(dict.fromkeys(_kinds(pool)))
+        row_B = pool.tokens.new_tensor([kinds.index(kind) for kind in _kinds(pool)])
+        counts, names = row_B.bincount(), list(hook_names)
+        sums: dict[str, Tensor] = {}
+        for start in range(0, len(pool), BATCH):
+            part = slice(start, start + BATCH)
+            for name, acts_BP in activations(model, pool[part], names).items():
+                total = sums.setdefault(name, acts_BP.new_zeros(len(kinds), *acts_BP.shape[1:]))
+                total.index_add_(0, row_B[part], acts_BP)
+        means = {name: total / counts.view(-1, *[1] * (total.dim() - 1)) for name, total in sums.items()}
+        return cls(kinds, means)
+
+    def of(self, sentences: Sentences) -> dict[str, Float[Tensor, "sentences positions *more"]]:
+        """For each sentence the means of its kind: a donor.
+
+        Raises ValueError for a kind of sentence that the pool lacks, and for sentences of another width.
+        """
+        lacking = set(_kinds(sentences)) - set(self.kinds)
+        if lacking:
+            raise ValueError(
+                f"the pool has no sentence of this kind (template, roles): {min(lacking)}; make it larger."
+            )
+        width, wide = sentences.tokens.shape[1], next(iter(self.means.values())).shape[1]
+        if width != wide:
+            raise ValueError(f"sentences are {width} tokens wide, the pool {wide}: use the same templates in both.")
+        row_B = sentences.tokens.new_tensor([self.kinds.index(kind) for kind in _kinds(sentences)])
+        return {name: mean[row_B] for name, mean in self.means.items()}
+
+
+def _kinds(sentences: Sentences) -> list[tuple[str, tuple[int, ...]]]:
+    """Template, and where its roles stand: ABBA and BABA differ in where the indirect object is."""
+    where = zip(*(positions.tolist() for positions in sentences.positions.values()))
+    return [(frame.template, places) for frame, places in zip(sentences.frames, where, strict=True)]

@@ -124,21 +124,6 @@ def _of(donor: Donor, hook_name: str) -> Tensor:
     return donor[hook_name]
 
 
-def mean_by_group(acts: Donor, prompts: Prompts) -> dict[str, Tensor]:
-    """Each activation replaced by its mean over the prompts of its group, position by position.
-
-    With `acts` from the "abc" counterfactual (see `ioi`) this is the mean-ablation of Wang et al. 2022: a head that is
-    silenced this way still writes what all prompts of the template have in common.
-    """
-    groups = prompts.groups
-    means = {name: torch.empty_like(acts_BP) for name, acts_BP in acts.items()}
-    for group in groups.unique():
-        rows = groups == group
-        for name, acts_BP in acts.items():
-            means[name][rows] = acts_BP[rows].mean(0, keepdim=True)
-    return means
-
-
 def patch_hooks(sites: Iterable[Site], donor: Donor) -> list[Hook]:
     """Forward hooks that put the donor's activations at these sites. ValueError names one that the donor lacks."""
     return [(site.hook_name, partial(site.put, new=_of(donor, site.hook_name))) for site in sites]
@@ -266,7 +251,7 @@ def keep_only(model: Any, circuit: Mapping[Head, Sequence[Int[Tensor, " prompts"
 
     Args:
         circuit: for each head the positions, (B,) each, where it stays itself; None for all positions.
-        means: `blocks.*.attn.hook_z` of every layer; see `mean_by_group`.
+        means: `blocks.*.attn.hook_z` of every layer; see `ioi.TemplateMeans`.
 
     Raises ValueError for a head that the model does not have, and a layer that the means lack.
     """

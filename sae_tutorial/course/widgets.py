@@ -119,7 +119,7 @@ def patching_viewer(model: Any, text: str = "When Mary and John went to the stor
     import ipywidgets
 
     sentence = ipywidgets.Text(value=text, description="Sentence", continuous_update=False, layout=WIDE)
-    options = list(zip(("stream", "attention", "MLP"), PATCHED, strict=True))
+    options = list(zip(("residual stream", "attention", "MLP"), PATCHED, strict=True))
     part = ipywidgets.Dropdown(options=options, description="Patch")
     said, picture = ipywidgets.HTML(), ipywidgets.HTML()
     state: dict[str, Any] = {}
@@ -142,9 +142,9 @@ def patching_viewer(model: Any, text: str = "When Mary and John went to the stor
 
     def still() -> go.Figure:
         if not state:
-            return circuits.signed_maps({}, "No sentence to patch", [], "token", "share brought back")
+            return circuits.signed_maps({}, "No sentence to patch", [], "token", "share recovered")
         maps = {"": state["values"]}
-        return circuits.signed_maps(maps, state["title"], state["columns"], "token", "share brought back", limit=1.0)
+        return circuits.signed_maps(maps, state["title"], state["columns"], "token", "share recovered", limit=1.0)
 
     sentence.observe(draw, names="value")
     part.observe(draw, names="value")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sae_tutorial.circuits import ioi, prompts
+from sae_tutorial.circuits.patching import activations
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +179,36 @@ def test_the_names_are_those_that_the_embedded_model_was_trained_on(model):
     digest = hashlib.sha256(" ".join(ioi.NAMES).encode()).hexdigest()
     assert digest == "0de7e1a8c12cd0170f71a01f86dbaff16c73d0f846ac167780a785c5d530af2b" and len(ioi.NAMES) == 56
     assert list(prompts.single_tokens(model, ioi.NAMES)) == ioi.NAMES
+
+
+HOOKS = ["blocks.1.attn.hook_z", "blocks.2.hook_mlp_out"]
+
+
+def test_template_means_are_taken_within_template_and_order(model):
+    abc = ioi.counterfactual(model, ioi.ioi_sentences(model, 60, seed=3), "abc")
+    few = ioi.ioi_sentences(model, 12, seed=2)
+    pool, own = ioi.TemplateMeans.over(model, abc, HOOKS), activations(model, abc, HOOKS)
+    assert len(pool.kinds) == 12
+    for sentences in (abc, few):
+        means = pool.of(sentences)
+        for row, group in enumerate(sentences.groups.tolist()):
+            alike = [i for i, other in enumerate(abc.groups.tolist()) if other == group]
+            assert len(alike) == 5 and all(abc.frames[i].template == sentences.frames[row].template for i in alike)
+            for name in HOOKS:
+                assert torch.allclose(means[name][row], own[name][alike].mean(0), atol=1e-5)
+
+
+def test_template_means_tell_the_two_orders_apart(model):
+    few = ioi.ioi_sentences(model, 12, seed=2)
+    means = ioi.TemplateMeans.over(model, few, ["hook_embed"]).of(few)["hook_embed"]
+    own = activations(model, few, ["hook_embed"])["hook_embed"]
+    assert torch.allclose(means, own), "twelve sentences: each is the only one of its kind"
+
+
+def test_template_means_need_each_kind(model):
+    sentences, few = ioi.ioi_sentences(model, 12, seed=2), ioi.ioi_sentences(model, 2, seed=0)
+    with pytest.raises(ValueError, match="no sentence of this kind"):
+        ioi.TemplateMeans.over(model, sentences[:2], HOOKS).of(sentences)
+    assert few.tokens.shape[1] < sentences.tokens.shape[1]
+    with pytest.raises(ValueError, match="tokens wide"):
+        ioi.TemplateMeans.over(model, sentences, HOOKS).of(few)

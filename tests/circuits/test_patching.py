@@ -103,14 +103,6 @@ def test_patching_with_its_own_activations_changes_nothing(model, clean):
     assert torch.allclose(logits, prompts.end_logits(model, clean), atol=1e-3)
 
 
-def test_a_mean_is_taken_within_its_group(model, clean):
-    acts = {"a": torch.randn(len(clean), 5, 3)}
-    means = patching.mean_by_group(acts, clean)["a"]
-    for group in clean.groups.unique():
-        rows = clean.groups == group
-        assert torch.allclose(means[rows], acts["a"][rows].mean(0).expand(int(rows.sum()), 5, 3))
-
-
 def test_the_direct_path_to_the_logits_is_what_the_head_writes(model, clean, other):
     """With MLPs held, a head of the last layer reaches the answer through the final LayerNorm alone."""
     sender = (3, 1)
@@ -196,7 +188,7 @@ def test_attribution_covers_many_hooks_at_once(model, clean, other):
 
 def test_keeping_every_head_changes_nothing_and_keeping_none_silences_all(model, clean, other):
     names = [f"blocks.{layer}.attn.hook_z" for layer in range(4)]
-    means = patching.mean_by_group(patching.activations(model, other, names), clean)
+    means = ioi.TemplateMeans.over(model, other, names).of(clean)
     everything = patching.keep_only(model, dict.fromkeys(patching.all_heads(model)), means)
     assert torch.allclose(prompts.end_logits(model, clean, everything), prompts.end_logits(model, clean), atol=1e-3)
     silenced = patching.patched_logits(model, clean, [Site(name) for name in names], means)

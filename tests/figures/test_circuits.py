@@ -1,12 +1,10 @@
 """Figures of circuits draw what they are given, where it belongs."""
 
-import pytest
 import torch
 from drawing import cells, drawn, plain, written
 
 from sae_tutorial.figures import circuits as plots
 from sae_tutorial.figures.style import PALETTE
-from sae_tutorial.figures.text import width_of
 
 
 def test_signed_maps_are_centred_and_numbered():
@@ -51,56 +49,12 @@ def test_two_names_has_the_right_name_across_and_the_wrong_one_up():
     assert "right name" in fig.layout.xaxis.title.text and "wrong name" in fig.layout.yaxis.title.text
 
 
-def test_estimates_name_the_largest():
-    guess, real = torch.tensor([0.1, 0.6]), torch.tensor([0.0, 0.9])
-    fig = plots.estimates(guess, real, ["0.0", "0.1"], "title", named=1)
-    diagonal, heads = fig.data
-    assert plain(diagonal.x) == plain(diagonal.y) == [0, 0.9]
-    assert drawn(fig)["heads"] == ([0.1, 0.6], [0, 0.9])
-    assert plain(heads.text) == ["", "0.1"] and plain(heads.customdata) == ["0.0", "0.1"]
-
-
 def test_completeness_has_the_model_across_and_the_circuit_up():
     pairs = {name: (torch.tensor([1.0, 2.0]) * n, torch.tensor([1.0, 1.5]) * n) for name, n in (("a", 1), ("b", 2))}
     fig = plots.completeness(pairs, "title")
     assert drawn(fig)["a"] == ([1, 2], [1, 1.5]) and drawn(fig)["b"] == ([2, 4], [2, 3])
     assert [trace.xaxis for trace in fig.data] == ["x", "x", "x2", "x2"] and written(fig) == ["a", "b"]
     assert "model" in fig.layout.xaxis.title.text and "circuit" in fig.layout.yaxis.title.text
-
-
-def test_roc_curves_have_the_wrong_across_and_the_right_up():
-    wrong, right = torch.tensor([0.0, 0.25]), torch.tensor([0.5, 1.0])
-    fig = plots.roc_curves({"one": (wrong, right, 0.5)}, "title", {"two": (wrong[:1], right[:1])})
-    assert drawn(fig) == {"chance": ([0, 1], [0, 1]), "one (0.50)": ([0, 0.25], [0.5, 1]), "two": ([0], [0.5])}
-    assert [trace.mode for trace in fig.data] == ["lines", "lines", "markers"]
-
-
-def test_a_diagram_has_boxes_arrows_and_what_they_carry():
-    nodes = {"a\nb": (0, 0, "#0072B2"), "c": (1, 1, "#E69F00"), "d": (2, 1, "#009E73")}
-    fig = plots.diagram(nodes, [("a\nb", "c", "says"), ("c", "d", "louder")], ["x", "y", "z"], "title")
-    notes = {note.text: note for note in fig.layout.annotations if note.text}
-    assert set(notes) == {"a<br>b", "c", "d", "says", "louder"}
-    assert (notes["a<br>b"].x, notes["a<br>b"].y, notes["a<br>b"].bgcolor) == (0, 0, "#0072B2")
-    arrow = fig.layout.annotations[0]
-    assert (arrow.ax, arrow.ay, arrow.x, arrow.y, arrow.arrowcolor) == (0, 0, 1, 1, "#0072B2")
-    assert notes["says"].xshift > 0 and notes["louder"].yshift > 0, "right of rising arrows, above level ones"
-    assert plain(fig.layout.xaxis.ticktext) == ["x", "y", "z"]
-
-
-def test_what_two_arrows_into_one_box_carry_is_kept_apart():
-    nodes = {"a": (0, 0, "#0072B2"), "b": (0, 1, "#E69F00"), "a box\nof two lines": (1, 2, "#009E73")}
-    edges = [("a", "a box\nof two lines", "low"), ("b", "a box\nof two lines", "high")]
-    fig = plots.diagram(nodes, edges, ["x", "y"], "title")
-    notes = {note.text: note for note in fig.layout.annotations if note.text}
-    assert notes["low"].xshift > 0 > notes["high"].xshift
-
-
-def test_an_arrow_ends_outside_its_boxes():
-    nodes = {"a": (0, 0, "#0072B2"), "a box that is wide": (1, 0, "#E69F00"), "above": (0, 1, "#009E73")}
-    edges = [("a", "a box that is wide", ""), ("a", "above", "")]
-    level, upright = plots.diagram(nodes, edges, ["x", "y"], "title").layout.annotations[:2]
-    assert level.standoff > width_of("a box that is wide", 11) / 2 and level.startstandoff < level.standoff
-    assert upright.standoff == upright.startstandoff < 20
 
 
 def test_bars_may_have_intervals():
@@ -110,10 +64,3 @@ def test_bars_may_have_intervals():
     with_ends, without = fig.data
     assert plain(with_ends.error_y.array) == [0.5, 0] and plain(with_ends.error_y.arrayminus) == [0.25, 0]
     assert without.error_y.array is None and fig.layout.yaxis.tickformat == ".0%"
-
-
-@pytest.mark.parametrize(("label", "up"), [("c", 10), ("a very long name of a box", 28)])
-def test_what_a_level_arrow_carries_is_not_written_over_boxes(label, up):
-    nodes = {"b": (0, 0, "#0072B2"), label: (1, 0, "#E69F00")}
-    fig = plots.diagram(nodes, [("b", label, "carried over to it, all of it")], ["x", "y", "z"], "title")
-    assert fig.layout.annotations[-1].yshift == up

@@ -1,190 +1,346 @@
-"""Exercises of notebook 08: counterfactuals, direct attribution, patching, and what a circuit is worth."""
+"""Exercises of notebook 08: patching heads and paths, a prediction, a biased mean, and heads that a circuit lacks.
+
+Letters of shapes: B sentences, H heads of a layer, T positions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sae_tutorial.circuits.heads import Head
+from sae_tutorial.circuits.ioi import Sentences, logit_difference
+from sae_tutorial.circuits.patching import (
+    Donor,
+    Site,
+    activations,
+    foremost_heads,
+    head_site,
+    patch_each,
+    patch_hooks,
+    patched_logits,
+)
+from sae_tutorial.circuits.prompts import Hook, end_logits
 from sae_tutorial.course.judge import Verdict, judge
 
 
-def check_swapped(answer: Callable[[str, str, str], Any] | None) -> Verdict:
-    """A function (sentence, io, giver) -> the same sentence with the other one as the giver."""
+def _same(found: Tensor, want: Tensor) -> bool:
+    """Logits, as far as rounding goes."""
+    return found.shape == want.shape and torch.allclose(found, want, atol=5e-3, rtol=1e-3)
 
-    def turns(text: str, io: str, giver: str, want: str) -> Callable[[Any], str | None]:
-        def right(swapped: Callable[[str, str, str], Any]) -> str | None:
-            got = swapped(text, io, giver)
-            if got == want:
+
+def _like(found: Tensor, mistakes: Mapping[str, Callable[[], Tensor]]) -> str | None:
+    """The first of `mistakes` that gives what was found; each is tried only then."""
+    for says, make in mistakes.items():
+        if _same(found, make()):
+            return says
+    return None
+
+
+def _numbers(got: Any, shape: tuple[int, ...], what: str) -> Tensor | str:
+    """`got` as a tensor of this shape, or what is wrong with it."""
+    if isinstance(got, (list, tuple)) and got and all(isinstance(one, Tensor) for one in got):
+        got = torch.stack(list(got))
+    if isinstance(got, Tensor) and tuple(got.shape) == shape:
+        return got
+    found = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
+    return f"Return {what}, a tensor of shape {shape}; yours is {found}."
+
+
+# A position taken for a head changes nothing: up to S2 both runs are the same.
+NOTHING = {
+    "z": "Nothing has changed. Does the hook return what it changed? z is (B, T, H, d_head): heads are in dimension 2.",
+    "pattern": "z is right. A pattern is (B, H, T, T): its heads are in another dimension; you replaced a position.",
+}
+
+
+def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Sentences, source: Sentences) -> Verdict:
+    """A function (run, donor, heads, part) -> (heads, B) logit differences, by the names of `source`, on `run` when one
+    part of one head at a time comes from `donor`, which holds activations of `source`."""
+    difference = partial(logit_difference, sentences=source)
+    heads = foremost_heads(model, run, source, difference, 2)
+    hooks = {part: list(dict.fromkeys(head_site(part, h).hook_name for h in heads)) for part in ("z", "pattern")}
+    donor = activations(model, source, [name for names in hooks.values() for name in names])
+
+    def case(part: str) -> Callable[[Any], str | None]:
+        def right(patch_heads: Callable[..., Any]) -> str | None:
+            before = {name: acts.clone() for name, acts in donor.items()}
+            got = _numbers(patch_heads(run, before, heads, part), (len(heads), len(run)), "one row for each head")
+            if isinstance(got, str):
+                return got + " (Keep the sentences: no mean.)" * got.endswith(f"is ({len(heads)},).")
+            sites = [head_site(part, head) for head in heads]
+            if _same(got, patch_each(model, run, sites, donor, difference)):
+                if any(not torch.equal(before[name], donor[name]) for name in donor):
+                    return "The values are right, but you wrote into the donor: change acts, not what it comes from."
                 return None
-            if got == text:
-                return "Nothing has changed."
-            if got.count(giver) == 2 and got.count(io) == 1:
-                return f"{got!r} still has {giver} as the giver: you exchanged the two names everywhere."
-            if got == text.replace(giver, io):
-                return f"{got!r} lost {giver}: only the last mention changes, what stands before it stays."
-            return f"For {text!r} it should be {want!r}, not {got!r}."
+            plain = [end_logits(model, prompts) for prompts in (run, source)]
+            unpatched, whole = (difference(logits).expand(len(heads), -1) for logits in plain)
+            wrong: dict[str, Callable[[], Tensor]] = {
+                NOTHING[part]: lambda: unpatched,
+                "Nothing can change: you run the sentences that the donor comes from. Run `run`.": lambda: whole,
+                "You replaced all heads of the layer; one head is one index of one dimension.": lambda: patch_each(
+                    model, run, [Site(site.hook_name) for site in sites], donor, difference
+                ),
+                "The first head is right, and stays patched when it is the second one's turn.": lambda: torch.stack(
+                    [difference(patched_logits(model, run, sites[: i + 1], donor)) for i in range(len(sites))]
+                ),
+            }
+            first, want = "{}.{}".format(*heads[0]), patch_each(model, run, sites[:1], donor, difference)
+            return _like(got, wrong) or (
+                f"For {part} of {first} the mean should be {float(want.mean()):.2f}, not {float(got[0].mean()):.2f}."
+            )
 
         return right
 
-    tests = [
-        turns(
-            "When Mary and John went to the store, John gave a drink to",
-            "Mary",
-            "John",
-            "When Mary and John went to the store, Mary gave a drink to",
-        ),
-        turns(
-            "The day that Tom visited Anna at the park, Tom offered the ball to",
-            "Anna",
-            "Tom",
-            "The day that Tom visited Anna at the park, Anna offered the ball to",
-        ),
-        turns(
-            "Then Lucy and Paul had lunch at the river. Later Paul passed the ring to",
-            "Lucy",
-            "Paul",
-            "Then Lucy and Paul had lunch at the river. Later Lucy passed the ring to",
-        ),
-    ]
     return judge(
         "Exercise 1",
         answer,
-        tests,
-        hints="str.rsplit(giver, 1) splits at the last mention only.",
-        praise="One token differs, and the right answer is the other name.",
+        [case("z"), case("pattern")],
+        hints=(
+            "A hook is a pair (name, function of acts and hook); print acts.shape in it for z and for the pattern.",
+            "Clone acts, replace one head, return it. A pattern is (B, H, T, T), z is (B, T, H, d_head).",
+        ),
+        praise="Activation patching, for any part of any head.",
     )
 
 
-def solution_swapped(sentence: str, io: str, giver: str) -> str:
-    before, after = sentence.rsplit(giver, 1)
-    return before + io + after
+def solution_patch_heads(
+    run: Sentences,
+    donor: Donor,
+    heads: Sequence[Head],
+    part: str = "z",
+    *,
+    model: Any,
+    difference: Callable[..., Tensor],
+) -> Tensor:
+    found = []
+    for layer, number in heads:
+        name = f"blocks.{layer}.attn.hook_{part}"
+        here = (slice(None), number) if part == "pattern" else (slice(None), slice(None), number)
+
+        def put(acts: Tensor, hook: Any, name: str = name, here: Any = here) -> Tensor:
+            acts = acts.clone()
+            acts[here] = donor[name][here]
+            return acts
+
+        found.append(difference(end_logits(model, run, [(name, put)])))
+    return torch.stack(found)
 
 
-def check_direct(answer: Callable[..., Any] | None) -> Verdict:
-    """A function (z (D,), W_O (D, M), scale, W_U (M, V), right, wrong) -> direct attribution of one head, a number."""
-    generator = torch.Generator().manual_seed(0)
-    z, w_o, w_u = (torch.randn(*size, generator=generator) for size in ((4,), (4, 6), (6, 9)))
-    w_o = w_o - w_o.mean(-1, keepdim=True)
-    scale, right_id, wrong_id = 2.5, 3, 7
-    want = solution_direct(z, w_o, scale, w_u, right_id, wrong_id)
+def check_path_to_answer(
+    answer: Callable[..., Any] | None, model: Any, prompts: Sentences, other: Sentences
+) -> Verdict:
+    """A function (sender, own, others) -> (B,) logit differences when everything in `own` is frozen, but for the
+    sender's z, which comes from `others`."""
+    difference = partial(logit_difference, sentences=prompts)
+    senders = foremost_heads(model, prompts, other, difference, 2)
+    layers = range(model.cfg.n_layers)
+    z_names, mlp_names = ([f"blocks.{i}.{end}" for i in layers] for end in ("attn.hook_z", "hook_mlp_out"))
+    own, others = activations(model, prompts, z_names + mlp_names), activations(model, other, z_names)
 
-    def right(direct: Callable[..., Any]) -> str | None:
-        got = float(direct(z, w_o, scale, w_u, right_id, wrong_id))
-        if abs(got - want) < 1e-4:
-            return None
-        if abs(got - want * scale) < 1e-4:
-            return "The last LayerNorm divides everything by its scale; so must you."
-        if abs(got + want) < 1e-4:
-            return "The sign is turned around: right minus wrong."
-        if abs(got - float(z @ w_o @ w_u[:, right_id]) / scale) < 1e-4:
-            return "That is the logit of the right name alone; take the difference to the wrong one."
-        return f"For the head that I tried it is {want:.4f}; yours is {got:.4f}."
+    def case(names: list[str], sender: Head) -> Callable[[Any], str | None]:
+        frozen = {name: own[name] for name in names}
+        site = head_site("z", sender)
+
+        def right(path: Callable[..., Any]) -> str | None:
+            given = {name: acts.clone() for name, acts in frozen.items()}
+            got = _numbers(path(sender, given, dict(others)), (len(prompts),), "one difference for each sentence")
+            if isinstance(got, str):
+                return got
+            run = partial(end_logits, model, prompts)
+            solve = partial(solution_path_to_answer, model=model, prompts=prompts, difference=difference)
+            want = solve(sender, frozen, others)
+            if any(not torch.equal(given[name], frozen[name]) for name in frozen):
+                return "You wrote into own, and the next head would find it changed: clone before you put anything in."
+            if _same(got, want):
+                return None
+            held = frozen | {site.hook_name: site.put(frozen[site.hook_name], others[site.hook_name])}
+            last = held[z_names[-1]]
+            wrong: dict[str, Callable[[], Tensor]] = {
+                "Nothing has changed. Does the hook return what you patched? z is (B, T, H, d_head): a sender is one "
+                "index of dimension 2.": lambda: difference(run()),
+                "The others were not frozen: every hook of own puts in what own holds.": lambda: difference(
+                    run(patch_hooks([site], others))
+                ),
+                "All your hooks put in the same tensor, that of the last turn of the loop: a function looks up `held` "
+                "when it is called. Bind it with a default, `held=held`.": lambda: difference(
+                    run([(name, lambda acts, hook: last) for name in z_names])
+                ),
+                "You took all heads of the sender's layer from others; the sender is one of them.": lambda: difference(
+                    run(patch_hooks([Site(name) for name in frozen], held | {site.hook_name: others[site.hook_name]}))
+                ),
+                "With MLPs in own, too, they must be frozen as the heads are: loop over all of own.": lambda: solve(
+                    sender, {name: own[name] for name in z_names}, others
+                ),
+            }
+            return _like(got, wrong) or (
+                f"For {sender[0]}.{sender[1]} the mean should be {float(want.mean()):.2f}, not {float(got.mean()):.2f}."
+            )
+
+        return right
 
     return judge(
         "Exercise 2",
         answer,
-        [right],
-        hints="z @ W_O is what the head writes; W_U[:, right] - W_U[:, wrong] is the direction that counts.",
-        praise="Three products, one number: what one head says about the answer.",
+        [case(names, sender) for names in (z_names, z_names + mlp_names) for sender in senders],
+        hints=(
+            "One hook for each entry of own. Which one of them holds the sender?",
+            "held = acts.clone() for each entry; in the sender's layer held[:, :, number] comes from others. Each hook "
+            "returns its own held.",
+        ),
+        praise="One path, and nothing else: what is frozen cannot pass the change on.",
     )
 
 
-def solution_direct(z: Tensor, w_o: Tensor, scale: float, w_u: Tensor, right: int, wrong: int) -> float:
-    return float(z @ w_o @ (w_u[:, right] - w_u[:, wrong]) / scale)
+def solution_path_to_answer(
+    sender: Head, own: Donor, others: Donor, *, model: Any, prompts: Sentences, difference: Callable[..., Tensor]
+) -> Tensor:
+    layer, number = sender
+    hooks: list[Hook] = []
+    for name, acts in own.items():
+        held = acts.clone()
+        if name == f"blocks.{layer}.attn.hook_z":
+            held[:, :, number] = others[name][:, :, number]
+        hooks.append((name, lambda acts, hook, held=held: held))
+    return difference(end_logits(model, prompts, hooks))
 
 
-def check_patch(answer: Callable[[Tensor, Tensor, Tensor], Any] | None) -> Verdict:
-    """A function (acts (B, P, M), new (B, P, M), where (B,)) -> acts with one position per sentence from new."""
-    new = torch.arange(24.0).view(3, 4, 2) + 1
-    acts = -new  # nowhere zero, so that what must be kept can be told from what was never there
-    where = torch.tensor([2, 0, 3])
-    want = solution_patch(acts, new, where)
+WORDS, PARTS = ("up", "down", "stays"), ("the heads", "the MLPs")
 
-    def right(patch: Callable[..., Any]) -> str | None:
-        before = acts.clone()
-        got = patch(before, new, where)
-        if not isinstance(got, Tensor) or got.shape != acts.shape:
-            found = getattr(got, "shape", type(got).__name__)
-            return f"Return a tensor of the shape of acts, (3, 4, 2); yours is {found}."
-        if torch.equal(got, want):
-            if not torch.equal(before, acts):
-                return "The values are right, but you wrote into the tensor that you were given: clone it first."
-            return None
-        if torch.equal(got[:, where], new[:, where]):
-            return "Every sentence got all three positions. Pair them up: acts[rows, where] with rows = arange(B)."
-        rows = torch.arange(len(acts))
-        if torch.equal(got[rows, where], want[rows, where]):
-            return "The right places hold the new values, but the other places must keep acts."
-        if torch.equal(got[rows, where], (acts + new)[rows, where]):
-            return "Replace what stands there, do not add to it."
-        return "The wrong places have changed; sentence i gets position where[i], and no other."
+
+def check_prediction(answer: tuple[str, str] | None, change: float, by_heads: float, by_mlps: float) -> Verdict:
+    """What the difference does (one of WORDS), and whose direct share makes most of it (one of PARTS), against the
+    changes that were measured, in logits. A wrong answer is not told them."""
+    word, part = solution_prediction(change, by_heads, by_mlps)
+    why_not = {
+        "stays": "That is what direct attribution says. Who reads these heads' outputs before the logits do?",
+        "down": "The heads that make the difference are still there; these add nothing to it directly.",
+        "up": "What would make it rise? Follow what the last layer reads.",
+    }
+
+    def right(pair: Any) -> str | None:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or pair[0] not in WORDS or pair[1] not in PARTS:
+            return f"Answer with a pair, one of {WORDS} and one of {PARTS}, not {pair!r}."
+        if pair[0] != word:
+            return f'Not "{pair[0]}". {why_not[pair[0]]}'
+        return None if pair[1] == part else f'"{word}" is right, but not by way of {pair[1]}.'
 
     return judge(
         "Exercise 3",
         answer,
         [right],
-        hints="Indexing with two lists of the same length, acts[rows, where], picks pairs.",
-        praise="This is all that patching is; the rest is which, where and from whom.",
+        hints=(
+            "They lift both names by nearly the same. Some parts of the model read the residual stream after them.",
+            "Nothing that reads a sum of two names must treat them alike. Which parts amplified what 2.0 wrote?",
+        ),
+        praise=f"The difference changes by {change:+.2f} logits: {by_mlps:+.2f} through the MLPs' direct shares, "
+        f"{by_heads:+.2f} through those of heads.",
     )
 
 
-def solution_patch(acts: Tensor, new: Tensor, where: Tensor) -> Tensor:
-    acts, rows = acts.clone(), torch.arange(len(acts))
-    acts[rows, where] = new[rows, where]
-    return acts
+def solution_prediction(change: float, by_heads: float, by_mlps: float) -> tuple[str, str]:
+    if change != change:
+        raise ValueError("change=nan: there is no change to predict.")
+    word = "stays" if abs(change) < 0.5 else ("up" if change > 0 else "down")
+    return word, PARTS[abs(by_mlps) > abs(by_heads)]
 
 
-def check_prediction(answer: str | None, measured: float) -> Verdict:
-    """The word "up", "down" or "stays", against the change that was measured, in logits."""
-    truth = solution_prediction(measured)
+def check_faithfulness(answer: Callable[[Tensor, Tensor, Tensor], Any] | None) -> Verdict:
+    """The mended function (circuit, whole, nothing), (B,) each -> share of the way from nothing to the whole model."""
+    circuit, whole = torch.tensor([6.0, 7.0, 5.0, 4.0]), torch.tensor([8.0, 9.0, 7.0, 1.1])
+    nothing = torch.tensor([0.0, 1.0, -1.0, 1.0])
+    want = float(solution_faithfulness(circuit, whole, nothing))
 
-    def right(word: Any) -> str | None:
-        if word not in ("up", "down", "stays"):
-            return f'Answer "up", "down" or "stays", not {word!r}.'
-        return None if word == truth else f"It changes by {measured:+.2f} logits."
+    def right(faithfulness: Callable[..., Any]) -> str | None:
+        got = faithfulness(circuit, whole, nothing)
+        if isinstance(got, Tensor) and got.numel() != 1:
+            return f"One number for all sentences, please; yours has {got.numel()}."
+        got, ratios = float(got), (circuit - nothing) / (whole - nothing)
+        if abs(got - want) < 1e-4:
+            return None
+        if abs(got - float(ratios.mean())) < 1e-3:
+            return "That is still the bug. Look at the single ratios of four sentences: 0.75, 0.75, 0.75 and 30."
+        if abs(got - float(circuit.mean() / whole.mean())) < 1e-4:
+            return "The scale must begin at no heads at all: a circuit that does nothing should have 0."
+        if abs(got - float(ratios.median())) < 1e-4:
+            return (
+                "A median hides the sentence that is at fault, and all others that are unlike most. Weigh it instead."
+            )
+        if abs(got - float(ratios.clamp(0, 1).mean())) < 1e-4:
+            return "A share may be above 1: heads that were left out may hold the answer back. Do not cut it off."
+        return f"For the four sentences that I tried it should be {want:.3f}; yours is {got:.3f}."
 
     return judge(
         "Exercise 4",
         answer,
         [right],
-        hints="What does such a head say about the right name, and what about the wrong one? See the map of two names.",
-        praise=f"It changes by {measured:+.2f} logits.",
+        hints=(
+            "What does one sentence do to the mean if its whole model is hardly better than no heads?",
+            "Take means first; then one division is left.",
+        ),
+        praise="A ratio of means: a sentence on which there is nothing to explain has no vote.",
     )
 
 
-def solution_prediction(measured: float) -> str:
-    if measured != measured:
-        raise ValueError("measured=nan: there is no change to predict.")
-    return "stays" if abs(measured) < 0.5 else ("up" if measured > 0 else "down")
+def solution_faithfulness(circuit: Tensor, whole: Tensor, nothing: Tensor) -> Tensor:
+    return (circuit.mean() - nothing.mean()) / (whole.mean() - nothing.mean())
 
 
-def check_faithfulness(answer: Callable[[float, float, float], Any] | None) -> Verdict:
-    """A function (circuit, whole, nothing) -> share of the distance from nothing to the whole model."""
+def check_missing(answer: Callable[..., Any] | None) -> Verdict:
+    """A function (circuit, candidates, lead_of) -> the head that adds most to the lead of the circuit, and the one that
+    adds most on top of it."""
+    circuit: list[Head] = [(0, 0), (2, 1)]
+    candidates: list[Head] = [(0, 0), (0, 5), (1, 3), (1, 5), (2, 1), (3, 2), (3, 7)]
 
-    def case(circuit: float, whole: float, nothing: float) -> Callable[[Any], str | None]:
-        want = solution_faithfulness(circuit, whole, nothing)
+    def lead_of(kept: Sequence[Head]) -> float:
+        """0.5 and 1.5 do the same thing; 3.7 does harm; the circuit's own heads are needed."""
+        have = set(kept)
+        same = max([1.1 * ((0, 5) in have), 1.2 * ((1, 5) in have)])
+        own = 5.0 * ((0, 0) in have) + 2.0 * ((2, 1) in have)
+        return own + same + 0.3 * ((1, 3) in have) + 0.8 * ((3, 2) in have) - 3.0 * ((3, 7) in have)
 
-        def right(faithfulness: Callable[[float, float, float], Any]) -> str | None:
-            got = float(faithfulness(circuit, whole, nothing))
-            if abs(got - want) < 1e-6:
-                return None
-            if abs(got - circuit / whole) < 1e-6:
-                return "Where does your scale begin? With every head silenced it should say 0."
-            return f"With {circuit}, {whole} and {nothing} it is {want:.3f}; yours says {got:.3f}."
-
-        return right
+    def right(find: Callable[..., Any]) -> str | None:
+        given = list(circuit)
+        got = find(given, list(candidates), lead_of)
+        if given != circuit:
+            return "You appended to the circuit that you were given; add to a copy: circuit + [head]."
+        if not isinstance(got, (list, tuple)) or len(got) != 2 or not all(isinstance(h, tuple) for h in got):
+            return f"Return a list of two heads, such as [(1, 2), (0, 4)], not {got!r}."
+        got = list(got)
+        if got == solution_missing(circuit, candidates, lead_of):
+            return None
+        if (3, 7) in got:
+            return "3.7 lowers the lead. Look for what raises it."
+        if set(got) & set(circuit):
+            return "Heads of the circuit are in it already: skip them."
+        if got == [(1, 5), (0, 5)]:
+            return "0.5 and 1.5 do the same thing: with 1.5 in place 0.5 adds nothing. Measure again after the first."
+        if got == [(3, 2), (1, 5)]:
+            return "These two, in the other order: the one that adds most comes first."
+        return f"In the circuit that I made up they are not {got}."
 
     return judge(
         "Exercise 5",
         answer,
-        [case(3.0, 3.0, 1.0), case(1.0, 3.0, 1.0), case(4.0, 3.0, -1.0)],
-        hints="0 when the circuit does no better than nothing, 1 when it does as well as the whole model.",
-        praise="It can be above 1: heads that were left out may have held the answer back.",
+        [right],
+        hints=(
+            "Which head is second depends on which one is in already.",
+            "Choose the best of the candidates, put it in, and choose again among those that are left.",
+        ),
+        praise="Greedy, and honest: a head is judged beside those that are there.",
     )
 
 
-def solution_faithfulness(circuit: float, whole: float, nothing: float) -> float:
-    return (circuit - nothing) / (whole - nothing)
+def solution_missing(
+    circuit: Sequence[Head], candidates: Sequence[Head], lead_of: Callable[[Sequence[Head]], float], n: int = 2
+) -> list[Head]:
+    found: list[Head] = []
+    for _ in range(n):
+        kept = [*circuit, *found]
+        rest = [head for head in candidates if head not in kept]
+        found.append(max(rest, key=lambda head: lead_of([*kept, head])))
+    return found

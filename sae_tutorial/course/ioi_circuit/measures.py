@@ -1,25 +1,16 @@
-"""What this lesson measures of an answer, how sure of it one can be, and the means that silence a part.
-
-Letters of shapes: B sentences, V vocabulary, N names, S sites, P positions.
-"""
+"""What this lesson measures of an answer, and how sure of it one can be."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.circuits.ioi import Sentences, logit_difference
-from sae_tutorial.circuits.patching import activations
 from sae_tutorial.course.ioi_circuit.names import lead
 from sae_tutorial.evaluation.intervals import bootstrap
 
 MEASURES = ("difference", "lead", "right", "top")
-BATCH = 48  # sentences whose activations are held at once
 
 
 def scores(
@@ -65,57 +56,3 @@ def share_restored(
 
     middle, low, high = (found.view(patched.shape[:-1]) for found in bootstrap(runs, share))
     return middle, low, high
-
-
-@dataclass(frozen=True)
-class TemplateMeans:
-    """Mean activations over a pool of sentences, one for each template and order of names: what silences a part.
-
-    With an "abc" counterfactual as the pool this is the mean-ablation of Wang et al. 2022, as in
-    `patching.mean_by_group`, but the pool may be larger than the sentences that are ablated, and other ones: what is
-    left in a mean over few sentences is noise that the model reads.
-
-    Attributes:
-        kinds: template, and where its roles stand (ABBA and BABA differ in that), of each kind of sentence.
-        means: hook -> (kinds, positions, ...).
-    """
-
-    kinds: tuple[tuple[str, tuple[int, ...]], ...]
-    means: dict[str, Float[Tensor, "kinds positions *more"]]
-
-    @classmethod
-    def over(cls, model: Any, pool: Sentences, hook_names: Iterable[str]) -> TemplateMeans:
-        """Of what the model computes at these hooks. ValueError for a hook that does not exist."""
-        kinds = tuple(dict.fromkeys(_kinds(pool)))
-        row_B = pool.tokens.new_tensor([kinds.index(kind) for kind in _kinds(pool)])
-        counts, names = row_B.bincount(), list(hook_names)
-        sums: dict[str, Tensor] = {}
-        for start in range(0, len(pool), BATCH):
-            part = slice(start, start + BATCH)
-            for name, acts_BP in activations(model, pool[part], names).items():
-                total = sums.setdefault(name, acts_BP.new_zeros(len(kinds), *acts_BP.shape[1:]))
-                total.index_add_(0, row_B[part], acts_BP)
-        means = {name: total / counts.view(-1, *[1] * (total.dim() - 1)) for name, total in sums.items()}
-        return cls(kinds, means)
-
-    def of(self, sentences: Sentences) -> dict[str, Float[Tensor, "sentences positions *more"]]:
-        """For each sentence the means of its kind: a donor.
-
-        Raises ValueError for a kind of sentence that the pool lacks, and for sentences of another width.
-        """
-        lacking = set(_kinds(sentences)) - set(self.kinds)
-        if lacking:
-            raise ValueError(
-                f"the pool has no sentence of this kind (template, roles): {min(lacking)}; make it larger."
-            )
-        width, wide = sentences.tokens.shape[1], next(iter(self.means.values())).shape[1]
-        if width != wide:
-            raise ValueError(f"sentences are {width} tokens wide, the pool {wide}: use the same templates in both.")
-        row_B = sentences.tokens.new_tensor([self.kinds.index(kind) for kind in _kinds(sentences)])
-        return {name: mean[row_B] for name, mean in self.means.items()}
-
-
-def _kinds(sentences: Sentences) -> list[tuple[str, tuple[int, ...]]]:
-    """Template, and where its roles stand: ABBA and BABA differ in where the indirect object is."""
-    where = zip(*(positions.tolist() for positions in sentences.positions.values()))
-    return [(frame.template, places) for frame, places in zip(sentences.frames, where, strict=True)]

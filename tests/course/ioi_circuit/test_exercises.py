@@ -1,115 +1,332 @@
+"""Every check of notebook 08: the stub, solutions of two kinds, and the mistakes that learners make."""
+
+from functools import partial
+
 import pytest
 import torch
+from exercises import right, wrong_and_told
 
-from sae_tutorial.course.ioi_circuit import exercises
+from sae_tutorial.circuits import ioi
+from sae_tutorial.circuits.patching import Site, head_site, patch_each, patch_hooks, path_patch
+from sae_tutorial.circuits.prompts import end_logits
+from sae_tutorial.course.ioi_circuit import exercises as ex
 
-CHECKS = [
-    (exercises.check_swapped, exercises.solution_swapped, lambda sentence, io, giver: None),
-    (exercises.check_direct, exercises.solution_direct, lambda *parts: None),
-    (exercises.check_patch, exercises.solution_patch, lambda acts, new, where: None),
-    (exercises.check_faithfulness, exercises.solution_faithfulness, lambda circuit, whole, nothing: None),
-]
+# ---------------------------------------------------------------- patching heads
 
 
-@pytest.mark.parametrize(("check", "solution", "stub"), CHECKS)
-def test_stub_and_solution(check, solution, stub):
-    assert "not answered yet" in check(stub).message
+@pytest.fixture(scope="module")
+def ours(model):
+    """What a notebook has in its cells: sentences, the swapped ones, the measure, a run."""
+    sentences = ioi.ioi_sentences(model, 6, seed=0)
+    swapped = ioi.counterfactual(model, sentences, "swapped")
+    difference = partial(ioi.logit_difference, sentences=sentences)
+    return model, sentences, swapped, difference
+
+
+def check_heads(ours):
+    model, sentences, swapped, _ = ours
+    return lambda answer: ex.check_patch_heads(answer, model, swapped, sentences)
+
+
+def patcher(ours, put, on=None, reset=True, end=torch.stack):
+    """The learner's loop: `put(acts, new, number, part)` changes a clone of acts."""
+    model, _, _, difference = ours
+
+    def patch_heads(run, donor, heads, part="z"):
+        found, hooks = [], []
+        for layer, number in heads:
+            name = f"blocks.{layer}.attn.hook_{part}"
+
+            def hook(acts, hook, name=name, number=number):
+                return put(acts.clone(), donor[name], number, part)
+
+            hooks = [] if reset else hooks
+            hooks.append((name, hook))
+            found.append(difference(end_logits(model, on or run, hooks)))
+        return end(found)
+
+    return patch_heads
+
+
+def one_head(acts, new, number, part):
+    where = (slice(None), number) if part == "pattern" else (slice(None), slice(None), number)
+    acts[where] = new[where]
+    return acts
+
+
+def always_dim_2(acts, new, number, part):
+    acts[:, :, number] = new[:, :, number]
+    return acts
+
+
+def always_dim_1(acts, new, number, part):
+    acts[:, number] = new[:, number]
+    return acts
+
+
+def into_the_donor(acts, new, number, part):
+    put = one_head(acts, new, number, part)
+    new.copy_(put)
+    return put
+
+
+def test_patched_heads(ours):
+    model, _, _, difference = ours
+    right(check_heads(ours), partial(ex.solution_patch_heads, model=model, difference=difference))
+
+
+def test_patched_heads_in_other_ways(ours):
+    model, _, _, difference = ours
+    check = check_heads(ours)
+
+    def by_site(run, donor, heads, part):
+        return patch_each(model, run, [head_site(part, head) for head in heads], donor, difference)
+
+    assert check(by_site), check(by_site).message
+    as_list = patcher(ours, one_head, end=list)
+    assert check(as_list), check(as_list).message
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"put": always_dim_2}, "z is right. A pattern is"),
+        ({"put": always_dim_1}, "heads are in dimension 2"),
+        ({"put": lambda acts, new, number, part: new}, "all heads of the layer"),
+        ({"put": lambda acts, new, number, part: acts}, "Nothing has changed"),
+        ({"put": one_head, "on": "the original"}, "Run `run`"),
+        ({"put": one_head, "reset": False}, "stays patched"),
+        ({"put": into_the_donor}, "wrote into the donor"),
+        ({"put": one_head, "end": lambda found: torch.stack(found).mean(1)}, "no mean"),
+        ({"put": one_head, "end": lambda found: 1 + torch.stack(found)}, "the mean should be"),
+    ],
+)
+def test_mistakes_in_patching_heads(ours, how, says):
+    if "on" in how:
+        how = how | {"on": ours[1]}
+    wrong_and_told(check_heads(ours), patcher(ours, **how), says)
+
+
+# ---------------------------------------------------------------- path patching
+
+
+def check_path(ours):
+    model, sentences, swapped, _ = ours
+    return lambda answer: ex.check_path_to_answer(answer, model, sentences, swapped)
+
+
+def pather(ours, put, bound=True, only=""):
+    """The learner's loop: `put(held, new, number)` changes what is held in the sender's layer."""
+    model, sentences, _, difference = ours
+
+    def path(sender, own, others):
+        layer, number = sender
+        hooks = []
+        for name, acts in own.items():
+            if only not in name:
+                continue
+            held = acts
+            if name == f"blocks.{layer}.attn.hook_z":
+                held = put(acts.clone(), others[name], number)
+            late = lambda acts, hook: held  # noqa: B023, E731
+            hooks.append((name, (lambda acts, hook, held=held: held) if bound else late))
+        return difference(end_logits(model, sentences, hooks))
+
+    return path
+
+
+def sender_alone(held, new, number):
+    held[:, :, number] = new[:, :, number]
+    return held
+
+
+def as_a_position(held, new, number):
+    held[:, number] = new[:, number]
+    return held
+
+
+def test_path_to_the_answer(ours):
+    model, sentences, swapped, difference = ours
+    solution = partial(ex.solution_path_to_answer, model=model, prompts=sentences, difference=difference)
+    right(check_path(ours), solution)
+    own = lambda names: {name: acts for name, acts in ex.activations(model, sentences, names).items()}  # noqa: E731
+    z_names, mlps = ([f"blocks.{i}.{end}" for i in range(4)] for end in ("attn.hook_z", "hook_mlp_out"))
+    others = ex.activations(model, swapped, z_names)
+    for names, frozen in ((z_names, False), (z_names + mlps, True)):
+        library = path_patch(
+            model, sentences, swapped, [(2, 0)], [Site("blocks.3.hook_resid_post")], difference, frozen
+        )
+        assert torch.allclose(solution((2, 0), own(names), others), library[0], atol=1e-4)
+
+
+def test_path_in_another_way(ours):
+    model, sentences, _, difference = ours
+
+    def by_sites(sender, own, others):
+        site = head_site("z", sender)
+        held = own | {site.hook_name: site.put(own[site.hook_name], others[site.hook_name])}
+        return difference(end_logits(model, sentences, patch_hooks([Site(name) for name in held], held)))
+
+    assert check_path(ours)(by_sites), check_path(ours)(by_sites).message
+
+
+def unfrozen(ours):
+    model, sentences, _, difference = ours
+
+    def path(sender, own, others):
+        return difference(end_logits(model, sentences, patch_hooks([head_site("z", sender)], others)))
+
+    return path
+
+
+def writes_into_own(ours):
+    model, sentences, _, difference = ours
+
+    def path(sender, own, others):
+        name = f"blocks.{sender[0]}.attn.hook_z"
+        own[name][:, :, sender[1]] = others[name][:, :, sender[1]]
+        return difference(end_logits(model, sentences, patch_hooks([Site(n) for n in own], own)))
+
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (unfrozen, "not frozen"),
+        (partial(pather, put=sender_alone, bound=False), "held=held"),
+        (partial(pather, put=lambda held, new, number: new), "all heads of the sender's layer"),
+        (partial(pather, put=lambda held, new, number: held), "Nothing has changed"),
+        (partial(pather, put=as_a_position), "one index of dimension 2"),
+        (partial(pather, put=sender_alone, only="hook_z"), "loop over all of own"),
+        (writes_into_own, "wrote into own"),
+        (lambda ours: lambda sender, own, others: 3.0, "float"),
+    ],
+)
+def test_mistakes_in_path_patching(ours, make, says):
+    wrong_and_told(check_path(ours), make(ours), says)
+
+
+# ---------------------------------------------------------------- prediction
+
+
+MEASURED = (0.97, -0.06, 1.03)
+
+
+def test_prediction_tells_no_number_before_it_is_right():
+    check = partial(ex.check_prediction, change=MEASURED[0], by_heads=MEASURED[1], by_mlps=MEASURED[2])
     assert "not answered yet" in check(None).message
-    assert check(solution), check(solution).message
+    assert check(("up", "the MLPs")) and "+0.97" in check(["up", "the MLPs"]).message
+    for wrong, says in (
+        (("stays", "the heads"), "direct attribution says"),
+        (("down", "the MLPs"), "nothing to it directly"),
+        (("up", "the heads"), "not by way of the heads"),
+        ("up", "Answer with a pair"),
+        (("sideways", "the heads"), "Answer with a pair"),
+    ):
+        message = check(wrong).message
+        assert says in message and "0.97" not in message and "1.03" not in message
 
 
 @pytest.mark.parametrize(
-    ("mistake", "says"),
+    ("measured", "truth"),
     [
-        (lambda text, io, giver: text, "Nothing has changed"),
-        (lambda text, io, giver: text.replace(giver, io), "lost John"),
-        (
-            lambda text, io, giver: text.replace(f", {giver} ", f", {io} "),
-            "Nothing has changed",
-        ),
-        (
-            lambda text, io, giver: text.replace(io, "#").replace(giver, io).replace("#", giver),
-            "it should be",
-        ),
+        (MEASURED, ("up", "the MLPs")),
+        ((-2.0, -1.5, 0.2), ("down", "the heads")),
+        ((0.1, 0.2, -0.1), ("stays", "the heads")),
     ],
 )
-def test_swapped_mistakes(mistake, says):
-    verdict = exercises.check_swapped(mistake)
-    assert not verdict and says in verdict.message
-
-
-@pytest.mark.parametrize(
-    ("mistake", "says"),
-    [
-        (lambda z, o, s, u, r, w: z @ o @ (u[:, r] - u[:, w]), "divides everything by its scale"),
-        (lambda z, o, s, u, r, w: z @ o @ (u[:, w] - u[:, r]) / s, "right minus wrong"),
-        (lambda z, o, s, u, r, w: z @ o @ u[:, r] / s, "right name alone"),
-        (lambda z, o, s, u, r, w: z @ u, "RuntimeError"),
-        (lambda z, o, s, u, r, w: 0.0, "yours is 0.0000"),
-    ],
-)
-def test_direct_mistakes(mistake, says):
-    verdict = exercises.check_direct(mistake)
-    assert not verdict and says in verdict.message
-
-
-def in_place(acts, new, where):
-    rows = torch.arange(len(acts))
-    acts[rows, where] = new[rows, where]
-    return acts
-
-
-def everybody(acts, new, where):
-    acts = acts.clone()
-    acts[:, where] = new[:, where]
-    return acts
-
-
-def only_the_new(acts, new, where):
-    out, rows = torch.zeros_like(acts), torch.arange(len(acts))
-    out[rows, where] = new[rows, where]
-    return out
-
-
-def added(acts, new, where):
-    out, rows = acts.clone(), torch.arange(len(acts))
-    out[rows, where] += new[rows, where]
-    return out
-
-
-@pytest.mark.parametrize(
-    ("mistake", "says"),
-    [
-        (in_place, "clone it first"),
-        (everybody, "Pair them up"),
-        (lambda acts, new, where: new, "all three positions"),
-        (lambda acts, new, where: acts, "wrong places"),
-        (only_the_new, "other places must keep acts"),
-        (added, "do not add"),
-        (lambda acts, new, where: acts[0], "shape"),
-        (lambda acts, new, where: 3, "int"),
-    ],
-)
-def test_patch_mistakes(mistake, says):
-    verdict = exercises.check_patch(mistake)
-    assert not verdict and says in verdict.message
-
-
-@pytest.mark.parametrize(("measured", "word"), [(2.0, "up"), (-2.0, "down"), (0.1, "stays")])
-def test_prediction(measured, word):
-    assert exercises.solution_prediction(measured) == word
-    assert exercises.check_prediction(word, measured)
-    assert "not answered yet" in exercises.check_prediction(None, measured).message
-    wrong = {"up", "down", "stays"} - {word}
-    assert all(f"{measured:+.2f}" in exercises.check_prediction(other, measured).message for other in wrong)
-    assert "Answer" in exercises.check_prediction("sideways", measured).message
-
-
-def test_prediction_of_nothing():
+def test_what_was_measured_decides(measured, truth):
+    assert ex.solution_prediction(*measured) == truth
     with pytest.raises(ValueError, match="nan"):
-        exercises.check_prediction("down", float("nan"))
+        ex.solution_prediction(float("nan"), 0, 0)
 
 
-def test_faithfulness_mistakes():
-    assert "begin" in exercises.check_faithfulness(lambda circuit, whole, nothing: circuit / whole).message
-    assert "yours says" in exercises.check_faithfulness(lambda circuit, whole, nothing: 1.0).message
+# ---------------------------------------------------------------- faithfulness
+
+
+def test_faithfulness():
+    right(ex.check_faithfulness, ex.solution_faithfulness)
+    by_sums = lambda c, w, n: float((c - n).sum() / (w - n).sum())  # noqa: E731
+    assert ex.check_faithfulness(by_sums)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        (lambda c, w, n: ((c - n) / (w - n)).mean(), "still the bug"),
+        (lambda c, w, n: c.mean() / w.mean(), "no heads at all"),
+        (lambda c, w, n: ((c - n) / (w - n)).median(), "median hides"),
+        (lambda c, w, n: ((c - n) / (w - n)).clamp(0, 1).mean(), "above 1"),
+        (lambda c, w, n: (c - n) / (w - n), "One number"),
+        (lambda c, w, n: 1.0, "yours is 1.000"),
+    ],
+)
+def test_mistakes_in_faithfulness(mistake, says):
+    wrong_and_told(ex.check_faithfulness, mistake, says)
+
+
+# ---------------------------------------------------------------- missing heads
+
+
+def test_missing_heads():
+    right(ex.check_missing, ex.solution_missing)
+
+
+def gains(circuit, candidates, lead_of):
+    base = lead_of(circuit)
+    return {head: lead_of([*circuit, head]) - base for head in candidates}
+
+
+def all_pairs(circuit, candidates, lead_of):
+    """Another way that happens to agree: the best pair, its better one first."""
+    rest = [head for head in candidates if head not in circuit]
+    pair = max(((a, b) for a in rest for b in rest if a != b), key=lambda pair: lead_of([*circuit, *pair]))
+    return sorted(pair, key=lambda head: -lead_of([*circuit, head]))
+
+
+def appended(circuit, candidates, lead_of):
+    found = ex.solution_missing(circuit, candidates, lead_of)
+    circuit += found
+    return found
+
+
+def one_by_one(circuit, candidates, lead_of):
+    gain = gains(circuit, candidates, lead_of)
+    return sorted(gain, key=gain.get, reverse=True)[:2]
+
+
+def least(circuit, candidates, lead_of):
+    gain = gains(circuit, candidates, lead_of)
+    return sorted(gain, key=gain.get)[:2]
+
+
+def largest_change(circuit, candidates, lead_of):
+    gain = gains(circuit, candidates, lead_of)
+    return sorted(gain, key=lambda head: -abs(gain[head]))[:2]
+
+
+def needed(circuit, candidates, lead_of):
+    loss = {head: lead_of(circuit) - lead_of([h for h in circuit if h != head]) for head in circuit}
+    return sorted(loss, key=loss.get, reverse=True)[:2]
+
+
+def test_missing_heads_in_another_way():
+    assert ex.check_missing(all_pairs), ex.check_missing(all_pairs).message
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        (one_by_one, "do the same thing"),
+        (least, "lowers the lead"),
+        (largest_change, "lowers the lead"),
+        (needed, "skip them"),
+        (appended, "add to a copy"),
+        (lambda circuit, candidates, lead_of: ex.solution_missing(circuit, candidates, lead_of)[::-1], "other order"),
+        (lambda circuit, candidates, lead_of: (1, 5), "list of two heads"),
+        (lambda circuit, candidates, lead_of: [(1, 3), (0, 5)], "they are not"),
+    ],
+)
+def test_mistakes_in_missing_heads(mistake, says):
+    wrong_and_told(ex.check_missing, mistake, says)

@@ -1,14 +1,11 @@
-"""What is measured of an answer, its intervals, and means over other sentences than those that are silenced."""
+"""What is measured of an answer, and its intervals."""
 
 import pytest
 import torch
 
 from sae_tutorial.circuits import ioi
-from sae_tutorial.circuits.patching import activations, mean_by_group
 from sae_tutorial.circuits.prompts import end_logits
 from sae_tutorial.course.ioi_circuit import measures, names
-
-HOOKS = ["blocks.1.attn.hook_z", "blocks.2.hook_mlp_out"]
 
 
 @pytest.fixture(scope="module")
@@ -55,31 +52,3 @@ def test_share_restored_says_what_is_wrong():
         measures.share_restored(torch.ones(1, 3), torch.ones(3), torch.ones(3))
     with pytest.raises(ValueError, match="one number per sentence"):
         measures.share_restored(torch.ones(1, 4), torch.ones(3))
-
-
-def test_template_means_of_the_same_sentences_are_those_of_their_groups(model, sentences):
-    abc = ioi.counterfactual(model, ioi.ioi_sentences(model, 60, seed=3), "abc")
-    ours = measures.TemplateMeans.over(model, abc, HOOKS)
-    theirs = mean_by_group(activations(model, abc, HOOKS), abc)
-    assert len(ours.kinds) == 12
-    for name in HOOKS:
-        assert torch.allclose(ours.of(abc)[name], theirs[name], atol=1e-5)
-    for row, frame in enumerate(sentences.frames):
-        alike = [i for i, group in enumerate(abc.groups.tolist()) if group == int(sentences.groups[row])]
-        assert len(alike) == 5 and all(abc.frames[i].template == frame.template for i in alike)
-        assert torch.allclose(ours.of(sentences)[HOOKS[0]][row], theirs[HOOKS[0]][alike[0]], atol=1e-5)
-
-
-def test_template_means_tell_the_two_orders_apart(model, sentences):
-    means = measures.TemplateMeans.over(model, sentences, ["hook_embed"]).of(sentences)["hook_embed"]
-    own = activations(model, sentences, ["hook_embed"])["hook_embed"]
-    assert torch.allclose(means, own), "twelve sentences: each is the only one of its kind"
-
-
-def test_template_means_need_each_kind(model, sentences):
-    with pytest.raises(ValueError, match="no sentence of this kind"):
-        measures.TemplateMeans.over(model, sentences[:2], HOOKS).of(sentences)
-    few = ioi.ioi_sentences(model, 2, seed=0)
-    assert few.tokens.shape[1] < sentences.tokens.shape[1]
-    with pytest.raises(ValueError, match="tokens wide"):
-        measures.TemplateMeans.over(model, sentences, HOOKS).of(few)

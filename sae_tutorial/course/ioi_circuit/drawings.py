@@ -1,0 +1,72 @@
+"""Drawings of notebook 08: the circuit that it finds, and what reacts in activation and in path patching."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sae_tutorial.figures.drawings import Drawing
+from sae_tutorial.figures.looks import BLUE, GREEN, GREY, ORANGE, VERMILION
+
+NAMED = {"name-carrying": "0.0", "name movers": "1.3  2.6  3.0  3.5", "copy suppression": "1.2  2.0  2.1  2.3"}
+
+
+def circuit(heads: Mapping[str, str] = NAMED, looks_back: str = "") -> Drawing:
+    """The core of the circuit, tokens to the right and layers upwards.
+
+    Args:
+        heads: for each kind of `NAMED` its heads.
+        looks_back: the share of attention that the name-carrying head at S2 pays to S1, such as "66%".
+    """
+    drawing = Drawing(
+        620,
+        356,
+        "The core of the circuit. At both first mentions and at the second mention of John, head "
+        f"{heads['name-carrying']} of layer 0 writes which name is there. At the last token, name movers read both "
+        "first mentions and raise Mary and John; copy suppression heads read the second mention and lower John. MLPs "
+        "amplify the sum, and the answer is Mary.",
+    )
+    columns = ((92, "Mary", "IO"), (210, "John", "S1"), (328, "John", "S2"), (465, "to", "END"))
+    for x, word, role in columns:
+        drawing.box(x - 36, 304, 72, 26, word, GREY).text(x, 344, role, size=12)
+    for x, name, _ in columns[:3]:
+        drawing.arrow(x, 304, x, 276)
+        drawing.box(x - 46, 232, 92, 44, f"{heads['name-carrying']} writes\n“{name}”", BLUE, size=12)
+    drawing.arrow(234, 304, 288, 278).text(266, 302, looks_back, size=11, anchor="start")
+    drawing.box(378, 166, 174, 50, f"copy suppression\n{heads['copy suppression']}", VERMILION, size=12)
+    drawing.box(378, 76, 174, 50, f"name movers\n{heads['name movers']}", GREEN, size=12)
+    drawing.arrow(465, 304, 465, 218, "where\nto look", dashed=True, size=11)
+    drawing.arrow(334, 232, 376, 200, colour=VERMILION).text(334, 204, "John", size=12, colour=VERMILION)
+    drawing.arrow(92, 232, 376, 96, colour=GREEN).text(180, 172, "Mary", size=12, colour=GREEN)
+    drawing.arrow(210, 232, 376, 114, colour=GREEN).text(268, 170, "John", size=12, colour=GREEN)
+    drawing.box(562, 76, 56, 140, "MLPs\namplify", ORANGE, size=12)
+    drawing.arrow(552, 101, 561, 101, colour=GREEN).arrow(552, 191, 561, 191, colour=VERMILION)
+    drawing.text(465, 64, "+ Mary  + John", size=12, colour=GREEN).text(465, 154, "− John", size=12, colour=VERMILION)
+    drawing.arrow(590, 76, 590, 44).box(544, 10, 74, 34, "Mary", GREY)
+    return drawing.text(2, 101, "layers\n1 to 3", size=11, anchor="start").text(
+        2, 254, "layer\n0", size=11, anchor="start"
+    )
+
+
+def two_ways_to_patch() -> Drawing:
+    """Activation patching lets all that comes later react; path patching keeps the other heads as they were."""
+    drawing = Drawing(
+        620,
+        236,
+        "Two panels. In both, one head's output comes from the other run. Activation patching, left: the later heads, "
+        "the MLPs and the answer all react. Path patching, right: the other heads are frozen at their outputs in the "
+        "original run, only the MLPs and the answer react.",
+    )
+    panels = (
+        (0, "activation patching", "later heads\nreact", ORANGE),
+        (320, "path patching", "other heads\nfrozen", ""),
+    )
+    for left, name, heads, colour in panels:
+        drawing.text(left + 150, 12, name, bold=True)
+        drawing.box(left + 90, 182, 120, 44, "one head, from\nthe other run", VERMILION, size=12)
+        drawing.box(left + 4, 106, 96, 44, heads, colour, size=12, dashed=not colour)
+        drawing.box(left + 200, 106, 96, 44, "MLPs\nreact", ORANGE, size=12)
+        drawing.box(left + 110, 32, 80, 40, "answer", ORANGE, size=12)
+        drawing.arrow(left + 112, 182, left + 66, 152, dashed=not colour).arrow(left + 188, 182, left + 234, 152)
+        drawing.arrow(left + 66, 106, left + 118, 74, dashed=not colour).arrow(left + 234, 106, left + 182, 74)
+        drawing.arrow(left + 150, 182, left + 150, 74)
+    return drawing

@@ -1,0 +1,80 @@
+"""Heads are sorted by what they do."""
+
+import torch
+
+from sae_tutorial.circuits import ioi
+from sae_tutorial.circuits.prompts import end_logits
+from sae_tutorial.course.ioi_circuit import heads, names
+
+
+def zeros(**cells):
+    """(2, 3) zeros with some cells set."""
+    found = torch.zeros(2, 3)
+    for name, value in cells.items():
+        found[int(name[1]), int(name[2])] = value
+    return found
+
+
+def test_each_kind_has_its_own_signs():
+    found = heads.Seen(
+        right=zeros(h02=0.4, h12=0.3),
+        wrong=zeros(h01=-0.5, h02=0.3, h12=0.4, h11=-0.5),
+        look={"IO": zeros(h02=0.3), "S1": zeros(h02=0.2), "S2": zeros(h01=0.9, h11=0.1)},
+        back=zeros(h00=0.7),
+    )
+    assert heads.sort_heads(found) == {
+        "name-carrying": [(0, 0)],
+        "copy suppression": [(0, 1)],
+        "name movers": [(0, 2)],
+        "indirect name movers": [(1, 2)],
+    }
+
+
+def test_where_there_is_none_the_nearest_is_taken():
+    nothing = {role: torch.zeros(2, 3) for role in ("IO", "S1", "S2")}
+    found = heads.Seen(zeros(h01=0.01), zeros(h01=0.02, h10=-0.01), nothing, zeros(h12=0.1))
+    assert heads.sort_heads(found)["name-carrying"] == [(1, 2)]
+    assert heads.sort_heads(found)["copy suppression"] == [(1, 0)]
+    assert heads.sort_heads(found)["name movers"] == [(0, 1)]
+
+
+def test_the_embedded_model_has_the_heads_of_the_drawing(model):
+    from sae_tutorial.course.ioi_circuit.drawings import NAMED
+
+    sentences = ioi.ioi_sentences(model, 12, seed=0)
+    found = heads.seen(model, sentences, names.name_ids(model))
+    assert found.right.shape == found.look["S2"].shape == found.back.shape == (4, 8)
+    groups = heads.sort_heads(found)
+    assert {kind: "  ".join(f"{layer}.{head}" for layer, head in groups[kind]) for kind in NAMED} == NAMED
+
+
+def test_a_map_has_values_where_heads_are_and_zeros_elsewhere(model):
+    grid = heads.on_map(model, torch.tensor([0.5, -1.0]), [(3, 7), (0, 2)])
+    assert grid.shape == (4, 8) and grid[3, 7] == 0.5 and grid[0, 2] == -1 and int((grid != 0).sum()) == 2
+
+
+def test_what_the_writer_writes_is_replaced_at_s2_alone(model):
+    sentences = ioi.ioi_sentences(model, 4, seed=0)
+    swapped = ioi.counterfactual(model, sentences, "swapped")
+    found = heads.rewritten(model, sentences, [(0, 0)], {"itself": sentences, "swapped": swapped})
+    own = ioi.logit_difference(found["is as it is"], sentences)
+    differences = [ioi.logit_difference(logits, sentences) for logits in found.values()]
+    _, itself, turned, from_s1, alone = differences
+    assert torch.allclose(itself, own, atol=1e-3) and (turned < 0).all()
+    name, each, s2 = "blocks.0.attn.hook_z", torch.arange(4), sentences.positions["S2"]
+
+    def as_at_s1(z, hook):
+        z = z.clone()
+        z[each, s2, 0] = z[each, sentences.positions["S1"], 0]
+        return z
+
+    by_hand = ioi.logit_difference(end_logits(model, sentences, [(name, as_at_s1)]), sentences)
+    assert torch.allclose(from_s1, by_hand, atol=1e-3)
+
+    def at_itself(pattern, hook):
+        pattern = pattern.clone()
+        pattern[each, 0, s2] = torch.nn.functional.one_hot(s2, pattern.shape[-1]).float()
+        return pattern
+
+    by_hand = ioi.logit_difference(end_logits(model, sentences, [("blocks.0.attn.hook_pattern", at_itself)]), sentences)
+    assert torch.allclose(alone, by_hand, atol=1e-3)
