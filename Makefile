@@ -52,9 +52,10 @@ test: lint  ## lint, unit tests, and every notebook at smoke scale
 		--durations=10 --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal \
 		$(PYTEST_FLAGS) tests $(NOTEBOOKS)
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(STAMP)  ## ruff, mypy, and the rules of notebooks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/notebook_rules.py
 
 notebooks: $(STAMP)  ## execute the notebooks in place at laptop scale (ONLY=notebooks/01_transformers.ipynb for one)
 	$(OFFLINE) $(BIN)/python scripts/execute_notebooks.py $(ONLY)

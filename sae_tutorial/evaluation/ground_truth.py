@@ -5,7 +5,7 @@ Letters of shapes: B tokens, N true directions, F rows of a dictionary, D dimens
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -65,20 +65,6 @@ def mean_max_cosine(directions: Float[Tensor, "n d"], dictionary: Float[Tensor, 
     Source: Sharkey, Braun & Millidge 2022.
     """
     return float(best_cosines(directions, dictionary).mean())
-
-
-def share_with_twin(dictionaries: Sequence[Float[Tensor, "features d"]], cosine: float = 0.9) -> list[float]:
-    """For each dictionary, the share of its rows that have a twin (best cosine above `cosine`) in every other one.
-
-    Raises ValueError for fewer than two dictionaries.
-    """
-    if len(dictionaries) < 2:
-        raise ValueError(f"dictionaries has {len(dictionaries)}; a twin needs at least 2")
-    shares = []
-    for i, mine in enumerate(dictionaries):
-        others = [best_cosines(mine, other) > cosine for j, other in enumerate(dictionaries) if j != i]
-        shares.append(float(torch.stack(others).all(0).float().mean()))
-    return shares
 
 
 def mutual_neighbours(one: Float[Tensor, "features d"], other: Float[Tensor, "others d"], cosine: float = 0.7) -> float:

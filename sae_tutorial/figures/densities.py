@@ -1,9 +1,9 @@
-"""Figures of densities: density against rank, laws beside data, residuals, and what a law costs elsewhere."""
+"""Figures of densities: density against rank, laws beside data, and residuals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -85,52 +85,6 @@ def residuals(
         middle = (math.log10(band[1]) + math.log10(band[2])) / 2
         fig.add_annotation(x=middle, y=1, yref="paper", yanchor="bottom", text=band[0], showarrow=False)
     return fig
-
-
-def moved_budget(
-    shares: Float[np.ndarray, "laws runs"],
-    laws: Sequence[str],
-    runs: Sequence[str],
-    title: str,
-    *,
-    limit: float | None = None,
-) -> go.Figure:
-    """Row: whose law; column: who is given it; number: the share of the budget that lands on other ranks. Colours end
-    at `limit`, without one at the largest share."""
-    fig = kinds.heat(
-        {"": shares},
-        title,
-        "given to",
-        "law of",
-        unit="share of the budget moved",
-        limit=limit,
-        columns=runs,
-        rows=laws,
-        written=".0%",
-        hover="law of %{y}<br>given to %{x}: %{z:.0%} of the budget moved",
-        form=".0%",
-    )
-    return fig.update_xaxes(tickangle=-35)
-
-
-def lines(
-    x_values: Sequence[float],
-    series: Mapping[str, Sequence[float] | tuple[Sequence[float], Sequence[float], Sequence[float]]],
-    title: str,
-    x: str,
-    y: str,
-    *,
-    mark: float | None = None,
-    logarithmic: bool = True,
-) -> go.Figure:
-    """Lines over `x_values`; a series of three lists is a middle with its band. `mark` is a dotted level."""
-    curves = {
-        name: Curve(x_values, *values) if isinstance(values, tuple) else Curve(x_values, values)
-        for name, values in series.items()
-    }
-    level = {} if mark is None else {"_mark": mark}
-    hover = f"{x} %{{x:,}}: %{{y:.3f}}"
-    return kinds.lines(curves, title, x, y, log="x" if logarithmic else "", level=level, hover=hover)
 
 
 def _curve(ordered: np.ndarray, look: Look | None = None) -> Curve:

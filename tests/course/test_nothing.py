@@ -45,19 +45,14 @@ NOTHING = {
     },
     sparse_autoencoders: {
         "learning_plane": [(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0, 5, 2), [], "t")],
-        "shares_above": [({}, "t", "x"), ({"dead": EMPTY}, "t", "x")],
         "learned_against_true": [({}, {}, {}, "t"), ({"a": EMPTY}, {"a": EMPTY}, {"a": 0.1}, "t")],
         "curves": [({}, "t"), ({"panel": {}}, "t"), ({"panel": {"a": []}}, "t")],
         "pareto": [({}, "t"), ({"L1": []}, "t")],
         "recovery_map": [(NANS, [1, 2], [0.1, 0.2], "t")],
     },
     sparse_allocation: {
-        "tables": [
-            (torch.zeros(2, 3), {"Token Choice": torch.zeros(2, 3)}, ["a", "b"], "t"),
-            (torch.ones(1, 1), {}, ["a"], "t"),
-        ],
         "budget_explorer": [(torch.zeros(2, 3), {"Token Choice": [torch.zeros(2, 3)]}, [1], ["a", "b"], 1, ["t"])],
-        "prices": [({}, 0.5, "t"), ({"of each token": EMPTY, "of each feature": NANS[0]}, 0.5, "t")],
+        "thresholds": [({}, 0.5, "t"), ({"of each token": EMPTY, "of each feature": NANS[0]}, 0.5, "t")],
         "by_kind": [({}, [], "t", "y"), ({"Mutual Choice": (NANS[0], NANS[0], NANS[0])}, ["a", "b"], "t", "y")],
         "by_decile": [({}, "t", "y", 1.0), ({"a": NANS[0]}, "t", "y", 1.0)],
         "trade": [
@@ -65,6 +60,7 @@ NOTHING = {
             ({"Mutual Choice": NANS[0]}, {"Mutual Choice": NANS[0]}, ["a", "b"], "t", "x", "y"),
         ],
         "company": [([], 3, "t")],
+        "densities": [({}, 0.1, "t"), ({"Mutual Choice": EMPTY}, 0.1, "t"), ({"Mutual Choice": NANS[0]}, 0.1, "t")],
     },
     ioi_features: {
         "places": [(NANS, ["a", "b"], ["IO", "END"], "t")],

@@ -51,14 +51,6 @@ def test_mmcs_of_random_dictionaries_grows_with_their_size():
     assert 0 < values[0] < values[1] < values[2] < 0.95
 
 
-def test_share_with_twin():
-    one, half = torch.eye(4), torch.eye(4)[:2]
-    assert ground_truth.share_with_twin([one, half]) == [0.5, 1.0]
-    assert ground_truth.share_with_twin([one, half, one.flip(0)]) == [0.5, 1.0, 0.5]
-    with pytest.raises(ValueError, match="at least 2"):
-        ground_truth.share_with_twin([one])
-
-
 def test_mutual_neighbours_pair_every_row_once():
     """One row of `one` that two of the others resemble is paired with the nearer; noise below the cosine is no pair."""
     axes = torch.eye(6)

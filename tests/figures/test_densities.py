@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from drawing import cells, drawn, plain, written
+from drawing import drawn, plain, written
 
 from sae_tutorial.figures import densities as plots
 from sae_tutorial.figures.looks import look
@@ -46,20 +46,3 @@ def test_residuals_have_ticks_at_factors_of_two():
     assert fig.layout.yaxis.ticktext == ("1/4", "1/2", "1", "2") and fig.layout.yaxis.tickvals == (0.25, 0.5, 1, 2)
     assert written(fig) == ["most"] and fig.layout.annotations[0].x == pytest.approx(1.5), "log₁₀ of the middle"
     assert (10, 100) in [(shape.x0, shape.x1) for shape in fig.layout.shapes]
-
-
-def test_the_matrix_has_givers_down_and_takers_across():
-    fig = plots.moved_budget(np.array([[0, 0.1], [0.2, 0], [0.5, 0.4]]), ["a", "b", "c"], ["d", "e"], "title")
-    assert cells(fig) == [[0, 0.1], [0.2, 0], [0.5, 0.4]] and drawn(fig)["1"] == (["d", "e"], ["a", "b", "c"])
-    assert [plain(row) for row in fig.data[0].text] == [["0%", "10%"], ["20%", "0%"], ["50%", "40%"]]
-    assert (fig.layout.xaxis.title.text, fig.layout.yaxis.title.text) == ("given to", "law of")
-    limited = plots.moved_budget(np.array([[0.1, 0.9]]), ["a"], ["d", "e"], "title", limit=0.5)
-    assert (limited.data[0].zmax or limited.layout.coloraxis.cmax) == 0.5
-
-
-def test_lines_draw_a_band_where_there_is_one():
-    series = {"a": [0.1, 0.2], "b": ([1, 2], [0.5, 1], [2, 3])}
-    fig = plots.lines([1, 10], series, "title", "step", "Gini", mark=1.0)
-    assert drawn(fig) == {"a": ([1, 10], [0.1, 0.2]), "2": ([1, 10, 10, 1], [2, 3, 1, 0.5]), "b": ([1, 10], [1, 2])}
-    assert fig.layout.shapes[0].y0 == 1 and fig.layout.xaxis.type == "log" and fig.layout.xaxis.tickvals == (1, 10)
-    assert plots.lines([1, 2], series, "t", "x", "y", logarithmic=False).layout.xaxis.type is None

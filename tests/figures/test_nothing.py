@@ -28,8 +28,6 @@ NOTHING = {
     densities: {
         "rank_density": [({}, "t"), ({"dead": torch.zeros(5)}, "t"), ({"a": LAW}, "t"), ({"a": []}, "t")],
         "residuals": [({}, "t"), ({"a": (torch.zeros(0), torch.zeros(0))}, "t")],
-        "moved_budget": [(NAN, ["a", "b"], ["c", "d"], "t")],
-        "lines": [([], {}, "t", "x", "y"), ([1, 2, 3], {"a": LAW}, "t", "x", "y")],
     },
     grid: {
         "differences": [([], "t", "x"), ([("a", "k", UNKNOWN)], "t", "x")],

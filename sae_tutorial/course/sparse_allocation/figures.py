@@ -1,8 +1,9 @@
-"""Figures of notebook 05: tables of affinities that fill up, who gets the budget, and which features starve."""
+"""Figures of notebook 05: tables of affinities that fill up, who gets the budget, and which features die."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.figures import kinds
-from sae_tutorial.figures.frame import RULE, empty, faint, marks
+from sae_tutorial.figures.frame import RULE, empty, faint, levels, marks
 from sae_tutorial.figures.frame import panels as panels_
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.looks import Look, look
-from sae_tutorial.figures.style import PALETTE, TEXT, titled
+from sae_tutorial.figures.style import PALETTE, titled
 from sae_tutorial.figures.text import label, numbers
 
 Band = tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]  # mean, low end, high end
@@ -23,33 +24,6 @@ NOBODY = "Nothing to draw: no token has an affinity with a feature."
 
 
 # ---------------------------------------------------------------------- the table that fills up
-
-
-def tables(
-    affinities: Float[Tensor, "tokens features"],
-    chosen: Mapping[str, Float[Tensor, "tokens features"]],
-    tokens: Sequence[str],
-    title: str,
-) -> go.Figure:
-    """One table per rule: grey where a token and a feature have an affinity, in colour where they were matched, deeper
-    the stronger it is.
-
-    Right of each row and below each column stands how many matches it got. `chosen` holds dense codes.
-    """
-    if not chosen or not (affinities > 0).any():
-        return empty(title, NOBODY)
-    n_tokens, n_features = affinities.shape
-    fig, places = panels_(list(chosen), title, "feature", height=110 + 21 * n_tokens, gap=0.02)
-    top = float(affinities.max())
-    for place, (name, codes) in zip(places, chosen.items(), strict=True):
-        fig.add_trace(_heat(affinities, tokens, top), **place)
-        fig.add_trace(_heat(codes, tokens, top, look(name).colour), **place)
-        per_token, per_feature = _sums(codes)
-        fig.add_trace(_counts([n_features + 0.1] * n_tokens, list(range(n_tokens)), per_token), **place)
-        fig.add_trace(_counts(list(range(n_features)), [n_tokens] * n_features, per_feature), **place)
-    fig.update_xaxes(tickvals=[], range=[-0.6, n_features + 0.9], showgrid=False, zeroline=False)
-    fig.update_yaxes(range=[n_tokens + 0.5, -0.6], showgrid=False, zeroline=False, ticks="")
-    return fig.update_layout(yaxis={"tickvals": list(range(n_tokens)), "ticktext": [label(token) for token in tokens]})
 
 
 def budget_explorer(
@@ -60,7 +34,9 @@ def budget_explorer(
     start: int,
     titles: Sequence[str],
 ) -> go.Figure:
-    """The same table with a slider for the budget and a button for each rule; needs no kernel.
+    """A table of affinities with a slider for the budget and a button for each rule; needs no kernel.
+
+    Grey where a token and a feature have an affinity, in colour where they were matched, deeper the stronger it is.
 
     `chosen` holds, for each rule, dense codes for each budget (features per token); `start` is the budget shown first,
     with the last rule. Bars show features per token, and tokens per feature. `titles` has one for each budget; it is
@@ -144,28 +120,28 @@ def _cells(z: Tensor) -> list[list[float | None]]:
     return [[v if v is not None and v > 0 else None for v in row] for row in numbers(z, 3)]
 
 
-def _counts(x: list, y: list, counts: Sequence[int]) -> go.Scatter:
-    font = {"size": 10, "color": TEXT}
-    text = [str(count) for count in counts]
-    return go.Scatter(x=x, y=y, text=text, mode="text", textfont=font, hoverinfo="skip", showlegend=False)
-
-
 def _sums(codes: Tensor) -> tuple[list[int], list[int]]:
     return (codes > 0).sum(1).tolist(), (codes > 0).sum(0).tolist()
 
 
-# ---------------------------------------------------------------------- prices
+# ---------------------------------------------------------------------- thresholds
 
 
-def prices(each: Mapping[str, Float[Tensor, " buyers"]], everybody: float, title: str, bins: int = 40) -> go.Figure:
-    """A histogram of prices per panel (one price for each token, or each feature), with the price for all as a line."""
+def thresholds(each: Mapping[str, Float[Tensor, " owners"]], everybody: float, title: str, bins: int = 40) -> go.Figure:
+    """A histogram per panel of the thresholds of each token, and of each feature, with the one for all as a line.
+
+    Thresholds of 0, where all positive affinities get in, are left out, and the heading says how many they are.
+    """
     panels = {}
     for i, (name, values) in enumerate(each.items()):
         known = values[values.isfinite()]
-        end = max(float(known.quantile(0.995)), 1.3 * everybody) if len(known) else 0.0  # the last bin holds the rest
-        panels[f"price {name}"] = {("Token Choice", "Feature Choice")[i % 2]: known.clamp(max=end)}
-    x, y = "price: the weakest that gets in", [name.split()[-1] + "s" for name in each]
-    fig = kinds.histogram(panels, title, [x] * len(panels), y, bins=bins, hover="price %{x:.2f}: %{y}", above=18)
+        above = known[known > 0]
+        end = max(float(above.quantile(0.97)), 1.3 * everybody) if len(above) else 0.0
+        closed = 1 - len(above) / max(1, len(known))
+        share = f"{closed:.0%} have 0, not drawn" if closed >= 0.005 else "all drawn"
+        panels[f"{name} ({share})"] = {("Token Choice", "Feature Choice")[i % 2]: above.clamp(max=end)}
+    x, y = "threshold; the last bar holds all above", [name.split()[-1] + "s" for name in each]
+    fig = kinds.histogram(panels, title, [x] * len(panels), y, bins=bins, hover="threshold %{x:.2f}: %{y}", above=18)
     for column in range(1, len(panels) + 1 if fig.data else 0):
         marks(fig, {"Mutual Choice": everybody}, colour=look("Mutual Choice").colour, row=1, col=column)
     return fig
@@ -203,7 +179,10 @@ def trade(
     x: str,
     y: str,
 ) -> go.Figure:
-    """One dot for each kind of token and rule: features beyond the even share against the change of the error."""
+    """One dot for each kind of token and rule: features beyond the even share against the change of the error.
+
+    The names are those of the first rule's dots; a faint line leads from each to the same kind's dot of the next rule.
+    """
     drawn = {
         name: Curve(values, gained[name], text=kinds_ if i == 0 else None, about=kinds_)
         for i, (name, values) in enumerate(given.items())
@@ -211,6 +190,12 @@ def trade(
     hover = "%{customdata}: %{x:+.1f} features, error %{y:+.0%}"
     fig = kinds.dots(drawn, title, x, y, hover=hover, size=11, height=460)
     fig.add_hline(y=0, line=RULE).add_vline(x=0, line=RULE)
+    for one, other in pairwise(drawn.values() if fig.data else ()):
+        for x0, y0, x1, y1 in zip(*(numbers(values) for values in (one.x, one.y, other.x, other.y)), strict=True):
+            if None not in (x0, y0, x1, y1):
+                fig.add_shape(
+                    type="line", x0=x0, y0=y0, x1=x1, y1=y1, line=RULE | {"dash": "dot"}, opacity=0.6, layer="below"
+                )
     return fig.update_yaxes(tickformat="+.0%")
 
 
@@ -223,3 +208,22 @@ def company(counts: Sequence[int], alone: int, title: str) -> go.Figure:
         return fig
     marks(fig, {"by the threshold, in any batch": alone}, colour=look("Token Choice").colour)
     return fig.update_xaxes(dtick=max(1, int(np.ptp(values)) // 12)).update_layout(bargap=0.08)
+
+
+def densities(each: Mapping[str, Float[Tensor, " features"]], floor: float, title: str) -> go.Figure:
+    """Density against rank, the most frequent feature first, for each SAE.
+
+    Ranks are on a straight axis, so that the length on the line "never fired" is the share of dead features, which the
+    legend repeats. Dead features are drawn at `floor`.
+    """
+    drawn = {}
+    for name, values in each.items():
+        ordered = values.sort(descending=True).values
+        ranks = np.unique(np.linspace(1, len(ordered), min(len(ordered), 130)).round().astype(int))
+        dead = float((ordered == 0).float().mean()) if len(ordered) else 0.0
+        drawn[f"{name}: {dead:.1%} dead"] = Curve(ranks, ordered.clamp(min=floor)[ranks - 1], look=look(name))
+    x, y, hover = "rank (1 = most frequent)", "density (share of tokens)", "rank %{x:,}: %{y:.2%}"
+    fig = kinds.lines(drawn, title, x, y, mode="lines", log="y", hover=hover, height=430)
+    if fig.data:
+        levels(fig, {"never fired": floor}, log=True, end=0.3)
+    return fig

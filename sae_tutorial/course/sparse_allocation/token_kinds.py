@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae_tutorial.evaluation.intervals import bootstrap
 
-KINDS = ("sentence start", "name", "rare word", "word", "common word", "word ending", "punctuation")
+KINDS = ("sentence start", "name", "rare word", "word", "common word", "word piece", "punctuation")
 COMMON, RARE = 50, 1000  # a token type is common up to the first rank by frequency, rare beyond the second
 
 
@@ -24,7 +24,7 @@ def token_kinds(
     """The kind of each token, as its place in `KINDS`. The first rule that fits decides:
 
     punctuation      no letter and no digit
-    word ending      no space before it, and right after a letter or an apostrophe: the rest of a word
+    word piece       no space before it, and right after a letter or an apostrophe: the rest of a word
     sentence start   the first word after . ! ? a line break, an end mark or an opening quotation mark, or in its row
     name             a capital letter where no sentence starts, at least three letters
     common word      one of the 50 most frequent tokens by `counts` (how often each occurs, in this or another text)
@@ -55,7 +55,7 @@ def _kind(text: str, before: str, opens: bool, rank: int) -> str:
     if not any(letter.isalnum() for letter in text) or text == "<|endoftext|>":
         return "punctuation"
     if not text[0].isspace() and (before[-1:].isalnum() or before[-1:] in ("'", "’")) and before != "<|endoftext|>":
-        return "word ending"
+        return "word piece"
     if opens:
         return "sentence start"
     if word[0].isupper() and len(word) > 2 and word.isalpha():

@@ -2,211 +2,271 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from sae_tutorial.course.judge import Verdict, judge
-from sae_tutorial.evaluation.ground_truth import mean_max_cosine, random_directions
+from sae_tutorial.course.sparse_autoencoders import by_hand
 
-# Exercise 1: what an L1 penalty does to one number.
+# Exercise 1: an autoencoder, its loss, and a step of training.
+
+PARTS = ("encode", "decode", "loss_of", "train_step")
+
+
+def check_sae(encode: Any, decode: Any, loss_of: Any, train_step: Any) -> Verdict:
+    """The four functions of `by_hand`, judged one after the other: each where those before it are right."""
+    answers = (encode, decode, loss_of, train_step)
+    lines: list[str] = []
+    for part, answer, check in zip(PARTS, answers, (_check_encode, _check_decode, _check_loss, _check_step)):
+        verdict = check(f"Exercise 1, {part}", answer)
+        lines.append(verdict.message)
+        if not verdict:
+            return Verdict(False, "\n".join(lines))
+    return Verdict(True, "\n".join(lines))
+
+
+def _toy(n_features: int = 6, d: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """x (50, d), W_dec (F, d) with rows of norm 1, b_enc (F,)."""
+    draw = torch.Generator().manual_seed(0)
+    W_dec = normalize(torch.randn(n_features, d, generator=draw), dim=1)
+    return torch.randn(50, d, generator=draw), W_dec, 0.3 * torch.randn(n_features, generator=draw)
+
+
+def _check_encode(name: str, answer: Any) -> Verdict:
+    x, W_dec, b_enc = _toy()
+
+    def right(answer: Callable) -> str | None:
+        got, z = answer(x, W_dec, b_enc), by_hand.encode(x, W_dec, b_enc)
+        if not isinstance(got, Tensor) or got.shape != z.shape:
+            shape = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
+            return f"for 50 tokens and 6 features the code is (50, 6), yours is {shape}"
+        if torch.allclose(got, z, atol=1e-5):
+            return None
+        if (got < -1e-6).any():
+            return f"your code has negative entries ({got.min():.2f}); ReLU makes them 0"
+        if torch.allclose(got, by_hand.encode(x, W_dec, 0 * b_enc), atol=1e-5):
+            return "this is the code without a bias"
+        if torch.allclose(got, torch.relu(x @ W_dec.T) + b_enc, atol=1e-5):
+            return "the bias comes before the ReLU, else it cannot switch a feature off"
+        return f"the first token's code is {_few(z[0])}; yours is {_few(got[0])}"
+
+    hints = (
+        "how strong is the direction W_dec[f] in x? That is a scalar product, for all tokens and features at once.",
+        "the shapes say what to transpose: (B, D) times (D, F) is (B, F).",
+    )
+    return judge(name, answer, [right], hints, "right.")
+
+
+def _check_decode(name: str, answer: Any) -> Verdict:
+    x, W_dec, b_enc = _toy()
+    z = by_hand.encode(x, W_dec, b_enc)
+
+    def right(answer: Callable) -> str | None:
+        got, x_hat = torch.as_tensor(answer(z, W_dec)), by_hand.decode(z, W_dec)
+        if got.shape != x_hat.shape:
+            return f"a reconstruction has the shape of x, (50, 4); yours has {tuple(got.shape)}"
+        if torch.allclose(got, x_hat, atol=1e-5):
+            return None
+        return f"the first token's reconstruction is {_few(x_hat[0])}; yours is {_few(got[0])}"
+
+    hints = ("x̂ is a sum of rows of W_dec, each times its entry of z.", "(B, F) times (F, D) is (B, D).")
+    return judge(name, answer, [right], hints, "right.")
+
+
+def _check_loss(name: str, answer: Any) -> Verdict:
+    x, W_dec, b_enc = _toy()
+
+    def right(answer: Callable) -> str | None:
+        z = by_hand.encode(x, W_dec, b_enc)
+        error, price = (by_hand.decode(z, W_dec) - x).square(), z.sum(dim=1).mean()
+        got, loss = answer(x, W_dec, b_enc, 0.5), by_hand.loss_of(x, W_dec, b_enc, 0.5)
+        if getattr(got, "shape", ()) != ():
+            return f"a loss is one number, yours has shape {tuple(got.shape)}: take the mean over tokens"
+        likely = {
+            "the squared error is missing λ · (sum of the code)": error.sum(dim=1).mean(),
+            "you take the mean of the squared error over dimensions, the formula takes their sum": error.mean()
+            + 0.5 * price,
+            "you take the mean of the code over features, the formula takes their sum": error.sum(dim=1).mean()
+            + 0.5 * z.mean(),
+            "you sum over tokens; take their mean, or the loss depends on the size of the batch": 50 * loss,
+            "the error is a sum of squares, without a root": error.sum(dim=1).sqrt().mean() + 0.5 * price,
+        }
+        for why, wrong in likely.items():
+            if abs(float(got) - float(wrong)) < 1e-4:
+                return why
+        return None if abs(float(got) - float(loss)) < 1e-4 else f"here it is {loss:.3f}; yours is {float(got):.3f}"
+
+    hints = (
+        "for each token, sum over its dimensions and over its features; then take the mean over tokens.",
+        "two sums with dim=1, one mean at the end.",
+    )
+    return judge(name, answer, [right], hints, "right.")
+
+
+def _check_step(name: str, answer: Any) -> Verdict:
+    x, W_0, b_0 = _toy()
+
+    def after(step: Callable, n: int, lam: float = 0.3) -> tuple[Tensor, Tensor, list]:
+        W_dec, b_enc = W_0.clone().requires_grad_(), b_0.clone().requires_grad_()
+        adam = torch.optim.Adam([W_dec, b_enc], lr=0.05)
+        said = [step(x, W_dec, b_enc, lam, adam) for _ in range(n)]
+        return W_dec.detach(), b_enc.detach(), said
+
+    def same(one: tuple, other: tuple) -> bool:
+        return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(one[:2], other[:2]))
+
+    def one_step(answer: Callable) -> str | None:
+        W_dec, b_enc, said = after(answer, 1)
+        if torch.allclose(W_dec, W_0, atol=1e-6) and torch.allclose(b_enc, b_0, atol=1e-6):
+            return "W_dec and b_enc are where they were: it takes loss.backward() and adam.step()"
+        norms = W_dec.norm(dim=1)
+        if (norms - 1).abs().max() > 1e-4:
+            return (
+                f"after the step the rows of W_dec have norms from {norms.min():.3f} to {norms.max():.3f}; bring them "
+                "back to 1, in place, or the caller never sees it"
+            )
+        if not any(same((W_dec, b_enc), after(one, 1)) for one in (by_hand.train_step, _plain_step)):
+            if same((W_dec, b_enc), after(_plain_step, 1, lam=0.0)):
+                return "this step does not depend on lam"
+            return "the rows have norm 1, but the step is not Adam's on this loss"
+        value = said[0].detach() if isinstance(said[0], Tensor) else said[0]
+        if abs(float(value) - float(by_hand.loss_of(x, W_0, b_0, 0.3))) > 1e-4:
+            return "return the loss of this batch before the step"
+        return None
+
+    def two_steps(answer: Callable) -> str | None:
+        if any(same(after(answer, 3), after(one, 3)) for one in (by_hand.train_step, _plain_step)):
+            return None
+        return "the first step is right, the next ones are not: gradients add up until somebody sets them to zero"
+
+    hints = (
+        "the order of PyTorch: loss, zero_grad, backward, step; then the norms.",
+        "W_dec.data is the tensor behind the parameter; assign to it what torch.nn.functional.normalize returns.",
+    )
+    praise = "right. That is a sparse autoencoder. Set use_mine = True, and the notebook runs on yours."
+    return judge(name, answer, [one_step, two_steps], hints, praise)
+
+
+def _plain_step(x: Tensor, W_dec: Tensor, b_enc: Tensor, lam: float, adam: torch.optim.Optimizer) -> float:
+    """The same step with the whole gradient, also its part along each row: as good an answer."""
+    loss = by_hand.loss_of(x, W_dec, b_enc, lam)
+    adam.zero_grad()
+    loss.backward()
+    adam.step()
+    W_dec.data = normalize(W_dec.data, dim=1)
+    return loss.item()
+
+
+# Exercise 2: which dictionary is best?
+
+
+def check_prediction(answer: str | None, measured: Mapping[str, float]) -> Verdict:
+    """`answer`: the name in `measured` of what leaves the least error."""
+    names = ", ".join(f"{name} {error:.0%}" for name, error in sorted(measured.items(), key=lambda pair: pair[1]))
+    best = min(measured, key=lambda name: measured[name])
+
+    def right(answer: str) -> str | None:
+        if answer not in measured:
+            return f"choose one of {', '.join(map(repr, measured))}"
+        return None if answer == best else f"that was not it, the least is left by {best}: {names}"
+
+    hints = ("what was each of these directions made for?", "one of them was made to say much with few directions.")
+    return judge("Exercise 2", answer, [right], hints, f"Error left: {names}.")
+
+
+# Exercise 3: what an L1 penalty does to one number.
 
 
 def check_best_code(answer: Any) -> Verdict:
-    """`answer(s, alpha)`: the c ≥ 0 that minimises (s − c)² + alpha · c."""
+    """`answer(a, lam)`: the z ≥ 0 that minimises (a − z)² + lam · z."""
 
     def silent_below(answer: Callable) -> str | None:
         got = float(answer(0.1, 0.4))
         if got < 0:
-            return f"for s = 0.1 and α = 0.4 you answer {got:.2f}; a code is never negative"
-        return None if got == 0 else f"s = 0.1 is not worth its price at α = 0.4: the best code is 0, you say {got:.2f}"
+            return f"for a = 0.1 and λ = 0.4 you answer {got:.2f}; a code is never negative"
+        return None if got == 0 else f"for a = 0.1 and λ = 0.4 any code costs more than it saves; you say {got:.2f}"
 
     def best_elsewhere(answer: Callable) -> str | None:
-        for s, alpha in ((1.0, 0.4), (0.7, 0.1), (2.0, 1.0)):
-            got, right = float(answer(s, alpha)), solution_best_code(s, alpha)
+        for a, lam in ((1.0, 0.4), (0.7, 0.1), (2.0, 1.0)):
+            got, right = float(answer(a, lam)), solution_best_code(a, lam)
             if abs(got - right) > 1e-5:
-                twice = abs(got - (s - alpha)) < 1e-5
-                why = ": the derivative of (s − c)² is −2 (s − c), so mind the 2" if twice else ""
-                return f"for s = {s:g} and α = {alpha:g} the best code is {right:.2f}; you say {got:.2f}{why}"
+                twice = abs(got - (a - lam)) < 1e-5
+                why = ": the derivative of (a − z)² is −2 (a − z), so mind the 2" if twice else ""
+                if abs(got - a) < 1e-5:
+                    why = ": without a penalty a would be best, but each unit of z costs λ"
+                if abs(got - a * (1 - lam / 2)) < 1e-5:
+                    why = ": what is lost does not grow with a"
+                return f"for a = {a:g} and λ = {lam:g} the best code is {right:.2f}; you say {got:.2f}{why}"
         return None
 
-    hint = "set the derivative, −2 (s − c) + α, to zero, and see what happens when that c is negative."
-    praise = "A constant tax: every code that survives is too small by α/2, however large it is."
-    return judge("Exercise 1", answer, [best_elsewhere, silent_below], hint, praise)
+    hints = ("where is the derivative of the loss with respect to z zero?", "and what if that z is negative?")
+    praise = "Every code that survives is too small by λ/2, however large it is."
+    return judge("Exercise 3", answer, [best_elsewhere, silent_below], hints, praise)
 
 
-def solution_best_code(s: float, alpha: float) -> float:
-    """max(s − α/2, 0)."""
-    return max(s - alpha / 2, 0.0)
+def solution_best_code(a: float, lam: float) -> float:
+    """max(a − λ/2, 0)."""
+    return max(a - lam / 2, 0.0)
 
 
-# Exercise 2: pay the tax back.
+# Exercise 4: find the bug.
 
 
-def check_refit(answer: Any) -> Verdict:
-    """`answer(x, c, D)`: codes with the zeros of c that reconstruct x as well as they can. x (d,), c (F,), D (F, d)."""
-    generator = torch.Generator().manual_seed(0)
-    D = random_directions(12, 8, seed=1)
-    truth = torch.zeros(12)
-    truth[[1, 4, 10]] = torch.tensor([1.0, 0.6, 1.4])
-    x = truth @ D + 0.05 * torch.randn(8, generator=generator)
-    taxed = (truth - 0.2).clamp(min=0)
-    best = solution_refit(x, taxed, D)
+def check_mended(answer: Any) -> Verdict:
+    """`answer(x, W_enc, b_enc, W_dec, lam, adam)`: a step that cannot make the penalty small by growing W_dec."""
+    x, W_0, b_0 = _toy()
 
-    def same_zeros(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(x, taxed.clone(), D))
-        if got.shape != (12,):
-            return f"you return shape {tuple(got.shape)}; one number for each of the 12 features is (12,)"
-        extra = ((got.abs() > 1e-6) & (taxed == 0)).nonzero().flatten().tolist()
-        return f"features {extra} were off and are now on; who is on is decided already" if extra else None
+    def after(step: Callable, n: int = 5) -> list[Tensor]:
+        W_enc, b_enc, W_dec = (one.clone().requires_grad_() for one in (W_0.T, b_0, W_0))
+        adam = torch.optim.Adam([W_enc, b_enc, W_dec], lr=0.05)
+        for _ in range(n):
+            step(x, W_enc, b_enc, W_dec, 0.3, adam)
+        return [W_enc.detach(), b_enc.detach(), W_dec.detach()]
 
-    def fits(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(x, taxed.clone(), D), dtype=torch.float32)
-        before, after, floor = (float((x - c @ D).square().sum()) for c in (taxed, got, best))
-        if after > floor + 1e-4:
-            return f"the squared error was {before:.3f}, is {after:.3f} with yours, and could be {floor:.3f}"
-        return None
+    def same(one: list[Tensor], other: list[Tensor]) -> bool:
+        return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(one, other))
 
-    hint = "take the rows of D that are on, A = D[c > 0], and solve Aᵀ z ≈ x with torch.linalg.lstsq(A.T, x[:, None])."
-    praise = "Selection from L1, strengths from least squares."
-    return judge("Exercise 2", answer, [same_zeros, fits], hint, praise)
-
-
-def solution_refit(x: Tensor, c: Tensor, D: Tensor) -> Tensor:
-    """Least squares on the features that are on."""
-    on = c > 0
-    refitted = torch.zeros_like(c)
-    if on.any():
-        refitted[on] = torch.linalg.lstsq(D[on].T, x[:, None]).solution[:, 0]
-    return refitted
-
-
-# Exercise 3: dodge the penalty.
-
-
-def check_dodge(answer: Any) -> Verdict:
-    """`answer(W_enc, b_enc, W_dec, s)`: weights with the same reconstruction and codes s times smaller."""
-    generator = torch.Generator().manual_seed(0)
-    W_enc, W_dec = torch.randn(4, 6, generator=generator), torch.randn(6, 4, generator=generator)
-    b_enc, x = torch.randn(6, generator=generator), torch.randn(50, 4, generator=generator)
-
-    def run(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, Tensor]:
-        c = (x @ W_enc + b_enc).relu()
-        return c, c @ W_dec
-
-    def three_weights(answer: Callable) -> str | None:
-        got = answer(W_enc.clone(), b_enc.clone(), W_dec.clone(), 10.0)
-        if not isinstance(got, (tuple, list)) or len(got) != 3:
-            return "return three things: the new W_enc, b_enc and W_dec"
-        return None
-
-    def smaller_codes(answer: Callable) -> str | None:
-        for s in (10.0, 1000.0):
-            c, _ = run(*answer(W_enc.clone(), b_enc.clone(), W_dec.clone(), s))
-            right = run(W_enc, b_enc, W_dec)[0] / s
-            if not torch.allclose(c, right, rtol=1e-3, atol=1e-6):
-                ratio = float(right.sum() * s / c.sum().clamp(min=1e-12))
-                forgot = torch.allclose(c, (x @ W_enc / s + b_enc).relu(), rtol=1e-3, atol=1e-6)
-                why = ", and some have changed places: did you forget the bias?" if forgot else ""
-                return f"with s = {s:g} the codes' sum should be {s:g} times smaller, it is {ratio:.3g} times{why}"
-        return None
-
-    def same_reconstruction(answer: Callable) -> str | None:
-        _, x_hat = run(*answer(W_enc.clone(), b_enc.clone(), W_dec.clone(), 10.0))
-        off = float((x_hat - run(W_enc, b_enc, W_dec)[1]).abs().max())
-        return f"the codes are right, but the reconstruction moved by up to {off:.2f}" if off > 1e-3 else None
-
-    hint = "relu(z / s) = relu(z) / s for positive s: divide on the way in, multiply on the way out."
-    praise = "The L1 term fell to 1/s, nothing else happened. That is why the rows of the decoder are kept at norm 1."
-    return judge("Exercise 3", answer, [three_weights, smaller_codes, same_reconstruction], hint, praise)
-
-
-def solution_dodge(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, s: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Divide what makes the code by s, multiply what reads it."""
-    return W_enc / s, b_enc / s, W_dec * s
-
-
-# Exercise 4: whom does a dead latent follow?
-
-
-def check_draw(answer: Any) -> Verdict:
-    """`answer(loss)`: the probability with which each token is drawn, proportional to its squared loss."""
-    loss = torch.tensor([1.0, 2.0, 0.0, 4.0])
-
-    def sums_to_one(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(loss.clone()), dtype=torch.float32)
-        if got.shape != (4,):
-            return f"for four losses you return shape {tuple(got.shape)}; one probability each is (4,)"
-        return None if abs(float(got.sum()) - 1) < 1e-5 else f"the probabilities sum to {got.sum():.3g}, not to 1"
-
-    def squared(answer: Callable) -> str | None:
-        got, right = torch.as_tensor(answer(loss.clone()), dtype=torch.float32), solution_draw(loss)
-        if torch.allclose(got, right, atol=1e-5):
+    def mended(answer: Callable) -> str | None:
+        got, broken = after(answer), after(by_hand.broken_step)
+        if same(got, after(_weighted_step)):
             return None
-        if torch.allclose(got, loss / loss.sum(), atol=1e-5):
-            return "these are proportional to the loss; twice the loss should be drawn four times as often"
-        if torch.allclose(got, loss.softmax(0), atol=1e-5):
-            return "that is a softmax: a token with loss 0 would still be drawn"
-        numbers = [[round(value, 2) for value in p.tolist()] for p in (got, right)]
-        return f"for losses 1, 2, 0, 4 you return {numbers[0]}; it should be {numbers[1]}"
+        norms = got[2].norm(dim=1)
+        told = f"the rows of W_dec have norms from {norms.min():.2f} to {norms.max():.2f} after five steps"
+        if same(got, broken):
+            return f"this trains exactly as before: {told}. A new tensor that is only called W_dec changes nothing"
+        if same(got[:1], [W_0.T]):
+            return "the encoder does not learn any more"
+        if ((got[0].norm(dim=0) - 1).abs() < 1e-4).all():
+            return f"you keep the encoder's norms at 1, but what can grow is the decoder: {told}"
+        if ((got[2].norm(dim=0) - 1).abs() < 1e-4).all():
+            return "you normalise columns of W_dec, one for each dimension; a feature is a row"
+        if (norms - 1).abs().max() > 1e-4:
+            return f"{told}: they can still trade the size of codes for their own"
+        return None
 
-    hint = "square the losses, then divide by their sum."
-    praise = "The worst tokens get the new latents."
-    return judge("Exercise 4", answer, [sums_to_one, squared], hint, praise)
-
-
-def solution_draw(loss: Tensor) -> Tensor:
-    """loss² / Σ loss²."""
-    return loss.square() / loss.square().sum()
-
-
-# Exercise 5: has the dictionary found the truth?
-
-
-def check_mmcs(answer: Any) -> Verdict:
-    """`answer(truth, dictionary)`: mean over true directions of the best cosine among the rows of the dictionary."""
-    truth = random_directions(6, 5, seed=2)
-    other = random_directions(9, 5, seed=3)
-
-    def itself(answer: Callable) -> str | None:
-        got = float(answer(truth, truth))
-        return None if abs(got - 1) < 1e-5 else f"a dictionary that is the truth has an MMCS of 1; you say {got:.3f}"
-
-    def norms(answer: Callable) -> str | None:
-        got = float(answer(truth, 3 * truth))
-        return (
-            None
-            if abs(got - 1) < 1e-5
-            else f"a cosine does not care about norms: three times the truth is 1, not {got:.2f}"
-        )
-
-    def norms_of_the_truth(answer: Callable) -> str | None:
-        got = float(answer(3 * truth, truth))
-        right = abs(got - 1) < 1e-5
-        return None if right else f"normalise the truth as well: with rows three times as long it is 1, not {got:.2f}"
-
-    def signs(answer: Callable) -> str | None:
-        got, right = float(answer(truth, -truth)), mean_max_cosine(truth, -truth)
-        return (
-            None if abs(got - right) < 1e-5 else "rows that point the other way have not found anything: keep the sign"
-        )
-
-    def others(answer: Callable) -> str | None:
-        got, right = float(answer(truth, other)), mean_max_cosine(truth, other)
-        if abs(got - right) < 1e-5:
-            return None
-        if abs(got - mean_max_cosine(other, truth)) < 1e-5:
-            return "you asked for each row whether it is true; ask for each true direction whether some row has it"
-        return f"for two unrelated sets it is {right:.3f}; you say {got:.3f}"
-
-    hint = "normalise the rows of both, multiply truth @ dictionary.T, take the largest of each row, and the mean."
-    praise = "Each truth looks for its best friend."
-    return judge("Exercise 5", answer, [itself, norms, norms_of_the_truth, signs, others], hint, praise)
+    hints = (
+        "multiply the decoder by 10 and divide encoder and bias by 10. What happens to each term of the loss?",
+        "your own train_step of Exercise 1 does one thing more.",
+    )
+    praise = "Now a code cannot shrink at the decoder's expense, and λ means what it says."
+    return judge("Exercise 4", answer, [mended], hints, praise)
 
 
-def solution_mmcs(truth: Tensor, dictionary: Tensor) -> float:
-    """Mean over truths of the largest cosine."""
-    unit = [torch.nn.functional.normalize(m, dim=1) for m in (truth, dictionary)]
-    return float((unit[0] @ unit[1].T).amax(dim=1).mean())
+def _weighted_step(
+    x: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, lam: float, adam: torch.optim.Optimizer
+) -> float:
+    """The other cure: the norm of each row is in the penalty."""
+    z = torch.relu(x @ W_enc + b_enc)
+    loss = (z @ W_dec - x).square().sum(dim=1).mean() + lam * (z * W_dec.norm(dim=1)).sum(dim=1).mean()
+    adam.zero_grad()
+    loss.backward()
+    adam.step()
+    return loss.item()
+
+
+def _few(values: Tensor) -> list[float]:
+    return [round(value, 2) for value in values.tolist()]

@@ -1,8 +1,7 @@
-"""Figures of notebook 04: directions found in a plane, what features answer to, what a penalty costs, who dies."""
+"""Figures of notebook 04: directions found in a plane, what a penalty costs, what training does, what is found."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -63,27 +62,13 @@ def learning_plane(
     return fig.update_layout(legend={"xref": "paper", "x": 0, "yref": "paper", "y": 1}, margin_b=130)
 
 
-def shares_above(
-    groups: Mapping[str, Tensor], title: str, x: str, *, mark: tuple[float, str] | None = None, y: str = "share above"
-) -> go.Figure:
-    """For each group, the share of its values that are larger than x: whole distributions, one line each."""
-    curves = {}
-    for name, values in groups.items():
-        ordered = values.detach().flatten().sort().values
-        keep = _some(len(ordered))
-        curves[name] = Curve(ordered[keep], [1 - place / len(ordered) for place in keep])
-    at = {} if mark is None else {mark[1]: mark[0]}
-    fig = kinds.lines(curves, title, x, y, mode="lines", mark=at, hover="%{y:.0%} are above %{x:.2f}")
-    return fig.update_yaxes(tickformat=".0%", range=[0, 1.03])
-
-
 def learned_against_true(
     true: Mapping[str, Float[Tensor, " points"]],
     learned: Mapping[str, Float[Tensor, " points"]],
     offsets: Mapping[str, float],
     title: str,
 ) -> go.Figure:
-    """Coefficients as they went in and as they came out, one colour per penalty, with lines learned = true − offset."""
+    """Strengths as they went in and as they came out, one colour per penalty, with lines learned = true − offset."""
     if nothing(true):
         return empty(title)
     top = max(float(values.nan_to_num(0).max()) for values in true.values())
@@ -92,7 +77,7 @@ def learned_against_true(
         look, off = Look(PALETTE[index % len(PALETTE)]), offsets[name]
         curves[name] = Curve(values, learned[name], look=look)
         curves[f"_{name}"] = Curve([max(0.0, off), top], [max(0.0, -off), top - off], look=look, mode="lines")
-    hover, labels = "true %{x:.2f}, learned %{y:.2f}", ("true strength s", "learned strength c")
+    hover, labels = "true %{x:.2f}, learned %{y:.2f}", ("true strength a", "learned code z")
     fig = kinds.dots(curves, title, *labels, hover=hover, size=4, height=430)
     return fig.update_traces(marker_opacity=0.55, selector={"mode": "markers"}).update_layout(
         legend_itemsizing="constant"
@@ -130,29 +115,23 @@ def curves(
     return fig
 
 
-def pareto(
-    runs: Mapping[str, Sequence[tuple[str, float, float, float]]], title: str, recovered: str = "CE loss recovered"
-) -> go.Figure:
-    """What sparsity costs: error and CE loss recovered against L0. `runs`: name -> (label, L0, FVU, recovered)."""
-    panels: dict[str, dict[str, Curve]] = {
-        "FVU, share of variance: lower is better": {},
-        f"{recovered}, share: higher is better": {},
-    }
+def pareto(runs: Mapping[str, Sequence[tuple[str, float, float]]], title: str) -> go.Figure:
+    """What sparsity costs: the error that is left against L0. `runs`: name -> (label, L0, FVU); "" is no label.
+
+    A name that ends in "pursuit" is drawn without markers: it has a point for every number of features.
+    """
+    drawn: dict[str, Curve] = {}
     for i, (name, points) in enumerate(runs.items()):
-        labels, l0, *measures = zip(*points) if points else ([], [], [], [])
-        look = Look(PALETTE[i % len(PALETTE)], marker=("circle", "diamond", "square")[i % 3])
-        for panel, values in zip(panels.values(), measures, strict=True):
-            panel[name] = Curve(l0, values, text=labels, look=look)
-    x, hover = "L0, features per token (log scale)", "%{customdata}: L0 %{x:.1f}, %{y:.3f}"
-    fig = kinds.lines(
-        panels, title, x, ["", ""], log="x", ticks=[1, 2, 5, 10, 20, 50, 100, 200], hover=hover, height=430, gap=0.03
-    )
-    if fig.data:
-        every = [math.log10(l0) for points in runs.values() for _, l0, *_ in points if l0 > 0]
-        span = [min(every) - 0.15, max(every) + 0.2]  # labels stand beside their points
-        fig.update_xaxes(range=span)
-        fig.update_yaxes(rangemode="tozero", row=1, col=1)
-    return fig
+        labels, l0, fvu = zip(*points) if points else ([], [], [])
+        pursued = name.endswith("pursuit")
+        look = Look(PALETTE[i % len(PALETTE)], "dash" if pursued else "solid", ("circle", "diamond")[i % 2])
+        drawn[name] = Curve(
+            l0, fvu, text=None if pursued else labels, look=look, mode="lines" if pursued else "lines+markers"
+        )
+    x, y = "L0, features per token (log scale)", "FVU, the share of variance left"
+    hover = "L0 %{x:.1f}: %{y:.3f}"
+    fig = kinds.lines(drawn, title, x, y, log="x", ticks=[5, 10, 20, 30, 50, 100], hover=hover, height=430)
+    return fig.update_yaxes(rangemode="tozero", tickformat=".0%") if fig.data else fig
 
 
 def recovery_map(
@@ -168,14 +147,14 @@ def recovery_map(
     fig = kinds.heat(
         {"": values},
         title,
-        "L1 coefficient α",
-        "rows of the dictionary",
+        "sparsity coefficient λ",
+        "features of the dictionary",
         unit=legend,
         limit=1,
         columns=[f"{penalty:g}" for penalty in penalties],
         rows=[f"{size}" + (" = truth" if size == truth else "") for size in sizes],
         written=".2f",
-        hover="%{y} features, α = %{x}: %{z:.3f}",
+        hover="%{y} features, λ = %{x}: %{z:.3f}",
         cell=46,
     )
     return fig.update_yaxes(autorange=True)  # the smallest below

@@ -1,4 +1,4 @@
-"""Exercises of notebook 00: neurons, and the places where they answer."""
+"""Exercises of notebook 00: words of a neuron, and how many different ones they are."""
 
 from __future__ import annotations
 
@@ -6,120 +6,135 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.course.judge import Verdict, judge
 
 
-def check_neuron_count(answer: int | None, config: Any) -> Verdict:
-    """How many MLP neurons does the model with this configuration have in all its layers together?"""
-    layers, per_layer = config.n_layers, config.d_mlp
+def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | None) -> Verdict:
+    """A function (activations (P, Z), tokens (P,), V) -> (V, Z): each neuron's mean activation on each token."""
+    acts_PZ = torch.tensor([[1.0, 0.0], [3.0, -1.0], [5.0, 2.0], [2.0, 2.0]])
+    token_P = torch.tensor([2, 0, 2, 2])
 
-    def right(count: Any) -> str | None:
-        if count == per_layer:
-            return f"{count:,} is one layer. The model has {layers} of them."
-        if count == layers * config.d_model:
-            return f"{count:,} counts the width of the residual stream. The hidden layer of an MLP is wider."
-        return None if count == solution_neuron_count(config) else f"{count!r} is not it."
+    def small(mean_by_word: Callable[..., Any]) -> str | None:
+        got = torch.as_tensor(mean_by_word(acts_PZ, token_P, 4)).float()
+        if got.shape != (4, 2):
+            return f"Return a row for each token and a column for each neuron: (4, 2) here, not {tuple(got.shape)}."
+        sums = torch.tensor([[3.0, -1.0], [0.0, 0.0], [8.0, 4.0], [0.0, 0.0]])
+        if got.isnan().any():
+            return "A token that never occurs has NaN: 0 divided by 0. Its mean should be 0."
+        if torch.allclose(got, sums):
+            return "These are sums: a frequent word wins because it is frequent. Divide by how often each token occurs."
+        if torch.allclose(got, sums / 4):
+            return (
+                "You divide by the number of positions, so a frequent word wins. Divide by how often each token occurs."
+            )
+        positive = torch.tensor([[3.0, 0.0], [0.0, 0.0], [8 / 3, 2.0], [0.0, 0.0]])
+        if torch.allclose(got, positive):
+            return "Positions at which the neuron is not positive count as well: they belong to the mean."
+        right = solution_mean_by_word(acts_PZ, token_P, 4)
+        return (
+            None
+            if torch.allclose(got, right)
+            else f"For token 2 the means are [2.67, 1.33]; yours are {got[2].tolist()}."
+        )
+
+    def large(mean_by_word: Callable[..., Any]) -> str | None:
+        draw = torch.Generator().manual_seed(0)
+        acts, tokens = torch.randn(500, 7, generator=draw), torch.randint(30, (500,), generator=draw)
+        got = torch.as_tensor(mean_by_word(acts, tokens, 40)).float()
+        same = got.shape == (40, 7) and torch.allclose(got, solution_mean_by_word(acts, tokens, 40), atol=1e-5)
+        return None if same else "It is right for four positions and fails on 500 random ones."
 
     return judge(
         "Exercise 1",
         answer,
-        [right],
-        hints="model.cfg.n_layers and model.cfg.d_mlp.",
-        praise=f"{layers} layers with {per_layer:,} neurons each. Not many, for all that stories can be about.",
+        [small, large],
+        hints=(
+            "Two steps: add up the activations of all positions that hold a token, then divide by their number.",
+            "`zeros.index_add_(0, token_P, acts_PZ)` adds rows by token; `torch.bincount` counts the tokens.",
+        ),
+        praise="Rare or frequent, each word has its mean. With `use_mine = True` the notebook runs on your function.",
     )
 
 
-def solution_neuron_count(config: Any) -> int:
-    return config.n_layers * config.d_mlp
+def solution_mean_by_word(
+    acts_PZ: Float[Tensor, "positions neurons"], token_P: Int[Tensor, " positions"], n_tokens: int
+) -> Float[Tensor, "tokens neurons"]:
+    sum_VZ = torch.zeros(n_tokens, acts_PZ.shape[1]).index_add_(0, token_P, acts_PZ)
+    count_V = torch.bincount(token_P, minlength=n_tokens)
+    return sum_VZ / count_V.clamp(min=1)[:, None]
 
 
-def check_top_places(answer: Callable[[Tensor, int], Tensor | None] | None) -> Verdict:
-    """A function (activations (positions,), k) -> indices of the k largest, strongest first."""
+def check_guess(answer: float | None, words: Float[Tensor, " neurons"]) -> Verdict:
+    """How many of these neurons answer to fewer than two different words?"""
+    n, truth = len(words), int((words < 2).sum())
 
-    def small(top_places: Callable[[Tensor, int], Any]) -> str | None:
-        got = _as_list(top_places(torch.tensor([0.1, 3.0, -2.0, 5.0, 1.0]), 3))
-        if got == [5.0, 3.0, 1.0]:
-            return "These are the activations themselves. Where do they stand?"
-        if got == [4, 1, 3]:
-            return "The right places, weakest first. Turn them around."
-        if got == [2, 0, 4]:
-            return "These are the smallest ones."
-        return (
-            None if got == [3, 1, 4] else f"For [0.1, 3, -2, 5, 1] and k=3 the places are [3, 1, 4]; yours are {got}."
-        )
-
-    def large(top_places: Callable[[Tensor, int], Any]) -> str | None:
-        values = torch.randn(1000, generator=torch.Generator().manual_seed(0))
-        same = _as_list(top_places(values, 20)) == _as_list(solution_top_places(values, 20))
-        return None if same else "It fails on 1,000 random activations with k=20."
+    def near(guess: Any) -> str | None:
+        if isinstance(guess, bool) or not isinstance(guess, int | float):
+            return f"{guess!r} is no number. How many of the {n:,} neurons?"
+        if not 0 <= guess <= n or 0 < guess < 1:
+            return f"Give a number of neurons, from 0 to {n:,}."
+        if guess >= n / 2:
+            return "You expect one meaning for each neuron to be the rule. It is a rare exception."
+        return None if guess <= truth + 0.03 * n else "There are fewer."
 
     return judge(
         "Exercise 2",
         answer,
-        [small, large],
-        hints="torch.topk returns values and indices.",
-        praise="These are its strongest places.",
+        [near],
+        hints=(
+            "Our neuron is the most mixed one. Would one meaning for each neuron leave room for it?",
+            "It is less than one neuron in thirty.",
+        ),
+        praise=f"{truth} of {n:,}.",
     )
 
 
-def solution_top_places(activations: Tensor, k: int) -> Tensor:
-    return activations.topk(k).indices
-
-
 def check_effective_number(answer: Callable[[Tensor], Any] | None) -> Verdict:
-    """A function from unit vectors (places, dimensions) to 1 / (mean of max(0, cosine) over all pairs)."""
+    """A function from unit vectors (words, dimensions) to 1 / (mean of max(0, cosine) over all pairs)."""
     eye = torch.eye(6)
-
-    def same(effective_number: Callable[[Tensor], Any]) -> str | None:
-        got = float(effective_number(eye[[0] * 10]))
-        if abs(got - 0.1) < 1e-3 or abs(got - 0.01) < 1e-4:
-            return "Take the mean over the pairs, not the sum."
-        return None if abs(got - 1) < 1e-3 else f"Ten times the same word is one word; yours says {got:.3g}."
 
     def five(effective_number: Callable[[Tensor], Any]) -> str | None:
         got = float(effective_number(eye[[0, 1, 2, 3, 4] * 4]))
         if abs(got - 0.2) < 1e-3:
             return "That is the mean similarity. The number of words is one divided by it."
-        if abs(got - 20 / 3) < 0.01 or abs(got - 19 / 3) < 0.01:
-            return "Count each place with itself as a pair too: the mean is over all K × K pairs."
+        if abs(got - 1 / 80) < 1e-4:
+            return "Take the mean over the pairs, not the sum."
+        if got == float("inf") or abs(got - 20 / 3) < 0.01 or abs(got - 19 / 3) < 0.01:
+            return "A word is still not compared with itself. All K × K pairs belong to the mean."
         return (
-            None
-            if abs(got - 5) < 1e-3
-            else f"Five unrelated words in equal shares are five words; yours says {got:.3g}."
+            None if abs(got - 5) < 1e-3 else f"Five unrelated words in equal shares count as 5; yours says {got:.3g}."
         )
+
+    def same(effective_number: Callable[[Tensor], Any]) -> str | None:
+        got = float(effective_number(eye[[0] * 10]))
+        return None if abs(got - 1) < 1e-3 else f"Ten times the same word counts as 1; yours says {got:.3g}."
 
     def opposite(effective_number: Callable[[Tensor], Any]) -> str | None:
         got = float(effective_number(torch.cat([eye[:1], -eye[:1]])))
-        return (
-            None
-            if abs(got - 2) < 1e-3
-            else f"Opposite vectors are unrelated, similarity 0, and make 2 words; yours says {got:.3g}."
-        )
+        if abs(got - 2) < 1e-3:
+            return None
+        return f"Opposite vectors are unrelated, similarity 0, and count as 2; yours says {got:.3g}."
 
     def alike(effective_number: Callable[[Tensor], Any]) -> str | None:
         got = float(effective_number(torch.tensor([[1.0, 0.0], [0.5, 0.75**0.5]])))
         if abs(got - 8 / 5) < 1e-3:
             return "Take the mean of the cosines themselves, not of their squares."
-        return (
-            None
-            if abs(got - 4 / 3) < 1e-3
-            else f"Two words at 60 degrees, cosine 1/2, are half the same and make 4/3; yours says {got:.3g}."
-        )
+        return None if abs(got - 4 / 3) < 1e-3 else f"Two words of cosine 1/2 count as 4/3; yours says {got:.3g}."
 
     return judge(
         "Exercise 3",
         answer,
-        [same, five, opposite, alike],
-        hints="x @ x.T holds all cosines of unit vectors; .clamp(min=0) cuts the negative ones.",
+        [five, same, opposite, alike],
+        hints=(
+            "Compute by hand, then with the function: two unrelated words, and one word twice.",
+            "One line takes something away from the table of cosines that the formula keeps.",
+        ),
         praise="It counts words, and similar words count as partly the same.",
     )
 
 
-def solution_effective_number(unit_KM: Tensor) -> float:
+def solution_effective_number(unit_KM: Float[Tensor, "words dimensions"]) -> float:
     return float(1 / (unit_KM @ unit_KM.T).clamp(min=0).mean())
-
-
-def _as_list(values: Any) -> list:
-    return values.tolist() if isinstance(values, Tensor) else list(values)

@@ -2,9 +2,9 @@
 
 Sort features by how often they fire, and density falls with rank. `fit_zipf` draws a line through the logarithms. Here
 the same curve is read as a population: pick one of the F features at random, its rank r is uniform, and its density is
-x(r). A law of ranks is a quantile function read from the dense end, and so every law gives each count a probability:
+p(r). A law of ranks is a quantile function read from the dense end, and so every law gives each count a probability:
 
-    r ~ uniform,   expected count λ = n_tokens · x(r),   count ~ Poisson(λ)
+    r ~ uniform,   count ~ Poisson(n_tokens · p(r))
 
 The product of these probabilities is the likelihood. It knows that a count of 3 tells little and one of 3,000 much, it
 does not depend on ranks read off the same counts, and it lets laws of different shape be compared (AIC).
@@ -13,9 +13,9 @@ The laws, r = 1 … F:
 
     zipf                     c · r^−s
     zipf_mandelbrot          c · (r + q)^−s
-    cut_off                  c · r^−s · e^(−r / R)          straight, then falling away in the tail
-    zipf_mandelbrot_cut_off  c · (r + q)^−s · e^(−r / R)    all of the above
-    log_normal               log x is normal (μ, σ): bent everywhere, no power law at all
+    cut_off                  c · r^−s · e^(−r / r_cut)      straight, then falling away in the tail
+    zipf_mandelbrot_cut_off  c · (r + q)^−s · e^(−r / r_cut)    all of the above
+    log_normal               log p is normal (μ, σ): bent everywhere, no power law at all
 
 Zipf–Mandelbrot for SAE densities: Ayonrinde 2024 reports Zipf fits. The likelihood and the choice of rivals are ours.
 """
@@ -23,7 +23,7 @@ Zipf–Mandelbrot for SAE densities: Ayonrinde 2024 reports Zipf fits. The likel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -42,14 +42,15 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 CELLS = 400  # expected counts, on a logarithmic grid
 EXACT, STEP = 16, 1.15  # counts below 16 are kept one by one, then in bins 15 % wide
+DESCENT = {"xatol": 1e-3, "fatol": 1e-3, "maxfev": 1000}
 
 
 @dataclass(frozen=True)
 class Law:
     """A law fitted to the densities of `n_features` features that fired, on `n_tokens` tokens.
 
-    `parameters` are those that FAMILIES names: exponent s, offset q and cut_off R (in ranks), scale c (a density), or
-    mu and sigma of log density.
+    `parameters` are those that FAMILIES names: exponent s, offset q and cut_off r_cut (in ranks), scale c (a
+    density), or mu and sigma of log density.
     """
 
     family: str
@@ -71,19 +72,6 @@ class Law:
         power = (r + p.get("offset", 0.0)) ** -p["exponent"]
         return p["scale"] * power * np.exp(-r / p.get("cut_off", math.inf))
 
-    def r_squared(self, counts: Int[np.ndarray, " features"], ranks: tuple[int, int] | None = None) -> float:
-        """Explained share of the variance of log density over these ranks (first, last), as for `fit_zipf`.
-
-        Raises ValueError if the densities there do not vary, and for what `fit_law` refuses in counts.
-        """
-        ordered = fired_counts(counts, self.n_tokens)
-        first, last = ranks if ranks is not None else (1, len(ordered))
-        log_density = np.log(ordered[first - 1 : last] / self.n_tokens)
-        if len(set(log_density)) < 2:
-            raise ValueError(f"counts: at ranks {first} to {last} there is no variance of log density to explain")
-        error = log_density - np.log(self.density(np.arange(first, first + len(log_density))))
-        return 1 - float((error**2).sum() / ((log_density - log_density.mean()) ** 2).sum())
-
 
 def fit_law(counts: Int[np.ndarray, " features"], n_tokens: int, family: str = "zipf_mandelbrot") -> Law:
     """The law of this family under which `counts` (how many of `n_tokens` tokens each feature matched) are likeliest.
@@ -99,18 +87,33 @@ def fit_law(counts: Int[np.ndarray, " features"], n_tokens: int, family: str = "
     return _fit(_histogram(fired, n_tokens), n_tokens, family, _starts(fired, n_tokens, family))
 
 
-def bootstrap(
-    counts: Int[np.ndarray, " features"], n_tokens: int, family: str = "zipf_mandelbrot", n: int = 100, seed: int = 0
-) -> list[Law]:
-    """`n` laws, each fitted to as many features drawn with replacement: how much the choice of features decides.
+def exponent_interval(
+    counts: Int[np.ndarray, " features"], n_tokens: int, family: str = "zipf_mandelbrot", drop: float = 1.92
+) -> tuple[float, float]:
+    """Exponents whose log likelihood, the other parameters at their best for each, is at most `drop` below the largest.
 
-    A quantile of their exponents is an interval for what another dictionary from the same population would have.
+    With 1.92 this is the 95 % profile interval: what the luck of the draw leaves open, if the law is right.
     """
+    fired = fired_counts(counts, n_tokens)
+    loss = _loss(_histogram(fired, n_tokens), n_tokens, family)
     best = fit_law(counts, n_tokens, family)
-    start = [_free(best.parameters)]
-    histogram = _histogram(_fired(counts), n_tokens)
-    draws = np.random.default_rng(seed).multinomial(best.n_features, histogram / histogram.sum(), size=n)
-    return [_fit(draw, n_tokens, family, start) for draw in draws]
+    start = _pinned(family, _free(best.parameters), best.n_features)
+
+    def rest(others: np.ndarray, log_exponent: float) -> float:
+        return loss(np.insert(others, 1, log_exponent))
+
+    def end(factor: float) -> float:
+        """Walk away from the best exponent, in steps of 2 %, until the likelihood has fallen, and read off where."""
+        at, fallen, others = start[1], 0.0, np.delete(start, 1)
+        while True:
+            before = at, fallen
+            at += math.log(factor)
+            found = minimize(rest, others, args=(at,), method="Nelder-Mead", options=DESCENT)
+            others, fallen = found.x, float(found.fun) + best.log_likelihood
+            if fallen >= drop:
+                return math.exp(np.interp(drop, [before[1], fallen], [before[0], at]))
+
+    return end(1 / 1.02), end(1.02)
 
 
 def split_counts(
@@ -122,6 +125,16 @@ def split_counts(
     """
     first = np.random.default_rng(seed).binomial(counts, 0.5)
     return first, np.asarray(counts) - first
+
+
+def sorted_over_split(counts: Int[np.ndarray, " features"], ranks: Sequence[int], seed: int = 0) -> dict[int, float]:
+    """Rank -> how much denser features within 10 % of it look when sorted by the counts that are read, than when ranked
+    by one half of the matches and read from the other. 1 is no difference. Ranks beyond the last are left out."""
+    falling = np.sort(counts)[::-1]
+    first, second = split_counts(falling, seed)
+    halves = second[np.argsort(-first, kind="stable")]
+    near = {r: slice(int(0.9 * r), int(1.1 * r)) for r in ranks if 1.1 * r < len(falling)}
+    return {r: float(falling[there].sum() / max(2 * halves[there].sum(), 1)) for r, there in near.items()}
 
 
 def misplaced(law: Law, counts: Int[np.ndarray, " features"], scaled: bool = True) -> float:
@@ -163,9 +176,9 @@ def share_denser(family: str, p: dict[str, float], n_features: int, x: Float[np.
         return ndtr((p["mu"] - log_x) / p["sigma"])
     s, q, log_fall = p["exponent"], p.get("offset", 0.0), (math.log(p["scale"]) - log_x) / p["exponent"]
     if "cut_off" in p:
-        # t e^(t / sR) = (c / x)^(1/s) e^(q / sR) with t = r + q; ω(z) is Lambert's W(e^z), which cannot overflow
-        sR = s * p["cut_off"]
-        rank = sR * wrightomega(log_fall + q / sR - math.log(sR)) - q
+        # y e^(y / t) = (c / x)^(1/s) e^(q / t) with y = r + q, t = s · r_cut; ω(z) is Lambert's W(e^z)
+        t = s * p["cut_off"]
+        rank = t * wrightomega(log_fall + q / t - math.log(t)) - q
     else:
         rank = np.exp(np.minimum(log_fall, 700.0)) - q
     return ((rank - 0.5) / n_features).clip(0, 1)
@@ -173,13 +186,30 @@ def share_denser(family: str, p: dict[str, float], n_features: int, x: Float[np.
 
 def _fit(histogram: np.ndarray, n_tokens: int, family: str, starts: list[np.ndarray]) -> Law:
     """Walk downhill from each start, and keep the deepest valley."""
+    n_features = int(histogram.sum())
+    loss = _loss(histogram, n_tokens, family)
+
+    def descend(start: np.ndarray) -> OptimizeResult:
+        return minimize(loss, start, method="Nelder-Mead", options=DESCENT)
+
+    found = min((descend(_pinned(family, start, n_features)) for start in starts), key=lambda result: result.fun)
+    found = descend(found.x)  # a fresh simplex: where offset and cut-off trade off, the valley is long and flat
+    parameters = _named(family, _pinned(family, found.x, n_features, back=True))
+    return Law(family, parameters, -float(found.fun), n_features, n_tokens)
+
+
+def _loss(histogram: np.ndarray, n_tokens: int, family: str) -> Callable[[np.ndarray], float]:
+    """Minus the log likelihood, as a function of `_pinned` parameters."""
     centres, bin_given_cell, edges = _poisson(n_tokens)
     n_features = int(histogram.sum())
     seen = histogram > 0
     weights, seen_given_cell = histogram[seen], bin_given_cell[seen]
 
-    def loss(free: np.ndarray) -> float:
-        if np.abs(free).max() > 30:  # a parameter runs away: beyond e^30 it no longer matters
+    def loss(pinned: np.ndarray) -> float:
+        if np.abs(pinned).max() > 30:  # a parameter runs away: beyond e^30 it no longer matters
+            return math.inf
+        free = _pinned(family, pinned, n_features, back=True)
+        if free[0] > 600:
             return math.inf
         above = share_denser(family, _named(family, free), n_features, edges / n_tokens)
         mass = -np.diff(above, prepend=1.0, append=0.0)  # of the cells, the first and last open
@@ -187,13 +217,17 @@ def _fit(histogram: np.ndarray, n_tokens: int, family: str, starts: list[np.ndar
         likelihood = seen_given_cell @ mass / max(fired, 1e-300)
         return -float(weights @ np.log(likelihood.clip(min=1e-300)))
 
-    def descend(start: np.ndarray) -> OptimizeResult:
-        return minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-3, "maxfev": 1000})
+    return loss
 
-    found = min(map(descend, starts), key=lambda result: result.fun)
-    if len(starts) > 1:
-        found = descend(found.x)  # a fresh simplex: where offset and cut-off trade off, the valley is long and flat
-    return Law(family, _named(family, found.x), -float(found.fun), n_features, n_tokens)
+
+def _pinned(family: str, free: np.ndarray, n_features: int, back: bool = False) -> np.ndarray:
+    """The scale of a power law exchanged for its log density at rank √F, or back. The scale c is its value at rank
+    1 − q, outside of the data, and runs with exponent and offset along a valley in which a search gets stuck."""
+    if family == "log_normal":
+        return free
+    rank, p = n_features**0.5, _named(family, np.array([0.0, *free[1:]]))
+    fall = p["exponent"] * math.log(rank + p.get("offset", 0.0)) + rank / p.get("cut_off", math.inf)
+    return np.array([free[0] + (fall if back else -fall), *free[1:]])
 
 
 # Parameters that must be positive are fitted as logarithms; an offset must exceed −1/2, where ranks begin.

@@ -7,42 +7,127 @@ from typing import Any
 
 import numpy as np
 
+from sae_tutorial.allocation.zipf import zipf_capacity
 from sae_tutorial.course.judge import Verdict, judge
+from sae_tutorial.course.zipf_densities.fits import least_squares, middle
 
-# Exercise 1: the slope of Zipf–Mandelbrot.
+# Exercise 1: build the fit.
 
 
-def check_slope(answer: Any) -> Verdict:
-    """`answer(rank, exponent, offset)`: the slope of log density against log rank."""
+def check_fit(answer: Any) -> Verdict:
+    """`answer(ranks, values)`: exponent, offset and R² of the Zipf–Mandelbrot law that least squares finds."""
+    all_ranks = np.arange(1, 1_501)
+    steep, straight = (all_ranks + 40.0) ** -1.3, 0.2 * all_ranks**-0.8
+    noisy = np.sort(np.exp(np.random.default_rng(0).normal(0, 1.5, 1_500)))[::-1]
 
-    def far_out(answer: Callable) -> str | None:
-        got = float(answer(1e9, 1.2, 10.0))
-        if abs(got - 1.2) < 1e-3:
-            return "density falls with rank, so the slope is negative"
+    def asked(answer: Callable, ranks: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
+        exponent, offset, r_squared = (float(v) for v in answer(ranks.copy(), values.copy()))
+        return exponent, offset, r_squared
+
+    def three_numbers(answer: Callable) -> str | None:
+        got = np.asarray(answer(all_ranks.copy(), straight.copy()), dtype=float)
         return (
-            None
-            if abs(got + 1.2) < 1e-3
-            else f"far out the offset no longer matters and the slope is −s = −1.2; got {got:.3f}"
+            None if got.shape == (3,) else f"return exponent, offset and R²; you return something of shape {got.shape}"
         )
 
-    def at_the_head(answer: Callable) -> str | None:
-        for rank, s, q in ((1.0, 1.0, 9.0), (20.0, 0.7, 20.0), (5.0, 1.5, 0.0)):
-            got, right = float(answer(rank, s, q)), solution_slope(rank, s, q)
-            if abs(got - right) > 1e-6:
-                return f"right far out; at rank {rank:g} with s = {s}, q = {q:g} it is {right:.3f}, you say {got:.3f}"
+    def a_straight_line(answer: Callable) -> str | None:
+        exponent, offset, _ = asked(answer, all_ranks, straight)
+        if abs(exponent + 0.8) < 0.05:
+            return f"the slope is −0.8 here, and the exponent s is 0.8: the law is (r + q)^−s. You say {exponent:.2f}"
+        if abs(exponent - 0.8) > 0.05 or abs(offset) > 1.5:
+            return f"values that fall as r^−0.8 have s = 0.8 and q = 0, you say s = {exponent:.2f} and q = {offset:.1f}"
         return None
 
-    hint = "log x = log c − s · log(r + q). Differentiate by log r: d/d(log r) = r · d/dr."
-    praise = "At r = q the curve has half its final slope: that is what an offset means."
-    return judge("Exercise 1", answer, [far_out, at_the_head], hint, praise)
+    def a_bent_one(answer: Callable) -> str | None:
+        exponent, offset, _ = asked(answer, all_ranks, steep)
+        if abs(offset) < 1e-6:
+            line = least_squares_without_offset(all_ranks, steep)
+            told = "that is a straight line's" if abs(exponent - line) < 0.02 else f"you say {exponent:.2f}"
+            return f"(r + 40)^−1.3 has s = 1.3 and q = 40; {told}: try offsets other than 0, and keep the best"
+        if offset > 1_000:
+            return f"the offset is {offset:,.0f}, the last that one would try; keep the one with the largest R²"
+        if abs(exponent - 1.3) > 0.05 or abs(offset - 40) > 4:
+            return f"(r + 40)^−1.3 has s = 1.3 and q = 40; you say s = {exponent:.2f} and q = {offset:.1f}"
+        return None
+
+    def a_window(answer: Callable) -> str | None:
+        exponent, offset, _ = asked(answer, all_ranks[99:1_200], steep[99:1_200])
+        if abs(offset - 139) < 14:
+            return f"at ranks 100 to 1,200 q is still 40, you say {offset:.0f}: use the ranks that you are given"
+        return None if abs(exponent - 1.3) < 0.06 else f"at ranks 100 to 1,200 s is still 1.3, you say {exponent:.2f}"
+
+    def its_r_squared(answer: Callable) -> str | None:
+        got, right = asked(answer, all_ranks, noisy)[2], least_squares(all_ranks, noisy)[2]
+        if abs(got - right) < 3e-3:
+            return None
+        return f"of sorted log-normal draws R² is {right:.3f}, you say {got:.3f}: a share of the variance of log p"
+
+    hints = (
+        "For a fixed offset this is a straight line: np.polyfit(log(ranks + offset), log(values), 1).",
+        "Try some hundred offsets, np.geomspace(1, 1 + ranks[-1], 300) - 1, and keep the one with the largest R².",
+    )
+    praise = "Two numbers bend a line to almost any falling curve; the next section is about that."
+    tests = [three_numbers, a_straight_line, a_bent_one, a_window, its_r_squared]
+    return judge("Exercise 1", answer, tests, hints, praise)
 
 
-def solution_slope(rank: float, exponent: float, offset: float) -> float:
-    """−s · r / (r + q)."""
-    return -exponent * rank / (rank + offset)
+def least_squares_without_offset(ranks: np.ndarray, values: np.ndarray) -> float:
+    """The exponent of a straight line on logarithmic axes."""
+    return -float(np.polyfit(np.log(ranks), np.log(values), 1)[0])
 
 
-# Exercise 2: ranks from one half, densities from the other.
+def solution_fit(ranks: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
+    """A straight line for each of 300 offsets; the one that explains most."""
+    log_p, best = np.log(values), (0.0, 0.0, -np.inf)
+    for offset in np.geomspace(1, 1 + ranks[-1], 300) - 1:
+        log_rank = np.log(ranks + offset)
+        slope, height = np.polyfit(log_rank, log_p, 1)
+        r_squared = 1 - (log_p - height - slope * log_rank).var() / log_p.var()
+        if r_squared > best[2]:
+            best = -slope, offset, r_squared
+    return best
+
+
+# Exercise 2: predict the R² of draws that obey no power law.
+
+RANGES = ("below 0.9", "0.9 to 0.99", "above 0.99")
+
+
+def check_prediction(answer: Any) -> Verdict:
+    """`answer` is one of RANGES: R² in the middle ranks of sorted log-normal draws."""
+
+    def known(answer: Any) -> str | None:
+        return None if answer in RANGES else f"answer one of {', '.join(map(repr, RANGES))}; you say {answer!r}"
+
+    def right(answer: str) -> str | None:
+        return None if answer == solution_prediction() else f"you say {answer}; run the next cell and compare"
+
+    hints = (
+        "Sorted numbers can only fall. How many wiggles can a curve have that only falls?",
+        "Least squares may choose the offset that suits the draws best.",
+    )
+    return judge("Exercise 2", answer, [known, right], hints, "So a high R² alone is no evidence for a power law.")
+
+
+def solution_prediction() -> str:
+    """By drawing: the range in which all of five fits lie."""
+    rng, found = np.random.default_rng(1), set()
+    for _ in range(5):
+        falling = np.sort(np.exp(rng.normal(0, 1.8, 2_000)))[::-1]
+        first, last = middle(2_000)
+        r_squared = least_squares(np.arange(first, last + 1), falling[first - 1 : last])[2]
+        found.add(RANGES[0] if r_squared < 0.9 else RANGES[1] if r_squared <= 0.99 else RANGES[2])
+    (one,) = found
+    return one
+
+
+# Exercise 3: find the bug: ranks from one half, densities from the other.
+
+
+def split_ranking_with_a_bug(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The counts of the second half, in the order of ranks by the first, but for one mistake."""
+    rank = np.argsort(np.argsort(-first))  # of each feature, 0 for the most frequent
+    return second[rank]
 
 
 def check_split_ranking(answer: Any) -> Verdict:
@@ -55,20 +140,27 @@ def check_split_ranking(answer: Any) -> Verdict:
 
     def right_order(answer: Callable) -> str | None:
         got = np.asarray(answer(first, second)).tolist()
+        if got == split_ranking_with_a_bug(first, second).tolist():
+            return (
+                "the bug is still there: `rank` says where each feature goes; it does not say which feature goes first"
+            )
         if got == sorted(second.tolist(), reverse=True):
-            return "you sorted the second half by itself: that is the mistake that the split is there to avoid"
+            return "you sorted the second half by itself, so its noise is sorted, too: rank by the first half"
         if got == sorted(first.tolist(), reverse=True):
             return "those are the counts of the first half; rank by it, but read the second"
+        if got == first[np.argsort(-second)].tolist():
+            return "you rank by the second half and read the first; the names of the arguments say the opposite"
         if got == second[np.argsort(first)].tolist():
             return "the rarest comes first; rank 1 is the most frequent"
-        if got == second[np.argsort(np.argsort(-first))].tolist():
-            return "you index by the rank of each feature; index by the feature of each rank (argsort once, not twice)"
         right = solution_split_ranking(first, second).tolist()
         return None if got == right else f"for first = {first}, second = {second} it is {right}, you say {got}"
 
-    hint = "an order that sorts `first` (argsort, then reverse it) can be used to index `second`."
-    praise = "Noise in the order and noise in the height are independent now."
-    return judge("Exercise 2", answer, [right_shape, right_order], hint, praise)
+    hints = (
+        "Ask the function for first = [2, 9, 5], second = [1, 8, 4], and write down what `rank` holds.",
+        "What you index with should begin with the number of the most frequent feature.",
+    )
+    praise = "Noise in the order and noise in the counts are independent now."
+    return judge("Exercise 3", answer, [right_shape, right_order], hints, praise)
 
 
 def solution_split_ranking(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -76,37 +168,12 @@ def solution_split_ranking(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return second[np.argsort(-first, kind="stable")]
 
 
-# Exercise 3: how much text a rare feature needs.
-
-
-def check_tokens_needed(answer: Any) -> Verdict:
-    """`answer(density, error)`: tokens after which a density is known with this relative standard error."""
-
-    def right_numbers(answer: Callable) -> str | None:
-        for density, error in ((0.01, 0.1), (1e-5, 0.1), (1e-5, 0.5)):
-            got, right = float(answer(density, error)), solution_tokens_needed(density, error)
-            if abs(got * error - right * error**2) < 1e-6 * right:
-                return "you have 1 / (density · error), but noise falls with the root of the count only"
-            if abs(got - right) > 0.02 * right:
-                return f"for density {density:g} and error {error:g} it takes {right:,.0f} tokens, you say {got:,.0f}"
-        return None
-
-    hint = "a feature of density x fires about λ = n · x times, give or take √λ. Set √λ / λ equal to the error."
-    praise = "The rarest features of a large dictionary need more text than most evaluations read."
-    return judge("Exercise 3", answer, [right_numbers], hint, praise)
-
-
-def solution_tokens_needed(density: float, error: float) -> float:
-    """1 / √(n · density) = error, solved for n."""
-    return 1 / (density * error**2)
-
-
 # Exercise 4: where the batch is too small for the head.
 
 
 def check_clipped_head(answer: Any) -> Verdict:
     """`answer(n_features, n_matches, n_tokens, exponent, offset)`: who would get more than the batch."""
-    cases = ((1024, 32 * 1000, 1000, 1.0, 0.0), (1024, 32 * 1000, 1000, 1.0, 10.0), (4096, 32 * 2048, 2048, 1.5, 5.0))
+    cases = ((1024, 32 * 1000, 1000, 1.0, 0.0), (1024, 32 * 1000, 1000, 1.0, 10.0), (4096, 32 * 2048, 2048, 1.5, 0.0))
 
     def as_much_as_the_batch(answer: Callable) -> str | None:
         if int(answer(8, 800, 100, 0.0, 0.0)) == 8:
@@ -115,18 +182,23 @@ def check_clipped_head(answer: Any) -> Verdict:
 
     def right_numbers(answer: Callable) -> str | None:
         for case in cases:
-            got, right = answer(*case), solution_clipped_head(*case)
-            if int(got) != right:
-                F, M, B, s, q = case
-                unnormalised = int((M * (np.arange(1, F + 1) + q) ** -s > B).sum())
-                if int(got) == unnormalised:
-                    return "the weights (r + q)^−s must sum to 1 before they share out the budget"
-                return f"for F = {F}, M = {M:,}, B = {B:,}, s = {s}, q = {q:g} there are {right}, you say {int(got)}"
+            got, right = int(answer(*case)), solution_clipped_head(*case)
+            F, M, B, s, q = case
+            if got == right:
+                continue
+            if got == int((M * (np.arange(1, F + 1) + q) ** -s > B).sum()):
+                return "the weights (r + q)^−s must sum to 1 before they share out the budget"
+            if got == int((zipf_capacity(*case) == B).sum()):
+                return "you count who is full in the end; asked is whom the law gives too much, before anything is cut"
+            return f"for F = {F}, M = {M:,}, B = {B:,}, s = {s}, q = {q:g} there are {right}, you say {got}"
         return None
 
-    hint = "the share of rank r is (r + q)^−s over the sum of all; times the budget it is tokens. How many exceed B?"
+    hints = (
+        "First turn the weights (r + q)^−s into shares that sum to 1.",
+        "A share times the budget is a number of tokens. Compare it with the tokens of the batch.",
+    )
     praise = "What they cannot use, zipf_capacity hands down the ranks."
-    return judge("Exercise 4", answer, [right_numbers, as_much_as_the_batch], hint, praise)
+    return judge("Exercise 4", answer, [right_numbers, as_much_as_the_batch], hints, praise)
 
 
 def solution_clipped_head(n_features: int, n_matches: int, n_tokens: int, exponent: float, offset: float) -> int:
@@ -137,44 +209,54 @@ def solution_clipped_head(n_features: int, n_matches: int, n_tokens: int, expone
 
 # Exercise 5: the rich get richer.
 
+MATCHES = 20_000
+SEEN_ONCE = {0.1: (0.46, 0.59), 0.3: (0.55, 0.65)}  # of the features, in Simon's process; theory: 0.53 and 0.59
+
 
 def check_simon(answer: Any) -> Verdict:
-    """`answer(n, new, rng)`: counts of features after n matches of Simon's process."""
+    """`answer(n_matches, new, rng)`: counts of features after so many matches of Simon's process."""
 
     def counts_of(answer: Callable, new: float) -> np.ndarray:
-        return np.sort(np.asarray(answer(20_000, new, np.random.default_rng(0)), dtype=float))[::-1]
+        return np.sort(np.asarray(answer(MATCHES, new, np.random.default_rng(0)), dtype=float))[::-1]
 
     def adds_up(answer: Callable) -> str | None:
         counts = counts_of(answer, 0.1)
-        if counts.ndim != 1 or counts.sum() != 20_000:
+        if counts.ndim != 1 or counts.sum() != MATCHES:
             return f"20,000 matches have 20,000 owners, but your counts sum to {counts.sum():,.0f}"
+        if counts.min() < 1:
+            return "some of your features have no match at all; number them as they are born: 0, 1, 2, …"
         if not 1800 < len(counts) < 2200:
             return f"with new = 0.1 about 2,000 features are born in 20,000 matches; you have {len(counts):,}"
         return None
 
     def rich_get_richer(answer: Callable) -> str | None:
-        for new in (0.1, 0.3):
-            counts = counts_of(answer, new)
-            share, right = float(counts[: len(counts) // 100].sum()) / 20_000, {0.1: (0.42, 0.85), 0.3: (0.2, 0.5)}[new]
-            if share < right[0]:
+        for new, (low, high) in SEEN_ONCE.items():
+            once = float((counts_of(answer, new) == 1).mean())
+            told = f"{once:.0%} of your features have one match (new = {new}), about {(low + high) / 2:.0%} should"
+            if once < 1.5 * new:
                 return (
-                    f"the densest 1% of features have only {share:.0%} of the matches (new = {new}); a match should "
-                    "copy the feature of an earlier *match* drawn at random, not an earlier *feature*"
+                    f"{told}: nobody gets rich. Copy the owner of a random earlier *match*; an earlier *feature*, or "
+                    "the last match only, gives those who have many matches no advantage"
                 )
-            if share > right[1]:
-                return f"the densest 1% have {share:.0%} of the matches (new = {new}), too much"
+            if once < low:
+                return f"{told}, as if only recent matches were copied; draw among *all* earlier ones"
+            if once > high:
+                return f"{told}, as if only old matches were copied; draw among *all* earlier ones"
         return None
 
-    hint = "keep a list of who owns each match so far; append a new number, or the owner of a random earlier match."
-    praise = "A straight line on log axes, exponent 1 − new, out of nothing but copying."
-    return judge("Exercise 5", answer, [adds_up, rich_get_richer], hint, praise)
+    hints = (
+        "Keep a list of who owns each match so far; every step appends one owner.",
+        "Either append a number that no feature has yet, or look up the owner of a match drawn with rng.integers.",
+    )
+    praise = "A power law, out of nothing but copying."
+    return judge("Exercise 5", answer, [adds_up, rich_get_richer], hints, praise)
 
 
-def solution_simon(n: int, new: float, rng: np.random.Generator) -> np.ndarray:
+def solution_simon(n_matches: int, new: float, rng: np.random.Generator) -> np.ndarray:
     """Each match goes to a new feature with probability `new`, otherwise to the owner of a random earlier match."""
-    owner = np.zeros(n, dtype=int)
-    born, fresh, earlier = 1, rng.random(n) < new, rng.random(n)
-    for i in range(1, n):
+    owner = np.zeros(n_matches, dtype=int)
+    born, fresh, earlier = 1, rng.random(n_matches) < new, rng.random(n_matches)
+    for i in range(1, n_matches):
         if fresh[i]:
             owner[i], born = born, born + 1
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,16 @@ PAPER = (0.982, 0.996)  # R², all ranks and the middle ones, as a summary of Ay
 
 
 def two_r_squared(groups: Mapping[str, Sequence[tuple[float, float, str]]], title: str) -> go.Figure:
-    """A dot for each SAE, (R² over all ranks, R² in the middle ones, what it is): a colour for each group."""
+    """A dot for each SAE, (R² over all ranks, R² in the middle ones, what it is): a colour for each group; what is
+    random is an open grey circle."""
     curves = {
         name: Curve([row[0] for row in rows], [row[1] for row in rows], about=[row[2] for row in rows])
         for name, rows in groups.items()
         if rows
     }
+    for name in curves:
+        if name.startswith("random"):
+            curves[name] = replace(curves[name], look=Look(GREY, "dot", "circle-open"))
     curves["a summary of the paper"] = Curve([PAPER[0]], [PAPER[1]], look=Look(VERMILION, "solid", "star"))
     hover = "%{customdata}<br>all ranks %{x:.3f}, middle %{y:.3f}"
     return kinds.dots(curves, title, "R², all ranks", "R², middle ranks", hover=hover, size=9)
@@ -32,13 +37,13 @@ def two_r_squared(groups: Mapping[str, Sequence[tuple[float, float, str]]], titl
 def compared(
     found: Mapping[str, Mapping[str, Mapping[str, Ratio]]], title: str, labels: Mapping[str, str], rival: str
 ) -> go.Figure:
-    """What `measured.against` found: a panel for each measure, labelled as told, a curve for each method, a point with
-    whiskers for each place: how much more it has than the rival, in percent."""
+    """What `measured.against` found: a panel for each measure, labelled as told, below each other; a curve for each
+    method, a point with whiskers for each place: how much more it has than the rival, in percent."""
     places = list(dict.fromkeys(place for curves in found.values() for of in curves.values() for place in of))
     sets = {
         labels[measure]: {
             name: Curve(
-                [places.index(place) + 0.12 * shift for place in of],
+                [places.index(place) + 0.2 * shift for place in of],
                 [100 * ratio.mean for ratio in of.values()],
                 [100 * ratio.low for ratio in of.values()],
                 [100 * ratio.high for ratio in of.values()],
@@ -48,9 +53,14 @@ def compared(
         }
         for measure, curves in found.items()
     }
-    how: dict[str, Any] = {"hover": "%{customdata}: %{y:+.1f}%", "height": 400, "size": 9}
+    how: dict[str, Any] = {"hover": "%{customdata}: %{y:+.1f}%", "height": 520, "size": 8, "columns": 1}
     fig = kinds.dots(sets, title, "", [f"more than {rival}, %"] * len(sets), whiskers=True, level={"_same": 0}, **how)
-    return fig.update_xaxes(tickvals=list(range(len(places))), ticktext=places, range=[-0.5, len(places) - 0.5])
+    for row in range(1, len(sets)):
+        fig.update_xaxes(showticklabels=False, row=row)
+    words = [place.replace(", ", ",<br>") for place in places]
+    return fig.update_xaxes(
+        tickvals=list(range(len(places))), ticktext=words, tickangle=0, range=[-0.5, len(places) - 0.5]
+    )
 
 
 def shares_after(panels: Mapping[str, Mapping[str, Sequence[Twins]]], title: str) -> go.Figure:

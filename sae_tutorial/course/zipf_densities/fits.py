@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +12,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from sae_tutorial.activations.store import ActivationStore
-from sae_tutorial.allocation.zipf import ZipfFit, fit_zipf, middle_law
+from sae_tutorial.allocation.zipf import fit_zipf, middle_law
 from sae_tutorial.course.zipf_densities.density_laws import Law, fit_law, misplaced
 
 DEFAULT = 1.0, 10.0  # exponent and offset that SAEConfig begins with
@@ -20,17 +23,48 @@ def middle(n: int) -> tuple[int, int]:
     return min(100, n // 20 + 1), int(0.8 * n)
 
 
-def whole_and_middle(density: Float[np.ndarray, " features"]) -> tuple[ZipfFit, ZipfFit]:
+class Line(NamedTuple):
+    """A Zipf–Mandelbrot law fitted by least squares, without its scale."""
+
+    exponent: float
+    offset: float
+    r_squared: float
+
+
+# Ranks and the values there, in falling order -> exponent, offset and R²: Exercise 1 builds one.
+Fit = Callable[[np.ndarray, np.ndarray], tuple[float, float, float]]
+
+
+def least_squares(ranks: Int[np.ndarray, " n"], values: Float[np.ndarray, " n"]) -> tuple[float, float, float]:
+    """Exponent, offset and R² by the package's `fit_zipf`: least squares of log value on log(rank + offset). `ranks`
+    follow each other, values fall."""
+    first, last = int(ranks[0]), int(ranks[-1])
+    before = np.full(first - 1, values[0])  # ranks that are not fitted, but counted
+    found = fit_zipf(torch.from_numpy(np.concatenate([before, values])), (first, last))
+    return found.exponent, found.offset, found.r_squared
+
+
+def whole_and_middle(density: Float[np.ndarray, " features"], fit: Fit = least_squares) -> tuple[Line, Line]:
     """Least squares over all ranks that fired, and over the middle ones."""
-    density_F = torch.as_tensor(np.asarray(density, dtype=float))
-    return fit_zipf(density_F), fit_zipf(density_F, middle(int((density_F > 0).sum())))
-
-
-def straight(density: Float[np.ndarray, " features"]) -> float:
-    """R² of plain Zipf, a straight line without offset, in the middle ranks."""
     falling = np.sort(density[density > 0])[::-1]
-    first, last = middle(len(falling))
-    return float(np.corrcoef(np.log(np.arange(first, last + 1)), np.log(falling[first - 1 : last]))[0, 1] ** 2)
+    ranks, (first, last) = np.arange(1, len(falling) + 1), middle(len(falling))
+    return Line(*fit(ranks, falling)), Line(*fit(ranks[first - 1 : last], falling[first - 1 : last]))
+
+
+def curve(line: Line, density: Float[np.ndarray, " features"], n_fitted: int) -> Float[np.ndarray, " ranks"]:
+    """The law at every rank that fired; its scale is the one that fits the first `n_fitted` ranks best."""
+    falling = np.sort(density[density > 0])[::-1]
+    log_law = -line.exponent * np.log(np.arange(1, len(falling) + 1) + line.offset)
+    return np.exp(log_law + (np.log(falling) - log_law)[:n_fitted].mean())
+
+
+def straight(density: Float[np.ndarray, " features"], ranks: tuple[int, int] | None = None) -> Line:
+    """Plain Zipf, a straight line without offset, in the middle ranks or these."""
+    falling = np.sort(density[density > 0])[::-1]
+    first, last = ranks or middle(len(falling))
+    log_rank, log_density = np.log(np.arange(first, last + 1)), np.log(falling[first - 1 : last])
+    slope, _ = np.polyfit(log_rank, log_density, 1)
+    return Line(-float(slope), 0.0, float(np.corrcoef(log_rank, log_density)[0, 1] ** 2))
 
 
 def power_law(exponent: float, offset: float, n_features: int, n_tokens: int) -> Law:
@@ -50,15 +84,14 @@ def fitted_as_training_does(counts: Int[np.ndarray, " features"], n_tokens: int)
 def budget_laws(counts: Int[np.ndarray, " features"], n_tokens: int) -> dict[str, Law]:
     """Laws that could share out a budget like that of these counts: the default, fits of several kinds, and uniform."""
     n_features = int((counts > 0).sum())
-    whole, mid = whole_and_middle(counts / n_tokens)
+    whole, _ = whole_and_middle(counts / n_tokens)
     return {
         "default: s = 1, q = 10": power_law(*DEFAULT, n_features, n_tokens),
-        "likelihood, all ranks": fit_law(counts, n_tokens),
-        "least squares, all ranks": power_law(whole.exponent, whole.offset, n_features, n_tokens),
-        "least squares, ranks 100 to 80%": power_law(mid.exponent, mid.offset, n_features, n_tokens),
+        "likelihood": fit_law(counts, n_tokens),
+        "least squares": power_law(whole.exponent, whole.offset, n_features, n_tokens),
         "least squares, ranks 1 to 50%": fitted_as_training_does(counts, n_tokens),
-        "the best that s and q can do": best_for_budget(counts, n_tokens),
-        "log-normal, likelihood": fit_law(counts, n_tokens, "log_normal"),
+        "best s and q": best_for_budget(counts, n_tokens),
+        "log-normal": fit_law(counts, n_tokens, "log_normal"),
         "uniform": power_law(0.0, 0.0, n_features, n_tokens),
     }
 

@@ -27,8 +27,7 @@ class Twins:
     """One start, twice: `plain`, and `favoured`, in which only `lucky` features learn until the others wake up.
 
     `moments` are steps; after each of them `density` holds how often each feature of (plain, favoured) matches the
-    probe, and `gradient` the norm of each decoder row's gradient in `plain`. `volume` is the mean affinity of the
-    sleepers over that of the lucky, when the sleepers wake up.
+    probe. `strength` is the mean affinity of the sleepers over that of the lucky, when the sleepers wake up.
     """
 
     plain: SparseAutoencoder
@@ -36,18 +35,12 @@ class Twins:
     lucky: Bool[Tensor, " features"]
     moments: list[int] = field(default_factory=list)
     density: list[tuple[Float[Tensor, " features"], Float[Tensor, " features"]]] = field(default_factory=list)
-    gradient: list[Float[Tensor, " features"]] = field(default_factory=list)
-    volume: float = float("nan")
+    strength: float = float("nan")
     kept: list[Tensor] = field(default_factory=list, repr=False)
 
-    def share(self, of: int = 1, half: Bool[Tensor, " features"] | None = None) -> list[float]:
-        """The share of all matches that this half (the lucky one) has at each moment, in `plain` (0) or `favoured`."""
-        half = self.lucky if half is None else half
-        return [float(densities[of][half].sum() / densities[of].sum()) for densities in self.density]
-
-    def lead(self) -> list[float]:
-        """How much larger that share is with the head start than without."""
-        return [with_it - without for with_it, without in zip(self.share(1), self.share(0))]
+    def share(self, of: int = 1) -> list[float]:
+        """The share of all matches that the lucky half has at each moment, in `plain` (0) or `favoured` (1)."""
+        return [float(densities[of][self.lucky].sum() / densities[of].sum()) for densities in self.density]
 
 
 def head_start(
@@ -58,9 +51,8 @@ def head_start(
     seeds: Sequence[int],
     stop: int,
     moments: Sequence[int],
-    others: Sequence[SparseAutoencoder] = (),
 ) -> list[Twins]:
-    """Train a pair of twins for each seed, which gives their start and draws the lucky half; `others` beside them.
+    """Train a pair of twins for each seed, which gives their start and draws the lucky half.
 
     Raises ValueError if the sleepers would not wake up before the end.
     """
@@ -79,12 +71,12 @@ def head_start(
                 _sleep(twins)
 
     saes = [sae for twins in pairs for sae in (twins.plain, twins.favoured)]
-    train_many([*saes, *others], store, settings, progress=False, on_step=watch, log_every=1)
+    train_many(saes, store, settings, progress=False, on_step=watch, log_every=1)
     return pairs
 
 
 def _half(sae: SparseAutoencoder, seed: int) -> Bool[Tensor, " features"]:
-    """Half of the features, by lot."""
+    """Half of the features, drawn at random."""
     F = sae.config.d_sae
     return torch.randperm(F, generator=torch.Generator().manual_seed(1000 + seed)) < F // 2
 
@@ -104,12 +96,10 @@ def _wake(twins: Twins, probe: Float[Tensor, "tokens d_in"]) -> None:
         rows[~twins.lucky] = as_they_were
     sae = twins.favoured
     strength_F = sae.preactivations(sae.normalise(probe)).relu().mean(dim=0)
-    twins.volume = float(strength_F[~twins.lucky].mean() / strength_F[twins.lucky].mean())
+    twins.strength = float(strength_F[~twins.lucky].mean() / strength_F[twins.lucky].mean())
 
 
 def _count(twins: Twins, step: int, probe: Float[Tensor, "tokens d_in"]) -> None:
     plain, favoured = (sae.encode(probe, batch_rule=True).density() for sae in (twins.plain, twins.favoured))
     twins.moments.append(step)
     twins.density.append((plain, favoured))
-    if twins.plain.W_dec.grad is not None:
-        twins.gradient.append(twins.plain.W_dec.grad.norm(dim=1).clone())

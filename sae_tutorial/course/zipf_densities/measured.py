@@ -1,4 +1,4 @@
-"""Densities that were measured: of the SAEs of the grid, and of those that the package ships, for both models."""
+"""Densities that were measured: of the SAEs of the grid, and of those that the package ships."""
 
 from __future__ import annotations
 
@@ -75,22 +75,17 @@ def held_counts(sae: SparseAutoencoder, x: Tensor) -> Int[np.ndarray, " features
     return np.bincount(sae.encode(x).features.cpu().numpy(), minlength=sae.config.d_sae)
 
 
-def shipped_counts(rules: Mapping[str, str], model: str, n_tokens: int) -> list[Counted]:
-    """The same of the SAEs that the package ships for a model, "stories" or "smollm2", on text that they have not seen:
-    rule -> what it is called. Rules without one are left out; empty where the model is not installed."""
+def shipped_counts(rules: Mapping[str, str], n_tokens: int) -> list[Counted]:
+    """The same of the SAEs that the package ships for the embedded model, on text that they have not seen: rule -> what
+    it is called. Rules without one are left out."""
     saes = {}
     for rule, called in rules.items():
         with suppress(ValueError):  # none is shipped
-            saes[called] = reference_sae(rule, model=model)
-    try:
-        language_model = load_language_model(model) if saes else None
-    except ModuleNotFoundError:  # SmolLM2's weights are a package of their own
-        language_model = None
-    if language_model is None:
+            saes[called] = reference_sae(rule)
+    if not saes:
         return []
-    _, held_tokens = text_for_training(model=model)
+    _, held_tokens = text_for_training()
     rows = held_tokens[: max(1, n_tokens // held_tokens.shape[1])]
     hook = str(next(iter(saes.values())).hook_name)
-    x = ActivationStore.harvest(language_model, rows, hook, progress=False).rows(slice(None))
-    place = f"{PLACES.get(model, '')}shipped"
-    return [Counted(called, place, held_counts(sae, x), len(x)) for called, sae in saes.items()]
+    x = ActivationStore.harvest(load_language_model(), rows, hook, progress=False).rows(slice(None))
+    return [Counted(called, "shipped", held_counts(sae, x), len(x)) for called, sae in saes.items()]

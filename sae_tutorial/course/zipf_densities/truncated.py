@@ -3,11 +3,12 @@
 A claim about the middle ranks is tested on the middle ranks alone. Given that a count lies between those of the first
 and the last rank of the window, its probability under a law is
 
-    P(count | window) = ∫ Poisson(count | n x) dt(x) / ∫ P(low ≤ Poisson(n x) ≤ high) dt(x)
+    P(count | window) = ∫ Poisson(count | n p) dt(p) / ∫ P(low ≤ Poisson(n p) ≤ high) dt(p)
 
-where t(x) is the rank, offset included, at which the law falls to density x. Only differences of t matter, and so what
-shifts or stretches ranks cancels: scale c and offset q of a power law are gone, and Zipf and Zipf–Mandelbrot are one
-law with one free number. A cut-off keeps two (exponent, and where the fall begins), a log-normal its two.
+where n is the number of tokens and t(p) the rank, offset included, at which the law falls to density p. Only
+differences of t matter, and so what shifts or stretches ranks cancels: scale c and offset q of a power law are gone,
+and Zipf and Zipf–Mandelbrot are one law with one free number. A cut-off keeps two (exponent, and where the fall
+begins), a log-normal its two.
 
 Windows instead of all data: Clauset, Shalizi and Newman 2009, who choose a lower end. Poisson counts are ours.
 """
@@ -27,7 +28,7 @@ from sae_tutorial.course.zipf_densities.density_laws import FAMILIES, fired_coun
 CELLS = 300  # expected counts, on a logarithmic grid
 STEP = 1.05  # counts are kept in bins 5 % wide, the first ones one by one
 
-# Ranks t(x) up to a shift and a factor, as functions of log density and free numbers; where a search for them starts,
+# Ranks t(p) up to a shift and a factor, as functions of log density and free numbers; where a search for them starts,
 # given the slope of log density on log rank and the mean and spread of log density.
 Rank = Callable[[np.ndarray, np.ndarray], np.ndarray]
 RANKS: dict[str, Rank] = {

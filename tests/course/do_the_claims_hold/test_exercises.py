@@ -62,6 +62,14 @@ def without_minus_one(mine, theirs):
     return tuple(1 + v for v in ex.solution_ratio_interval(mine, theirs))
 
 
+def step_up(p_values):
+    """Hochberg: from the largest p downwards, and the first that is small enough brings all smaller ones along."""
+    order = np.argsort(p_values)
+    passed = [i for rank, i in enumerate(order) if p_values[i] < 0.05 / (len(p_values) - rank)]
+    last = max((p_values[i] for i in passed), default=-1)
+    return [p <= last for p in p_values]
+
+
 @pytest.mark.parametrize(
     ("check", "wrong", "says"),
     [
@@ -79,6 +87,7 @@ def without_minus_one(mine, theirs):
         (ex.check_ratio_interval, lambda m, t: 0.0, "It stopped with TypeError"),
         (ex.check_survives, lambda ps: [p < 0.05 for p in ps], "without a correction"),
         (ex.check_survives, lambda ps: [p < 0.05 / len(ps) for p in ps], "Bonferroni"),
+        (ex.check_survives, step_up, "Hochberg"),
         (ex.check_survives, ex.survives_with_a_bug, "the bug is still there"),
         (ex.check_survives, lambda ps: ex.solution_survives(sorted(ps)), "keep theirs"),
         (ex.check_survives, lambda ps: [True], "one answer for each"),

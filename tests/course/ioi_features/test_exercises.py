@@ -160,3 +160,27 @@ def test_best_feature_mistakes(answer, complaint):
 )
 def test_gain_mistakes(answer, complaint):
     assert complaint in e.check_gain(answer).message
+
+
+def test_a_feature_that_does_harm_is_left_out_first():
+    def by_size(edit, loss, sizes):
+        """Ranks by |worth|."""
+        stages, chosen = [edit.used], edit.used
+        for size in sizes:
+            x = (edit.x + edit.added(chosen) / 2).requires_grad_()
+            worth = (edit.changes * (torch.autograd.grad(loss(x).sum(), x)[0] @ edit.directions.T)).sum(1).abs()
+            best = worth.masked_fill(~chosen, -1).topk(size, dim=1).indices
+            chosen = torch.zeros_like(chosen).scatter(1, best, True) & chosen
+            stages.append(chosen)
+        return stages
+
+    assert not e.check_thin_out(by_size).passed
+
+
+@pytest.mark.parametrize("choose", [slice(0, None, 2), slice(280)])
+def test_other_halves_are_right_too(choose):
+    def other_halves(active, has):
+        score = slice(1, None, 2) if choose.step else slice(280, None)
+        return chosen_and_scored(active, has, choose, score)
+
+    assert e.check_best_feature(other_halves).passed, e.check_best_feature(other_halves)

@@ -4,11 +4,12 @@ import pytest
 import torch
 from exercises import right, wrong_and_told
 
+from sae_tutorial.allocation import feature_choice, mutual_choice
 from sae_tutorial.course.sparse_allocation import exercises as ex
 
 SOLUTIONS = {
-    ex.check_top_k: ex.solution_top_k,
-    ex.check_greedy_token: ex.solution_greedy_token,
+    ex.check_mutual_choice: ex.solution_mutual_choice,
+    ex.check_feature_choice: ex.solution_feature_choice,
     ex.check_zipf_shares: ex.solution_zipf_shares,
     ex.check_threshold: ex.solution_threshold,
 }
@@ -19,13 +20,101 @@ def test_solution_passes_and_stub_is_not_an_error(check):
     right(check, SOLUTIONS[check])
 
 
+# ---------------------------------------------------------------------- exercise 1
+
+
+def mutual_by_sorting(affinities, n_matches):
+    """A right answer of another kind: walk down the sorted cells."""
+    codes = torch.zeros_like(affinities)
+    for cell in affinities.flatten().argsort(descending=True)[:n_matches].tolist():
+        b, f = divmod(cell, affinities.shape[1])
+        codes[b, f] = max(0.0, float(affinities[b, f]))
+    return codes
+
+
+def feature_by_columns(affinities, capacity):
+    codes = torch.zeros_like(affinities)
+    for f, m in enumerate(capacity.tolist()):
+        best = affinities[:, f].topk(m).indices
+        codes[best, f] = affinities[best, f].relu()
+    return codes
+
+
+@pytest.mark.parametrize(
+    "mutual", [mutual_by_sorting, lambda a, n: mutual_choice(a, n).to_dense()], ids=["sorting", "package"]
+)
+def test_other_ways_to_mutual_choice_are_right(mutual):
+    assert ex.check_mutual_choice(mutual), ex.check_mutual_choice(mutual).message
+
+
+@pytest.mark.parametrize(
+    "feature", [feature_by_columns, lambda a, m: feature_choice(a, m).to_dense()], ids=["columns", "package"]
+)
+def test_other_ways_to_feature_choice_are_right(feature):
+    assert ex.check_feature_choice(feature), ex.check_feature_choice(feature).message
+
+
+def test_both_rules_have_a_line_each_and_both_must_be_right():
+    both = ex.check_rules(ex.solution_mutual_choice, ex.solution_feature_choice)
+    one = ex.check_rules(ex.solution_mutual_choice, lambda a, m: None)
+    assert both and both.message.count("✓") == 2
+    assert not one and "✓" in one.message and "not answered yet" in one.message
+
+
+def kth(a, n):
+    return a.flatten().topk(n).values[-1]
+
+
+def next_one(a, n):
+    return a.flatten().topk(n + 1).values[-1]
+
+
+def as_mask(a, n):
+    return (ex.solution_mutual_choice(a, n) > 0).float()
+
+
+def token(a, n):
+    return ex._token_choice(a, max(1, n // len(a)))
+
+
+def equal(a, m):
+    return ex.solution_feature_choice(a, torch.full_like(m, int(m[-1])))
+
+
+def by_column(a, m):
+    """The weakest match of each column, and all that are as strong."""
+    order = a.sort(dim=0, descending=True).values
+    cut = order.gather(0, (m - 1).clamp(min=0)[None])
+    return a.relu() * (a >= cut) * (m > 0)
+
+
+# ---------------------------------------------------------------------- the others
+
+
 def zipf_from_zero(n_features, n_matches, exponent, offset):
     weights = (torch.arange(n_features).double() + offset) ** -exponent
     return n_matches * weights / weights.sum()
 
 
-def mean_of_weakest(batches, k):
-    return sum(float(b.flatten().topk(k * len(b)).values[-1]) for b in batches) / len(batches)
+def shares_of(weight):
+    def answer(n_features, n_matches, exponent, offset):
+        weights = weight(torch.arange(1, n_features + 1).double(), exponent, offset)
+        return n_matches * weights / weights.sum()
+
+    return answer
+
+
+def mean_of_first_left_out(batches, k):
+    return sum(float(b.flatten().topk(k * len(b) + 1).values[-1]) for b in batches) / len(batches)
+
+
+def mean_of_quantiles(batches, k):
+    return sum(float(torch.quantile(b.flatten(), 1 - k / b.shape[1])) for b in batches) / len(batches)
+
+
+def weighted_mean(batches, k):
+    sizes = [len(b) for b in batches]
+    return sum(n * float(b.flatten().topk(k * n).values[-1]) for n, b in zip(sizes, batches)) / sum(sizes)
 
 
 def weakest_match(batches, k):
@@ -36,6 +125,10 @@ def first_left_out(batches, k):
     return float(torch.cat(batches).flatten().topk(k * sum(map(len, batches)) + 1).values[-1])
 
 
+def two_too_low(batches, k):
+    return float(torch.cat(batches).flatten().topk(k * sum(map(len, batches)) + 3).values[-2:].mean())
+
+
 def quantile(batches, k):
     values = torch.cat(batches)
     return float(torch.quantile(values.flatten(), 1 - k / values.shape[1]))
@@ -44,22 +137,33 @@ def quantile(batches, k):
 @pytest.mark.parametrize(
     ("check", "wrong", "says"),
     [
-        (ex.check_top_k, lambda a, k: a.topk(k, dim=1).values, "(6, 2)"),
-        (ex.check_top_k, lambda a, k: a * (a >= a.topk(k, dim=1).values[:, -1:]), "negative"),
-        (ex.check_top_k, lambda a, k: a.relu() * (a >= a.topk(k, dim=1).values[:, -1:]), "with ties, >= lets in more"),
-        (ex.check_top_k, lambda a, k: ex.solution_top_k(a.T, k).T, "Feature Choice"),
-        (ex.check_top_k, lambda a, k: ex.solution_top_k(a, k + 1), "tokens should have"),
-        (ex.check_top_k, lambda a, k: (ex.solution_top_k(a, k) > 0).float(), "wrong values"),
-        (ex.check_top_k, lambda a, k: ex.solution_top_k(a.flip(1), k), "not its strongest ones"),
-        (ex.check_greedy_token, lambda B, F, k: 1 / B, "Token Choice"),
-        (ex.check_greedy_token, lambda B, F, k: 1.0, "only once"),
-        (ex.check_greedy_token, lambda B, F, k: F / (k * B), "4,096"),
+        (ex.check_mutual_choice, lambda a, n: a.flatten().topk(n).values, "need their positions"),
+        (ex.check_mutual_choice, lambda a, n: a * (a >= kth(a, n)), "negative ones"),
+        (ex.check_mutual_choice, as_mask, "wrong values"),
+        (ex.check_mutual_choice, token, "Token Choice"),
+        (ex.check_mutual_choice, lambda a, n: ex._token_choice(a.T, 2).T, "Feature Choice"),
+        (ex.check_mutual_choice, lambda a, n: ex.solution_mutual_choice(a, n + 1), "there should be 2 matches"),
+        (ex.check_mutual_choice, lambda a, n: ex.solution_mutual_choice(a.flip(0), n), "not the strongest"),
+        (ex.check_mutual_choice, lambda a, n: a.relu() * (a >= kth(a, n)), "all that tie"),
+        (ex.check_mutual_choice, lambda a, n: a.relu() * (a > next_one(a, n)), "too few got in"),
+        (ex.check_feature_choice, lambda a, m: ex._token_choice(a, int(m[0]) or 1), "Token Choice"),
+        (ex.check_feature_choice, lambda a, m: ex.solution_mutual_choice(a, int(m.sum())), "Mutual Choice"),
+        (ex.check_feature_choice, equal, "they differ"),
+        (ex.check_feature_choice, lambda a, m: ex.solution_feature_choice(a, m + 1), "there should be"),
+        (ex.check_feature_choice, by_column, "all that tie"),
         (ex.check_zipf_shares, zipf_from_zero, "first rank is 1"),
         (ex.check_zipf_shares, lambda F, M, s, q: ex.solution_zipf_shares(F, 1, s, q), "hand out 1"),
-        (ex.check_zipf_shares, lambda F, M, s, q: ex.solution_zipf_shares(F, M, 2 * s, q), "60/11"),
-        (ex.check_threshold, mean_of_weakest, "mean of the weakest"),
+        (ex.check_zipf_shares, lambda F, M, s, q: ex.solution_zipf_shares(F, M, 2 * s, q), "5.45 times"),
+        (ex.check_zipf_shares, shares_of(lambda r, s, q: 1 / (r**s + q)), "added before"),
+        (ex.check_zipf_shares, shares_of(lambda r, s, q: (r + q) ** -min(1.0, 9 * s)), "exponent of 0.7"),
+        (ex.check_zipf_shares, shares_of(lambda r, s, q: r**-s), "no effect"),
+        (ex.check_threshold, ex.mean_of_weakest, "still a mean over batches"),
+        (ex.check_threshold, mean_of_first_left_out, "still a mean over batches"),
+        (ex.check_threshold, mean_of_quantiles, "still a mean over batches"),
+        (ex.check_threshold, weighted_mean, "still a mean over batches"),
         (ex.check_threshold, lambda batches, k: 0.0, "lets in"),
-        (ex.check_threshold, lambda batches, k: weakest_match(batches, k), "does not lie above itself"),
+        (ex.check_threshold, two_too_low, "240 matches in all"),
+        (ex.check_threshold, weakest_match, "does not lie above itself"),
     ],
 )
 def test_mistakes_are_named(check, wrong, says):
@@ -76,5 +180,28 @@ def test_half_the_digits_are_enough():
     assert verdict, verdict.message
 
 
-def test_the_question_in_brackets_is_answered():
-    assert "1/n_tokens" in ex.check_greedy_token(ex.solution_greedy_token).message
+MEASURED = {"word piece": 50.0, "rare word": 47, "name": 45, "word": 29, "common word": 24, "start": 22, "mark": 21}
+
+
+@pytest.mark.parametrize("most", ["word piece", "name"])
+@pytest.mark.parametrize("fewest", ["mark", "common word"])
+def test_a_prediction_is_right_near_the_end(most, fewest):
+    verdict = ex.check_prediction({"most": most, "fewest": fewest}, MEASURED)
+    assert verdict and "rare word 47" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("prediction", "says"),
+    [
+        ({"most": "start", "fewest": "mark"}, "start has 22 features per token, place 6 of 7"),
+        ({"most": "name", "fewest": "word"}, "word has 29"),
+        ({"most": "verb", "fewest": "word"}, "'verb' is not one of"),
+        ("name", "two kinds"),
+    ],
+)
+def test_a_wrong_prediction_is_told_what_was_measured(prediction, says):
+    wrong_and_told(lambda answer: ex.check_prediction(answer, MEASURED), prediction, says)
+
+
+def test_no_prediction_is_not_answered_yet():
+    assert "not answered yet" in ex.check_prediction(None, MEASURED).message

@@ -19,16 +19,13 @@ BY_BUDGET = {
 TITLES = ["one for each", "two for each"]
 
 
-def test_tables_fill_the_matches_and_count_them():
-    codes = BY_BUDGET["Token Choice"][1]
-    fig = plots.tables(Z, {"Token Choice": codes}, WORDS, "title")
-    grey, filled, rows, columns = fig.data
-    assert [[cell is not None for cell in row] for row in filled.z] == (codes > 0).tolist()
+def test_the_table_is_grey_where_an_affinity_is_and_coloured_where_a_match_is():
+    fig = plots.budget_explorer(Z, BY_BUDGET, [1, 2], WORDS, 2, TITLES)
+    grey, filled = fig.data[0], fig.data[1]
     assert [list(row) for row in grey.z] == [pytest.approx(row, rel=1e-2) for row in Z.tolist()]
-    assert list(rows.text) == ["2"] * 4 and list(rows.y) == [0, 1, 2, 3]
-    assert list(columns.text) == [str(n) for n in (codes > 0).sum(0).tolist()]
-    assert list(fig.layout.yaxis.ticktext) == SHOWN and grey.customdata[3][0] == "&lt;b&gt;"
-    assert fig.layout.yaxis.range[0] > fig.layout.yaxis.range[1], "the first token on top"
+    codes = BY_BUDGET["Token Choice"][1]
+    assert [[cell is not None for cell in row] for row in filled.z] == (codes > 0).tolist()
+    assert SHOWN in [list(axis.ticktext or ()) for axis in fig.select_yaxes()] and grey.customdata[3][0] == "&lt;b&gt;"
 
 
 def test_buttons_show_one_rule_and_the_slider_refills_all():
@@ -57,14 +54,15 @@ def test_the_title_follows_the_budget_and_no_button_makes_it_false():
     assert all(button.method == "restyle" for button in fig.layout.updatemenus[0].buttons)
 
 
-def test_prices_are_counted_each_in_its_panel():
-    prices = {"of each token": torch.tensor([0.25, 0.25, 0.75]), "of each feature": torch.tensor([0.5])}
-    fig = plots.prices(prices, 0.5, "title", bins=3)
+def test_thresholds_are_counted_each_in_its_panel():
+    each = {"of each token": torch.tensor([0.25, 0.25, 0.75]), "of each feature": torch.tensor([0.5, 0.0, 0.0, 0.0])}
+    fig = plots.thresholds(each, 0.5, "title", bins=3)
     token, feature = drawn(fig).values()
     assert token[1] == [0, 2, 1] and sum(feature[1]) == 1
     assert [trace.marker.color for trace in fig.data] == [look(n).colour for n in ("Token Choice", "Feature Choice")]
     assert [shape.x0 for shape in fig.layout.shapes] == [0.5, 0.5]
     assert (fig.layout.yaxis.title.text, fig.layout.yaxis2.title.text) == ("tokens", "features")
+    assert "75% have 0" in " ".join(written(fig)).replace("<br>", " "), "what is left out is said"
 
 
 def test_bars_of_kinds_have_their_interval():
@@ -92,6 +90,8 @@ def test_trade_has_what_is_given_across_and_what_is_gained_up():
     assert plain(fig.data[0].text) == ["name", "word", "mark"] and fig.data[1].text is None
     assert plain(fig.data[1].customdata) == ["name", "word", "mark"]
     assert fig.data[0].marker.symbol == look("Mutual Choice").marker
+    joined = [(shape.x0, shape.x1) for shape in fig.layout.shapes if shape.line.dash == "dot"]
+    assert joined == [(-10, -5), (0, 1), (20, 9)], "a line leads from each kind to itself"
 
 
 def test_names_in_a_trade_do_not_collide():
@@ -119,3 +119,14 @@ def test_company_counts_batches():
     fig = plots.company([1, 2, 2, 4], 3, "title")
     assert drawn(fig) == {"Mutual Choice": ([1, 2, 4], [1, 2, 1])}
     assert fig.layout.shapes[0].x0 == 3 and written(fig) == ["by the threshold, in any batch"]
+
+
+def test_densities_fall_and_dead_features_lie_on_the_line():
+    density = {"Mutual Choice": torch.tensor([0.0, 0.5, 0.0, 0.25]), "Feature Choice": torch.full((4,), 0.125)}
+    fig = plots.densities(density, 0.01, "title")
+    assert drawn(fig) == {
+        "Mutual Choice: 50.0% dead": ([1, 2, 3, 4], [0.5, 0.25, 0.01, 0.01]),
+        "Feature Choice: 0.0% dead": ([1, 2, 3, 4], [0.125] * 4),
+    }
+    assert fig.layout.shapes[0].y0 == 0.01 and "never fired" in written(fig)
+    assert fig.data[0].line.color == look("Mutual Choice").colour

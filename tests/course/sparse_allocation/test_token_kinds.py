@@ -36,7 +36,7 @@ def test_a_sentence():
     # fmt: off
     assert kinds_of("The", " old", " man", ".", " He", " saw", " Lily", "'", "s", " app", "le", ".") == [
         "sentence start", "common word", "common word", "punctuation", "sentence start", "common word", "name",
-        "punctuation", "word ending", "common word", "word ending", "punctuation",
+        "punctuation", "word piece", "common word", "word piece", "punctuation",
     ]
     # fmt: on
 

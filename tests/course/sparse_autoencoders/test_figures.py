@@ -9,7 +9,7 @@ from sae_tutorial.course.superposition.toy_models import shape
 
 PENTAGON = shape("pentagon").T  # (5, 2)
 CLOUD = torch.rand(50, 2, generator=torch.Generator().manual_seed(0))
-RUNS = {"L1": [("α 0.1", 40.0, 0.2, 0.95), ("α 0.2", 20.0, 0.3, 0.9)], "TopK": [("k 8", 8.0, 0.3, 0.9)]}
+RUNS = {"L1": [("λ 0.1", 40.0, 0.2), ("λ 0.2", 20.0, 0.3)], "k-means, pursuit": [("", 1, 0.8), ("", 2, 0.6)]}
 
 
 def test_the_plane_plays_every_moment_and_ends_where_it_is_drawn():
@@ -25,14 +25,6 @@ def test_the_plane_plays_every_moment_and_ends_where_it_is_drawn():
     assert [x[1], y[1]] == pytest.approx(PENTAGON[0].tolist(), abs=1e-3) and x[2] is None
     assert drawn(fig)["activations x"][0] == pytest.approx(CLOUD[:, 0].tolist(), rel=1e-2)
     assert len(fig.to_json()) < 20_000
-
-
-def test_shares_above_are_shares_above():
-    fig = plots.shares_above({"a": torch.tensor([3.0, 1.0, 2.0, 4.0])}, "title", "value", mark=(2.5, "here"))
-    assert drawn(fig) == {"a": ([1, 2, 3, 4], [1, 0.75, 0.5, 0.25])}
-    assert written(fig) == ["here"] and fig.layout.shapes[0].x0 == 2.5
-    large = plots.shares_above({"random": torch.rand(100_000)}, "title", "value")
-    assert len(large.data[0].x) <= 400
 
 
 def test_lines_of_the_closed_form_start_at_zero():
@@ -56,16 +48,12 @@ def test_curves_keep_first_and_last_step():
     assert fig.layout.yaxis2.range is None and fig.layout.yaxis2.matches is None
 
 
-def test_pareto_shows_each_run_in_both_panels():
+def test_pareto_has_markers_and_labels_only_where_something_was_trained():
     fig = plots.pareto(RUNS, "title")
-    assert drawn(fig) == {
-        "L1": ([40, 20], [0.2, 0.3]),
-        "TopK": ([8], [0.3]),
-        "L1 2": ([40, 20], [0.95, 0.9]),
-        "TopK 2": ([8], [0.9]),
-    }
-    assert plain(fig.data[0].customdata) == ["α 0.1", "α 0.2"]
-    assert fig.layout.xaxis.type == fig.layout.xaxis2.type == "log" and "FVU" in written(fig)[0]
+    assert drawn(fig) == {"L1": ([40, 20], [0.2, 0.3]), "k-means, pursuit": ([1, 2], [0.8, 0.6])}
+    assert plain(fig.data[0].customdata) == ["λ 0.1", "λ 0.2"] and fig.data[1].customdata is None
+    assert "markers" in fig.data[0].mode and fig.data[1].mode == "lines" and fig.data[1].line.dash == "dash"
+    assert fig.layout.xaxis.type == "log" and fig.layout.yaxis.rangemode == "tozero"
 
 
 def test_recovery_map_marks_the_truth():

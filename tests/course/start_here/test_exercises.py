@@ -1,48 +1,78 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from sae_tutorial.course.start_here import exercises
-
-CONFIG = SimpleNamespace(n_layers=4, d_mlp=1024, d_model=256)
 
 
 def unanswered(verdict):
     return not verdict.passed and "not answered yet" in verdict.message
 
 
-def test_neuron_count():
-    assert unanswered(exercises.check_neuron_count(None, CONFIG))
-    assert exercises.check_neuron_count(exercises.solution_neuron_count(CONFIG), CONFIG)
-    assert "one layer" in exercises.check_neuron_count(1024, CONFIG).message
-    assert not exercises.check_neuron_count(7, CONFIG)
-    small = SimpleNamespace(n_layers=12, d_mlp=3072, d_model=768)  # where layers times width is not one layer's neurons
-    assert exercises.check_neuron_count(36_864, small)
-    assert "one layer" in exercises.check_neuron_count(3072, small).message
-    assert "width of the residual stream" in exercises.check_neuron_count(12 * 768, small).message
+def loop(acts, tokens, n):
+    found = torch.zeros(n, acts.shape[1])
+    for token in tokens.unique():
+        found[token] = acts[tokens == token].mean(0)
+    return found
 
 
-def test_top_places():
-    check = exercises.check_top_places
-    assert unanswered(check(lambda acts, k: None))
-    assert check(exercises.solution_top_places)
-    assert check(lambda acts, k: acts.argsort(descending=True)[:k].tolist())
-    assert "Where do they stand" in check(lambda acts, k: acts.topk(k).values).message
-    assert "weakest first" in check(lambda acts, k: acts.argsort()[-k:]).message
-    assert "smallest" in check(lambda acts, k: acts.argsort()[:k]).message
-    assert "TypeError" in check(lambda acts: acts).message
+def sums(acts, tokens, n):
+    return torch.zeros(n, acts.shape[1]).index_add_(0, tokens, acts)
+
+
+def counts(tokens, n):
+    return torch.bincount(tokens, minlength=n)[:, None]
+
+
+def test_mean_by_word():
+    check = exercises.check_mean_by_word
+    assert unanswered(check(None)) and unanswered(check(lambda acts, tokens, n: None))
+    assert check(exercises.solution_mean_by_word)
+    assert check(loop)
 
 
 @pytest.mark.parametrize(
     ("mistake", "says"),
     [
-        (lambda x: 1 / (x @ x.T).clamp(min=0).sum(), "mean over the pairs"),
+        (sums, "These are sums"),
+        (lambda acts, tokens, n: sums(acts, tokens, n) / len(tokens), "number of positions"),
+        (lambda acts, tokens, n: sums(acts, tokens, n) / counts(tokens, n), "NaN"),
+        (lambda acts, tokens, n: loop(acts, tokens, n).T, "a row for each token"),
+        (
+            lambda acts, tokens, n: (
+                sums(acts.clamp(min=0), tokens, n) / sums((acts > 0).float(), tokens, n).clamp(min=1)
+            ),
+            "not positive count as well",
+        ),
+        (lambda acts, tokens, n: 1 + loop(acts, tokens, n), "yours are [3.6"),
+        (lambda acts, tokens, n: acts.no_such(), "AttributeError"),
+    ],
+)
+def test_mean_by_word_mistakes(mistake, says):
+    verdict = exercises.check_mean_by_word(mistake)
+    assert not verdict and says in verdict.message
+
+
+def test_a_guess():
+    words = torch.cat([torch.full((3,), 1.5), torch.full((997,), 4.0)])
+    check = exercises.check_guess
+    assert unanswered(check(None, words))
+    assert check(3, words) and check(0, words) and check(20.0, words)
+    assert "rare exception" in check(900, words).message
+    assert "There are fewer" in check(200, words).message
+    assert "Give a number of neurons" in check(0.3, words).message
+    assert "is no number" in check("few", words).message
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        (lambda x: 1 / (x @ x.T).clamp(min=0).fill_diagonal_(0).mean(), "not compared with itself"),
+        (lambda x: 1 / (x @ x.T).clamp(min=0).sum(), "not the sum"),
         (lambda x: (x @ x.T).clamp(min=0).mean(), "one divided by it"),
         (lambda x: 1 / (x @ x.T).mean(), "Opposite vectors"),
-        (lambda x: 3.0, "one word"),
+        (lambda x: 5.0, "Ten times the same word"),
         (lambda x: 1 / ((x @ x.T).clamp(min=0) ** 2).mean(), "not of their squares"),
-        (lambda x: 1 / ((x @ x.T) > 0.1).float().mean(), "60 degrees"),
+        (lambda x: 1 / ((x @ x.T) > 0.1).float().mean(), "count as 4/3"),
     ],
 )
 def test_effective_number_mistakes(mistake, says):

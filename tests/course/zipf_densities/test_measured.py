@@ -57,16 +57,7 @@ def test_counts_are_those_of_the_codes():
 
 def test_shipped_saes_are_counted_on_text_they_have_not_seen():
     rules = {"mutual_choice": "Mutual Choice", "gated": "none is shipped"}
-    (one,) = measured.shipped_counts(rules, "stories", 512)
+    (one,) = measured.shipped_counts(rules, 512)
     assert (one.method, one.place, one.n_tokens) == ("Mutual Choice", "shipped", 510)  # two rows, their first token out
     assert one.counts.shape == (4_096,) and 16 < one.counts.sum() / 510 < 64
-
-
-def test_a_model_without_saes_or_weights_is_left_out(monkeypatch):
-    assert measured.shipped_counts({"gated": "Gated"}, "stories", 512) == []
-
-    def missing(name):
-        raise ModuleNotFoundError("its packages are not installed")
-
-    monkeypatch.setattr(measured, "load_language_model", missing)
-    assert measured.shipped_counts({"mutual_choice": "Mutual Choice"}, "stories", 512) == []
+    assert measured.shipped_counts({"gated": "Gated"}, 512) == []

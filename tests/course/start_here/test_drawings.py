@@ -1,0 +1,21 @@
+import re
+
+from sae_tutorial.course.start_here import drawings
+
+
+def test_on_the_axis_two_meanings_lie_on_each_other_and_along_the_direction_one_stands_alone():
+    svg = drawings.neuron_and_direction().svg()
+    assert 'aria-label="Left: a layer of two neurons' in svg
+    dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3" fill="(#\w+)"', svg)
+    assert len(dots) == 2 * 3 * 12
+
+    def spans(low, high):
+        found = {}
+        for x, y, colour in dots:
+            if low < float(y) < high:
+                found.setdefault(colour, []).append(float(x))
+        return {name: found[colour] for name, (_, colour) in drawings.MEANINGS.items()}
+
+    axis, direction = spans(0, 110), spans(110, 262)
+    assert min(axis["ship"]) < max(axis["evening"]) and min(axis["evening"]) < max(axis["ship"])
+    assert min(direction["evening"]) > max(direction["ship"]) > max(direction["said"])

@@ -1,0 +1,34 @@
+import torch
+
+from sae_tutorial.course.start_here import explorer
+from sae_tutorial.course.start_here.measures import most_mixed
+
+MEANS = torch.tensor([[0.0, 2.0], [1.0, 0.5], [3.0, 1.0]])
+
+
+def test_a_neuron_shows_its_words_strongest_first(monkeypatch):
+    box = explorer.neuron_viewer(MEANS, [" <a>", " b", " c"], torch.tensor([1.5, 2.5]), neuron=1)
+    number, page = box.children
+    assert "count as 2.5" in page.value
+    assert page.value.index("&lt;a&gt;") < page.value.index(">c<") < page.value.index(">b<")
+    number.value = 0
+    assert "count as 1.5" in page.value and page.value.index(">c<") < page.value.index(">b<")
+    number.value = 7
+    assert number.value == 1, "there are two neurons"
+
+    drawn = []
+    monkeypatch.setattr("plotly.graph_objects.Figure.to_image", lambda fig, **how: drawn.append(fig) or b"PNG")
+    monkeypatch.setenv("SAE_TUTORIAL_STATIC", "1")
+    assert box._repr_mimebundle_()["image/png"] == "UE5H"
+    assert list(drawn[0].data[0].y) == ["<a>", "c", "b"] and "neuron 1" in drawn[0].layout.title.text
+
+
+def test_the_most_mixed_neuron_is_reliable_and_answers_to_unlike_words():
+    embedding = torch.eye(24)
+    embedding[:10] = embedding[0] + 0.01 * torch.randn(10, 24, generator=torch.Generator().manual_seed(0))
+    tokens = torch.arange(20).repeat(40)
+    alike, unlike = (tokens < 10).float(), (tokens >= 10).float()
+    rare = unlike * (torch.arange(800) < 100)  # active on 5 of 40 occurrences of each word: not reliable
+    words = torch.arange(20)
+    assert most_mixed(torch.stack([alike, unlike], 1), tokens, words, embedding) == 1
+    assert most_mixed(torch.stack([alike, 5 * rare], 1), tokens, words, embedding) == 0
