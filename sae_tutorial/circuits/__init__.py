@@ -2,8 +2,8 @@
 
 prompts           texts of which some positions have names, and what the model predicts at their ends
 heads             what heads attend to, read and write
-ioi               sentences with an indirect object, their counterfactuals and measures
 patching          activations put in from elsewhere, path by path
+ioi               sentences with an indirect object, their counterfactuals and measures
 direct_effects    what the heads of a circuit write, and where they look
 edges             the model as a graph: what each edge is worth (EAP), which can go (ACDC)
 feature_patching  patching with the features of any dictionary

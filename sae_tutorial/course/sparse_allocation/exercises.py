@@ -16,11 +16,11 @@ from sae_tutorial.course.judge import Verdict, judge
 
 def check_rules(mutual: Any, feature: Any) -> Verdict:
     """Both rules of the exercise, one line each; right if both are."""
-    verdicts = check_mutual_choice(mutual), check_feature_choice(feature)
+    verdicts = judge_mutual_choice(mutual), judge_feature_choice(feature)
     return Verdict(all(verdicts), "\n".join(verdict.message for verdict in verdicts))
 
 
-def check_mutual_choice(answer: Any) -> Verdict:
+def judge_mutual_choice(answer: Any) -> Verdict:
     """`answer(affinities, n_matches)`: a table that keeps the strongest positive affinities of the whole batch."""
     hints = (
         "the budget knows neither rows nor columns: what would the rule be if the table were one long row?",
@@ -31,7 +31,7 @@ def check_mutual_choice(answer: Any) -> Verdict:
     return judge("Exercise 1, Mutual Choice", answer, tests, hints, praise)
 
 
-def check_feature_choice(answer: Any) -> Verdict:
+def judge_feature_choice(answer: Any) -> Verdict:
     """`answer(affinities, capacity)`: a table that keeps the strongest positive affinities of each column, as many as
     its capacity says, a whole number for each feature."""
     hints = (

@@ -8,8 +8,8 @@ from sae_tutorial.allocation import feature_choice, mutual_choice
 from sae_tutorial.course.sparse_allocation import exercises as ex
 
 SOLUTIONS = {
-    ex.check_mutual_choice: ex.solution_mutual_choice,
-    ex.check_feature_choice: ex.solution_feature_choice,
+    ex.judge_mutual_choice: ex.solution_mutual_choice,
+    ex.judge_feature_choice: ex.solution_feature_choice,
     ex.check_zipf_shares: ex.solution_zipf_shares,
     ex.check_threshold: ex.solution_threshold,
 }
@@ -44,14 +44,14 @@ def feature_by_columns(affinities, capacity):
     "mutual", [mutual_by_sorting, lambda a, n: mutual_choice(a, n).to_dense()], ids=["sorting", "package"]
 )
 def test_other_ways_to_mutual_choice_are_right(mutual):
-    assert ex.check_mutual_choice(mutual), ex.check_mutual_choice(mutual).message
+    assert ex.judge_mutual_choice(mutual), ex.judge_mutual_choice(mutual).message
 
 
 @pytest.mark.parametrize(
     "feature", [feature_by_columns, lambda a, m: feature_choice(a, m).to_dense()], ids=["columns", "package"]
 )
 def test_other_ways_to_feature_choice_are_right(feature):
-    assert ex.check_feature_choice(feature), ex.check_feature_choice(feature).message
+    assert ex.judge_feature_choice(feature), ex.judge_feature_choice(feature).message
 
 
 def test_both_rules_have_a_line_each_and_both_must_be_right():
@@ -137,20 +137,20 @@ def quantile(batches, k):
 @pytest.mark.parametrize(
     ("check", "wrong", "says"),
     [
-        (ex.check_mutual_choice, lambda a, n: a.flatten().topk(n).values, "need their positions"),
-        (ex.check_mutual_choice, lambda a, n: a * (a >= kth(a, n)), "negative ones"),
-        (ex.check_mutual_choice, as_mask, "wrong values"),
-        (ex.check_mutual_choice, token, "Token Choice"),
-        (ex.check_mutual_choice, lambda a, n: ex._token_choice(a.T, 2).T, "Feature Choice"),
-        (ex.check_mutual_choice, lambda a, n: ex.solution_mutual_choice(a, n + 1), "there should be 2 matches"),
-        (ex.check_mutual_choice, lambda a, n: ex.solution_mutual_choice(a.flip(0), n), "not the strongest"),
-        (ex.check_mutual_choice, lambda a, n: a.relu() * (a >= kth(a, n)), "all that tie"),
-        (ex.check_mutual_choice, lambda a, n: a.relu() * (a > next_one(a, n)), "too few got in"),
-        (ex.check_feature_choice, lambda a, m: ex._token_choice(a, int(m[0]) or 1), "Token Choice"),
-        (ex.check_feature_choice, lambda a, m: ex.solution_mutual_choice(a, int(m.sum())), "Mutual Choice"),
-        (ex.check_feature_choice, equal, "they differ"),
-        (ex.check_feature_choice, lambda a, m: ex.solution_feature_choice(a, m + 1), "there should be"),
-        (ex.check_feature_choice, by_column, "all that tie"),
+        (ex.judge_mutual_choice, lambda a, n: a.flatten().topk(n).values, "need their positions"),
+        (ex.judge_mutual_choice, lambda a, n: a * (a >= kth(a, n)), "negative ones"),
+        (ex.judge_mutual_choice, as_mask, "wrong values"),
+        (ex.judge_mutual_choice, token, "Token Choice"),
+        (ex.judge_mutual_choice, lambda a, n: ex._token_choice(a.T, 2).T, "Feature Choice"),
+        (ex.judge_mutual_choice, lambda a, n: ex.solution_mutual_choice(a, n + 1), "there should be 2 matches"),
+        (ex.judge_mutual_choice, lambda a, n: ex.solution_mutual_choice(a.flip(0), n), "not the strongest"),
+        (ex.judge_mutual_choice, lambda a, n: a.relu() * (a >= kth(a, n)), "all that tie"),
+        (ex.judge_mutual_choice, lambda a, n: a.relu() * (a > next_one(a, n)), "too few got in"),
+        (ex.judge_feature_choice, lambda a, m: ex._token_choice(a, int(m[0]) or 1), "Token Choice"),
+        (ex.judge_feature_choice, lambda a, m: ex.solution_mutual_choice(a, int(m.sum())), "Mutual Choice"),
+        (ex.judge_feature_choice, equal, "they differ"),
+        (ex.judge_feature_choice, lambda a, m: ex.solution_feature_choice(a, m + 1), "there should be"),
+        (ex.judge_feature_choice, by_column, "all that tie"),
         (ex.check_zipf_shares, zipf_from_zero, "first rank is 1"),
         (ex.check_zipf_shares, lambda F, M, s, q: ex.solution_zipf_shares(F, 1, s, q), "hand out 1"),
         (ex.check_zipf_shares, lambda F, M, s, q: ex.solution_zipf_shares(F, M, 2 * s, q), "5.45 times"),
