@@ -39,6 +39,8 @@ def test_one_seed_has_no_verdict_and_takes_none_from_others(evidence):
     found = against(evidence, "token_choice", ["mutual_choice"], one_seed, ("error",))
     alone = against(evidence, "token_choice", ["mutual_choice"], {"k = 32": {"k": 32}}, ("error",))
     assert found["error", "mutual_choice", "first"].verdict == "(one seed)"
+    labels = "".join(figure(found, "error", "title", "token_choice").layout.yaxis.ticktext)
+    assert labels.replace("<br>", " ").count("(one seed)") == 1
     assert found["error", "mutual_choice", "k = 32"].p == alone["error", "mutual_choice", "k = 32"].p
 
 
