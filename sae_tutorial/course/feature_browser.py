@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 import torch
 
 from sae_tutorial.course.features import Features, K, codes_of, likeness, read_features
-from sae_tutorial.course.widgets import WIDE, _with_picture
+from sae_tutorial.course.widgets import WIDE, with_picture
 from sae_tutorial.evaluation.contexts import around
 from sae_tutorial.figures.contexts import feature_contexts
 from sae_tutorial.figures.text import quoted, visible
@@ -143,7 +143,7 @@ def feature_browser(features: Features, feature: int | None = None, text: str = 
     sentence.observe(read, names="value")
     choose()
     read()
-    return _with_picture([number, rank, page, sentence, answer], still)
+    return with_picture([number, rank, page, sentence, answer], still)
 
 
 def feature_page(features: Features, feature: int, rank: int) -> str:

@@ -90,7 +90,7 @@ def attention_viewer(model: Any, text: str = "Once upon a time there was a littl
     layer.observe(draw, names="value")
     head.observe(draw, names="value")
     read()
-    return _with_picture([sentence, ipywidgets.HBox([layer, head]), picture, note], still)
+    return with_picture([sentence, ipywidgets.HBox([layer, head]), picture, note], still)
 
 
 def pattern_svg(pattern: Float[Tensor, "positions positions"], tokens: Sequence[str]) -> str:
@@ -149,7 +149,7 @@ def patching_viewer(model: Any, text: str = "When Mary and John went to the stor
     sentence.observe(draw, names="value")
     part.observe(draw, names="value")
     draw()
-    return _with_picture([sentence, part, said, picture], still)
+    return with_picture([sentence, part, said, picture], still)
 
 
 def names_in(text: str) -> tuple[str, str]:
@@ -227,7 +227,7 @@ def _map_svg(
     )
 
 
-def _with_picture(children: Sequence[Any], still: Callable[[], go.Figure]) -> Any:
+def with_picture(children: Sequence[Any], still: Callable[[], go.Figure]) -> Any:
     """A box of widgets that is stored with a picture of itself where figures are, for pages where no kernel runs.
 
     (A PNG: JupyterLab shows that of a notebook which it does not trust, and takes SVG out of HTML there.)

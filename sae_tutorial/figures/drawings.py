@@ -61,7 +61,7 @@ class Drawing:
         """Words whose lines are centred on height `y`; `anchor` is what is at `x`: their start, middle or end."""
         lines, style = words.split("\n"), ' font-weight="bold"' * bold
         for i, one in enumerate(lines):
-            wide = width_of(SUBSCRIPT.sub(lambda m: m[1] or m[2], one), size) * (1.06 if bold else 1)
+            wide = _width(one, size) * (1.06 if bold else 1)
             left = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor] * wide
             middle = y + (i - (len(lines) - 1) / 2) * LEADING * size
             self._inside(repr(one), (left, middle - size / 2), (left + wide, middle + size / 2))
@@ -87,7 +87,7 @@ class Drawing:
         """A box with words in its middle: filled with `colour`, else an outline."""
         self._inside("a box", (x, y), (x + width, y + height))
         for line in words.split("\n"):
-            if width_of(SUBSCRIPT.sub(lambda m: m[1] or m[2], line), size) > width:
+            if _width(line, size) > width:
                 raise ValueError(f"{line!r} is wider than its box of {width:g} px; break it with \\n or widen the box")
         paint = f'fill="{colour}"' if colour else f'fill="none" stroke="{INK}" stroke-width="1.3"'
         dash = ' stroke-dasharray="5 4"' * dashed
@@ -213,6 +213,11 @@ class Drawing:
             bundle["image/png"] = base64.b64encode(self.png()).decode()
             about["image/png"] = {"alt": self.alt}
         return bundle, about
+
+
+def _width(words: str, size: float) -> float:
+    """About how many px wide, subscripts counted as if they were as large as the rest."""
+    return width_of(SUBSCRIPT.sub(lambda m: m[1] or m[2], words), size)
 
 
 def _lowered(words: str, size: float) -> str:

@@ -79,6 +79,13 @@ def test_only_the_residual_stream_after_a_block_is_patched(model, setting):
         run_from(model, setting[0], "blocks.9.hook_resid_post")
 
 
+def test_divergence_is_that_of_torch_and_zero_for_the_same():
+    whole, part = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.kl_div(part.log_softmax(-1), whole.softmax(-1), reduction="none").sum(-1)
+    assert torch.allclose(divergence(part, whole), expected, atol=1e-6)
+    assert divergence(whole + 3, whole).abs().max() < 1e-5, "adding a constant to logits changes nothing"
+
+
 def test_divergence_is_the_kl_of_target_and_patched():
     logits, target = torch.randn(3, 7), torch.randn(3, 7)
     p, q = target.softmax(-1), logits.softmax(-1)

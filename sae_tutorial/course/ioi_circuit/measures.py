@@ -23,14 +23,6 @@ def scores(
     return torch.stack([difference, lead(logits, sentences, names), right.to(difference), top.to(difference)])
 
 
-def divergence(
-    whole: Float[Tensor, "sentences vocab"], part: Float[Tensor, "sentences vocab"]
-) -> Float[Tensor, " sentences"]:
-    """KL divergence, in nats, from what the whole model predicts to what a part of it does; both are logits."""
-    log_p, log_q = whole.log_softmax(-1), part.log_softmax(-1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
-
-
 def with_ends(values: Float[Tensor, " sentences"], form: str = ".2f") -> str:
     """The mean and the ends of its 95 % bootstrap interval over sentences, such as "8.34 [7.18, 9.47]"."""
     mean, low, high = bootstrap(values)

@@ -234,8 +234,7 @@ def best_f1(
         raise ValueError("active_NF has no features to choose from; give at least one.")
     active_NF = active_NF.to(has_NV.dtype)
     both_VF = has_NV.T @ active_NF
-    f1_VF = 2 * both_VF / (has_NV.sum(0)[:, None] + active_NF.sum(0)).clamp(min=1)
-    best = f1_VF.max(1)
+    best = _f1(both_VF, has_NV.sum(0)[:, None], active_NF.sum(0)).max(1)
     return best.values, best.indices
 
 
@@ -247,4 +246,9 @@ def held_out_f1(
     half = len(active_NF) // 2
     chosen_V = best_f1(active_NF[:half], has_NV[:half])[1]
     active_NV, has_NV = active_NF[half:, chosen_V].to(has_NV.dtype), has_NV[half:]
-    return 2 * (active_NV * has_NV).sum(0) / (has_NV.sum(0) + active_NV.sum(0)).clamp(min=1)
+    return _f1((active_NV * has_NV).sum(0), has_NV.sum(0), active_NV.sum(0))
+
+
+def _f1(both: Tensor, there: Tensor, active: Tensor) -> Tensor:
+    """Harmonic mean of precision and recall, from three counts; 0 where there are none."""
+    return 2 * both / (there + active).clamp(min=1)

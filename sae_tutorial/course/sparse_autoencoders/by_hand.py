@@ -87,7 +87,6 @@ def untied_loss(
     W_enc: Float[Tensor, "d features"],
     b_enc: Float[Tensor, " features"],
     W_dec: Float[Tensor, "features d"],
-    lam: float,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, "tokens features"]]:
     """Mean squared error, mean sum of the code, and the code, of an autoencoder with an encoder of its own."""
     z = torch.relu(x @ W_enc + b_enc)
@@ -103,8 +102,8 @@ def broken_step(
     adam: torch.optim.Optimizer,
 ) -> float:
     """A step as the exercise shows it: nothing keeps the rows of W_dec from growing, and so λ from fading away."""
-    z = torch.relu(x @ W_enc + b_enc)
-    loss = (z @ W_dec - x).square().sum(dim=1).mean() + lam * z.sum(dim=1).mean()
+    error, penalty, _ = untied_loss(x, W_enc, b_enc, W_dec)
+    loss = error + lam * penalty
     adam.zero_grad()
     loss.backward()
     adam.step()
@@ -147,9 +146,9 @@ def train_untied(
         for _ in range(steps):
             batch = x[torch.randint(len(x), (batch_size,), generator=draw)]
             with torch.no_grad():
-                error, penalty, _ = untied_loss(batch, W_enc, b_enc, W_dec, lam)
+                error, penalty, _ = untied_loss(batch, W_enc, b_enc, W_dec)
                 history.append((error.item(), penalty.item(), W_dec.norm(dim=1).mean().item()))
             step(batch, W_enc, b_enc, W_dec, lam, adam)
     with torch.no_grad():
-        l0 = untied_loss(x[:2000], W_enc, b_enc, W_dec, lam)[2].gt(0).sum(dim=1).float().mean().item()
+        l0 = untied_loss(x[:2000], W_enc, b_enc, W_dec)[2].gt(0).sum(dim=1).float().mean().item()
     return W_dec.detach(), torch.tensor(history), l0

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_tutorial.course.widgets import _with_picture
+from sae_tutorial.course.widgets import with_picture
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.style import PALETTE
@@ -39,7 +39,7 @@ def neuron_viewer(
 
     number.observe(draw, names="value")
     draw()
-    return _with_picture([number, page], still)
+    return with_picture([number, page], still)
 
 
 def words_html(

@@ -26,13 +26,6 @@ def test_scores_are_the_four_measures(model, sentences):
     assert found["top"].tolist() == [float(i == w) for i, w in zip(logits.argmax(1).tolist(), sentences.io.tolist())]
 
 
-def test_divergence_is_that_of_torch_and_zero_for_the_same():
-    whole, part = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0))
-    expected = torch.nn.functional.kl_div(part.log_softmax(-1), whole.softmax(-1), reduction="none").sum(-1)
-    assert torch.allclose(measures.divergence(whole, part), expected, atol=1e-6)
-    assert measures.divergence(whole, whole + 3).abs().max() < 1e-5, "adding a constant to logits changes nothing"
-
-
 def test_with_ends_is_wider_for_what_varies():
     assert measures.with_ends(torch.full((8,), 0.5), ".0%") == "50% [50%, 50%]"
     text = measures.with_ends(torch.tensor([0.0, 2.0] * 8))
