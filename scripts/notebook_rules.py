@@ -26,7 +26,7 @@ MAX_BYTES = 2_000_000
 
 # How a course reads.
 MAX_CELLS, MAX_WORDS, MAX_PARAGRAPH, MAX_BRACKETS, MAX_ASSERTS = 60, 3000, 90, 1, 2
-MAX_WIDTH, MAX_COURSE_BYTES = 700, 1_000_000
+MAX_WIDTH, MAX_COURSE_BYTES = 620, 1_000_000
 PRIVATE = {  # words of our own, and the field's
     r"places": "positions",
     r"dear(?:er|est)?": "expensive, or a large error",

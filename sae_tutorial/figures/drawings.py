@@ -19,12 +19,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from sae_tutorial.figures.style import FONT, TEXT, WIDTH
+from sae_tutorial.figures.style import FONT, TEXT
 from sae_tutorial.figures.text import on, width_of
 
 INK = f"var(--jp-content-font-color1, {TEXT})"  # JupyterLab's own colour of text; elsewhere the grey of the figures
 SIZE, LEADING = 13, 1.3  # of letters, px, and of lines in letters
 SUBSCRIPT = re.compile(r"_(?:\{([^}]*)\}|(\w+))")
+COLUMN = 620  # px; a page with less room shows the whole picture smaller
 HEAD = 8  # length of an arrow's head, px
 # Where styles are taken out, the wrapper of the SVG stays hidden and the image is seen; elsewhere it is the other way.
 SWITCH = "<style>.sae-drawing { display: block !important; } .sae-drawing + img { display: none; }</style>"
@@ -38,8 +39,8 @@ class Drawing:
     """
 
     def __init__(self, width: float, height: float, alt: str) -> None:
-        if not 0 < width <= WIDTH:
-            raise ValueError(f"width is {width}; a notebook's column has room for {WIDTH} px")
+        if not 0 < width <= COLUMN:
+            raise ValueError(f"width is {width}; a notebook's column has room for {COLUMN} px")
         if not alt.strip():
             raise ValueError("alt is empty; say in a sentence what the drawing shows, for those who cannot see it")
         self.width, self.height, self.alt = width, height, alt.strip()
@@ -206,7 +207,7 @@ class Drawing:
         return fig.to_image(format="png", scale=1)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        image = f'<img alt="{escape(self.alt)}" src="{self._url()}">'
+        image = f'<img alt="{escape(self.alt)}" src="{self._url()}" style="max-width: 100%;">'
         html = f'{SWITCH}<div class="sae-drawing" style="display: none;">{self.svg()}</div>{image}'
         bundle, about = {"text/html": html, "text/plain": self.alt}, {}
         if os.environ.get("SAE_TUTORIAL_STATIC") == "1":

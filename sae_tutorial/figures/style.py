@@ -29,7 +29,7 @@ PAGE = f"""<style>
 }}
 </style>"""
 
-WIDTH, HEIGHT = 620, 380  # JupyterLab leaves 620 px in a window of 800: nothing is cut off there
+WIDTH, HEIGHT = 600, 380  # JupyterLab leaves 605 px in a window of 800: nothing is cut off there
 FONT = "Arial, Helvetica, Liberation Sans, sans-serif"  # of equal widths, so that `wrap` is right on every machine
 TITLE, LINE = 16, 21  # the size of a title's letters, and the height of its lines, px
 EDGE, TOOLS = 10, 34  # px left of a title, and right of it for plotly's two buttons

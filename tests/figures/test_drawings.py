@@ -4,8 +4,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sae_tutorial.figures.drawings import INK, Drawing
-from sae_tutorial.figures.style import PALETTE, TEXT, WIDTH
+from sae_tutorial.figures.drawings import COLUMN, INK, Drawing
+from sae_tutorial.figures.style import PALETTE, TEXT
 
 
 def small():
@@ -46,7 +46,7 @@ def test_what_leaves_the_drawing_is_refused_by_name():
         drawing.arrow(10, 10, 12, 10)
 
 
-@pytest.mark.parametrize(("width", "alt", "says"), [(WIDTH + 1, "x", "column"), (100, "  ", "alt is empty")])
+@pytest.mark.parametrize(("width", "alt", "says"), [(COLUMN + 1, "x", "column"), (100, "  ", "alt is empty")])
 def test_a_drawing_fits_a_column_and_is_described(width, alt, says):
     with pytest.raises(ValueError, match=says):
         Drawing(width, 50, alt)

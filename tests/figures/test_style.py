@@ -40,7 +40,7 @@ def test_a_title_fits_the_figure_and_gets_the_room_it_needs(width):
 
 
 def test_figures_fit_into_a_narrow_column_and_are_as_large_live_as_still(monkeypatch):
-    assert style.WIDTH <= 620
+    assert style.WIDTH <= 605
     fig = style.finish(go.Figure(), "title")
     assert fig.layout.width == style.WIDTH and fig.layout.height, "in the figure itself: plotly.js forgets a template's"
     style.use(static=True)

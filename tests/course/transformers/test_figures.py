@@ -37,4 +37,4 @@ def test_the_lens_table_has_depths_down_and_tokens_across():
 @pytest.mark.parametrize(("tokens", "cells_"), [(1, 1), (12, 12)])
 def test_the_table_is_no_wider_for_more_tokens(tokens, cells_):
     fig = plots.lens_table(["e"], ["x"] * tokens, [["y"] * tokens], torch.rand(1, tokens), "t")
-    assert fig.layout.width <= 620 and len(cells(fig)[0]) == cells_
+    assert fig.layout.width <= 605 and len(cells(fig)[0]) == cells_
