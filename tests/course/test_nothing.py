@@ -17,7 +17,7 @@ from sae_tutorial.course.transformers import figures as transformers
 NAN, NANS, EMPTY = math.nan, torch.full((2, 2), math.nan), torch.zeros(0)
 NO_PANELS = torch.zeros(0, 2, 5)
 NOTHING = {
-    start_here: {"words_per_neuron": [(EMPTY, 5.0, 6.0, "t"), (NANS[0], 5.0, 6.0, "t")]},
+    start_here: {"words_per_neuron": [(EMPTY, {"chance": 5.0}, "t"), (NANS[0], {"chance": 5.0}, "t")]},
     transformers: {
         "next_tokens": [([], EMPTY, "t"), (["a", "b"], NANS[0], "t")],
         "contributions": [([], EMPTY, "t", "x"), (["a", "b"], NANS[0], "t", "x")],

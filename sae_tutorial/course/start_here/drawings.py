@@ -8,36 +8,46 @@ import random
 from sae_tutorial.figures.drawings import Drawing
 from sae_tutorial.figures.style import PALETTE
 
-MEANINGS = {"evening": (40, PALETTE[1]), "ship": (-40, PALETTE[2]), "said": (160, PALETTE[0])}  # degrees, colour
+# Name: angle in degrees, nearest and farthest point, colour. No coordinate is negative, as after a GELU.
+MEANINGS = {
+    "evening": (10, 0.5, 0.9, PALETTE[1]),
+    "ship": (50, 0.75, 1.25, PALETTE[2]),
+    "said": (84, 0.55, 1.0, PALETTE[0]),
+}
+MIX = (math.cos(math.radians(-40)), math.sin(math.radians(-40)))  # at a right angle to "ship": 0.77 and -0.64
 ALT = (
-    "Left: a layer of two neurons as a plane. Three groups of points, one for each meaning, lie in three directions. "
-    "Right, above: on the axis of neuron 1 two groups lie on top of each other. Right, below: along the direction of "
-    "one group, this group alone is far from zero."
+    "Left: a layer of two neurons as a plane. Three groups of points, one for each meaning; no number is negative. "
+    "Right, above: on the axis of neuron 1 two groups lie on top of each other. Right, below: along a direction, 0.77 "
+    "times neuron 1 minus 0.64 times neuron 2, one group alone is far above zero."
 )
 
 
 def neuron_and_direction() -> Drawing:
     """One cloud of points for three meanings in two neurons, and what is left of it on an axis and on a direction."""
-    drawing, centre, size = Drawing(620, 262, ALT), (130.0, 145.0), 92.0
-    drawing.text(130, 12, "a layer of two neurons", bold=True)
-    drawing.arrow(centre[0] - 105, centre[1], centre[0] + 112, centre[1]).text(218, 161, "neuron 1", size=12)
-    drawing.arrow(centre[0], centre[1] + 105, centre[0], centre[1] - 112).text(92, 40, "neuron 2", size=12)
-    angle = math.radians(MEANINGS["evening"][0])
-    tip = (centre[0] + 1.22 * size * math.cos(angle), centre[1] - 1.22 * size * math.sin(angle))
-    drawing.arrow(*centre, *tip, colour=MEANINGS["evening"][1], width=2).text(233, 58, "a direction", size=12)
-    strips = {"seen along neuron 1: two meanings mixed": 0.0, "seen along the direction: one meaning stands out": angle}
-    for row, (title, turn) in enumerate(strips.items()):
+    drawing, centre, size = Drawing(600, 262, ALT), (50.0, 172.0), 128.0
+    drawing.text(125, 12, "a layer of two neurons", bold=True)
+    drawing.arrow(centre[0], centre[1], centre[0] + 190, centre[1]).text(240, 188, "neuron 1", size=12, anchor="end")
+    drawing.arrow(centre[0], centre[1], centre[0], centre[1] - 142).text(60, 32, "neuron 2", size=12, anchor="start")
+    tip = (centre[0] + 96 * MIX[0], centre[1] - 96 * MIX[1])
+    drawing.arrow(*centre, *tip, colour=MEANINGS["evening"][3], width=2)
+    drawing.text(4, 250, "a direction: 0.77 × neuron 1 − 0.64 × neuron 2", size=12, anchor="start")
+    strips = {
+        "seen along neuron 1: two meanings mixed": (1.0, 0.0),
+        "seen along the direction: one meaning stands out": MIX,
+    }
+    points = _cloud(size)
+    for row, (title, weights) in enumerate(strips.items()):
         y = 92 + 115 * row
-        drawing.text(450, y - 52, title, bold=True, size=12)
-        drawing.arrow(330, y, 585, y)
-        drawing.line([(440, y - 6), (440, y + 6)]).text(440, y + 18, "0", size=12)
-        for name, place in _cloud(size):
-            along = place[0] * math.cos(turn) + place[1] * math.sin(turn)
-            drawing.dot(440 + 1.3 * along, y - 9 - 5 * list(MEANINGS).index(name), 3, MEANINGS[name][1])
-    for name, place in _cloud(size):
-        drawing.dot(centre[0] + place[0], centre[1] - place[1], 3.5, MEANINGS[name][1])
-    for i, (name, (_, colour)) in enumerate(MEANINGS.items()):
-        drawing.dot(332 + 95 * i, 250, 4, colour).text(342 + 95 * i, 250, f"“{name}”", size=12, anchor="start")
+        drawing.text(435, y - 52, title, bold=True, size=12)
+        drawing.arrow(300, y, 580, y)
+        drawing.line([(400, y - 6), (400, y + 6)]).text(400, y + 18, "0", size=12)
+        for name, (x, up) in points:
+            along = x * weights[0] + up * weights[1]
+            drawing.dot(400 + 1.35 * along, y - 9 - 6 * list(MEANINGS).index(name), 3, MEANINGS[name][3])
+    for name, (x, up) in points:
+        drawing.dot(centre[0] + x, centre[1] - up, 3.5, MEANINGS[name][3])
+    for i, (name, (*_, colour)) in enumerate(MEANINGS.items()):
+        drawing.dot(312 + 95 * i, 250, 4, colour).text(322 + 95 * i, 250, f"“{name}”", size=12, anchor="start")
     return drawing
 
 
@@ -45,8 +55,8 @@ def _cloud(size: float, n: int = 12) -> list[tuple[str, tuple[float, float]]]:
     """(meaning, (x, y)): n points for each meaning, near its direction, y upwards."""
     draw = random.Random(0)
     points = []
-    for name, (degrees, _) in MEANINGS.items():
+    for name, (degrees, near, far, _) in MEANINGS.items():
         for _ in range(n):
-            turn, far = math.radians(degrees + draw.uniform(-7, 7)), size * draw.uniform(0.5, 1)
-            points.append((name, (far * math.cos(turn), far * math.sin(turn))))
+            turn, length = math.radians(degrees + draw.uniform(-6, 6)), size * draw.uniform(near, far)
+            points.append((name, (length * math.cos(turn), length * math.sin(turn))))
     return points

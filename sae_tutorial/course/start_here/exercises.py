@@ -13,12 +13,12 @@ from sae_tutorial.course.judge import Verdict, judge
 
 
 def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | None) -> Verdict:
-    """A function (activations (P, Z), tokens (P,), V) -> (V, Z): each neuron's mean activation on each token."""
-    acts_PZ = torch.tensor([[1.0, 0.0], [3.0, -1.0], [5.0, 2.0], [2.0, 2.0]])
-    token_P = torch.tensor([2, 0, 2, 2])
+    """A function (activations (B, N), tokens (B,), V) -> (V, N): each neuron's mean activation on each token."""
+    acts_BN = torch.tensor([[1.0, 0.0], [3.0, -1.0], [5.0, 2.0], [2.0, 2.0]])
+    token_B = torch.tensor([2, 0, 2, 2])
 
     def small(mean_by_word: Callable[..., Any]) -> str | None:
-        got = torch.as_tensor(mean_by_word(acts_PZ, token_P, 4)).float()
+        got = torch.as_tensor(mean_by_word(acts_BN, token_B, 4)).float()
         if got.shape != (4, 2):
             return f"Return a row for each token and a column for each neuron: (4, 2) here, not {tuple(got.shape)}."
         sums = torch.tensor([[3.0, -1.0], [0.0, 0.0], [8.0, 4.0], [0.0, 0.0]])
@@ -33,7 +33,7 @@ def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | 
         positive = torch.tensor([[3.0, 0.0], [0.0, 0.0], [8 / 3, 2.0], [0.0, 0.0]])
         if torch.allclose(got, positive):
             return "Positions at which the neuron is not positive count as well: they belong to the mean."
-        right = solution_mean_by_word(acts_PZ, token_P, 4)
+        right = solution_mean_by_word(acts_BN, token_B, 4)
         return (
             None
             if torch.allclose(got, right)
@@ -53,29 +53,31 @@ def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | 
         [small, large],
         hints=(
             "Two steps: add up the activations of all positions that hold a token, then divide by their number.",
-            "`zeros.index_add_(0, token_P, acts_PZ)` adds rows by token; `torch.bincount` counts the tokens.",
+            "`zeros.index_add_(0, token_B, acts_BN)` adds rows by token; `torch.bincount` counts the tokens.",
         ),
         praise="Rare or frequent, each word has its mean. With `use_mine = True` the notebook runs on your function.",
     )
 
 
 def solution_mean_by_word(
-    acts_PZ: Float[Tensor, "positions neurons"], token_P: Int[Tensor, " positions"], n_tokens: int
+    acts_BN: Float[Tensor, "positions neurons"], token_B: Int[Tensor, " positions"], n_tokens: int
 ) -> Float[Tensor, "tokens neurons"]:
-    sum_VZ = torch.zeros(n_tokens, acts_PZ.shape[1]).index_add_(0, token_P, acts_PZ)
-    count_V = torch.bincount(token_P, minlength=n_tokens)
-    return sum_VZ / count_V.clamp(min=1)[:, None]
+    sum_VN = torch.zeros(n_tokens, acts_BN.shape[1]).index_add_(0, token_B, acts_BN)
+    count_V = torch.bincount(token_B, minlength=n_tokens)
+    return sum_VN / count_V.clamp(min=1)[:, None]
 
 
-def check_guess(answer: float | None, words: Float[Tensor, " neurons"]) -> Verdict:
-    """How many of these neurons answer to fewer than two different words?"""
+def check_guess(answer: Any, words: Float[Tensor, " neurons"]) -> Verdict:
+    """How many of these neurons answer to fewer than two different words? Any kind of number will do."""
     n, truth = len(words), int((words < 2).sum())
 
     def near(guess: Any) -> str | None:
+        if hasattr(guess, "item") and getattr(guess, "shape", None) in ((), (1,)):
+            guess = guess.item()  # a number of torch or numpy
         if isinstance(guess, bool) or not isinstance(guess, int | float):
             return f"{guess!r} is no number. How many of the {n:,} neurons?"
-        if not 0 <= guess <= n or 0 < guess < 1:
-            return f"Give a number of neurons, from 0 to {n:,}."
+        if not 0 <= guess <= n or guess % 1:
+            return f"Give a whole number of neurons, from 0 to {n:,}."
         if guess >= n / 2:
             return "You expect one meaning for each neuron to be the rule. It is a rare exception."
         return None if guess <= truth + 0.03 * n else "There are fewer."
@@ -136,5 +138,5 @@ def check_effective_number(answer: Callable[[Tensor], Any] | None) -> Verdict:
     )
 
 
-def solution_effective_number(unit_KM: Float[Tensor, "words dimensions"]) -> float:
-    return float(1 / (unit_KM @ unit_KM.T).clamp(min=0).mean())
+def solution_effective_number(unit_WD: Float[Tensor, "words dimensions"]) -> float:
+    return float(1 / (unit_WD @ unit_WD.T).clamp(min=0).mean())

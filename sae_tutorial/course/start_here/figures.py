@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
@@ -10,13 +12,9 @@ from sae_tutorial.figures import kinds
 
 
 def words_per_neuron(
-    neurons: Float[Tensor, " neurons"], chance: float, shown: float, title: str, bins: float = 0.25
+    neurons: Float[Tensor, " neurons"], marks: Mapping[str, float], title: str, bins: float = 0.25
 ) -> go.Figure:
-    """Histogram over neurons of the effective number of words that they answer to.
-
-    `chance` marks what words drawn at random would give, `shown` the neuron of the figure before.
-    """
-    mark = {"random words": chance, "the neuron above": shown}
+    """Histogram over neurons of the effective number of words that they answer to, with a line for each of `marks`."""
     x = "effective number of different words among the ten that a neuron answers to most"
     hover = "%{x:.2f} words: %{y} neurons"
-    return kinds.histogram({"": neurons}, title, x, "neurons", bins=(0.875, bins), mark=mark, hover=hover)
+    return kinds.histogram({"": neurons}, title, x, "neurons", bins=(0.875, bins), mark=dict(marks), hover=hover)

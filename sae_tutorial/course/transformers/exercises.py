@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -74,27 +75,6 @@ def check_head(answer: Callable[..., tuple[Tensor, Tensor] | None] | None) -> Ve
     want_TT, want_Td = solution_head(*inputs)
 
     q, k, v = (x_TD @ w + b for w, b in zip(weights, biases, strict=True))
-    seen = torch.ones(length, length, dtype=torch.bool).tril()
-    q0, k0 = (x_TD @ w for w in weights[:2])
-    masked = _masked_softmax(seen)
-    wrong_patterns = {
-        "the scores are not divided: large sums make the softmax too sharp. Divide by √d_head": masked(q @ k.T),
-        "you divide by d_head; divide by its square root": masked(q @ k.T / d_head),
-        f"you divide by √{width}, the width of x; it is √d_head, here √{d_head}": masked(q @ k.T / width**0.5),
-        "query and key have changed roles: row i belongs to the query of position i": masked(k @ q.T / d_head**0.5),
-        "the biases of queries and keys are missing": masked(q0 @ k0.T / d_head**0.5),
-        "the mask comes after the softmax, so the future has had its share and rows no longer sum to 1": (
-            (q @ k.T / d_head**0.5).softmax(-1) * seen
-        ),
-        "the softmax runs down the columns; each row is to sum to 1": (
-            (q @ k.T / d_head**0.5).masked_fill(~seen, -torch.inf).softmax(0)
-        ),
-        "future scores are set to 0, and a score of 0 still gets a share; they must get none": (
-            (q @ k.T / d_head**0.5).masked_fill(~seen, 0).softmax(-1)
-        ),
-        "nothing is masked: position i may take from positions j ≤ i only": (q @ k.T / d_head**0.5).softmax(-1),
-        "these are scores; a softmax over each row makes shares of them": q @ k.T / d_head**0.5,
-    }
 
     def returned(head: Callable[..., Any]) -> tuple[Any, Any]:
         got = head(*inputs)
@@ -103,32 +83,37 @@ def check_head(answer: Callable[..., tuple[Tensor, Tensor] | None] | None) -> Ve
         return got[0], got[1]
 
     def pattern(head: Callable[..., Any]) -> str | None:
-        got_TT, _ = returned(head)
+        got_TT, got_Td = returned(head)
+        if got_TT.shape == want_Td.shape and got_Td.shape == want_TT.shape:
+            return "The other way round: first the pattern, then what is gathered."
         if got_TT.shape != want_TT.shape:
             return f"For {length} positions the pattern has shape (5, 5); yours has {tuple(got_TT.shape)}."
-        if got_TT.isnan().any():
-            return "The pattern has rows of NaN: position 0 must be allowed to see itself, so mask j > i and not j ≥ i."
-        if got_TT.isinf().any():
-            return "These are masked scores; a softmax over each row makes shares of them."
         if torch.allclose(got_TT, want_TT, atol=1e-5):
             return None
-        if got_TT.tril(-1).abs().max() < 1e-6 < got_TT.triu(1).abs().max():
-            return "You mask the past and let the future through: turn the mask around."
-        for why, wrong_TT in wrong_patterns.items():
-            if torch.allclose(got_TT, wrong_TT, atol=1e-5):
-                return f"The pattern is not right: {why}."
+        mistakes = _mistakes_of_pattern(got_TT, x_TD, *weights[:2], *biases[:2])
+        if mistakes:
+            return f"The pattern is not right: {'; and '.join(mistakes)}."
+        if got_TT.isnan().any():
+            return "The pattern has rows of NaN: a row in which nothing may be seen has no softmax."
+        if got_TT.triu(1).abs().max() > 1e-6:
+            return "The pattern is not right: positions still take from later ones."
         return "The pattern has the right shape, and other values than it should."
 
     def gathered(head: Callable[..., Any]) -> str | None:
         _, got_Td = returned(head)
         if got_Td.shape == x_TD.shape:
-            return f"What is gathered are values, of shape (5, {d_head}); yours has the width of x."
+            return (
+                f"What is gathered are values, of shape (5, {d_head}); yours has the width of x, and W_O comes later."
+            )
         if got_Td.shape != want_Td.shape:
             return f"What is gathered has shape (5, {d_head}); yours has {tuple(got_Td.shape)}."
         if torch.allclose(got_Td, want_Td, atol=1e-5):
             return None
         mistakes = {
             "the bias of the values is missing": want_TT @ (x_TD @ weights[2]),
+            "you gather the keys; values are made with W_V and b_V": want_TT @ k,
+            "you gather the queries; values are made with W_V and b_V": want_TT @ q,
+            "the values are divided by √d_head; only the scores are": want_TT @ v / d_head**0.5,
             "you sum over the positions that take; sum over those that are taken from": want_TT.T @ v,
             "these are the values themselves, not yet weighted by the pattern": v,
         }
@@ -149,9 +134,66 @@ def check_head(answer: Callable[..., tuple[Tensor, Tensor] | None] | None) -> Ve
     )
 
 
-def _masked_softmax(seen_TT: Tensor) -> Callable[[Tensor], Tensor]:
-    """Softmax over each row, of the scores that may be seen."""
-    return lambda scores_TT: scores_TT.masked_fill(~seen_TT, -torch.inf).softmax(-1)
+def _mistakes_of_pattern(got_TT: Tensor, x_TD: Tensor, W_Q: Tensor, W_K: Tensor, b_Q: Tensor, b_K: Tensor) -> list[str]:
+    """The fewest mistakes, at most three, that together make exactly this pattern; none if no such are known."""
+    width, d_head = W_Q.shape
+    q, k = x_TD @ W_Q, x_TD @ W_K
+    future = torch.ones(len(x_TD), len(x_TD), dtype=torch.bool).triu
+    products: dict[str, Tensor] = {  # "" is always the right way
+        "": (q + b_Q) @ (k + b_K).T,
+        "query and key have changed roles: row i belongs to the query of position i": (k + b_K) @ (q + b_Q).T,
+        # The keys' own bias adds the same to all scores of a row: its softmax does not change.
+        "the bias of the queries is missing, or those of queries and keys": q @ (k + b_K).T,
+        "you compare queries with queries": (q + b_Q) @ (q + b_Q).T,
+        "you compare keys with keys": (k + b_K) @ (k + b_K).T,
+    }
+    scales = {
+        "": d_head**0.5,
+        "the scores are not divided, and large sums make the softmax too sharp; divide by √d_head": 1.0,
+        "you divide by d_head; divide by its square root": float(d_head),
+        f"you divide by √{width}, the width of x; it is √d_head, here √{d_head}": width**0.5,
+        "you multiply by √d_head; divide by it": d_head**-0.5,
+    }
+    masks = {
+        "": future(1),
+        "nothing is masked, and position i may take from positions j ≤ i only": future(len(x_TD)),
+        "the diagonal is masked as well: a position may see itself, so mask j > i and not j ≥ i": future(0),
+        "the mask begins one diagonal too late: position i still sees position i + 1": future(2),
+        "you mask the past and let the future through; turn the mask around": future(1).T,
+        "you mask what may be seen and keep what may not; exchange the two": ~future(1),
+    }
+    kinds: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "": lambda s, hidden: s.masked_fill(hidden, -torch.inf).softmax(-1),
+        "the softmax runs down the columns; each row is to sum to 1": lambda s, hidden: s.masked_fill(
+            hidden, -torch.inf
+        ).softmax(0),
+        "masked scores are set to 0, and a score of 0 still gets a share; they must get none": lambda s, hidden: (
+            s.masked_fill(hidden, 0).softmax(-1)
+        ),
+        "masked scores are set to 0, which gives them a share; and the softmax runs down the columns": (
+            lambda s, hidden: s.masked_fill(hidden, 0).softmax(0)
+        ),
+        "the mask comes after the softmax, so the future has had its share and rows no longer sum to 1": (
+            lambda s, hidden: s.softmax(-1).masked_fill(hidden, 0)
+        ),
+        "these are scores; a softmax over each row makes shares of them": lambda s, hidden: s.masked_fill(
+            hidden, -torch.inf
+        ),
+        "these are scores; a softmax over each row makes shares of what is not masked": lambda s, hidden: s.masked_fill(
+            hidden, 0
+        ),
+    }
+    # A large negative number does the work of -inf: no mistake, but the rows in which all is masked come out otherwise.
+    finite = {"": lambda s, hidden: s.masked_fill(hidden, -1e9).softmax(-1)}
+    ways = itertools.product(products.items(), scales.items(), masks.items(), [*kinds.items(), *finite.items()])
+    for way in sorted(ways, key=lambda way: sum(bool(why) for why, _ in way)):
+        why = [reason for reason, _ in way if reason]
+        (_, product), (_, scale), (_, hidden), (_, pattern) = way
+        if len(why) > 3:
+            break
+        if torch.allclose(got_TT, pattern(product / scale, hidden), atol=1e-5, equal_nan=True):
+            return why
+    return []
 
 
 def solution_head(
@@ -236,39 +278,22 @@ def check_induction_score(answer: Callable[[Tensor, int], Tensor | None] | None)
     after its earlier occurrence. T is 1 + 2 · length: a BOS token, then the same tokens twice."""
     length = 5
     size = 2 * length + 1
-
-    def looking(back: int) -> Tensor:
-        """A head that looks `back` positions back, and at the BOS token where that is not possible."""
-        pattern_TT = torch.zeros(size, size)
-        rows = torch.arange(size)
-        pattern_TT[rows, (rows - back).clamp(min=0)] = 1
-        return pattern_TT
-
-    even = torch.ones(size, size).tril()
-    kinds = {"after": length - 1, "itself": length, "before": length + 1, "previous": 1}
-    patterns_HTT = torch.stack([*map(looking, kinds.values()), even / even.sum(-1, keepdim=True)])
+    scores_HTT = torch.randn(3, size, size, generator=torch.Generator().manual_seed(0))
+    future_TT = torch.ones(size, size, dtype=torch.bool).triu(1)
+    patterns_HTT = scores_HTT.masked_fill(future_TT, -torch.inf).softmax(-1)
     want_H = solution_induction_score(patterns_HTT, length)
 
     def right(induction_score: Callable[..., Any]) -> str | None:
         got_H = torch.as_tensor(induction_score(patterns_HTT.clone(), length))
         if got_H.shape != want_H.shape:
-            return f"For 5 heads return 5 numbers; yours has shape {tuple(got_H.shape)}."
+            return f"For 3 heads return 3 numbers; yours has shape {tuple(got_H.shape)}."
         if torch.allclose(got_H, want_H, atol=1e-4):
             return None
-        found = dict(zip(kinds, (got_H > 0.95).tolist(), strict=False))
-        if found["itself"]:
-            return "It still finds heads that look at the earlier copy of the token itself: duplicate-token heads."
-        if found["before"]:
-            return "Now it finds heads that look at the token before the earlier copy: that is the wrong direction."
-        if got_H.max() > 1.01:
-            return "A score above 1: take the mean over positions, not the sum."
-        if abs(got_H[0]) < 1e-4:
-            return "A perfect induction head gets 0. Rows are the positions that take, columns those taken from."
-        if not found["after"]:
-            return (
-                f"A perfect induction head gets {got_H[0]:.2f}: only positions of the second time have a copy before."
-            )
-        return f"For five known heads the scores are {want_H.tolist()}; yours are {got_H.tolist()}."
+        mistakes = _mistakes_of_score(got_H, patterns_HTT, length)
+        if mistakes:
+            return f"{'; and '.join(mistakes)}."
+        numbers = [", ".join(f"{x:.3f}" for x in of_H.tolist()) for of_H in (want_H, got_H)]
+        return f"For three random heads the scores are {numbers[0]}; yours are {numbers[1]}."
 
     return judge(
         "Exercise 4",
@@ -281,6 +306,47 @@ def check_induction_score(answer: Callable[[Tensor, int], Tensor | None] | None)
         ),
         praise="One position further, and it finds the heads that know what comes next.",
     )
+
+
+def _mistakes_of_score(got_H: Tensor, patterns_HTT: Tensor, length: int) -> list[str]:
+    """The fewest mistakes that together make exactly these scores; none if no such are known."""
+    end = 2 * length + 1
+    looks = {  # how many positions back
+        length - 1: "",
+        length: "It still finds heads that look at the earlier copy of the token itself: duplicate-token heads",
+        length + 1: "It finds heads that look at the token before the earlier copy: that is the wrong direction",
+        length + 2: "It finds heads that look two tokens before the earlier copy: that is the wrong direction",
+        length - 2: "It finds heads that look two tokens after the earlier copy: that is one position too far",
+        length - 3: "It finds heads that look three tokens after the earlier copy: that is two positions too far",
+        1: "It finds heads that look at the token just before: previous-token heads",
+    }
+    rows = {
+        (length + 1, end): "",
+        (length, end - 1): "The rows begin one position too early, at the last token of the first time",
+        (length, end): "The rows begin one position too early, at the last token of the first time",
+        (length + 1, end - 1): "The last position of the second time is missing",
+        (length + 2, end): "The first position of the second time is missing",
+        (1, length + 1): "These are the positions of the first time: only those of the second time have a copy before",
+        (0, end): "The mean is over all positions: only those of the second time have a copy before",
+        (1, end): "The mean is over all positions: only those of the second time have a copy before",
+    }
+    sides = {False: "", True: "Rows are the positions that take, columns those taken from; you have exchanged them"}
+    divided: dict[str, Callable[[Tensor], Tensor]] = {
+        "": lambda taken_HT: taken_HT.mean(-1),
+        "Take the mean over positions, not the sum": lambda taken_HT: taken_HT.sum(-1),
+        "You divide by the length of the whole text: only positions of the second time count": lambda taken_HT: (
+            taken_HT.sum(-1) / end
+        ),
+    }
+    ways = itertools.product(looks.items(), rows.items(), sides.items(), divided.items())
+    for way in sorted(ways, key=lambda way: sum(map(bool, (way[0][1], way[1][1], way[2][1], way[3][0])))):
+        (back, wrong_column), ((start, stop), wrong_row), (turned, wrong_side), (wrong_sum, total) = way
+        first = max(start, back) if wrong_row.startswith("The mean") else start
+        row_T = torch.arange(first, max(first, stop))  # a column below 0 counts from the end, as it does for a learner
+        taken_HT = (patterns_HTT.mT if turned else patterns_HTT)[:, row_T, row_T - back]
+        if len(row_T) and torch.allclose(got_H, total(taken_HT), atol=1e-4):
+            return [why for why in (wrong_column, wrong_row, wrong_side, wrong_sum) if why]
+    return []
 
 
 def solution_induction_score(pattern_HTT: Tensor, length: int) -> Tensor:

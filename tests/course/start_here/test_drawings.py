@@ -14,8 +14,13 @@ def test_on_the_axis_two_meanings_lie_on_each_other_and_along_the_direction_one_
         for x, y, colour in dots:
             if low < float(y) < high:
                 found.setdefault(colour, []).append(float(x))
-        return {name: found[colour] for name, (_, colour) in drawings.MEANINGS.items()}
+        return {name: found[colour] for name, (*_, colour) in drawings.MEANINGS.items()}
 
     axis, direction = spans(0, 110), spans(110, 262)
     assert min(axis["ship"]) < max(axis["evening"]) and min(axis["evening"]) < max(axis["ship"])
-    assert min(direction["evening"]) > max(direction["ship"]) > max(direction["said"])
+    assert min(direction["evening"]) - 20 > max(direction["ship"]) > max(direction["said"])
+
+
+def test_no_neuron_is_negative():
+    points = [place for _, place in drawings._cloud(1.0)]
+    assert len(points) == 36 and min(min(place) for place in points) >= 0

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -59,8 +60,18 @@ def test_a_guess():
     assert check(3, words) and check(0, words) and check(20.0, words)
     assert "rare exception" in check(900, words).message
     assert "There are fewer" in check(200, words).message
-    assert "Give a number of neurons" in check(0.3, words).message
-    assert "is no number" in check("few", words).message
+    for odd in (0.3, 2.5, -1, 1001, float("nan"), float("inf")):
+        assert "Give a whole number of neurons" in check(odd, words).message
+    for no_number in ("few", True, torch.tensor(True), torch.tensor([3, 4]), [3]):
+        assert "is no number" in check(no_number, words).message
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.int64, np.float32, np.array, lambda n: torch.tensor([n])])
+def test_a_guess_may_be_a_number_of_torch_or_numpy(kind):
+    words = torch.cat([torch.full((3,), 1.5), torch.full((997,), 4.0)])
+    check = exercises.check_guess
+    assert check(kind(3), words).message == check(3, words).message
+    assert "There are fewer" in check(kind(200), words).message
 
 
 @pytest.mark.parametrize(

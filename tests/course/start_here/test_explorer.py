@@ -1,7 +1,7 @@
 import torch
 
 from sae_tutorial.course.start_here import explorer
-from sae_tutorial.course.start_here.measures import most_mixed
+from sae_tutorial.course.start_here.measures import most_mixed, ten_at_random
 
 MEANS = torch.tensor([[0.0, 2.0], [1.0, 0.5], [3.0, 1.0]])
 
@@ -32,3 +32,10 @@ def test_the_most_mixed_neuron_is_reliable_and_answers_to_unlike_words():
     words = torch.arange(20)
     assert most_mixed(torch.stack([alike, unlike], 1), tokens, words, embedding) == 1
     assert most_mixed(torch.stack([alike, 5 * rare], 1), tokens, words, embedding) == 0
+
+
+def test_ten_at_random_are_ten_different_ones():
+    far = torch.cat([torch.eye(16), -torch.eye(16)])  # every cosine is 0 or -1
+    assert ten_at_random(torch.arange(32), far, draws=20) == (10.0, 0.0)
+    alike = torch.cat([torch.ones(12, 4), -torch.ones(12, 4)])  # the mean is 0
+    assert ten_at_random(torch.arange(12), alike, draws=20) == (1.0, 1.0)

@@ -95,8 +95,11 @@ def wrong_head(
     after=False,
     gather=None,
 ):
+    """Each argument is one mistake; `biases` are those of queries and keys."""
+    of_queries, of_keys = biases if isinstance(biases, tuple) else (biases, biases)
+
     def head(x, wq, wk, wv, bq, bk, bv):
-        q, k, v = x @ wq + bq * biases, x @ wk + bk * biases, x @ wv + bv
+        q, k, v = x @ wq + bq * of_queries, x @ wk + bk * of_keys, x @ wv + bv
         q, k = (k, q) if swap else (q, k)
         scores = q @ k.T / scale(*wq.shape)
         future = torch.ones_like(scores, dtype=torch.bool).triu(diagonal)
@@ -122,10 +125,16 @@ def wrong_head(
         (wrong_head(mask=None), "nothing is masked"),
         (wrong_head(after=True), "after the softmax"),
         (wrong_head(diagonal=0), "see itself"),
+        (wrong_head(diagonal=0, mask=-1e9), "see itself"),
+        (wrong_head(diagonal=0, mask=0), "see itself"),
+        (wrong_head(diagonal=2), "one diagonal too late"),
+        (wrong_head(scale=lambda width, d: d**-0.5), "you multiply by √d_head"),
+        (wrong_head(scale=lambda width, d: 1, mask=None), "nothing is masked"),
+        (wrong_head(biases=(False, True)), "bias of the queries"),
         (wrong_head(turn=True), "turn the mask around"),
         (wrong_head(softmax=0), "down the columns"),
         (wrong_head(swap=True), "changed roles"),
-        (wrong_head(biases=False), "biases of queries and keys"),
+        (wrong_head(biases=False), "bias of the queries"),
         (wrong_head(gather=lambda p, x, v, w: p @ x), "the width of x"),
         (wrong_head(gather=lambda p, x, v, w: p @ (x @ w)), "bias of the values"),
         (wrong_head(gather=lambda p, x, v, w: p.T @ v), "sum over those that are taken from"),
@@ -133,12 +142,39 @@ def wrong_head(
         (wrong_head(gather=lambda p, x, v, w: 2 * (p @ v)), "the values gathered with it are not"),
         (lambda *inputs: solution_pattern(*inputs)[0], "Return two tensors"),
         (lambda *inputs: (solution_pattern(*inputs)[1], 0), "Return two tensors"),
+        (lambda *inputs: solution_pattern(*inputs)[::-1], "first the pattern"),
         (lambda x, *weights: (x, x), "has shape (5, 5)"),
     ],
 )
 def test_head_mistakes(mistake, says):
     verdict = exercises.check_head(mistake)
     assert not verdict and says in verdict.message, verdict.message
+
+
+@pytest.mark.parametrize(
+    ("which", "says"),
+    [("queries", "you gather the queries"), ("keys", "you gather the keys"), ("scaled", "only the scores are")],
+)
+def test_values_of_the_wrong_matrix_are_named(which, says):
+    def head(x, wq, wk, wv, bq, bk, bv):
+        pattern, gathered = solution_pattern(x, wq, wk, wv, bq, bk, bv)
+        taken = {"queries": x @ wq + bq, "keys": x @ wk + bk, "scaled": (x @ wv + bv) / bv.shape[0] ** 0.5}
+        return pattern, pattern @ taken[which]
+
+    verdict = exercises.check_head(head)
+    assert not verdict and says in verdict.message, verdict.message
+
+
+def test_two_mistakes_are_both_named_and_no_third():
+    no_scale = {"scale": lambda width, d: 1}
+    for mistake, says in (({"softmax": 0}, "down the columns"), ({"mask": 0}, "set to 0"), ({"swap": True}, "roles")):
+        message = exercises.check_head(wrong_head(**no_scale, **mistake)).message
+        assert says in message and "not divided" in message and message.count("; and ") == 1, message
+
+
+def test_a_large_negative_number_masks_as_well_and_the_bias_of_the_keys_drops_out():
+    assert exercises.check_head(wrong_head(mask=-1e9))
+    assert exercises.check_head(wrong_head(biases=(True, False)))
 
 
 solution_pattern = exercises.solution_head
@@ -203,11 +239,20 @@ def second(length):
     ("mistake", "says"),
     [
         (lambda p, n: at(p, second(n), n).mean(-1), "duplicate-token heads"),  # the bug as it was planted
-        (lambda p, n: at(p, second(n), n + 1).mean(-1), "the wrong direction"),
+        (lambda p, n: at(p, second(n), n + 1).mean(-1), "token before the earlier copy"),
+        (lambda p, n: at(p, second(n), n + 2).mean(-1), "two tokens before the earlier copy"),
+        (lambda p, n: at(p, second(n), n - 2).mean(-1), "one position too far"),
+        (lambda p, n: at(p, second(n), n - 3).mean(-1), "two positions too far"),
+        (lambda p, n: at(p, second(n), 1).mean(-1), "previous-token heads"),
         (lambda p, n: at(p, second(n), n - 1).sum(-1), "not the sum"),
         (lambda p, n: at(p.mT, second(n), n - 1).mean(-1), "Rows are the positions that take"),
         (lambda p, n: at(p, second(n), n - 1).sum(-1) / (2 * n + 1), "only positions of the second time"),
-        (lambda p, n: at(p, second(n), n - 1), "5 numbers"),
+        (lambda p, n: p.diagonal(1 - n, -2, -1).mean(-1), "The mean is over all positions"),
+        (lambda p, n: at(p, second(n) - 1, n - 1).mean(-1), "one position too early"),
+        (lambda p, n: at(p, second(n) - 1, n).mean(-1), "duplicate-token heads"),
+        (lambda p, n: at(p, second(n)[:-1], n - 1).mean(-1), "The last position of the second time is missing"),
+        (lambda p, n: at(p, second(n), n - 1), "3 numbers"),
+        (lambda p, n: 7 * at(p, second(n), n - 1).mean(-1), "For three random heads"),
     ],
 )
 def test_induction_score_mistakes(mistake, says):
