@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import empty, nothing
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.style import PALETTE, TEXT, finish
+from sae_tutorial.figures.tables import Table
 from sae_tutorial.figures.text import label, numbers
 
 
@@ -88,3 +89,13 @@ def lens_table(
     bar["tickformat"] = ".0%"
     fig.update_layout(height=fig.layout.height + 50)
     return fig.update_xaxes(**ticks, type="linear").update_layout(coloraxis_colorbar=bar)
+
+
+def parameter_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
+    """Parameters of each group, down, in each model, across, with their shares; the last row is the total."""
+    totals = {model: sum(groups.values()) for model, groups in counts.items()}
+    rows = [
+        (group, *(f"{of[group]:,} ({of[group] / max(totals[model], 1):.0%})" for model, of in counts.items()))
+        for group in next(iter(counts.values()), {})
+    ]
+    return Table(["parameters", *counts], [*rows, ("total", *(f"{total:,}" for total in totals.values()))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -51,3 +51,16 @@ def all_overlaps(a: Float[Tensor, "m d model"], b: Float[Tensor, "n d model"]) -
     q_a, q_b = (torch.linalg.qr(x.float().mT).Q for x in (a, b))  # (model, d), orthonormal columns
     sums_MN = torch.stack([(q.mT @ q_b).square().sum((-2, -1)) for q in q_a])
     return sums_MN / min(a.shape[-2], b.shape[-2])
+
+
+def of_heads(matrices: Float[Tensor, "layers groups rows columns"], heads: int) -> Float[Tensor, "heads rows columns"]:
+    """One matrix for each head of the model, layer after layer, also where neighbouring heads share one."""
+    return matrices.repeat_interleave(heads // matrices.shape[1], dim=1).flatten(0, 1)
+
+
+def count_by_mark(parameters: Mapping[str, Tensor], marks: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """How many numbers the tensors of each group hold; one belongs to a group if its name has one of its marks."""
+    return {
+        group: sum(p.numel() for name, p in parameters.items() if any(mark in name for mark in of_group))
+        for group, of_group in marks.items()
+    }

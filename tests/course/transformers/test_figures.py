@@ -38,3 +38,13 @@ def test_the_lens_table_has_depths_down_and_tokens_across():
 def test_the_table_is_no_wider_for_more_tokens(tokens, cells_):
     fig = plots.lens_table(["e"], ["x"] * tokens, [["y"] * tokens], torch.rand(1, tokens), "t")
     assert fig.layout.width <= 605 and len(cells(fig)[0]) == cells_
+
+
+def test_the_table_of_parameters_has_shares_and_a_total():
+    table = plots.parameter_table({"a": {"attention": 300, "MLP": 900}, "b": {"attention": 1, "MLP": 0}})
+    assert list(table.headers) == ["parameters", "a", "b"]
+    assert [tuple(row) for row in table.rows] == [
+        ("attention", "300 (25%)", "1 (100%)"),
+        ("MLP", "900 (75%)", "0 (0%)"),
+        ("total", "1,200", "1"),
+    ]

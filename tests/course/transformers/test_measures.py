@@ -79,3 +79,15 @@ def test_overlap_sees_the_space_and_not_the_basis(d, model, seed):
 def overlap_of(a, b):
     """Of two spaces."""
     return float(measures.all_overlaps(a[None], b[None]))
+
+
+def test_heads_that_share_a_matrix_each_get_it():
+    shared = torch.arange(2 * 2).view(2, 2, 1, 1)  # two layers, two matrices each
+    assert measures.of_heads(shared, 4).flatten().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert measures.of_heads(shared, 2).flatten().tolist() == [0, 1, 2, 3]
+
+
+def test_parameters_are_counted_by_what_their_names_say():
+    parameters = {"wte.weight": torch.zeros(3, 2), "h.0.attn.w": torch.zeros(2, 2), "h.1.attn.b": torch.zeros(2)}
+    marks = {"tokens": ("wte", "embed"), "attention": ("attn.",), "MLP": ("mlp.",)}
+    assert measures.count_by_mark(parameters, marks) == {"tokens": 6, "attention": 6, "MLP": 0}
