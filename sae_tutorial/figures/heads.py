@@ -87,7 +87,7 @@ def habit(pattern: Float[Tensor, "positions positions"], tokens: Sequence[str]) 
 
 def overlaps(groups: Mapping[str, Float[Tensor, " pairs"]], expected: float, title: str) -> go.Figure:
     """One row of dots per group of head pairs, against the overlap that random spaces of the same size have."""
-    unit = "overlap of the two subspaces (mean squared cosine; 1 = the same space)"
+    unit = "overlap of two spaces (mean squared cosine; 1 = the same)"
     rounded = {name: values.detach().round(decimals=3) for name, values in groups.items()}
     fig = kinds.strips(rounded, title, unit, box=True, mark={f"chance: {expected:.3f}": expected}, form=".3f")
     return fig.update_xaxes(rangemode="tozero")

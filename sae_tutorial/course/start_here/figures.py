@@ -17,4 +17,7 @@ def words_per_neuron(
     """Histogram over neurons of the effective number of words that they answer to, with a line for each of `marks`."""
     x = "effective number of different words among the ten that a neuron answers to most"
     hover = "%{x:.2f} words: %{y} neurons"
-    return kinds.histogram({"": neurons}, title, x, "neurons", bins=(0.875, bins), mark=dict(marks), hover=hover)
+    fig = kinds.histogram({"": neurons}, title, x, "neurons", bins=(0.875, bins), mark=dict(marks), hover=hover)
+    last = max(marks.values(), default=0.0)  # the largest stands right of its line, so that no two names meet
+    fig.for_each_annotation(lambda note: note.update(xanchor="left" if note.x == last else "right"))
+    return fig
