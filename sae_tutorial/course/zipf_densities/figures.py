@@ -13,8 +13,9 @@ from sae_tutorial.course.zipf_densities.head_start import Twins
 from sae_tutorial.evaluation.intervals import Ratio
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.kinds import Curve
-from sae_tutorial.figures.looks import GREY, VERMILION, Look
+from sae_tutorial.figures.looks import GREY, OTHERS, VERMILION, Look
 
+MARKERS = ("circle", "square", "diamond", "x")  # of laws and capacities
 PAPER = (0.982, 0.996)  # R², all ranks and the middle ones, as a summary of Ayonrinde 2024 reports them
 
 
@@ -43,13 +44,14 @@ def compared(
     sets = {
         labels[measure]: {
             name: Curve(
-                [places.index(place) + 0.2 * shift for place in of],
+                [places.index(place) + 0.2 * (shift - 1) for place in of],
                 [100 * ratio.mean for ratio in of.values()],
                 [100 * ratio.low for ratio in of.values()],
                 [100 * ratio.high for ratio in of.values()],
                 about=list(of),
+                look=Look(OTHERS[shift], "solid", MARKERS[shift]),
             )
-            for shift, (name, of) in enumerate(curves.items(), -1)
+            for shift, (name, of) in enumerate(curves.items())
         }
         for measure, curves in found.items()
     }
@@ -66,8 +68,13 @@ def budgets(found: Mapping[str, Mapping[str, Mapping[str, float]]], title: str) 
     places = list(dict.fromkeys(place for laws in found.values() for of in laws.values() for place in of))
     sets = {
         rule: {
-            law: Curve([places.index(place) + 0.12 * shift for place in of], list(of.values()), about=list(of))
-            for shift, (law, of) in enumerate(laws.items(), -1)
+            law: Curve(
+                [places.index(place) + 0.12 * (shift - 1) for place in of],
+                list(of.values()),
+                about=list(of),
+                look=Look(OTHERS[shift], "solid", MARKERS[shift]),
+            )
+            for shift, (law, of) in enumerate(laws.items())
         }
         for rule, laws in found.items()
     }
