@@ -83,7 +83,8 @@ def by_budget(found: Mapping[str, Mapping[int, Ratio]], title: str) -> go.Figure
     curves, middle = {}, (len(found) - 1) / 2
     for i, (name, ratios) in enumerate(found.items()):
         at = [k * 1.04 ** (i - middle) for k in ratios]
-        curves[name] = Curve(at, *([getattr(r, end) for r in ratios.values()] for end in ("mean", "low", "high")))
+        mean, low, high = ([getattr(ratio, end) for ratio in ratios.values()] for end in ("mean", "low", "high"))
+        curves[name] = Curve(at, mean, low, high)
     budgets = sorted({k for ratios in found.values() for k in ratios})
     x, y = "features per token, k (log scale)", "squared error against Token Choice"
     fig = kinds.lines(curves, title, x, y, log="x", ticks=budgets, whiskers=True, level={"": 0.0}, hover="%{y:+.1%}")
