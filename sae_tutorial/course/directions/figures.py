@@ -45,6 +45,8 @@ def number_line(
     drawn = {name: {name: Curve(right, said, about=words, look=look)} for name, (right, said) in panels.items()}
     labels, hover = ("true value", ["value that is read"] * len(panels)), "“%{customdata}”: says %{y:.1f}"
     fig = kinds.dots(drawn, title, *labels, hover=hover, diagonal=True).update_layout(showlegend=False)
+    if not fig.data:
+        return fig
     for column, (right, _) in enumerate(panels.values(), 1):
         low, high = float(right.min()), float(right.max())
         fig.update_xaxes(range=[low - 0.06 * (high - low), high + 0.06 * (high - low)], col=column)
