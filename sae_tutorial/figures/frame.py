@@ -77,6 +77,11 @@ def panels(
     return fig, places
 
 
+def apart(title: str) -> str:
+    """A colour scale's title with an empty line before it: without it, plotly sets the title against the numbers."""
+    return f"\u200b<br>{title}" if title else ""
+
+
 def levels(fig: go.Figure, at: Mapping[str, float], *, log: bool = False, end: float = 1, **place: Any) -> None:
     """Dashed lines across at some heights, their names on them, the last letter at this share of the width.
 

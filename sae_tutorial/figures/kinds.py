@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from sae_tutorial.figures.frame import RULE, empty, faint, flattened, levels, log_axis, marks, nothing, panels
+from sae_tutorial.figures.frame import RULE, apart, empty, faint, flattened, levels, log_axis, marks, nothing, panels
 from sae_tutorial.figures.looks import Look, looks
 from sae_tutorial.figures.style import CLEAR, DIVERGING, HEIGHT, SEQUENTIAL, TEXT, WIDTH, finish
 from sae_tutorial.figures.text import numbers, on, packed, width_of, wrap
@@ -358,7 +358,7 @@ def heat(
     quiet = {"showgrid": False, "zeroline": False, "type": "category", "ticks": ""}
     fig.update_xaxes(**quiet).update_yaxes(**quiet, autorange="reversed")
     scale = (DIVERGING if written else CLEAR) if signed else SEQUENTIAL
-    bar = {"title": {"text": wrap(unit, inner, 13)}, "tickformat": form}
+    bar = {"title": {"text": apart(wrap(unit, inner, 13))}, "tickformat": form}
     axis = {"colorscale": scale, "cmin": -far if signed else 0, "cmax": far, "colorbar": bar}
     return fig.update_layout(coloraxis=axis, showlegend=False)
 

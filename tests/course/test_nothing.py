@@ -36,7 +36,7 @@ NOTHING = {
         "matrices": [([], [], "t"), ([NANS], ["a"], "t")],
     },
     directions: {
-        "word_histograms": [({}, 5.0, "t"), ({"a": EMPTY}, 5.0, "t")],
+        "word_shares": [({}, {"random": 5.0}, "t"), ({"a": EMPTY}, {"random": 5.0}, "t")],
         "hit_rates": [({}, "t"), ({"a": {}}, "t"), ({"a": {"b": NAN}}, "t")],
         "number_line": [([], {}, "t"), ([], {"a": (EMPTY, EMPTY)}, "t")],
         "kurtosis_boxes": [({}, "t"), ({"dead": NANS[0]}, "t")],

@@ -211,7 +211,7 @@ def test_maps_have_their_rows_from_the_top():
     assert cells(fig) == [[1, 2], [3, None]] and drawn(fig) == {"1": (["a", "b"], ["c", "d"])}
     assert fig.layout.yaxis.autorange == "reversed"
     axis = fig.layout.coloraxis
-    assert (axis.cmin, axis.cmax, axis.colorbar.title.text) == (0, 3, "share") and fig.data[0].text is None
+    assert (axis.cmin, axis.cmax, axis.colorbar.title.text) == (0, 3, "\u200b<br>share") and fig.data[0].text is None
 
 
 def test_signed_maps_share_a_scale_around_zero():

@@ -39,7 +39,8 @@ class Hits:
 
     `arithmetic` asks for the token nearest to a1 − b1 + b2, the three words of the question left out, as is usual.
     `inputs_allowed` does not leave them out. `neighbour` forgets the arithmetic: the token nearest to b2, the three
-    left out as well, so it shows what that exclusion alone achieves.
+    left out as well, so it shows what that exclusion alone achieves. A question whose answer is one of its own
+    three words, such as "three is to four as two is to ?" (three), cannot be answered by these rules and is not asked.
     """
 
     arithmetic: float
@@ -61,9 +62,11 @@ def pairs_of(words: str, ids: dict[str, int]) -> Int[Tensor, "pairs 2"]:
 
 
 def hits(unit_VD: Float[Tensor, "vocab model"], pairs_P2: Int[Tensor, "pairs 2"]) -> Hits:
-    """All questions that two different pairs of a relation can ask, both ways round, answered from unit embeddings."""
+    """The questions that two different pairs of a relation can ask, both ways round, answered from unit embeddings."""
     forth = _questions(pairs_P2)
-    b1, a1, b2, a2 = torch.cat([forth, _questions(pairs_P2.flip(1))]).T
+    questions_Q4 = torch.cat([forth, _questions(pairs_P2.flip(1))])
+    can_be_answered_Q = (questions_Q4[:, :3] != questions_Q4[:, 3:]).all(dim=1)
+    b1, a1, b2, a2 = questions_Q4[can_be_answered_Q].T
     given_Q3 = torch.stack([b1, a1, b2], dim=1)
 
     def share(query_QD: Tensor, exclude: bool) -> float:

@@ -98,7 +98,7 @@ def readers_and_writers(
     """The same cloud three times: with its principal directions, with ICA's writers, and with ICA's readers."""
     drawing = Drawing(
         620,
-        215,
+        275,
         "A cloud of points along two rays that are not at a right angle. The principal directions are at a right angle "
         "and follow neither ray. ICA's writers lie along the rays. Each of ICA's readers is at a right angle to the "
         "writer of the other feature.",
@@ -108,18 +108,19 @@ def readers_and_writers(
         "ICA: writers": (writers_22, "w"),
         "ICA: readers": (readers_22, "r"),
     }
-    scale = 95 / float(x_B2.norm(dim=1).max())
+    scale, long = 140 / float(x_B2.norm(dim=1).max()), 1.08
     for i, (name, (found, letter)) in enumerate(sets.items()):
-        origin = (70.0 + 208 * i, 124.0)
+        origin = (76.0 + 206 * i, 172.0)
         drawing.text(102 + 208 * i, 14, name, bold=True)
         for x, y in (scale * x_B2).tolist():
             drawing.dot(origin[0] + x, origin[1] - y, 1.6, FAINT)
         for j, (direction, colour) in enumerate(zip(found, (BLUE, ORANGE), strict=True)):
             if letter == "r":
-                _ray(drawing, origin, writers_22[j], 0.7, colour, dashed=True)
+                _ray(drawing, origin, writers_22[j], long, colour, dashed=True)
+                drawing.text(*_at(origin, 1.2 * writers_22[j]), f"w_{j + 1}", colour=colour)
             towards = direction if direction @ x_B2.mean(0) > 0 or letter == "r" else -direction
-            _ray(drawing, origin, towards, 0.7, colour, width=3)
-            drawing.text(*_at(origin, 0.86 * towards), f"{letter}_{j + 1}", colour=colour, bold=True)
+            _ray(drawing, origin, towards, long, colour, width=3)
+            drawing.text(*_at(origin, 1.2 * towards), f"{letter}_{j + 1}", colour=colour, bold=True)
     return drawing
 
 

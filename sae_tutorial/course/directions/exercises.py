@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from sae_tutorial.course.directions import hierarchy
 from sae_tutorial.course.directions import search as directions
 from sae_tutorial.course.judge import Verdict, judge
 
-# Exercise 1: arithmetic with embeddings.
+# Exercise 2: arithmetic with embeddings.
 
 
 def check_analogy(answer: Any) -> Verdict:
@@ -48,7 +49,7 @@ def check_analogy(answer: Any) -> Verdict:
         "the rows have length 1: what does a dot product of two of them measure?",
         "compare all tokens with one vector at once, and see to it that three of them cannot win.",
     )
-    return judge("Exercise 1", answer, tests, hints, "That is the parallelogram. Try words of your own.")
+    return judge("Exercise 2", answer, tests, hints, "That is the parallelogram. Try words of your own.")
 
 
 def solution_analogy(unit_VD: Tensor, a: int, b: int, c: int) -> int:
@@ -58,7 +59,7 @@ def solution_analogy(unit_VD: Tensor, a: int, b: int, c: int) -> int:
     return int(similarity_V.argmax())
 
 
-# Exercise 2: matching pursuit.
+# Exercise 3: matching pursuit.
 
 
 def check_pursuit(answer: Any) -> Verdict:
@@ -102,7 +103,7 @@ def check_pursuit(answer: Any) -> Verdict:
         "`dictionary_FD[chosen_BK]` has shape (B, k, D); `torch.linalg.lstsq` solves all B least-squares problems.",
     )
     tests = [right_shape, one_direction, several_directions]
-    return judge("Exercise 2", answer, tests, hints, "That is matching pursuit. Set `use_mine = True` to run on it.")
+    return judge("Exercise 3", answer, tests, hints, "That is matching pursuit. Set `use_mine = True` to run on it.")
 
 
 def solution_pursuit(x_BD: Tensor, dictionary_FD: Tensor, k: int) -> Tensor:
@@ -162,35 +163,53 @@ def _forgets(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
     return fit
 
 
-# Exercise 3: which dictionary will win?
+# Exercise 4: which dictionary will win?
 
 WORST_FIRST = ("axes", "random", "PCA", "tokens")
 
 
 def check_order(answer: Any) -> Verdict:
-    """`answer`: the names of four dictionaries, from the one that explains least to the one that explains most."""
+    """`answer`: the names of four dictionaries, from the one that explains least to the one that explains most.
 
-    def all_four(answer: Any) -> str | None:
-        names = [str(name).strip() for name in answer] if not isinstance(answer, str) else answer.split()
+    A list, or one string with commas, spaces or "<" between the names; capitals do not matter.
+    """
+    listed = answer if answer is None else _listed(answer)
+
+    def all_four(names: list[str]) -> str | None:
         if sorted(names) == sorted(WORST_FIRST):
             return None
         return f"list these four, each once: {', '.join(sorted(WORST_FIRST))}"
 
-    def in_order(answer: Any) -> str | None:
-        names = [str(name).strip() for name in answer] if not isinstance(answer, str) else answer.split()
+    def in_order(names: list[str]) -> str | None:
         if names == list(WORST_FIRST[::-1]):
-            return "that is from best to worst; begin with the worst"
+            return "if you began with the best: begin with the worst. If not, every pair is the other way round"
         wrong = [pair for pair in _pairs(WORST_FIRST) if names.index(pair[0]) > names.index(pair[1])]
         if not wrong:
             return None
+        if wrong == [("axes", "random")]:
+            return (
+                "one pair is the other way round. Both are arbitrary directions; one of them offers more to choose from"
+            )
+        if all("PCA" in pair for pair in wrong):
+            return (
+                "all is right but the place of PCA. It knows the activations, unlike axes and random directions; it "
+                "has 256 directions, fitted to the average position and not to single ones"
+            )
         low, high = wrong[0]
-        return f"{len(wrong)} of the 6 pairs are the other way round, among them: {high!r} explains more than {low!r}"
+        return f"{len(wrong)} of the 6 pairs are the other way round, among them {low!r} and {high!r}"
 
     hints = (
         "count how many directions there are to choose from.",
         "which of the four has seen what activations of this model look like, and how closely?",
     )
-    return judge("Exercise 3", answer, [all_four, in_order], hints, "The next cells measure by how much.")
+    return judge("Exercise 4", listed, [all_four, in_order], hints, "The next cells measure by how much.")
+
+
+def _listed(answer: Any) -> list[str]:
+    """Names in the order given, spelt as in `WORST_FIRST` where they are known."""
+    spelt = {name.lower(): name for name in WORST_FIRST}
+    words = re.findall(r"[\w-]+", " ".join(map(str, answer)) if isinstance(answer, (list, tuple)) else str(answer))
+    return [spelt.get(word.lower(), word) for word in words]
 
 
 def solution_order() -> list[str]:
@@ -202,32 +221,43 @@ def _pairs(names: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(low, high) for i, low in enumerate(names) for high in names[i + 1 :]]
 
 
-# Exercise 5: a bug in reading.
+# Exercise 6: a bug in reading.
 
 
 def check_read(answer: Any) -> Verdict:
     """`answer(x_BD, writers_FD)`: z with z @ writers = x, for writers that are independent and not orthogonal."""
-    oblique = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
+    oblique = torch.tensor([[0.6, 0.8], [0.96, 0.28]])  # their dot product is 0.8; neither lies along a coordinate
     wide = torch.nn.functional.normalize(torch.randn(3, 7, generator=torch.Generator().manual_seed(0)), dim=1)
 
     def right_shape(answer: Callable) -> str | None:
         got = torch.as_tensor(answer(torch.ones(5, 2), oblique)).shape
+        if got == (2, 5):
+            return "for five x and two writers you return (2, 5), not (5, 2): transpose it, one row for each x"
         return None if got == (5, 2) else f"for five x and two writers you return {tuple(got)}, not (5, 2)"
 
     def alone(answer: Callable) -> str | None:
         got = torch.as_tensor(answer(oblique[1:], oblique))[0].tolist()
-        if math.isclose(got[0], 0, abs_tol=1e-3) and math.isclose(got[1], 1, abs_tol=1e-3):
+
+        def near(*z: float) -> bool:
+            return all(math.isclose(a, b, abs_tol=1e-3) for a, b in zip(got, z, strict=True))
+
+        if near(0, 1):
             return None
-        if math.isclose(got[0], 0.8, abs_tol=1e-3) and math.isclose(got[1], 1, abs_tol=1e-3):
+        if near(0.8, 1):
             return (
                 "x is writer 1 with strength 1 and nothing else; you read (0.80, 1.00): a dot product with writer 0 "
                 "also sees what writer 1 wrote, because the two are not at a right angle"
             )
-        if math.isclose(got[0], 0.8, abs_tol=1e-3) and math.isclose(got[1], 0.6, abs_tol=1e-3):
+        if near(0.96, 0.28):
             return "you return x̂, what the writers write; return z, how strongly each of them does"
-        if math.isclose(got[0], 0, abs_tol=1e-3) and math.isclose(got[1], 0.6, abs_tol=1e-3):
+        if near(0.8, 0.6) or near(0.8, -0.6) or near(-0.8, 0.6) or near(-0.8, -0.6):
             return (
-                "x is writer 1 with strength 1; you read 0.60 of it: your reader does not see writer 0, "
+                "you made the writers orthogonal first, and read with the result: that changes them, and writer 1 is "
+                "no longer the direction that x lies along. Keep the writers as they are, and look for other readers"
+            )
+        if math.isclose(got[0], 0, abs_tol=1e-3):
+            return (
+                f"x is writer 1 with strength 1; you read {got[1]:.2f} of it: your reader does not see writer 0, "
                 "but it has the wrong length"
             )
         return (
@@ -239,7 +269,13 @@ def check_read(answer: Any) -> Verdict:
         got = torch.as_tensor(answer(z @ oblique, oblique)).float()
         if torch.allclose(got, z, atol=1e-3):
             return None
-        return f"z @ writers gives x; from that x you should read {z[1].tolist()} again; you read {got[1].tolist()}"
+        if torch.allclose(got, z.relu(), atol=1e-3):
+            return "a strength may be negative; yours is cut off at 0"
+        if torch.allclose(got, z.abs(), atol=1e-3):
+            return "a strength may be negative; yours has lost its sign"
+        row = int((got - z).abs().sum(dim=1).argmax())
+        own, right = (", ".join(f"{value:.2f}" for value in values[row].tolist()) for values in (got, z))
+        return f"x = z @ writers with z = ({right}); from that x you read ({own})"
 
     def fewer_writers_than_dimensions(answer: Callable) -> str | None:
         z = torch.tensor([[1.0, 0.0, 0.5], [0.0, 2.0, 0.0]])
@@ -255,7 +291,7 @@ def check_read(answer: Any) -> Verdict:
     )
     tests = [right_shape, alone, together, fewer_writers_than_dimensions]
     return judge(
-        "Exercise 5", answer, tests, hints, "Each reader now sees its own writer with 1, and the others with 0."
+        "Exercise 6", answer, tests, hints, "Each reader now sees its own writer with 1, and the others with 0."
     )
 
 
@@ -264,7 +300,7 @@ def solution_read(x_BD: Tensor, writers_FD: Tensor) -> Tensor:
     return x_BD @ torch.linalg.pinv(writers_FD)
 
 
-# Exercise 6: decomposable, and not linear.
+# Exercise 1: decomposable, and not linear.
 
 
 def check_bent(answer: Any) -> Verdict:
@@ -276,13 +312,19 @@ def check_bent(answer: Any) -> Verdict:
         got = torch.as_tensor(answer(x))
         if got.ndim != 2 or len(got) != 400:
             return f"for x of shape (400, 2) you return {tuple(got.shape)}; one row per sample"
+        ends = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+        if not (got.isfinite().all() and torch.as_tensor(answer(ends)).isfinite().all()):
+            return "some of your activations are infinite or no number; x takes all values from 0 to 1, both included"
         return None
+
+    def like(first: Tensor, second: Tensor, size: float) -> bool:
+        return bool((first.float() - second.float()).abs().max() <= 1e-3 * size)
 
     def uses_both(answer: Callable) -> str | None:
         for feature in (0, 1):
             moved = x.clone()
             moved[:, feature] *= 0.37  # not 1 − x: a curve may be symmetric
-            if torch.allclose(answer(moved).float(), answer(x).float(), atol=1e-3):
+            if like(answer(moved), answer(x), float(answer(x).float().std(dim=0).max())):
                 return f"nothing changes when feature {feature} does: it is not represented"
         return None
 
@@ -295,7 +337,7 @@ def check_bent(answer: Any) -> Verdict:
                     set_to[:, feature] = value
                     ends.append(answer(set_to).float())
                 effect = ends[1] - ends[0]
-                if effect.norm() > 1e-3 and hierarchy.same_effect(effect) < 0.99:
+                if effect.norm() > 1e-3 * answer(x).float().std(dim=0).norm() and hierarchy.same_effect(effect) < 0.99:
                     return (
                         f"moving feature {feature} from {low:g} to {high:g} has another effect when the other changes "
                         f"(same effect: {hierarchy.same_effect(effect):.2f}); do not multiply the two features"
@@ -307,7 +349,11 @@ def check_bent(answer: Any) -> Verdict:
 
     def is_bent(answer: Callable) -> str | None:
         share = linear(answer)
-        return f"it is linear: a linear map explains {share:.1%} of it; keep it below 95%" if share > 0.95 else None
+        if share > 0.9999:
+            return "it is linear: twice the strength moves the activations twice as far, in the same direction"
+        if share > 0.99:
+            return f"it is bent, but hardly: a linear map explains {share:.1%} of it. Bend it more, to below 99%"
+        return None
 
     def praise(answer: Callable) -> str:
         own = "Each feature moves along a curve of its own."
@@ -318,7 +364,7 @@ def check_bent(answer: Any) -> Verdict:
         "what must not happen between the two features for the effect of one to be the same whatever the other is?",
         "give each feature coordinates of its own, and look at the second panel of the first drawing.",
     )
-    return judge("Exercise 6", answer, tests, hints, praise)
+    return judge("Exercise 1", answer, tests, hints, praise)
 
 
 def solution_bent(x_B2: Tensor) -> Tensor:

@@ -15,11 +15,15 @@ from sae_tutorial.figures.looks import BLUE, GREEN, SKY, Look
 from sae_tutorial.figures.style import PALETTE
 
 
-def word_histograms(counts: Mapping[str, Float[Tensor, " neurons"]], chance: float, title: str) -> go.Figure:
-    """How many different words are at each neuron's positions, one histogram per way to choose the positions."""
-    x, mark = "effective number of different words at ten positions", {"random positions": chance}
-    hover = "%{x:.2f} words: %{y} neurons"
-    return kinds.histogram(counts, title, x, "neurons (bins of 0.25)", bins=(0.875, 0.25), mark=mark, hover=hover)
+def word_shares(
+    counts: Mapping[str, Float[Tensor, " neurons"]], marks: Mapping[str, float], title: str, *, most: float = 8.0
+) -> go.Figure:
+    """Share of neurons with fewer than so many different words at their positions, a curve per way to choose them."""
+    grid = [1 + 0.05 * i for i in range(round((most - 1) / 0.05) + 1)]
+    curves = {name: Curve(grid, [float((n < at).float().mean()) for at in grid]) for name, n in counts.items()}
+    x, y = "effective number of different words", "neurons with fewer than that"
+    fig = kinds.lines(curves, title, x, y, mode="lines", mark=marks, hover="%{y:.0%} have fewer than %{x:.2f}")
+    return fig.update_yaxes(range=[0, 1.02], tickformat=".0%")
 
 
 def hit_rates(rates: Mapping[str, Mapping[str, float]], title: str) -> go.Figure:
@@ -33,11 +37,20 @@ def hit_rates(rates: Mapping[str, Mapping[str, float]], title: str) -> go.Figure
 def number_line(
     truth: Sequence[float], panels: Mapping[str, tuple[Float[Tensor, " points"], Float[Tensor, " points"]]], title: str
 ) -> go.Figure:
-    """One panel per question: what a linear map of held-out embeddings says, against what is true."""
-    words = [f"{int(value):02d}" for value in truth]
-    drawn = {name: {name: Curve(right, said, about=words, colours=truth)} for name, (right, said) in panels.items()}
-    labels, hover = ("true value", "value read from the embedding"), "“%{customdata}”: says %{y:.1f}"
-    return kinds.dots(drawn, title, *labels, hover=hover, diagonal=True).update_layout(showlegend=False)
+    """One panel per question, with axes of its own: what a linear map of held-out embeddings says, against the truth.
+
+    A dashed line shows where the two are equal.
+    """
+    words, look = [f"{int(value):02d}" for value in truth], Look(BLUE)
+    drawn = {name: {name: Curve(right, said, about=words, look=look)} for name, (right, said) in panels.items()}
+    labels, hover = ("true value", ["value that is read"] * len(panels)), "“%{customdata}”: says %{y:.1f}"
+    fig = kinds.dots(drawn, title, *labels, hover=hover, diagonal=True).update_layout(showlegend=False)
+    if not fig.data:
+        return fig
+    for column, (right, _) in enumerate(panels.values(), 1):
+        low, high = float(right.min()), float(right.max())
+        fig.update_xaxes(range=[low - 0.06 * (high - low), high + 0.06 * (high - low)], col=column)
+    return fig
 
 
 def kurtosis_boxes(kurtosis: Mapping[str, Float[Tensor, " coordinates"]], title: str) -> go.Figure:

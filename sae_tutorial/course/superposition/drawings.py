@@ -33,19 +33,22 @@ def model_with_neurons() -> Drawing:
         "The toy model with neurons: ten features x are multiplied by W, a ReLU makes five neurons h of them, and the "
         "transpose of W, a bias and a second ReLU make ten outputs x'."
     )
-    x, h = ("x", [0, 1, 0, 0, 0.5, 0], BLUE, "10 features"), ("h", [0, 0.8, 0.4], ORANGE, "5 neurons")
-    back = ("x'", [0, 1, 0.1, 0, 0.5, 0], BLUE, "should\nequal x")
+    x = ("x", [0, 1, 0, 0, 0.5, 0, 0, 0, 0, 0], BLUE, "10 features")
+    h = ("h", [0, 0.8, 0, 0.4, 0], ORANGE, "5 neurons")
+    back = ("x'", [0, 1, 0.1, 0, 0.5, 0, 0, 0.1, 0, 0], BLUE, "should\nequal x")
     return _chain(alt, [x, h, back], ["W", "Wᵀ"], ["ReLU", "+ b, ReLU"])
 
 
 def model_that_computes() -> Drawing:
     """x → W_in → ReLU → h → W_out → + b, ReLU → y."""
     alt = (
-        "A model that computes: features x between minus one and one are multiplied by W_in, a ReLU makes neurons h, "
-        "and a second matrix W_out, a bias and a ReLU make outputs y, which should equal the absolute value of x."
+        "A model that computes: ten features x between minus one and one are multiplied by W_in, a ReLU makes six "
+        "neurons h, and a second matrix W_out, a bias and a ReLU make ten outputs y, which should equal the absolute "
+        "value of x."
     )
-    x, h = ("x", [0.0, -1, 0, 0.5, 0], BLUE, "in [−1, 1]"), ("h", [0, 0.8, 0.4], ORANGE, "neurons")
-    back = ("y", [0, 1, 0, 0.5, 0], GREEN, "should\nequal |x|")
+    x = ("x", [0, -1, 0, 0.5, 0, 0, 0, 0, 0, 0], BLUE, "10 features in [−1, 1],\nvermilion: negative")
+    h = ("h", [0, 0.8, 0, 0, 0.4, 0], ORANGE, "6 neurons")
+    back = ("y", [0, 1, 0, 0.5, 0, 0, 0, 0, 0, 0], GREEN, "should\nequal |x|")
     return _chain(alt, [x, h, back], ["W_in", "W_out"], ["ReLU", "+ b, ReLU"])
 
 
@@ -97,14 +100,17 @@ def _chain(
 ) -> Drawing:
     """Columns of units with a matrix between each two, and what is done to its result before the next column."""
     drawing, middle = Drawing(620, 215, alt), 100.0
-    centres = [60.0, 310.0, 560.0]
+    centres = [70.0, 310.0, 550.0]
+    step = min(26.0, 146 / (max(len(values) for _, values, _, _ in columns) - 1))  # from unit to unit, px
+    radius = 10 * step / 26
     for centre, (name, values, colour, words) in zip(centres, columns, strict=True):
-        top = middle - 13 * (len(values) - 1)
+        top = middle - step / 2 * (len(values) - 1)
         drawing.text(centre, 12, name, size=16, bold=True)
         for i, value in enumerate(values):
-            drawing.dot(centre, top + 26 * i, 10, colour, open=True)
+            drawing.dot(centre, top + step * i, radius, colour, open=True)
             if value:
-                drawing.dot(centre, top + 26 * i, max(2, 10 * abs(value)), colour if value > 0 else PALETTE[3])
+                size = max(1.5, radius * abs(value))
+                drawing.dot(centre, top + step * i, size, colour if value > 0 else PALETTE[3])
         drawing.text(centre, 196, words)
     for i, (matrix, bend, note) in enumerate(zip(matrices, bends, below, strict=True)):
         left, right, centre = centres[i] + 18, centres[i + 1] - 18, centres[i] + 95

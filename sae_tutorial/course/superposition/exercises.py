@@ -140,15 +140,20 @@ SIX = "CBA"  # at p = 0.05, 0.15 and 0.3
 
 
 def check_six(answer: Any) -> Verdict:
-    """`answer`: a letter for p = 0.05, 0.15 and 0.3 each, "A" two pairs, "B" pentagon, "C" hexagon, "D" triangle."""
+    """`answer`: a letter for p = 0.05, 0.15 and 0.3 each, "A" two pairs, "B" pentagon, "C" hexagon, "D" triangle.
 
-    def three_letters(answer: Any) -> str | None:
-        if not (isinstance(answer, str) and len(answer) == 3 and set(answer.upper()) <= set("ABCD")):
+    Any notation will do: "CBA", "c, b, a" and ["C", "B", "A"] are one answer.
+    """
+    if answer is not None:
+        answer = "".join(str(answer).upper().replace("AND", "").translate(str.maketrans("", "", " ,;-/[]()'\"")))
+
+    def three_letters(answer: str) -> str | None:
+        if len(answer) != 3 or not set(answer) <= set("ABCD"):
             return 'give three letters from A to D in one string, such as "DDD": for p = 0.05, then 0.15, then 0.3'
         return None
 
     def no_doubles(answer: str) -> str | None:
-        if "D" in answer.upper():
+        if "D" in answer:
             return (
                 "two features in one direction cannot be told apart: whenever one of them is on, both are read. That "
                 "costs something each time, and not only when features meet"
@@ -156,12 +161,12 @@ def check_six(answer: Any) -> Verdict:
         return None
 
     def rarer_means_more(answer: str) -> str | None:
-        if list(answer.upper()) != sorted(answer.upper(), reverse=True):
+        if list(answer) != sorted(answer, reverse=True):
             return "you keep fewer features where they are rarer. Collisions get rarer faster than features do"
         return None
 
     def right(answer: str) -> str | None:
-        wrong = [p for p, got, want in zip(("0.05", "0.15", "0.3"), answer.upper(), SIX, strict=True) if got != want]
+        wrong = [p for p, got, want in zip(("0.05", "0.15", "0.3"), answer, SIX, strict=True) if got != want]
         if wrong:
             known = "with five features, two pairs gave way to the pentagon between p = 0.19 and 0.14"
             return (
@@ -179,6 +184,68 @@ def check_six(answer: Any) -> Verdict:
 
 
 # Exercise 3: a definition that tells superposition from forgetting.
+
+
+def _at(*degrees: float) -> Tensor:
+    """Features of length 1 in a plane, at these angles."""
+    angles = torch.tensor(degrees).deg2rad()
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+# W, is it superposed?, what is said to those who think otherwise. Each row stands for one predicate that looks right.
+_RANK_DECIDES = [
+    (
+        torch.tensor([[1.0, -1.0], [0.0, 0.0]]),
+        True,
+        "two opposite features share one dimension, and it does not help them that the model has a second one: WᵀW is "
+        "singular. Do not count rows; use the rank, a determinant is never exactly 0",
+    ),
+    (
+        torch.tensor([[1.0, -1.0, 0.0], [0.0, 0.0, 0.3]]),
+        True,
+        "two opposite features share one dimension; the third feature, of norm 0.3, is dropped, but you count the "
+        "dimension that it points along. Take the rank of the kept columns, not of W",
+    ),
+    (
+        torch.tensor([[1.0, -0.6], [0.0, 0.0]]),
+        True,
+        "a feature of norm 0.6 counts as represented, and here it shares its dimension with another",
+    ),
+    (
+        torch.tensor([[1.0, -0.45], [0.0, 0.0]]),
+        False,
+        "a feature of norm 0.45 does not count as represented; the other one has the dimension to itself",
+    ),
+    (
+        _at(0, 60),
+        False,
+        "two features at 60° in a plane are not orthogonal, but they fit: WᵀW can be inverted. By this definition they "
+        "are not in superposition",
+    ),
+    (
+        _at(0, 120),
+        False,
+        "two features at 120° in a plane point away from each other, but they fit: WᵀW can be inverted. The sign of a "
+        "cosine does not decide",
+    ),
+    (
+        _at(0, 20),
+        False,
+        "two features at 20° in a plane overlap much, but they fit: WᵀW can be inverted. How large the interference is "
+        "does not decide",
+    ),
+    (
+        _at(0, 45, 90),
+        True,
+        "three features in a plane, none of them opposite to another, are one more than fits: WᵀW is singular. "
+        "Negative cosines are not needed",
+    ),
+    (
+        1.3 * torch.eye(2),
+        False,
+        "two orthogonal features of norm 1.3 share nothing. Lengths say whether a feature is kept, not if it shares",
+    ),
+]
 
 
 def check_superposed(answer: Any) -> Verdict:
@@ -211,28 +278,17 @@ def check_superposed(answer: Any) -> Verdict:
                 )
         return None
 
-    def pair_with_room_beside(answer: Callable) -> str | None:
-        if not bool(answer(torch.tensor([[1.0, -1.0], [0.0, 0.0]]))):
-            return (
-                "two opposite features share one dimension, and it does not help them that the model has a second one: "
-                "WᵀW is singular. Do not count rows; use the rank, a determinant is never exactly 0"
-            )
-        return None
-
-    def slanted_is_not_superposed(answer: Callable) -> str | None:
-        if bool(answer(torch.tensor([[1.0, 0.5], [0.0, 0.75**0.5]]))):
-            return (
-                "two features at 60° in a plane are not orthogonal, but they fit: WᵀW can be inverted. By this "
-                "definition they are not in superposition"
-            )
+    def as_the_rank_says(answer: Callable) -> str | None:
+        for W, shares, words in _RANK_DECIDES:
+            if bool(answer(W)) != shares:
+                return words
         return None
 
     tests = [
         shapes_are_superposed,
         forgetting_is_not_sharing,
         faint_features_do_not_count,
-        pair_with_room_beside,
-        slanted_is_not_superposed,
+        as_the_rank_says,
     ]
     hints = (
         "which columns make WᵀW singular in a model that keeps two orthogonal features and drops three?",

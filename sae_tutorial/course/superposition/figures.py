@@ -123,7 +123,7 @@ def gram_and_norms(
     )
     upper = _signed("W<sup>T</sup>W", CLEAR)
     upper["colorbar"] |= {"len": 0.5, "y": 0.78}
-    low = {"title": "interference", "len": 0.42, "y": 0.2}
+    low = {"title": {"text": frame.apart("interference")}, "len": 0.42, "y": 0.2}
     lower = {"colorscale": LIGHT, "colorbar": low, "cmin": 0}
     return fig.update_layout(coloraxis=upper, coloraxis2=lower, bargap=0, showlegend=False)
 
@@ -195,7 +195,7 @@ def phase_diagram(
         zmin=0,
         zmax=1,
         colorscale=[[0, PALETTE[7]], [0.35, PALETTE[5]], [0.65, PALETTE[5]], [1, PALETTE[0]]],
-        colorbar={"title": "share of feature 2", **kept},
+        colorbar={"title": {"text": frame.apart("share of feature 2")}, **kept},
         hovertemplate="importance %{x:.2f}<br>probability %{y:.3f}<br>share of feature 2: %{z:.2f}<extra></extra>",
     )
     fig = go.Figure(heat, layout={"height": 470, "showlegend": False})
@@ -262,7 +262,7 @@ def _heat(z: Tensor, names: Sequence[str] | None = None, **how: object) -> go.He
 
 
 def _signed(legend: str, scale: list) -> dict:
-    return {"colorscale": scale, "cmin": -1.2, "cmax": 1.2, "colorbar": {"title": legend}}
+    return {"colorscale": scale, "cmin": -1.2, "cmax": 1.2, "colorbar": {"title": {"text": frame.apart(legend)}}}
 
 
 def _rounded(z: Tensor) -> list[list[str]]:

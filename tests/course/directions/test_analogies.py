@@ -46,6 +46,12 @@ def test_the_three_words_of_the_question_are_left_out_only_where_said():
     assert found.arithmetic == 1 and found.inputs_allowed == 0
 
 
+def test_a_question_that_holds_its_own_answer_is_not_asked():
+    unit = unit_embedding(torch.randn(6, 8, generator=torch.Generator().manual_seed(0)))
+    chain = analogies.hits(unit, torch.tensor([[0, 1], [1, 2], [2, 3]]))
+    assert chain.questions == 12 - 4, "1 is to 2 as 0 is to 1, 2 is to 3 as 1 is to 2, and both backwards"
+
+
 def test_pairs_are_read_and_missing_words_named():
     ids = {" he": 3, " she": 5, " him": 7, " her": 9}
     assert analogies.pairs_of("he she, him her", ids).tolist() == [[3, 5], [7, 9]]

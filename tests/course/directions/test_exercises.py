@@ -22,7 +22,7 @@ def test_stub_and_solution(topic):
     [
         (exercises.check_analogy, lambda unit, a, b, c: 39, "you say 39"),
         (exercises.check_pursuit, lambda x, dictionary, k: torch.zeros_like(x), "an error of"),
-        (exercises.check_order, ["PCA", "axes", "random", "tokens"], "other way round"),
+        (exercises.check_order, ["tokens", "axes", "random", "PCA"], "other way round"),
         (exercises.check_read, lambda x, writers: x @ writers.T, "dot product"),
         (exercises.check_bent, lambda x: x, "it is linear"),
     ],
@@ -95,9 +95,19 @@ def test_the_order_is_judged_pair_by_pair():
     assert check(exercises.solution_order()) and check(("axes", "random", "PCA", "tokens"))
     assert "not answered yet" in check(None).message
     wrong(check(["axes", "PCA"]), "each once")
-    wrong(check(["tokens", "PCA", "random", "axes"]), "from best to worst")
-    wrong(check(["axes", "random", "tokens", "PCA"]), "1 of the 6 pairs")
-    wrong(check(["random", "axes", "PCA", "tokens"]), "'random' explains more than 'axes'")
+    wrong(check(["tokens", "PCA", "random", "axes"]), "begin with the worst")
+    wrong(check(["axes", "random", "tokens", "PCA"]), "the place of PCA")
+    wrong(check(["random", "axes", "PCA", "tokens"]), "more to choose from")
+    wrong(check(["tokens", "axes", "random", "PCA"]), "3 of the 6 pairs")
+    wrong(check(["axes", "random", "PCA", "k-means"]), "each once")
+    wrong(check(4), "each once")
+
+
+@pytest.mark.parametrize(
+    "answer", ["axes, random, pca, tokens", "axes < random < PCA < tokens", ["Axes", " random", "PCA", "Tokens"]]
+)
+def test_an_order_is_understood_in_any_notation(answer):
+    assert exercises.check_order(answer)
 
 
 def test_reading_mistakes():
@@ -108,6 +118,15 @@ def test_reading_mistakes():
     wrong(check(lambda x, w: x @ torch.linalg.pinv(w) @ w), "return z")
     wrong(check(lambda x, w: x @ torch.linalg.pinv(w).T), "should be (0, 1)")
     wrong(check(lambda x, w: (x @ w.T).sum(1)), "not (5, 2)")
+    wrong(check(lambda x, w: torch.linalg.lstsq(w.T, x.T).solution), "transpose it")
+    wrong(check(lambda x, w: x @ torch.linalg.qr(w.T).Q), "made the writers orthogonal")
+    wrong(check(lambda x, w: x @ torch.linalg.svd(w, full_matrices=False).Vh.T @ torch.eye(2)), "should be (0, 1)")
+    overlap = lambda w: w @ w.T - torch.eye(len(w))  # noqa: E731
+    wrong(check(lambda x, w: x @ w.T - x @ w.T @ overlap(w)), "wrong length")
+    wrong(check(lambda x, w: exercises.solution_read(x, w).relu()), "cut off at 0")
+    wrong(check(lambda x, w: exercises.solution_read(x, w).abs()), "lost its sign")
+    wrong(check(lambda x, w: exercises.solution_read(x, w).clamp_max(1.5)), "z = (0.50, 2.00)")
+    wrong(check(lambda x, w: x), "return z")
 
 
 def test_least_squares_reads_as_well():
@@ -120,6 +139,10 @@ def test_least_squares_reads_as_well():
 def test_bent_mistakes():
     check = exercises.check_bent
     wrong(check(lambda x: x), "it is linear")
+    wrong(check(lambda x: 3 * x - 1), "it is linear")
+    wrong(check(lambda x: x**1.1), "hardly")
+    wrong(check(lambda x: x.log()), "infinite")
+    wrong(check(lambda x: (x - 0.5).sqrt()), "no number")
     wrong(check(lambda x: torch.cat([x, x[:, :1] * x[:, 1:]], dim=1)), "multiply")
     wrong(check(lambda x: (torch.pi * x[:, :1]).cos()), "feature 1")
     wrong(check(lambda x: x.sum()), "one row per sample")
@@ -134,6 +157,11 @@ def test_bent_mistakes():
         lambda x: (torch.pi * x).sin(),  # the same at x and 1 − x
         lambda x: (x - 0.5) ** 2,
         lambda x: (x - 0.5).abs(),
+        lambda x: x**2,
+        lambda x: 1e-4 * x**2,
+        torch.sqrt,
+        lambda x: x.exp(),
+        lambda x: (x > 0.5).float(),
     ],
 )
 def test_other_curves_are_right_as_well(curve):

@@ -8,10 +8,12 @@ from sae_tutorial.course.directions import figures as plots
 from sae_tutorial.course.directions import hierarchy
 
 
-def test_histograms_count_and_mark_chance():
-    fig = plots.word_histograms({"a": torch.tensor([1.0, 1.0, 2.0]), "b": torch.tensor([1.0])}, 4.5, "t")
-    assert drawn(fig) == {"a": ([1, 1.25, 1.5, 1.75, 2], [2, 0, 0, 0, 1]), "b": ([1], [1])}
-    assert fig.layout.shapes[0].x0 == 4.5 and fig.layout.barmode == "overlay"
+def test_a_curve_says_how_many_neurons_have_fewer_words():
+    fig = plots.word_shares({"a": torch.tensor([1.5, 1.5, 3.0, 9.0]), "b": torch.tensor([2.0])}, {"chance": 4.5}, "t")
+    (x, a), (_, b) = drawn(fig).values()
+    share = {round(at, 2): (left, right) for at, left, right in zip(x, a, b)}
+    assert share[1.0] == (0, 0) and share[2.0] == (0.5, 0) and share[2.1] == (0.5, 1) and share[8.0] == (0.75, 1)
+    assert fig.layout.shapes[0].x0 == 4.5 and "chance" in written(fig)
 
 
 def test_hit_rates_have_a_bar_per_relation_and_way():
@@ -22,10 +24,12 @@ def test_hit_rates_have_a_bar_per_relation_and_way():
 
 def test_the_number_line_has_the_truth_across_and_what_was_said_up():
     value = torch.arange(10.0)
-    fig = plots.number_line(value.tolist(), {"all": (value, value + 1), "digit": (value % 5, value)}, "t")
-    assert drawn(fig)["all"] == (value.tolist(), (value + 1).tolist())
+    fig = plots.number_line(value.tolist(), {"all": (10 * value, value + 1), "digit": (value % 5, value)}, "t")
+    assert drawn(fig)["all"] == ((10 * value).tolist(), (value + 1).tolist())
     assert drawn(fig)["digit"] == ((value % 5).tolist(), value.tolist())
-    assert fig.data[1].customdata[3] == "03" and plain(fig.data[1].marker.color) == value.tolist()
+    assert fig.data[1].customdata[3] == "03"
+    assert fig.layout.xaxis.range[1] > 90 and fig.layout.xaxis2.range[1] < 5, "each panel has axes of its own"
+    assert fig.layout.yaxis2.matches is None and fig.layout.yaxis2.showticklabels is not False
     assert "true" in fig.layout.xaxis.title.text and "read" in fig.layout.yaxis.title.text
 
 

@@ -1,33 +1,39 @@
-import math
-
 import pytest
 import torch
-from grouped_model import grouped_model
 from tiny_model import rows, tiny_model
 
 from sae_tutorial.course.directions import rotated
 from sae_tutorial.course.directions.search import random_rotation
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
 @torch.no_grad()
-def test_the_same_functions_in_their_own_place_change_nothing(model):
-    tokens = rows(padded=False)
-    assert rotated.loss_with(model, tokens) == pytest.approx(model(tokens, return_type="loss").item(), abs=1e-4)
+def test_the_loss_follows_what_is_put_in_place(tmp_path):
+    model, tokens, hook = tiny_model(tmp_path), rows(padded=False), "blocks.0.hook_resid_post"
+    plain = model(tokens, return_type="loss").item()
+    assert rotated.loss_with(model, tokens, hook, lambda x: x) == pytest.approx(plain, abs=1e-5)
+    assert abs(rotated.loss_with(model, tokens, hook, torch.zeros_like) - plain) > 0.01
+    assert model(tokens, return_type="loss").item() == pytest.approx(plain, abs=1e-5), "no hook stays behind"
 
 
-@torch.no_grad()
-def test_a_rotation_that_keeps_the_mean_is_nothing_to_layer_norm_and_something_to_gelu(model):
-    tokens, width = rows(padded=False), model.cfg.d_model
-    plain, neurons = rotated.loss_with(model, tokens), model.cfg.d_mlp
-    turned = rotated.in_rotated_axes(rotated.layer_norm, random_rotation(width, seed=1, keep=torch.ones(width)))
-    assert rotated.loss_with(model, tokens, stream=turned) == pytest.approx(plain, abs=1e-3)
-    turned = rotated.in_rotated_axes(rotated.gelu, random_rotation(neurons, seed=1))
-    assert abs(rotated.loss_with(model, tokens, neurons=turned) - plain) > 0.05
+def test_the_strongest_coordinates_of_each_vector_stay():
+    x = torch.tensor([[1.0, -3.0, 2.0, 0.5], [0.0, 0.1, 0.0, -0.2]])
+    assert rotated.strongest(x, 0.5).tolist() == [[0, -3, 2, 0], pytest.approx([0, 0.1, 0, -0.2])]
+    assert rotated.strongest(x, 1).equal(x) and (rotated.strongest(x, 0.01) != 0).sum(1).tolist() == [1, 1]
+    with pytest.raises(ValueError, match="share=0"):
+        rotated.strongest(x, 0)
+
+
+def test_few_coordinates_are_enough_only_on_axes_that_features_are_aligned_with():
+    generator = torch.Generator().manual_seed(0)
+    sparse = torch.randn(200, 32, generator=generator) * (torch.rand(200, 32, generator=generator) < 0.1)
+    turn = random_rotation(32, seed=1)
+
+    def lost(x, R):
+        return float((rotated.in_rotated_axes(lambda v: rotated.strongest(v, 0.25), R)(x) - x).square().sum())
+
+    assert lost(sparse, torch.eye(32)) < 1e-6 < 10 < lost(sparse, turn)
+    gaussian = torch.randn(200, 32, generator=generator)
+    assert lost(gaussian, torch.eye(32)) == pytest.approx(lost(gaussian, turn), rel=0.1)
 
 
 def test_functions_without_favourite_axes_do_not_notice_a_rotation():
@@ -36,7 +42,3 @@ def test_functions_without_favourite_axes_do_not_notice_a_rotation():
     length = rotated.in_rotated_axes(lambda v: v / v.norm(dim=1, keepdim=True), turn)
     assert torch.allclose(length(x), x / x.norm(dim=1, keepdim=True), atol=1e-5)
     assert not torch.allclose(rotated.in_rotated_axes(torch.relu, turn)(x), x.relu(), atol=0.1)
-
-
-def test_other_architectures_are_not_measured(tmp_path):
-    assert math.isnan(rotated.loss_with(grouped_model(tmp_path), torch.zeros(1, 4, dtype=torch.long)))

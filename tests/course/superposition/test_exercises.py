@@ -12,6 +12,15 @@ def kept(W):
     return W[:, W.norm(dim=0) > 0.5]
 
 
+def literal(W, line=0.5):
+    columns = W[:, W.norm(dim=0) > line]
+    return torch.linalg.matrix_rank(columns) < columns.shape[1]
+
+
+def below(W, cosine):
+    return (kept(W).T @ kept(W)).triu(1).max() < cosine
+
+
 def step_with(loss, *, zero=True, back=lambda loss: loss.sum(), move=True, result=lambda loss: loss):
     """A training step made of parts, some of them wrong."""
 
@@ -63,6 +72,8 @@ def test_a_solution_passes_and_a_stub_is_not_an_error(check, solution):
 
 def test_a_prediction_passes_in_either_case_and_none_is_not_an_error():
     assert ex.check_six("CBA").passed and ex.check_six("cba").passed
+    for notation in (["C", "B", "A"], ("c", "b", "a"), " c, b, a ", "C-B-A", "C, B and A"):
+        assert ex.check_six(notation).passed, notation
     assert "not answered yet" in ex.check_six(None).message
 
 
@@ -128,6 +139,15 @@ def test_the_notebook_can_train_with_the_solution_of_the_first_exercise():
         (ex.check_superposed, lambda W: torch.linalg.det(kept(W).T @ kept(W)) == 0, "use the rank"),
         (ex.check_superposed, lambda W: kept(W).shape[1] > W.shape[0], "Do not count rows"),
         (ex.check_superposed, lambda W: ((kept(W).T @ kept(W)).triu(1).abs() > 0.1).any(), "at 60°"),
+        (ex.check_superposed, lambda W: kept(W).shape[1] > torch.linalg.matrix_rank(W), "not of W"),
+        (ex.check_superposed, lambda W: ((kept(W).T @ kept(W)).triu(1) < -0.1).any(), "at 120°"),
+        (ex.check_superposed, lambda W: ((kept(W).T @ kept(W)).triu(1) < -0.3).any() and below(W, 0.4), "at 120°"),
+        (ex.check_superposed, lambda W: (toy.feature_dimensionality(kept(W)) < 0.76).any(), "at 20°"),
+        (ex.check_superposed, lambda W: (toy.feature_dimensionality(kept(W)) < 0.99).any(), "at 60°"),
+        (ex.check_superposed, lambda W: literal(W) and (kept(W).T @ kept(W)).min() < -0.01, "none of them opposite"),
+        (ex.check_superposed, lambda W: literal(W, 0.9), "norm 0.6"),
+        (ex.check_superposed, lambda W: literal(W, 0.4), "norm 0.45"),
+        (ex.check_superposed, lambda W: literal(W) or kept(W).square().sum() > 3, "norm 1.3"),
         (ex.check_dimensionality, lambda W: ex.solution_dimensionality(W).sum(), "shape ()"),
         (ex.check_dimensionality, lambda W: 1 / ((W / W.norm(dim=0)).T @ W).square().sum(1), "numerator"),
         (ex.check_dimensionality, lambda W: W.norm(dim=0) ** 2 / (W.T @ W).square().sum(1), "*unit* vector"),
