@@ -27,7 +27,7 @@ def judge_mutual_choice(answer: Any) -> Verdict:
         "topk of the flattened table gives values and their positions; scatter puts values at positions into zeros.",
     )
     praise = "This is Mutual Choice; BatchTopK selects the same."
-    tests = _tests((2, 5, 12), solution_mutual_choice, _others_than_mutual)
+    tests = [_ranks(2, _sorted_cells), *_tests((2, 5, 12), solution_mutual_choice, _others_than_mutual)]
     return judge("Exercise 1, Mutual Choice", answer, tests, hints, praise)
 
 
@@ -36,18 +36,58 @@ def judge_feature_choice(answer: Any) -> Verdict:
     its capacity says, a whole number for each feature."""
     hints = (
         "topk takes one k for all columns; here each has its own. In which place is a token in the order of a column?",
-        "sort a column with argsort(dim=0, descending=True); a second argsort turns this order into the rank of each "
-        "token. Which ranks get in?",
+        "argsort(dim=0, descending=True) says which token comes first, second, third in a column. Sort this order once "
+        "more, and you have the rank of each token. Which ranks get in?",
     )
     praise = "This is Feature Choice, and it takes any capacities: equal ones, or those of a law."
     capacities = torch.full((9,), 2), torch.tensor([0, 1, 2, 3, 4, 5, 1, 2, 3])
-    tests = _tests(capacities, solution_feature_choice, _others_than_feature)
+    tests = [_ranks(capacities[0], _sorted_columns), *_tests(capacities, solution_feature_choice, _others_than_feature)]
     return judge("Exercise 1, Feature Choice", answer, tests, hints, praise)
+
+
+def _table() -> Tensor:
+    """Affinities of 6 tokens and 9 features, four in ten negative, no two alike."""
+    return torch.rand(6, 9, generator=torch.Generator().manual_seed(0)) - 0.4
+
+
+ONE_SORT = (
+    "you use the result of one argsort as ranks. It says which cell comes first, second, third; you need the reverse: "
+    "in which place each cell comes"
+)
+UPWARDS = "you keep the weakest: argsort sorts upwards unless you ask for descending=True"
+
+
+def _ranks(amount: Any, sort: Callable[[Tensor, bool], Tensor]) -> Callable:
+    """A test that names what comes out where ranks are wrong, whether or not negative affinities are kept out.
+
+    `sort(table, descending)` says for each column, or for the table as one row, which cell comes in each place.
+    """
+
+    def ranks(answer: Callable) -> str | None:
+        table = _table()
+        got = torch.as_tensor(answer(table.clone(), amount)).float()
+        if got.shape != table.shape or not got.any():
+            return None
+        down, up = sort(table, True), sort(table, False)
+        for said, places in ((ONE_SORT, down), (ONE_SORT, up), (UPWARDS, sort(up, False))):
+            if any(torch.allclose(got, kept * (places < amount)) for kept in (table, table.relu())):
+                return said
+        return None
+
+    return ranks
+
+
+def _sorted_columns(table: Tensor, descending: bool) -> Tensor:
+    return table.argsort(dim=0, descending=descending)
+
+
+def _sorted_cells(table: Tensor, descending: bool) -> Tensor:
+    return table.flatten().argsort(descending=descending).view_as(table)
 
 
 def _tests(amounts: Sequence[Any], solve: Callable, others: Callable) -> list[Callable]:
     """What both rules of exercise 1 must pass: shape, sign, the right matches, and neither more nor fewer with ties."""
-    table = torch.rand(6, 9, generator=torch.Generator().manual_seed(0)) - 0.4
+    table = _table()
     few = torch.where(table > 0.52, table, -table.abs())
     alike = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0.1, 0.2, 0.3]]).repeat(2, 3)
 

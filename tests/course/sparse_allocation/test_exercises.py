@@ -88,6 +88,18 @@ def by_column(a, m):
     return a.relu() * (a >= cut) * (m > 0)
 
 
+def one_argsort(a, m):
+    return a.relu() * (a.argsort(dim=0, descending=True) < m)
+
+
+def one_argsort_of_cells(a, n):
+    return a * (a.flatten().argsort(descending=True).view_as(a) < n)
+
+
+def weakest(a, m):
+    return a * (a.argsort(dim=0).argsort(dim=0) < m)
+
+
 # ---------------------------------------------------------------------- the others
 
 
@@ -151,6 +163,12 @@ def quantile(batches, k):
         (ex.judge_feature_choice, equal, "they differ"),
         (ex.judge_feature_choice, lambda a, m: ex.solution_feature_choice(a, m + 1), "there should be"),
         (ex.judge_feature_choice, by_column, "all that tie"),
+        (ex.judge_feature_choice, one_argsort, "one argsort as ranks"),
+        (ex.judge_feature_choice, lambda a, m: a * (a.argsort(dim=0) < m), "one argsort as ranks"),
+        (ex.judge_feature_choice, weakest, "you keep the weakest"),
+        (ex.judge_feature_choice, lambda a, m: a * 0, "there should be"),
+        (ex.judge_mutual_choice, one_argsort_of_cells, "one argsort as ranks"),
+        (ex.judge_mutual_choice, lambda a, n: -ex.solution_mutual_choice(-a, n), "you keep the weakest"),
         (ex.check_zipf_shares, zipf_from_zero, "first rank is 1"),
         (ex.check_zipf_shares, lambda F, M, s, q: ex.solution_zipf_shares(F, 1, s, q), "hand out 1"),
         (ex.check_zipf_shares, lambda F, M, s, q: ex.solution_zipf_shares(F, M, 2 * s, q), "5.45 times"),
