@@ -188,7 +188,7 @@ def trade(
     """A dot for each kind of token: its features beyond the even share against the change of its error."""
     drawn = {"Mutual Choice": Curve(given, gained, text=kinds_, about=kinds_)}
     hover = "%{customdata}: %{x:+.1f} features, error %{y:+.0%}"
-    fig = kinds.dots(drawn, title, x, y, hover=hover, size=11, height=400)
+    fig = kinds.dots(drawn, title, x, y, hover=hover, size=11, height=460)
     fig.add_hline(y=0, line=RULE).add_vline(x=0, line=RULE)
     return fig.update_yaxes(tickformat="+.0%")
 
@@ -200,7 +200,7 @@ def company(counts: Sequence[int], alone: int, title: str) -> go.Figure:
     fig = kinds.bars({"Mutual Choice": curve}, title, "features of the token", "batches", hover=hover, above=18)
     if not fig.data:
         return fig
-    marks(fig, {"by its threshold, in any batch": alone})
+    marks(fig, {"by the trained threshold, in any batch": alone})
     return fig.update_xaxes(dtick=max(1, int(np.ptp(values)) // 12)).update_layout(bargap=0.08)
 
 

@@ -111,7 +111,7 @@ def test_names_in_a_trade_do_not_collide():
 def test_company_counts_batches():
     fig = plots.company([1, 2, 2, 4], 3, "title")
     assert drawn(fig) == {"Mutual Choice": ([1, 2, 4], [1, 2, 1])}
-    assert fig.layout.shapes[0].x0 == 3 and written(fig) == ["by its threshold, in any batch"]
+    assert fig.layout.shapes[0].x0 == 3 and written(fig) == ["by the trained threshold, in any batch"]
 
 
 def test_densities_fall_and_dead_features_lie_on_the_line():
