@@ -160,7 +160,9 @@ def by_kind(
     means = next((band[0] for band in bands.values()), torch.zeros(0))
     order = means.nan_to_num(-1).argsort(descending=True, stable=True)
     names = [kinds_[i] for i in order.tolist()]
-    groups = {name: Curve(names, *(end[order] for end in band)) for name, band in bands.items()}
+    groups = {
+        name: Curve(names, mean[order], low=low[order], high=high[order]) for name, (mean, low, high) in bands.items()
+    }
     across = {} if level is None else {f"Token Choice: {level:g}": level}
     return kinds.bars(groups, title, "kind of token", y, level=across, hover="%{x}: %{y:.3g}", height=420)
 
