@@ -52,13 +52,10 @@ NOTHING = {
     },
     sparse_allocation: {
         "budget_explorer": [(torch.zeros(2, 3), {"Token Choice": [torch.zeros(2, 3)]}, [1], ["a", "b"], 1, ["t"])],
-        "thresholds": [({}, 0.5, "t"), ({"of each token": EMPTY, "of each feature": NANS[0]}, 0.5, "t")],
+        "thresholds": [({}, 0.5, "t"), ({"Token Choice": EMPTY, "Feature Choice": NANS[0]}, 0.5, "t")],
         "by_kind": [({}, [], "t", "y"), ({"Mutual Choice": (NANS[0], NANS[0], NANS[0])}, ["a", "b"], "t", "y")],
         "by_decile": [({}, "t", "y", 1.0), ({"a": NANS[0]}, "t", "y", 1.0)],
-        "trade": [
-            ({}, {}, [], "t", "x", "y"),
-            ({"Mutual Choice": NANS[0]}, {"Mutual Choice": NANS[0]}, ["a", "b"], "t", "x", "y"),
-        ],
+        "trade": [(EMPTY, EMPTY, [], "t", "x", "y"), (NANS[0], NANS[0], ["a", "b"], "t", "x", "y")],
         "company": [([], 3, "t")],
         "densities": [({}, 0.1, "t"), ({"Mutual Choice": EMPTY}, 0.1, "t"), ({"Mutual Choice": NANS[0]}, 0.1, "t")],
     },

@@ -34,19 +34,21 @@ def three_rules() -> Drawing:
         "A table of affinities, five tokens down and five features across, filled by three rules with ten matches each."
         " Token Choice takes two in every row, Feature Choice two in every column, Mutual Choice the ten largest."
     )
-    drawing, side = Drawing(620, 236, alt), 30
+    drawing, side = Drawing(620, 254, alt), 30
+    drawing.text(66, 58, "feature", size=12, anchor="end")
     for i, token in enumerate(TOKENS):
-        drawing.text(66, 75 + i * side, token, anchor="end")
+        drawing.text(66, 93 + i * side, token, anchor="end")
     for place, (name, code) in enumerate(codes().items()):
         x, colour = 74 + 184 * place, look(name).colour
         drawing.text(x + 75, 14, name, bold=True).text(x + 75, 33, RULES[name], size=12)
         taken = {(i, j): colour for i, j in (code > 0).nonzero().tolist()}
         written = [[f"{value:.0f}" if value else "" for value in row] for row in AFFINITIES.tolist()]
-        drawing.table(x, 61, written, cell=(side, side), fills=taken)
+        drawing.table(x, 79, written, cell=(side, side), fills=taken)
         for i, (row, column) in enumerate(zip((code > 0).sum(1).tolist(), (code > 0).sum(0).tolist(), strict=True)):
-            drawing.text(x + 158, 75 + i * side, str(row), size=12)
-            drawing.text(x + 14 + i * side, 222, str(column), size=12)
-    return drawing.text(66, 222, "matches", size=12, anchor="end")
+            drawing.text(x + 14 + i * side, 58, str(i + 1), size=12)
+            drawing.text(x + 158, 93 + i * side, str(row), size=12, bold=True)
+            drawing.text(x + 14 + i * side, 240, str(column), size=12, bold=True)
+    return drawing.text(66, 240, "matches", size=12, anchor="end")
 
 
 def thresholds() -> Drawing:

@@ -27,7 +27,7 @@ def judge_mutual_choice(answer: Any) -> Verdict:
         "topk of the flattened table gives values and their positions; scatter puts values at positions into zeros.",
     )
     praise = "This is Mutual Choice; BatchTopK selects the same."
-    tests = _tests((2, 5, 12), solution_mutual_choice, _others_than_mutual)
+    tests = [_ranks(2, _sorted_cells), *_tests((2, 5, 12), solution_mutual_choice, _others_than_mutual)]
     return judge("Exercise 1, Mutual Choice", answer, tests, hints, praise)
 
 
@@ -36,18 +36,58 @@ def judge_feature_choice(answer: Any) -> Verdict:
     its capacity says, a whole number for each feature."""
     hints = (
         "topk takes one k for all columns; here each has its own. In which place is a token in the order of a column?",
-        "sort a column with argsort(dim=0, descending=True); a second argsort turns this order into the rank of each "
-        "token. Which ranks get in?",
+        "argsort(dim=0, descending=True) says which token comes first, second, third in a column. Sort this order once "
+        "more, and you have the rank of each token. Which ranks get in?",
     )
     praise = "This is Feature Choice, and it takes any capacities: equal ones, or those of a law."
     capacities = torch.full((9,), 2), torch.tensor([0, 1, 2, 3, 4, 5, 1, 2, 3])
-    tests = _tests(capacities, solution_feature_choice, _others_than_feature)
+    tests = [_ranks(capacities[0], _sorted_columns), *_tests(capacities, solution_feature_choice, _others_than_feature)]
     return judge("Exercise 1, Feature Choice", answer, tests, hints, praise)
+
+
+def _table() -> Tensor:
+    """Affinities of 6 tokens and 9 features, four in ten negative, no two alike."""
+    return torch.rand(6, 9, generator=torch.Generator().manual_seed(0)) - 0.4
+
+
+ONE_SORT = (
+    "you use the result of one argsort as ranks. It says which cell comes first, second, third; you need the reverse: "
+    "in which place each cell comes"
+)
+UPWARDS = "you keep the weakest: argsort sorts upwards unless you ask for descending=True"
+
+
+def _ranks(amount: Any, sort: Callable[[Tensor, bool], Tensor]) -> Callable:
+    """A test that names what comes out where ranks are wrong, whether or not negative affinities are kept out.
+
+    `sort(table, descending)` says for each column, or for the table as one row, which cell comes in each place.
+    """
+
+    def ranks(answer: Callable) -> str | None:
+        table = _table()
+        got = torch.as_tensor(answer(table.clone(), amount)).float()
+        if got.shape != table.shape or not got.any():
+            return None
+        down, up = sort(table, True), sort(table, False)
+        for said, places in ((ONE_SORT, down), (ONE_SORT, up), (UPWARDS, sort(up, False))):
+            if any(torch.allclose(got, kept * (places < amount)) for kept in (table, table.relu())):
+                return said
+        return None
+
+    return ranks
+
+
+def _sorted_columns(table: Tensor, descending: bool) -> Tensor:
+    return table.argsort(dim=0, descending=descending)
+
+
+def _sorted_cells(table: Tensor, descending: bool) -> Tensor:
+    return table.flatten().argsort(descending=descending).view_as(table)
 
 
 def _tests(amounts: Sequence[Any], solve: Callable, others: Callable) -> list[Callable]:
     """What both rules of exercise 1 must pass: shape, sign, the right matches, and neither more nor fewer with ties."""
-    table = torch.rand(6, 9, generator=torch.Generator().manual_seed(0)) - 0.4
+    table = _table()
     few = torch.where(table > 0.52, table, -table.abs())
     alike = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0.1, 0.2, 0.3]]).repeat(2, 3)
 
@@ -173,53 +213,80 @@ def solution_prediction() -> dict[str, str]:
     return {"most": "word piece", "fewest": "sentence start"}
 
 
-# Exercise 3: shares of a Zipf law.
+# Exercise 3: capacities that follow a Zipf law.
+
+LAWS = ((50, 400, 1.0, 10.0), (30, 125, 1.0, 1.0), (7, 100, 0.5, 0.0), (8, 67, 0.0, 3.0))
 
 
-def check_zipf_shares(answer: Any) -> Verdict:
-    """`answer(n_features, n_matches, exponent, offset)`: tokens for each rank, most first; fractions are fine."""
+def check_capacities(answer: Any) -> Verdict:
+    """`answer(n_features, n_matches, exponent, offset)`: whole tokens for each rank, most first, which add up to
+    `n_matches`, none more than 1 away from its share."""
 
-    def adds_up(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(50, 400, 1.0, 10.0), dtype=torch.float64)
-        if got.shape != (50,):
-            return f"for 50 features you return shape {tuple(got.shape)}"
-        return (
-            None if abs(float(got.sum()) - 400) < 1e-3 else f"the budget is 400 matches, yours hand out {got.sum():.4g}"
-        )
-
-    def falls(answer: Callable) -> str | None:
+    def law(answer: Callable) -> str | None:
+        many = 1_000_000  # so many that it does not matter how they are rounded
         for exponent in (1.0, 0.7):
-            got = torch.as_tensor(answer(50, 400, exponent, 10.0), dtype=torch.float64)
+            got = torch.as_tensor(answer(50, many, exponent, 10.0), dtype=torch.float64)
+            if got.shape != (50,):
+                return f"for 50 features you return shape {tuple(got.shape)}"
+            if abs(float(got.sum()) - many) > 100:
+                return f"the budget is {many:,} matches, yours hand out {float(got.sum()):,.4g}"
             ratio, right = float(got[0] / got[-1]), (60 / 11) ** exponent
-            if math.isclose(ratio, right, rel_tol=1e-4):
+            if _near(ratio, right):
                 continue
-            if math.isclose(ratio, (59 / 10) ** exponent, rel_tol=1e-4):
+            if _near(ratio, (59 / 10) ** exponent):
                 return "the first rank is 1, not 0"
-            if math.isclose(ratio, (50**exponent + 10) / 11, rel_tol=1e-4):
+            if _near(ratio, (50**exponent + 10) / 11):
                 return "the power is taken of the rank alone: the offset is added before, (rank + offset) ** -exponent"
-            if math.isclose(ratio, 60 / 11, rel_tol=1e-4):
+            if _near(ratio, 60 / 11):
                 return f"an exponent of {exponent} gives the shares of an exponent of 1"
-            if math.isclose(ratio, 50**exponent, rel_tol=1e-4):
+            if _near(ratio, 50**exponent):
                 return "the offset has no effect"
             return f"exponent {exponent}: rank 1 should get {right:.3g} times as much as rank 50, not {ratio:.3g} times"
         return None
 
-    def flat(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(8, 64, 0.0, 3.0), dtype=torch.float64)
-        return None if torch.allclose(got, torch.full_like(got, 8)) else "an exponent of 0 is the uniform capacity"
+    def whole(answer: Callable) -> str | None:
+        for case in LAWS:
+            got, n = torch.as_tensor(answer(*case)).double(), case[1]
+            if not torch.equal(got, got.round()):
+                return f"a feature cannot have {float(got[0]):.4g} tokens: capacities are whole numbers"
+            if int(got.sum()) != n:
+                return f"{case}: the budget is {n} matches, and the rounded shares add up to {int(got.sum())}"
+        return None
+
+    def fair(answer: Callable) -> str | None:
+        for case in LAWS:
+            away = torch.as_tensor(answer(*case)).double() - _shares(*case)
+            worst = int(away.abs().argmax())
+            if float(away.abs()[worst]) > 1 + 1e-6:
+                off = f"{case}: the capacity of rank {worst + 1} is {float(away[worst]):+.1f} away from its share"
+                return f"{off}; what is left over is not for one feature alone"
+        return None
 
     hints = (
-        "first the shape: one weight for each rank from 1 to F. The sum comes last.",
-        "the shares must add up to the budget: divide the weights by their sum, then multiply.",
+        "first the shares: one weight for each rank from 1 to F, divided by the sum of all weights, times the budget.",
+        "round all shares down and count the matches that are left over. Which features have lost most by rounding?",
     )
-    praise = "`zipf_capacity` adds three things: whole numbers, at least 1 for everybody, at most the whole batch."
-    return judge("Exercise 3", answer, [adds_up, falls, flat], hints, praise)
+    praise = "`zipf_capacity` adds two things: at least 1 token for every feature, at most the whole batch."
+    return judge("Exercise 3", answer, [law, whole, fair], hints, praise)
 
 
-def solution_zipf_shares(n_features: int, n_matches: int, exponent: float, offset: float) -> Tensor:
-    """Zipf–Mandelbrot, scaled to the budget."""
+def _near(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-3)
+
+
+def _shares(n_features: int, n_matches: int, exponent: float, offset: float) -> Tensor:
+    """Zipf–Mandelbrot, scaled to the budget: fractions."""
     weights = (torch.arange(1, n_features + 1).double() + offset) ** -exponent
     return n_matches * weights / weights.sum()
+
+
+def solution_capacities(n_features: int, n_matches: int, exponent: float, offset: float) -> Tensor:
+    """Shares rounded down, and one match more for those that lost most."""
+    shares = _shares(n_features, n_matches, exponent, offset)
+    capacity = shares.floor()
+    left = n_matches - int(capacity.sum())
+    capacity[(capacity - shares).argsort(stable=True)[:left]] += 1
+    return capacity.long()
 
 
 # Exercise 4: a threshold that does not keep its budget.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -39,13 +39,13 @@ def budget_explorer(
     Grey where a token and a feature have an affinity, in colour where they were matched, deeper the stronger it is.
 
     `chosen` holds, for each rule, dense codes for each budget (features per token); `start` is the budget shown first,
-    with the last rule. Bars show features per token, and tokens per feature. `titles` has one for each budget; it is
-    shown with that budget whichever rule is chosen, so it must speak of no rule as the one that is seen.
+    with the last rule. Bars count the matches of each row and column. `titles` has one for each budget; it is shown
+    with that budget whichever rule is chosen, so it must name the rules that it speaks of.
     """
     if not chosen or not (affinities > 0).any():
         return empty(titles[0] if titles else "Budgets", NOBODY)
     n_tokens, n_features = affinities.shape
-    x, y = ["", "", "feature", "features"], ["tokens", "", "tokens", ""]
+    x, y = ["", "", f"{n_features} features", "matches"], ["matches", "", "", ""]
     grid: dict[str, Any] = {
         "row_heights": [0.22, 0.78],
         "column_widths": [0.78, 0.22],
@@ -128,19 +128,19 @@ def _sums(codes: Tensor) -> tuple[list[int], list[int]]:
 
 
 def thresholds(each: Mapping[str, Float[Tensor, " owners"]], everybody: float, title: str, bins: int = 40) -> go.Figure:
-    """A histogram per panel of the thresholds of each token, and of each feature, with the one for all as a line.
+    """A histogram per panel: by rule, the thresholds of each of its owners; the one of Mutual Choice is a line.
 
     Thresholds of 0, where all positive affinities get in, are left out, and the heading says how many they are.
     """
     panels = {}
-    for i, (name, values) in enumerate(each.items()):
+    for name, values in each.items():
         known = values[values.isfinite()]
         above = known[known > 0]
         end = max(float(above.quantile(0.97)), 1.3 * everybody) if len(above) else 0.0
         closed = 1 - len(above) / max(1, len(known))
-        share = f"{closed:.0%} have 0, not drawn" if closed >= 0.005 else "all drawn"
-        panels[f"{name} ({share})"] = {("Token Choice", "Feature Choice")[i % 2]: above.clamp(max=end)}
-    x, y = "threshold; the last bar holds all above", [name.split()[-1] + "s" for name in each]
+        share = f" ({closed:.0%} have 0, not drawn)" if closed >= 0.005 else ""
+        panels[f"{name}{share}"] = {name: above.clamp(max=end)}
+    x, y = "threshold; the last bar holds all above", [name.split()[0].lower() + "s" for name in each]
     fig = kinds.histogram(panels, title, [x] * len(panels), y, bins=bins, hover="threshold %{x:.2f}: %{y}", above=18)
     for column in range(1, len(panels) + 1 if fig.data else 0):
         marks(fig, {"Mutual Choice": everybody}, colour=look("Mutual Choice").colour, row=1, col=column)
@@ -153,9 +153,17 @@ def thresholds(each: Mapping[str, Float[Tensor, " owners"]], everybody: float, t
 def by_kind(
     bands: Mapping[str, Band], kinds_: Sequence[str], title: str, y: str, level: float | None = None
 ) -> go.Figure:
-    """Grouped bars with 95 % intervals: one group for each kind of token, one colour for each rule."""
-    groups = {name: Curve(kinds_, *band) for name, band in bands.items()}
-    across = {} if level is None else {"_level": level}
+    """Grouped bars with 95 % intervals: one group for each kind of token, one colour for each rule.
+
+    Kinds go down from the largest mean of the first rule; `level` is what Token Choice gives to every token.
+    """
+    means = next((band[0] for band in bands.values()), torch.zeros(0))
+    order = means.nan_to_num(-1).argsort(descending=True, stable=True)
+    names = [kinds_[i] for i in order.tolist()]
+    groups = {
+        name: Curve(names, mean[order], low=low[order], high=high[order]) for name, (mean, low, high) in bands.items()
+    }
+    across = {} if level is None else {f"Token Choice: {level:g}": level}
     return kinds.bars(groups, title, "kind of token", y, level=across, hover="%{x}: %{y:.3g}", height=420)
 
 
@@ -172,30 +180,18 @@ def by_decile(curves: Mapping[str, Float[Tensor, " deciles"]], title: str, y: st
 
 
 def trade(
-    given: Mapping[str, Float[Tensor, " kinds"]],
-    gained: Mapping[str, Float[Tensor, " kinds"]],
+    given: Float[Tensor, " kinds"],
+    gained: Float[Tensor, " kinds"],
     kinds_: Sequence[str],
     title: str,
     x: str,
     y: str,
 ) -> go.Figure:
-    """One dot for each kind of token and rule: features beyond the even share against the change of the error.
-
-    The names are those of the first rule's dots; a faint line leads from each to the same kind's dot of the next rule.
-    """
-    drawn = {
-        name: Curve(values, gained[name], text=kinds_ if i == 0 else None, about=kinds_)
-        for i, (name, values) in enumerate(given.items())
-    }
+    """A dot for each kind of token: its features beyond the even share against the change of its error."""
+    drawn = {"Mutual Choice": Curve(given, gained, text=kinds_, about=kinds_)}
     hover = "%{customdata}: %{x:+.1f} features, error %{y:+.0%}"
     fig = kinds.dots(drawn, title, x, y, hover=hover, size=11, height=460)
     fig.add_hline(y=0, line=RULE).add_vline(x=0, line=RULE)
-    for one, other in pairwise(drawn.values() if fig.data else ()):
-        for x0, y0, x1, y1 in zip(*(numbers(values) for values in (one.x, one.y, other.x, other.y)), strict=True):
-            if None not in (x0, y0, x1, y1):
-                fig.add_shape(
-                    type="line", x0=x0, y0=y0, x1=x1, y1=y1, line=RULE | {"dash": "dot"}, opacity=0.6, layer="below"
-                )
     return fig.update_yaxes(tickformat="+.0%")
 
 
@@ -206,7 +202,7 @@ def company(counts: Sequence[int], alone: int, title: str) -> go.Figure:
     fig = kinds.bars({"Mutual Choice": curve}, title, "features of the token", "batches", hover=hover, above=18)
     if not fig.data:
         return fig
-    marks(fig, {"by the threshold, in any batch": alone}, colour=look("Token Choice").colour)
+    marks(fig, {"by the trained threshold, in any batch": alone})
     return fig.update_xaxes(dtick=max(1, int(np.ptp(values)) // 12)).update_layout(bargap=0.08)
 
 

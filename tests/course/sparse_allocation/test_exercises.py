@@ -4,13 +4,13 @@ import pytest
 import torch
 from exercises import right, wrong_and_told
 
-from sae_tutorial.allocation import feature_choice, mutual_choice
+from sae_tutorial.allocation import feature_choice, mutual_choice, zipf_capacity
 from sae_tutorial.course.sparse_allocation import exercises as ex
 
 SOLUTIONS = {
     ex.judge_mutual_choice: ex.solution_mutual_choice,
     ex.judge_feature_choice: ex.solution_feature_choice,
-    ex.check_zipf_shares: ex.solution_zipf_shares,
+    ex.check_capacities: ex.solution_capacities,
     ex.check_threshold: ex.solution_threshold,
 }
 
@@ -88,20 +88,42 @@ def by_column(a, m):
     return a.relu() * (a >= cut) * (m > 0)
 
 
+def one_argsort(a, m):
+    return a.relu() * (a.argsort(dim=0, descending=True) < m)
+
+
+def one_argsort_of_cells(a, n):
+    return a * (a.flatten().argsort(descending=True).view_as(a) < n)
+
+
+def weakest(a, m):
+    return a * (a.argsort(dim=0).argsort(dim=0) < m)
+
+
 # ---------------------------------------------------------------------- the others
 
 
-def zipf_from_zero(n_features, n_matches, exponent, offset):
-    weights = (torch.arange(n_features).double() + offset) ** -exponent
-    return n_matches * weights / weights.sum()
+def whole(shares, n_matches):
+    """Whole numbers that add up: the differences of the rounded running sum."""
+    ends = shares.cumsum(0) * n_matches / shares.sum()
+    return ends.round().diff(prepend=torch.zeros(1).double()).long()
 
 
 def shares_of(weight):
     def answer(n_features, n_matches, exponent, offset):
-        weights = weight(torch.arange(1, n_features + 1).double(), exponent, offset)
-        return n_matches * weights / weights.sum()
+        return whole(weight(torch.arange(1, n_features + 1).double(), exponent, offset), n_matches)
 
     return answer
+
+
+def rounded(*law):
+    return ex._shares(*law).round()
+
+
+def rest_to_the_first(*law):
+    capacity = ex._shares(*law).floor()
+    capacity[0] += law[1] - capacity.sum()
+    return capacity
 
 
 def mean_of_first_left_out(batches, k):
@@ -151,12 +173,22 @@ def quantile(batches, k):
         (ex.judge_feature_choice, equal, "they differ"),
         (ex.judge_feature_choice, lambda a, m: ex.solution_feature_choice(a, m + 1), "there should be"),
         (ex.judge_feature_choice, by_column, "all that tie"),
-        (ex.check_zipf_shares, zipf_from_zero, "first rank is 1"),
-        (ex.check_zipf_shares, lambda F, M, s, q: ex.solution_zipf_shares(F, 1, s, q), "hand out 1"),
-        (ex.check_zipf_shares, lambda F, M, s, q: ex.solution_zipf_shares(F, M, 2 * s, q), "5.45 times"),
-        (ex.check_zipf_shares, shares_of(lambda r, s, q: 1 / (r**s + q)), "added before"),
-        (ex.check_zipf_shares, shares_of(lambda r, s, q: (r + q) ** -min(1.0, 9 * s)), "exponent of 0.7"),
-        (ex.check_zipf_shares, shares_of(lambda r, s, q: r**-s), "no effect"),
+        (ex.judge_feature_choice, one_argsort, "one argsort as ranks"),
+        (ex.judge_feature_choice, lambda a, m: a * (a.argsort(dim=0) < m), "one argsort as ranks"),
+        (ex.judge_feature_choice, weakest, "you keep the weakest"),
+        (ex.judge_feature_choice, lambda a, m: a * 0, "there should be"),
+        (ex.judge_mutual_choice, one_argsort_of_cells, "one argsort as ranks"),
+        (ex.judge_mutual_choice, lambda a, n: -ex.solution_mutual_choice(-a, n), "you keep the weakest"),
+        (ex.check_capacities, shares_of(lambda r, s, q: (r - 1 + q) ** -s), "first rank is 1"),
+        (ex.check_capacities, lambda F, M, s, q: ex._shares(F, 1, s, q), "hand out 1"),
+        (ex.check_capacities, lambda F, M, s, q: ex.solution_capacities(F, M, 2 * s, q), "5.45 times"),
+        (ex.check_capacities, shares_of(lambda r, s, q: 1 / (r**s + q)), "added before"),
+        (ex.check_capacities, shares_of(lambda r, s, q: (r + q) ** -min(1.0, 9 * s)), "exponent of 0.7"),
+        (ex.check_capacities, shares_of(lambda r, s, q: r**-s), "no effect"),
+        (ex.check_capacities, ex._shares, "whole numbers"),
+        (ex.check_capacities, rounded, "the rounded shares add up to"),
+        (ex.check_capacities, lambda *law: ex._shares(*law).floor(), "the rounded shares add up to"),
+        (ex.check_capacities, rest_to_the_first, "not for one feature alone"),
         (ex.check_threshold, ex.mean_of_weakest, "still a mean over batches"),
         (ex.check_threshold, mean_of_first_left_out, "still a mean over batches"),
         (ex.check_threshold, mean_of_quantiles, "still a mean over batches"),
@@ -175,9 +207,21 @@ def test_other_thresholds_between_the_two_are_right(threshold):
     assert ex.check_threshold(threshold), ex.check_threshold(threshold).message
 
 
-def test_half_the_digits_are_enough():
-    verdict = ex.check_zipf_shares(lambda *law: ex.solution_zipf_shares(*law).float())
-    assert verdict, verdict.message
+def one_more_for_the_first(*law):
+    capacity = ex._shares(*law).floor()
+    capacity[: law[1] - int(capacity.sum())] += 1
+    return capacity.int()
+
+
+@pytest.mark.parametrize("other", [shares_of(lambda r, s, q: (r + q) ** -s), one_more_for_the_first])
+def test_other_ways_to_round_are_right(other):
+    assert ex.check_capacities(other), ex.check_capacities(other).message
+
+
+@pytest.mark.parametrize("law", ex.LAWS)
+def test_the_package_gives_the_same_capacities_where_no_limit_acts(law):
+    n_features, n_matches, exponent, offset = law
+    assert torch.equal(ex.solution_capacities(*law), zipf_capacity(n_features, n_matches, n_matches, exponent, offset))
 
 
 MEASURED = {"word piece": 50.0, "rare word": 47, "name": 45, "word": 29, "common word": 24, "start": 22, "mark": 21}
