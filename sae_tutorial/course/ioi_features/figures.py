@@ -50,7 +50,7 @@ def carried(
     an answer which knows nothing of the sentence, dotted.
     """
     panels = {
-        panel: {name: Curve(*band[: 4 if bands else 2]) for name, band in curves.items()}
+        panel: {name: Curve(*band) if bands else Curve(band[0], band[1]) for name, band in curves.items()}
         for panel, curves in (("how many features", by_count), ("how large an edit", by_size))
     }
     level = {"half": nothing / 2} | ({} if uninformed is None else {"uninformed": uninformed})
