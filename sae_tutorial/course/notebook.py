@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -71,6 +72,19 @@ def text(
     if name in TEXT_OF:
         return story_tokens(n_tokens, context, seed, source=source, model=name)
     return text_tokens(path, model, context=context, limit=n_tokens)
+
+
+def expect(found: Mapping[Any, Any], expected: Mapping[Any, float], *, within: float) -> None:
+    """Assert that these of the numbers found are what the prose says of them, for the folded cells tagged `checks`.
+
+    Raises AssertionError that names each one that is further off than `within`, or is not there.
+    """
+    off = {
+        name: found.get(name)
+        for name, value in expected.items()
+        if found.get(name) is None or not abs(float(found[name]) - value) <= within
+    }
+    assert not off, f"the text says { ({name: expected[name] for name in off}) } within {within:g}, found {off}"
 
 
 def _follow_page(rules: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -10,7 +11,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headers. Integers get thousands separators, floats three digits; numbers are set to the right.
+    """Rows under headers. Integers get thousands separators, floats three digits; columns of numbers, written out
+    ("-4.6%") or not, are set to the right.
 
     Raises ValueError for a row whose length differs from that of the headers.
     """
@@ -28,27 +30,30 @@ class Table:
     def __repr__(self) -> str:
         cells = [list(self.headers), *([_text(value) for value in row] for row in self.rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.headers))]
-        right = [bool(self.rows) and all(_is_number(row[i]) for row in self.rows) for i in range(len(self.headers))]
         lines = [
-            "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right)).rstrip() for row in cells
+            "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, self._right())).rstrip()
+            for row in cells
         ]
         return "\n".join([lines[0], "-" * sum(widths, 2 * (len(widths) - 1)), *lines[1:]])
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th style="text-align:left">{escape(str(header))}</th>' for header in self.headers)
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f'<td style="text-align:{"right" if _is_number(value) else "left"}">{escape(_text(value))}</td>'
-                for value in row
-            )
-            + "</tr>"
-            for row in self.rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        sides = [f'style="text-align:{"right" if right else "left"}"' for right in self._right()]
+
+        def line(tag: str, values: Sequence[Any]) -> str:
+            return "<tr>" + "".join(f"<{tag} {s}>{escape(_text(v))}</{tag}>" for v, s in zip(values, sides)) + "</tr>"
+
+        body = "".join(line("td", row) for row in self.rows)
+        return f"<table><thead>{line('th', self.headers)}</thead><tbody>{body}</tbody></table>"
+
+    def _right(self) -> list[bool]:
+        """Which columns hold numbers alone, at least one; "–" stands for one that is not there."""
+        columns = list(zip(*self.rows)) or [()] * len(self.headers)
+        return [any(map(_is_number, column)) and all(_is_number(v) or v == "–" for v in column) for column in columns]
 
 
 def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch(r"[+\-−]?[\d,]*\.?\d+ ?%?", value) is not None
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

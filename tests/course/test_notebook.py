@@ -67,3 +67,13 @@ def test_static_pictures_only_when_asked_for(monkeypatch, static, renderer):
     monkeypatch.setenv("SAE_TUTORIAL_STATIC", static)
     notebook.setup()
     assert pio.renderers.default == renderer
+
+
+def test_expect_names_what_is_off_or_missing():
+    notebook.expect({"a": 0.101, "b": 2.0, "c": 9.0}, {"a": 0.1, "b": 2.0}, within=0.002)
+    with pytest.raises(AssertionError, match=r"'b': 2\.5.*within 0\.1, found \{'b': 2\.0\}"):
+        notebook.expect({"a": 0.1, "b": 2.0}, {"a": 0.1, "b": 2.5}, within=0.1)
+    with pytest.raises(AssertionError, match="'b': None"):
+        notebook.expect({"a": 0.1}, {"b": 2.0}, within=9)
+    with pytest.raises(AssertionError, match="nan"):
+        notebook.expect({"a": float("nan")}, {"a": 0.0}, within=9)

@@ -18,3 +18,8 @@ def test_differences_have_a_row_for_each_comparison():
     assert fig.data[0].error_x.array[0] > 0 == fig.data[1].error_x.array[0]
     assert fig.data[0].customdata[0][3] == "seeds: 2" and fig.data[0].marker.symbol == look("mutual_choice").marker
     assert fig.layout.shapes[-1].x0 == 0
+
+
+def test_a_method_alone_is_not_said_in_every_line():
+    fig = plots.differences([("Mutual Choice", f"k = {k}", TWO[0]) for k in (16, 32)], "title", "x")
+    assert fig.layout.yaxis.ticktext == ("k = 16", "k = 32")

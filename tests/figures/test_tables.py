@@ -20,3 +20,11 @@ def test_a_row_must_fit_the_headers():
 
 def test_an_empty_table_is_a_table():
     assert "a" in repr(Table(["a"], []))
+
+
+def test_columns_of_numbers_are_set_to_the_right_also_as_words():
+    table = Table(["rule", "change", "L0", "note"], [("a", "-4.6%", "–", "1"), ("b", "+12.0%", "1,024.5", "two")])
+    assert [line[-1] for line in repr(table).splitlines()[2:]] == ["1", "o"]
+    assert repr(table).splitlines()[2].split() == ["a", "-4.6%", "–", "1"]
+    assert repr(table).splitlines()[2].index("-4.6%") == repr(table).splitlines()[3].index("+12.0%") + 1
+    assert table._repr_html_().count("text-align:right") == 2 * 3, "two of four columns, in three lines"

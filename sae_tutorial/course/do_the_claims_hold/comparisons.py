@@ -11,11 +11,23 @@ import plotly.graph_objects as go
 
 from sae_tutorial.course.results import Evidence
 from sae_tutorial.evaluation.intervals import Ratio, holm
-from sae_tutorial.figures import grid
+from sae_tutorial.figures import grid, kinds
+from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.looks import NAMES
 from sae_tutorial.figures.tables import Table
 
 MEASURES = {"error": "squared error", "kl": "KL", "lost": "loss not recovered"}
+# Where rules are compared: the fields that name these rows of the grid.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "k = 16": {"part": "main", "model": "stories", "k": 16},
+    "k = 32": {"part": "main", "model": "stories", "k": 32},
+    "k = 64": {"part": "main", "model": "stories", "k": 64},
+    "k = 16, 3 × steps": {"part": "length", "steps": 3000, "k": 16},
+    "k = 16, SmolLM2": {"part": "smollm2", "k": 16},
+    "k = 32, SmolLM2": {"part": "smollm2", "k": 32},
+    "k = 64, SmolLM2": {"part": "smollm2", "k": 64},
+    "shipped, SmolLM2": {"part": "reference", "model": "smollm2"},
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,20 @@ def figure(comparisons: Mapping[tuple[str, str, str], Comparison], measure: str,
     return grid.differences(
         rows, title, f"{MEASURES[measure]} against {NAMES[other]}, same seeds (left of zero is less)"
     )
+
+
+def by_budget(found: Mapping[str, Mapping[int, Ratio]], title: str) -> go.Figure:
+    """The error of methods against Token Choice (a name -> budget -> ratio) over budgets, intervals as bars; methods
+    are moved apart a little, so that their bars can be told from each other."""
+    curves, middle = {}, (len(found) - 1) / 2
+    for i, (name, ratios) in enumerate(found.items()):
+        at = [k * 1.04 ** (i - middle) for k in ratios]
+        mean, low, high = ([getattr(ratio, end) for ratio in ratios.values()] for end in ("mean", "low", "high"))
+        curves[name] = Curve(at, mean, low, high)
+    budgets = sorted({k for ratios in found.values() for k in ratios})
+    x, y = "features per token, k (log scale)", "squared error against Token Choice"
+    fig = kinds.lines(curves, title, x, y, log="x", ticks=budgets, whiskers=True, level={"": 0.0}, hover="%{y:+.1%}")
+    return fig.update_yaxes(tickformat="+.0%")
 
 
 def table(comparisons: Mapping[tuple[str, str, str], Comparison], settings: Sequence[str]) -> Table:

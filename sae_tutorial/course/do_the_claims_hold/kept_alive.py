@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.allocation.codes import SparseCodes
+from sae_tutorial.evaluation.contexts import around
 from sae_tutorial.evaluation.ground_truth import cosine_blocks
+from sae_tutorial.figures import kinds
+from sae_tutorial.figures.kinds import Curve
+from sae_tutorial.figures.looks import GREY, SKY, VERMILION, Look
+from sae_tutorial.figures.tables import Table
+
+# Kinds of questions, not methods: none of the colours of the rules.
+GREY_DOTS, SQUARES, DOTS, DASHES = Look(GREY), Look(SKY, marker="square"), Look(VERMILION), Look(GREY, "dash")
 
 
 def nearest_other(dictionary: Float[Tensor, "features d"]) -> Float[Tensor, " features"]:
@@ -33,3 +44,42 @@ def token_purity(codes: SparseCodes, tokens: Int[Tensor, " tokens"], n: int = 10
     purity_F = torch.full((codes.shape[1],), torch.nan, device=ids.device)
     purity_F[enough] = same / n
     return purity_F
+
+
+def figure(asked: Mapping[str, Float[Tensor, " features"]], density: Float[Tensor, " features"], chance: float) -> Any:
+    """Means of tenths of the features, the densest first: of two cosines, and of the share of the strongest matches
+    that are at one token, beside that of random directions."""
+    tenths = density.argsort(descending=True).chunk(10)
+    (same, to_same), (other, to_other), (share, purity) = (
+        (name, [float(values[tenth].nanmean()) for tenth in tenths]) for name, values in asked.items()
+    )
+    at = range(1, 11)
+    panels = {
+        "cosine with the nearest": {same: Curve(at, to_same, look=GREY_DOTS), other: Curve(at, to_other, look=SQUARES)},
+        "share at one token": {
+            share: Curve(at, purity, look=DOTS),
+            "random directions": Curve(at, [chance] * 10, look=DASHES, mode="lines"),
+        },
+    }
+    duplicates = int((asked[same] > 0.9).sum())
+    title = (
+        f"{duplicates or 'No'} features are duplicates, and the rarest are as specific as the others: "
+        f"{purity[-1]:.2f} at one token, from {min(purity):.2f} to {max(purity):.2f}"
+    )
+    x = "tenth of the features, the densest first"
+    return kinds.lines(panels, title, x, ["mean cosine", "mean share"])
+
+
+def strongest_contexts(
+    code: SparseCodes, features: Sequence[int], tokens: Int[Tensor, "rows positions"], tokenizer: Any, n: int = 4
+) -> Table:
+    """The `n` strongest matches of each feature, with the text around them; `code` has a row for each of `tokens`."""
+    rows = []
+    for feature in features:
+        mine = code.features == feature
+        at, values = code.tokens[mine], code.values[mine]
+        strengths = torch.zeros(code.shape[0]).index_put((at,), values).view(tokens.shape)
+        for c in around(tokenizer, tokens, strengths, at[values.argsort(descending=True)[:n]].tolist(), width=7):
+            texts = (text.replace("\n", "↵") for text in (c.before, c.token, c.after))
+            rows.append((feature, f"{c.activation:.1f}", *texts))
+    return Table(["feature", "strength", "before", "token", "after"], rows)

@@ -9,7 +9,7 @@ import numpy as np
 
 from sae_tutorial.allocation.zipf import zipf_capacity
 from sae_tutorial.course.judge import Verdict, judge
-from sae_tutorial.course.zipf_densities.fits import least_squares, middle
+from sae_tutorial.course.zipf_densities.fits import least_squares, whole_and_middle
 
 # Exercise 1: build the fit.
 
@@ -88,37 +88,46 @@ def solution_fit(ranks: np.ndarray, values: np.ndarray) -> tuple[float, float, f
     return best
 
 
-# Exercise 2: predict the R² of draws that obey no power law.
+# Exercise 2: predict what the R² of draws that obey no power law depends on.
 
-RANGES = ("below 0.9", "0.9 to 0.99", "above 0.99")
+CHANGES = ("rises", "stays", "falls")
 
 
 def check_prediction(answer: Any) -> Verdict:
-    """`answer` is one of RANGES: R² in the middle ranks of sorted log-normal draws."""
+    """`answer` is two of CHANGES: R² in the middle ranks if the bell is wider, and if there are more draws."""
 
     def known(answer: Any) -> str | None:
-        return None if answer in RANGES else f"answer one of {', '.join(map(repr, RANGES))}; you say {answer!r}"
+        if not isinstance(answer, (tuple, list)) or len(answer) != 2 or not set(answer) <= set(CHANGES):
+            return f"answer with two of {', '.join(map(repr, CHANGES))}, as a tuple; you say {answer!r}"
+        return None
 
-    def right(answer: str) -> str | None:
-        return None if answer == solution_prediction() else f"you say {answer}; run the next cell and compare"
+    def right(answer: tuple[str, str]) -> str | None:
+        wrong = [
+            f"{change!r} for {what}"
+            for change, found, what in zip(answer, solution_prediction(), ("the wider bell", "more draws"))
+            if change != found
+        ]
+        return f"not so: {' and '.join(wrong)}. Think again, or run the next cell" if wrong else None
 
     hints = (
-        "Sorted numbers can only fall. How many wiggles can a curve have that only falls?",
-        "Least squares may choose the offset that suits the draws best.",
+        "What does a bell twice as wide do to each log p? What does it do to the line that fits best, and to its R²?",
+        "Of 4,096 draws, rank 100 is in the top 2.4%. In which part of the bell is rank 100 of 24,576?",
     )
-    return judge("Exercise 2", answer, [known, right], hints, "So a high R² alone is no evidence for a power law.")
+    return judge("Exercise 2", answer, [known, right], hints, "Few people get both right.")
 
 
-def solution_prediction() -> str:
-    """By drawing: the range in which all of five fits lie."""
-    rng, found = np.random.default_rng(1), set()
-    for _ in range(5):
-        falling = np.sort(np.exp(rng.normal(0, 1.8, 2_000)))[::-1]
-        first, last = middle(2_000)
-        r_squared = least_squares(np.arange(first, last + 1), falling[first - 1 : last])[2]
-        found.add(RANGES[0] if r_squared < 0.9 else RANGES[1] if r_squared <= 0.99 else RANGES[2])
-    (one,) = found
-    return one
+def solution_prediction() -> tuple[str, str]:
+    """By drawing, five times each."""
+    rng = np.random.default_rng(1)
+
+    def mean_r_squared(n: int, width: float) -> float:
+        draws = [np.exp(rng.normal(0, width, n)) for _ in range(5)]
+        return float(np.mean([whole_and_middle(one)[1].r_squared for one in draws]))
+
+    usual = mean_r_squared(4_096, 1.0)
+    changes = [mean_r_squared(4_096, 2.0) - usual, mean_r_squared(24_576, 1.0) - usual]
+    wider, more = (CHANGES[1] if abs(change) < 0.002 else CHANGES[0 if change > 0 else 2] for change in changes)
+    return wider, more
 
 
 # Exercise 3: find the bug: ranks from one half, densities from the other.
@@ -175,6 +184,15 @@ def check_clipped_head(answer: Any) -> Verdict:
     """`answer(n_features, n_matches, n_tokens, exponent, offset)`: who would get more than the batch."""
     cases = ((1024, 32 * 1000, 1000, 1.0, 0.0), (1024, 32 * 1000, 1000, 1.0, 10.0), (4096, 32 * 2048, 2048, 1.5, 0.0))
 
+    def whole_numbers(answer: Callable) -> str | None:
+        try:
+            got, right = int(answer(1024, 32_000, 1_000, 1, 0)), solution_clipped_head(1024, 32_000, 1_000, 1, 0)
+        except ValueError as error:
+            return f"with whole numbers, s = 1 and q = 0, it stops with: {error}; let the ranks be floats"
+        return (
+            None if got == right else f"for s = 1.0 and q = 0.0 it is right; for the whole numbers 1 and 0 it is {got}"
+        )
+
     def as_much_as_the_batch(answer: Callable) -> str | None:
         if int(answer(8, 800, 100, 0.0, 0.0)) == 8:
             return "a rank that gets exactly the batch gets all it can use; only those above it are cut: >, not >="
@@ -198,12 +216,12 @@ def check_clipped_head(answer: Any) -> Verdict:
         "A share times the budget is a number of tokens. Compare it with the tokens of the batch.",
     )
     praise = "What they cannot use, zipf_capacity hands down the ranks."
-    return judge("Exercise 4", answer, [right_numbers, as_much_as_the_batch], hints, praise)
+    return judge("Exercise 4", answer, [right_numbers, whole_numbers, as_much_as_the_batch], hints, praise)
 
 
 def solution_clipped_head(n_features: int, n_matches: int, n_tokens: int, exponent: float, offset: float) -> int:
     """Capacities before any limit, compared with the batch."""
-    weights = (np.arange(1, n_features + 1) + offset) ** -exponent
+    weights = (np.arange(1.0, n_features + 1) + offset) ** -exponent
     return int((n_matches * weights / weights.sum() > n_tokens).sum())
 
 

@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import minimize
 from torch import Tensor
 
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.allocation.zipf import fit_zipf, middle_law
-from sae_tutorial.course.zipf_densities.density_laws import Law, fit_law, misplaced
+from sae_tutorial.course.zipf_densities.density_laws import Law, fit_law
 
 DEFAULT = 1.0, 10.0  # exponent and offset that SAEConfig begins with
 
@@ -82,30 +81,13 @@ def fitted_as_training_does(counts: Int[np.ndarray, " features"], n_tokens: int)
 
 
 def budget_laws(counts: Int[np.ndarray, " features"], n_tokens: int) -> dict[str, Law]:
-    """Laws that could share out a budget like that of these counts: the default, fits of several kinds, and uniform."""
-    n_features = int((counts > 0).sum())
-    whole, _ = whole_and_middle(counts / n_tokens)
+    """Laws that could share out a budget like that of these counts: the default, which saw none, and three fits."""
     return {
-        "default: s = 1, q = 10": power_law(*DEFAULT, n_features, n_tokens),
-        "likelihood": fit_law(counts, n_tokens),
-        "least squares": power_law(whole.exponent, whole.offset, n_features, n_tokens),
+        "default: s = 1, q = 10": power_law(*DEFAULT, int((counts > 0).sum()), n_tokens),
+        "Zipf–Mandelbrot by likelihood": fit_law(counts, n_tokens),
         "least squares, ranks 1 to 50%": fitted_as_training_does(counts, n_tokens),
-        "best s and q": best_for_budget(counts, n_tokens),
-        "log-normal": fit_law(counts, n_tokens, "log_normal"),
-        "uniform": power_law(0.0, 0.0, n_features, n_tokens),
+        "log-normal by likelihood": fit_law(counts, n_tokens, "log_normal"),
     }
-
-
-def best_for_budget(counts: Int[np.ndarray, " features"], n_tokens: int) -> Law:
-    """The exponent and offset that misplace least of the budget of these counts."""
-    n_features = int((counts > 0).sum())
-
-    def law(free: np.ndarray) -> Law:
-        return power_law(float(np.exp(free[0])), float(np.exp(free[1]) - 0.5), n_features, n_tokens)
-
-    starts = [np.log([s, q + 0.5]) for s, q in (DEFAULT, (0.7, 0.0), (2.0, n_features / 20))]
-    found = [minimize(lambda free: misplaced(law(free.clip(-9, 9)), counts), at, method="Nelder-Mead") for at in starts]
-    return law(min(found, key=lambda one: one.fun).x.clip(-9, 9))
 
 
 def gaussian_like(store: ActivationStore, n: int, seed: int, round_: bool = False) -> Float[Tensor, "n d_in"]:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sae_tutorial.course.do_the_claims_hold.comparisons import against, figure, table
+from sae_tutorial.course.do_the_claims_hold.comparisons import against, by_budget, figure, table
 from sae_tutorial.course.results import OF_A_RUN, OF_A_TEXT, Evidence, Runs
-from sae_tutorial.evaluation.intervals import holm
+from sae_tutorial.evaluation.intervals import Ratio, holm
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +54,11 @@ def test_figure_and_table_show_what_was_found(evidence):
     assert shown.rows[0][:2] == ("squared error", "Mutual Choice")
     assert shown.rows[0][2] == f"{ratio.mean:+.1%} less" and shown.rows[0][3] == "–"
     assert {len(row) for row in shown.rows} == {4}
+
+
+def test_budgets_of_methods_are_beside_each_other():
+    ratios = {16: Ratio(-0.1, -0.2, -0.05, 0.01, 3, 40), 32: Ratio(0.1, 0.05, 0.2, 0.01, 3, 40)}
+    fig = by_budget({"Mutual Choice": ratios, "Mutual Choice, floor": ratios}, "title")
+    one, other = fig.data[:2]
+    assert list(one.y) == pytest.approx([-0.1, 0.1]) and list(one.error_y.array) == pytest.approx([0.05, 0.1])
+    assert one.x[0] < 16 < other.x[0] and other.x[1] / one.x[1] == pytest.approx(1.04, rel=1e-3)

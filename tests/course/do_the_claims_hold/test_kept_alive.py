@@ -4,7 +4,7 @@ import torch
 from torch.testing import assert_close
 
 from sae_tutorial.allocation.codes import SparseCodes
-from sae_tutorial.course.do_the_claims_hold.kept_alive import nearest_other, token_purity
+from sae_tutorial.course.do_the_claims_hold.kept_alive import figure, nearest_other, strongest_contexts, token_purity
 
 
 def test_a_duplicate_is_near_another_row_and_nothing_is_near_itself():
@@ -27,3 +27,28 @@ def test_purity_asks_the_strongest_matches():
     found = token_purity(codes, tokens, n=4)
     assert found[:2].tolist() == [0.75, 0.75] and found[2:].isnan().all(), "three matches, none"
     assert token_purity(codes, tokens, n=3)[:3].tolist() == [1.0, float(torch.tensor(2 / 3)), 1.0]
+
+
+def test_the_figure_has_tenths_of_the_densest_first():
+    density = torch.arange(20.0).flip(0)
+    names = ("same", "other", "share")
+    asked = {name: torch.arange(20.0) / (100 if name == "same" else 1) for name in names}
+    fig = figure(asked, density, 0.5)
+    assert list(fig.data[1].y) == [0.5 + 2 * i for i in range(10)] and len(fig.data) >= 4
+    assert fig.layout.title.text.startswith("No features are duplicates")
+    asked["same"] = torch.cat([torch.ones(2), torch.zeros(18)])
+    assert figure(asked, density, 0.5).layout.title.text.startswith("2 features")
+
+
+def test_contexts_are_those_of_the_strongest_matches():
+    tokens = torch.arange(6).view(2, 3)
+    table = torch.zeros(6, 2)
+    table[[1, 4, 5], 1] = torch.tensor([1.0, 3.0, 2.0])
+
+    class Words:
+        def decode(self, ids, **_):
+            return "".join(f"<{int(i)}>" for i in (ids if isinstance(ids, (list, torch.Tensor)) else [ids]))
+
+    shown = strongest_contexts(SparseCodes.from_dense(table), [1], tokens, Words(), n=2)
+    assert [row[:2] for row in shown.rows] == [(1, "3.0"), (1, "2.0")]
+    assert [row[3] for row in shown.rows] == ["<4>", "<5>"]

@@ -74,12 +74,17 @@ def fit(sign=-1, offsets=None, best=True, logs=True, given=True, r_squared=None)
     return answer
 
 
+def of_floats_alone(n_features, n_matches, n_tokens, exponent, offset):
+    weights = (np.arange(1, n_features + 1) + offset) ** -exponent  # whole numbers have no negative powers
+    return int((n_matches * weights / weights.sum() > n_tokens).sum())
+
+
 def unnormalised(n_features, n_matches, n_tokens, exponent, offset):
-    return int((n_matches * (np.arange(1, n_features + 1) + offset) ** -exponent > n_tokens).sum())
+    return int((n_matches * (np.arange(1.0, n_features + 1) + offset) ** -exponent > n_tokens).sum())
 
 
 def at_least_the_batch(n_features, n_matches, n_tokens, exponent, offset):
-    weights = (np.arange(1, n_features + 1) + offset) ** -exponent
+    weights = (np.arange(1.0, n_features + 1) + offset) ** -exponent
     return int((n_matches * weights / weights.sum() >= n_tokens).sum())
 
 
@@ -122,6 +127,7 @@ def copying(pick):
         (ex.check_clipped_head, unnormalised, "must sum to 1"),
         (ex.check_clipped_head, lambda *_: 0, "there are 4"),
         (ex.check_clipped_head, at_least_the_batch, "not >="),
+        (ex.check_clipped_head, of_floats_alone, "let the ranks be floats"),
         (ex.check_clipped_head, full_in_the_end, "before anything is cut"),
         (ex.check_simon, copying(lambda owner, i, born, rng: rng.integers(born)), "an earlier *feature*"),
         (ex.check_simon, copying(lambda owner, i, born, rng: owner[i - 1]), "the last match only"),
@@ -136,12 +142,16 @@ def test_mistakes_are_named(check, wrong, says):
     wrong_and_told(check, wrong, says)
 
 
-def test_the_prediction_is_one_of_three():
-    wrong_and_told(ex.check_prediction, "below 0.9", "run the next cell and compare")
-    (answer,) = [guess for guess in ex.RANGES if ex.check_prediction(guess).passed]
-    assert answer == "above 0.99" == ex.solution_prediction()
+def test_the_prediction_is_one_of_three_for_either_question():
+    wrong_and_told(ex.check_prediction, ("rises", "stays"), "'rises' for the wider bell and 'stays' for more draws")
+    told = ex.check_prediction(("stays", "rises")).message
+    assert "'rises' for more draws" in told and "wider" not in told.split("Hint")[0]
+    guesses = [(wider, more) for wider in ex.CHANGES for more in ex.CHANGES]
+    assert [guess for guess in guesses if ex.check_prediction(guess).passed] == [("stays", "falls")]
+    assert ex.solution_prediction() == ("stays", "falls")
     assert "not answered yet" in ex.check_prediction(None).message
-    assert "answer one of 'below 0.9'" in ex.check_prediction(0.5).message
+    for odd in ("falls", ("up", "falls"), ("falls",), 0.5):
+        assert "answer with two of 'rises'" in ex.check_prediction(odd).message
 
 
 def test_the_bug_shows_only_where_ranks_and_order_differ():

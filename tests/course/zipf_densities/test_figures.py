@@ -27,6 +27,16 @@ def test_compared_has_a_panel_for_each_measure_and_percent():
     assert "Token Choice" in fig.layout.yaxis.title.text
 
 
+def test_budgets_have_a_panel_for_each_rule_and_a_dot_for_each_place():
+    found = {
+        "Token Choice": {"guess": {"k = 16": 0.1, "SmolLM2, k = 16": 0.2}, "fit": {"SmolLM2, k = 16": 0.3}},
+        "b": {},
+    }
+    fig = plots.budgets(found, "title")
+    assert [plain(trace.y) for trace in fig.data if trace.name] == [[0.1, 0.2], [0.3]]
+    assert round(fig.data[1].x[0]) == 1 and "SmolLM2,<br>k = 16" in fig.layout.xaxis.ticktext
+
+
 def test_shares_are_the_mean_of_the_twins_with_their_range():
     sae = SparseAutoencoder(SAEConfig(2, 4, "token_choice", 1))
     lucky = torch.tensor([True, True, False, False])
@@ -37,6 +47,6 @@ def test_shares_are_the_mean_of_the_twins_with_their_range():
     fig = plots.shares_after({"lots": {"with": pairs}}, "title")
     by_name = {trace.name: trace for trace in fig.data if trace.name and trace.mode != "lines"}
     assert plain(by_name["with"].y) == pytest.approx([0.7, 0.7])
-    assert plain(by_name["the same features without"].y) == pytest.approx([0.5, 0.5])
+    assert plain(by_name["half A, without"].y) == pytest.approx([0.5, 0.5])
     band = next(trace for trace in fig.data if trace.fill == "toself" and trace.legendgroup == "with")
     assert sorted(set(round(value, 6) for value in plain(band.y))) == [0.6, 0.8]

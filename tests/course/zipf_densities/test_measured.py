@@ -1,4 +1,4 @@
-"""Densities that were measured: read from the grid, and counted with shipped SAEs where there are some."""
+"""Densities that were measured: read from the grid, those of the shipped SAEs included, and counted anew."""
 
 import numpy as np
 import pytest
@@ -9,18 +9,19 @@ from sae_tutorial.course.results import Evidence, Runs
 from sae_tutorial.course.zipf_densities import measured
 
 
-def row(method: str, part: str = "main", k: int = 32, seed: int = 0) -> dict:
-    key = f"{part}-{method}-{k}-{seed}"
-    return {"key": key, "part": part, "method": method, "k": k, "seed": seed, "model": "stories", "noise": 0.0} | {
+def row(method: str, part: str = "main", k: int = 32, seed: int = 0, model: str = "stories") -> dict:
+    key = f"{part}-{model}-{method}-{k}-{seed}"
+    return {"key": key, "part": part, "method": method, "k": k, "seed": seed, "model": model, "noise": 0.0} | {
         "n_tokens": 100
     }
 
 
 @pytest.fixture
 def evidence():
-    """Token and Mutual Choice and a capacity in two budgets; SmolLM2 and a sweep; densities of seed 0 alone."""
+    """Two budgets, SmolLM2, a sweep, and SAEs that are shipped; densities of seed 0 alone."""
     rows = [row(m, k=k, seed=s) for m in ("token_choice", "feature_choice_zipf") for k in (64, 16) for s in (0, 1)]
-    rows += [row("mutual_choice"), row("token_choice", "smollm2"), row("token_choice", "rates")]
+    rows += [row("mutual_choice"), row("token_choice", "smollm2", model="smollm2"), row("token_choice", "rates")]
+    rows += [row(rule, "reference", model="smollm2") for rule in ("mutual_choice", "feature_choice_zipf")]
     arrays = {f"{r['key']}/density": np.array([0.5, 0.25, 0.01, 0], "float32") for r in rows if r["seed"] == 0}
     for number, r in enumerate(rows):
         arrays[f"{r['key']}/rows"] = np.full((4, 3), 1.0 + number)
@@ -31,7 +32,7 @@ def test_free_rules_come_in_order_with_whole_counts(evidence):
     found = measured.free_counts(evidence)
     assert [(one.method, one.place) for one in found] == [
         ("Token Choice", "k = 16"), ("Mutual Choice", "k = 32"), ("Token Choice", "k = 64"),
-        ("Token Choice", "SmolLM2, k = 32"),
+        ("Token Choice", "SmolLM2, k = 32"), ("Mutual Choice", "SmolLM2, shipped"),
     ]  # fmt: skip
     assert all(one.counts.tolist() == [50, 25, 1, 0] and one.n_tokens == 100 for one in found)
 
@@ -53,11 +54,3 @@ def test_counts_are_those_of_the_codes():
     sae, x = SparseAutoencoder(SAEConfig(6, 12, "token_choice", 3)), torch.randn(40, 6)
     counts = measured.held_counts(sae, x)
     assert counts.shape == (12,) and counts.tolist() == (sae.encode(x).to_dense() > 0).sum(0).tolist()
-
-
-def test_shipped_saes_are_counted_on_text_they_have_not_seen():
-    rules = {"mutual_choice": "Mutual Choice", "gated": "none is shipped"}
-    (one,) = measured.shipped_counts(rules, 512)
-    assert (one.method, one.place, one.n_tokens) == ("Mutual Choice", "shipped", 510)  # two rows, their first token out
-    assert one.counts.shape == (4_096,) and 16 < one.counts.sum() / 510 < 64
-    assert measured.shipped_counts({"gated": "Gated"}, 512) == []

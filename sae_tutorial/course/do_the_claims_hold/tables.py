@@ -1,0 +1,106 @@
+"""What the tables of the notebook hold: the grid's contents, its rules side by side, dead features, random rows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sae_tutorial.course.results import Evidence
+from sae_tutorial.figures.looks import NAMES
+from sae_tutorial.figures.tables import Table
+
+# Measures of a run under the names of the table, and how they are written.
+MEASURES = {
+    "FVU": ("fvu", ".4f"),
+    "L0": ("l0", ".1f"),
+    "KL": ("kl", ".4f"),
+    "CE recovered": ("recovered", ".2%"),
+    "dead": ("dead", ".1%"),
+    "rare": ("rare", ".1%"),
+    "spread": ("l0_std", ".1f"),
+}
+
+
+def parts(evidence: Evidence) -> Table:
+    """What was trained: a row for each part of the grid, sweeps of the learning rate left out."""
+    trained = [row for row in evidence.runs if "kl" in row]
+    by_part: dict[tuple, list[dict[str, Any]]] = {}
+    for row in trained:
+        by_part.setdefault((row["part"], row["model"], row["d_sae"], row["steps"]), []).append(row)
+    rows = []
+    for (part, model, d_sae, steps), runs in by_part.items():
+        budgets = ", ".join(str(k) for k in sorted({row["k"] for row in runs}))
+        noise = ", ".join(f"{share:.0%}" for share in sorted({row["noise"] for row in runs}))
+        rows.append((part, model, d_sae, steps, noise, budgets, max(row["n_tokens"] for row in runs), len(runs)))
+    return Table(["part", "model", "features", "steps", "random rows", "k", "tokens measured on", "SAEs"], rows)
+
+
+def shared(evidence: Evidence, **fields: Any) -> float | None:
+    """Mean over pairs of seeds of the share of features that they have in common; None without a pair."""
+    pairs = [row["mutual"] for row in evidence.stability.where(**fields)]
+    return sum(pairs) / len(pairs) if pairs else None
+
+
+def rules(evidence: Evidence, **fields: Any) -> dict[str, dict[str, float | None]]:
+    """MEASURES of each rule of one cell of the grid, means over its seeds, and how many these are: least error first.
+    "shared" is what two seeds have in common."""
+    here, found = evidence.runs.where(**fields), {}
+    for method, *_ in here.cells():
+        runs = here.where(method=method)
+        means = {name: sum(row[key] for row in runs) / len(runs) for name, (key, _) in MEASURES.items()}
+        found[NAMES[method]] = means | {"shared": shared(evidence, method=method, **fields), "seeds": len(runs)}
+    return dict(sorted(found.items(), key=lambda one: one[1]["FVU"]))
+
+
+def of_rules(found: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """`rules`, as a table."""
+    forms = {name: form for name, (_, form) in MEASURES.items()} | {"shared": ".0%", "seeds": "d"}
+
+    def written(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    rows = [(name, *(written(one[column], form) for column, form in forms.items())) for name, one in found.items()]
+    return Table(["rule", *forms], rows)
+
+
+def most_dead(
+    evidence: Evidence, settings: Mapping[str, Mapping[str, Any]], methods: Sequence[str], measure: str = "dead"
+) -> dict[tuple[str, str], float]:
+    """The share of dead features by setting and method, the largest of the seeds: on held-out text, or with
+    "train_dead" at the end of training. What was not trained is left out."""
+    found = {}
+    for (name, fields), method in itertools.product(settings.items(), methods):
+        shares = [row[measure] for row in evidence.runs.where(method=method, **fields) if measure in row]
+        if shares:
+            found[name, method] = max(shares)
+    return found
+
+
+def crossed(found: Mapping[tuple[str, str], float], corner: str, form: str = ".1%") -> Table:
+    """Values by (row, method) as a table with a column for each method; "–" where one is not there."""
+    names, methods = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
+
+    def cell(name: str, method: str) -> str:
+        return format(found[name, method], form) if (name, method) in found else "–"
+
+    rows = [(name, *(cell(name, method) for method in methods)) for name in names]
+    return Table([corner, *(NAMES.get(method, method) for method in methods)], rows)
+
+
+def random_rows(
+    evidence: Evidence, methods: Sequence[str], text: slice, random: slice
+) -> dict[tuple, dict[str, float]]:
+    """By share of random rows in training and method: features per token on rows of text and on random rows, and the
+    error against Token Choice on either and on all."""
+    found: dict[tuple, dict[str, float]] = {}
+    for noise in sorted({row["noise"] for row in evidence.runs.where(part="noise")}):
+        fields = {"part": "noise", "noise": noise}
+        for method in methods:
+            matches = evidence.table("matches", method, **fields).mean(dim=0) / 255  # tokens of a row, BOS left out
+            one = {"L0 on text": float(matches[text].mean()), "L0 on random rows": float(matches[random].mean())}
+            for name, lines in (("text", text), ("random rows", random), ("all rows", slice(None))):
+                ratio = evidence.ratio("error", method, "token_choice", lines, **fields)
+                one[f"error on {name}"] = ratio.mean if ratio else float("nan")
+            found[noise, method] = one
+    return found

@@ -1,0 +1,64 @@
+"""What the tables hold, from a grid made by hand."""
+
+import numpy as np
+import pytest
+
+from sae_tutorial.course.do_the_claims_hold import tables
+from sae_tutorial.course.results import OF_A_RUN, OF_A_TEXT, Evidence, Runs
+
+
+def row(method, seed, fvu, part="main", noise=0.0):
+    measures = {"fvu": fvu, "l0": 32.0, "kl": 0.1, "recovered": 0.9, "dead": 0.1 * seed, "rare": 0.2, "l0_std": 3.0}
+    where = {"part": part, "model": "stories", "k": 32, "d_sae": 64, "steps": 10, "noise": noise, "n_tokens": 510}
+    return {"key": f"{part}-{method}-{seed}", "method": method, "seed": seed} | where | measures
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    rows = [row("token_choice", 0, 0.3), row("token_choice", 1, 0.2), row("mutual_choice", 0, 0.1)]
+    rows += [row("token_choice", 0, 0.3, "noise", 0.05), row("mutual_choice", 0, 0.3, "noise", 0.05)]
+    rows += [{"part": "rates", "method": "token_choice", "seed": 0, "model": "stories"}]
+    arrays = {"stories-noise0.05/text": np.ones((len(OF_A_TEXT), 4))}
+    for method, matches in {"token_choice": [255, 255, 255, 255], "mutual_choice": [255, 255, 510, 765]}.items():
+        error = {"token_choice": np.ones(4), "mutual_choice": np.array([1, 1, 0.5, 0.5])}[method]
+        sums = {"matches": np.array(matches, float), "error": error}
+        arrays[f"noise-{method}-0/rows"] = np.stack([sums.get(name, np.ones(4)) for name in OF_A_RUN])
+    pair = {"part": "main", "model": "stories", "k": 32, "method": "token_choice", "seed": 0}
+    pairs = (pair | {"mutual": 0.25}, pair | {"mutual": 0.75}, pair | {"k": 16, "mutual": 0.0})
+    return Evidence(Runs(tuple(rows)), arrays, Runs(pairs))
+
+
+def test_parts_leave_sweeps_out(evidence):
+    assert [one[0] for one in tables.parts(evidence).rows] == ["main", "noise"]
+    assert tables.parts(evidence).rows[1][4:] == ("5%", "32", 510, 2)
+
+
+def test_rules_are_means_over_seeds_least_error_first(evidence):
+    found = tables.rules(evidence, part="main", model="stories", k=32)
+    assert list(found) == ["Mutual Choice", "Token Choice"]
+    token = found["Token Choice"]
+    assert token["FVU"] == pytest.approx(0.25) and token["seeds"] == 2
+    assert token["shared"] == pytest.approx(0.5), "pairs of this budget alone"
+    assert found["Mutual Choice"]["shared"] is None
+    shown = tables.of_rules(found)
+    assert shown.rows[0][1] == "0.1000" and shown.rows[0][-2:] == ("–", "1") and shown.rows[1][-2:] == ("50%", "2")
+
+
+def test_most_dead_takes_the_worst_seed_and_leaves_out_what_is_not_there(evidence):
+    found = tables.most_dead(evidence, {"here": {"part": "main"}}, ["token_choice", "matryoshka"])
+    assert found == {("here", "token_choice"): pytest.approx(0.1)}
+    assert tables.most_dead(evidence, {"here": {"part": "main"}}, ["token_choice"], "train_dead") == {}
+
+
+def test_crossed_has_a_column_for_each_method():
+    shown = tables.crossed({("a", "token_choice"): 0.5, ("b", "other"): 0.25}, "corner", ".0%")
+    assert list(shown.headers) == ["corner", "Token Choice", "other"]
+    assert list(shown.rows) == [("a", "50%", "–"), ("b", "–", "25%")]
+
+
+def test_random_rows_tell_text_from_random(evidence):
+    found = tables.random_rows(evidence, ("token_choice", "mutual_choice"), slice(2), slice(2, None))
+    mutual = found[0.05, "mutual_choice"]
+    assert mutual["L0 on text"] == 1 and mutual["L0 on random rows"] == pytest.approx(2.5)
+    ratios = [mutual[f"error on {name}"] for name in ("text", "random rows", "all rows")]
+    assert ratios == pytest.approx([0, -0.5, -0.25]) and found[0.05, "token_choice"]["error on text"] == 0
