@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.shipped import HOOK, reference_sae
 from sae_tutorial.circuits import ioi, patching, prompts
 from sae_tutorial.circuits.feature_patching import Edit, divergence, loss_towards, run_from
-from sae_tutorial.course.ioi_features.feature_order import Stages, remove_greedily, thin_out, worth
+from sae_tutorial.course.ioi_features.feature_order import Stages, quick_and_slow, remove_greedily, thin_out, worth
 from sae_tutorial.evaluation.ground_truth import random_directions
 
 
@@ -208,6 +209,15 @@ def test_greedy_removal_is_the_loop_of_the_paper():
         sizes.append(len(left))
     assert got.sizes.tolist() == sizes
     assert got.chosen[-1][0].nonzero()[:, 0].tolist() == left
+
+
+def test_quick_and_slow_order_begin_with_the_same_features():
+    edit, loss = toy()
+    quick, slow, gap = quick_and_slow(edit, loss, [4, 2, 1, 0], [0.5, 3.0])
+    assert list(quick) == [6, 4, 2, 1] and next(iter(slow)) == 4 and slow[4] == pytest.approx(quick[4])
+    points = sorted(quick)
+    between = {n: float(np.interp(n, points, [quick[m] for m in points])) for n in slow}
+    assert gap == pytest.approx(max(abs(between[n] - kl) for n, kl in slow.items()))
 
 
 def test_halfway_is_read_between_stages():

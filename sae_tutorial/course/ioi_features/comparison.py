@@ -8,7 +8,7 @@ Letters of shapes: K seeds, B sentences, S stages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median_low
 from typing import Literal
 
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae_tutorial.autoencoder.dictionaries import Dictionary, variance_explained
 from sae_tutorial.circuits.feature_patching import Edit
 from sae_tutorial.course.ioi_features.feature_order import Stages
 from sae_tutorial.evaluation.intervals import bootstrap, paired_ratio
@@ -23,6 +24,19 @@ from sae_tutorial.figures.kinds import Span
 
 NEVER = 1e6  # a ratio above this one is a division by "never gets there"
 Needs = Float[Tensor, "seeds sentences"]
+Orders = Mapping[str, Sequence[Stages]]  # of each dictionary, one for each seed
+WAYS = ("patches, shared set", "patches, own", "edit, shared set", "edit, own")
+
+
+def quality(
+    name: str, trained: Sequence[Dictionary], x: Float[Tensor, "tokens d"]
+) -> tuple[str, int, int, str, str, str]:
+    """A row about one dictionary on tokens x: name, seeds, features, mean L0, mean FVU, and its range over seeds."""
+    codes = [one.encode(x) for one in trained]
+    fvu = [1 - variance_explained(x, one.reconstruct(x)) for one in trained]
+    l0 = sum(float((code != 0).float().sum(dim=1).mean()) for code in codes) / len(trained)
+    mean, apart = sum(fvu) / len(fvu), max(fvu) - min(fvu)
+    return name, len(trained), codes[0].shape[1], f"{l0:.1f}", f"{mean:.3f}", f"{apart:.4f}"
 
 
 def spanned(of_each: Sequence[Span]) -> Span:
@@ -46,6 +60,23 @@ def medians(needs: Needs) -> Span:
 def against(mine: Needs, theirs: Float[Tensor, " sentences"]) -> Span:
     """Median over sentences of mine / theirs, with its interval."""
     return spanned([paired_ratio(one, theirs) for one in mine])
+
+
+def against_pca(shared: Orders, alone: Orders, part: float = 0.5) -> dict[str, dict[str, Span]]:
+    """How many features, and how large an edit, relative to PCA, with one set for all sentences and with own sets:
+    for each of WAYS, dictionary -> span. All dictionaries but PCA and the supervised one."""
+    one, own = ({name: needed(stages, part) for name, stages in orders.items()} for orders in (shared, alone))
+    names = [name for name in shared if name not in ("PCA", "supervised")]
+    return {
+        way: {name: against(needs[name][what], needs["PCA"][what][0]) for name in names}
+        for way, (what, needs) in zip(WAYS, ((0, one), (0, own), (1, one), (1, own)), strict=True)
+    }
+
+
+def intervals(levels: Sequence[Mapping[str, Mapping[str, Span]]], way: str, *names: str) -> str:
+    """`in_words` without the verdict, for each name at each level: "PCA: 0.20 [0.17, 0.24], 0.30 [0.27, 0.33]; …"."""
+    spans = {name: [in_words(level[way][name]).rsplit(" ", 1)[0] for level in levels] for name in names}
+    return "; ".join(f"{name}: {', '.join(parts)}" for name, parts in spans.items())
 
 
 def verdict(ratio: Span) -> str:

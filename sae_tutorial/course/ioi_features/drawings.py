@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from sae_tutorial.figures.drawings import Drawing
-from sae_tutorial.figures.looks import BLUE, GREEN, GREY, ORANGE
+from sae_tutorial.figures.looks import GREEN, GREY, ORANGE
 
 
 def patching() -> Drawing:
-    """Codes of two sentences, of which a few are exchanged before the rest of the model runs."""
+    """Codes of two sentences, of which a few are replaced before the rest of the model runs."""
     alt = (
-        "The residual stream of a sentence about Mary is encoded into features, and so is that of the same sentence "
-        "about Anna. Two of the codes are exchanged, all others and what the dictionary leaves out stay. The rest of "
-        "the model then says Anna instead of Mary."
+        "The residual stream x of a sentence about Mary is encoded into features, and so is that of the same sentence "
+        "about Anna. Two of Mary's codes are replaced by Anna's. What the dictionary leaves out of x goes past the "
+        "codes and is added again, which gives x′. The later layers then say Anna instead of Mary."
     )
-    drawing = Drawing(620, 250, alt)
-    drawing.box(5, 20, 130, 46, "“… Mary … gave\na drink to”").box(5, 184, 130, 46, "“… Anna … gave\na drink to”")
-    drawing.arrow(135, 43, 175, 43).arrow(135, 207, 175, 207)
-    drawing.text(260, 12, "codes z of x").text(260, 240, "codes z̄ of the other sentence")
+    drawing = Drawing(600, 240, alt)
+    drawing.box(0, 57, 112, 46, "“… Mary … gave\na drink to”").box(0, 175, 112, 46, "“… Anna … gave\na drink to”")
+    drawing.arrow(112, 80, 176, 80).text(130, 70, "x").arrow(112, 198, 176, 198)
     for i in range(6):
-        exchanged = i in (1, 4)
-        x = 178 + 28 * i
-        drawing.box(x, 30, 24, 26, "", BLUE if exchanged else GREY).box(x, 194, 24, 26, "", ORANGE if exchanged else "")
-        if exchanged:
-            drawing.arrow(x + 12, 194, x + 12, 58, colour=ORANGE)
-    drawing.text(262, 125, "exchange\nthese two")
-    drawing.arrow(346, 43, 400, 43, "x′").box(400, 20, 120, 46, "later layers", GREEN).arrow(520, 43, 556, 43)
-    drawing.text(588, 43, "Anna", bold=True)
-    return drawing.text(460, 90, "what the dictionary\nleaves out stays in x′")
+        replaced, left = i in (1, 4), 178 + 26 * i
+        drawing.box(left, 67, 22, 26, "", ORANGE if replaced else GREY)
+        drawing.box(left, 185, 22, 26, "", ORANGE if replaced else "")
+        if replaced:
+            drawing.arrow(left + 11, 185, left + 11, 96, colour=ORANGE)
+    drawing.text(256, 54, "codes z").text(256, 226, "codes z̄ of the other sentence")
+    drawing.text(256, 139, "replace\nthese two")
+    drawing.line([(148, 80), (148, 24), (366, 24)]).arrow(366, 24, 366, 69)
+    drawing.text(257, 12, "what the dictionary leaves out")
+    drawing.arrow(334, 80, 355, 80).dot(366, 80, 10, open=True).text(366, 80, "+", bold=True)
+    drawing.arrow(377, 80, 424, 80, "x′").box(424, 57, 104, 46, "later layers", GREEN).arrow(528, 80, 556, 80)
+    return drawing.text(580, 80, "Anna", bold=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sae_tutorial.circuits.feature_patching import Edit, Loss
-from sae_tutorial.course.judge import Verdict, judge
+from sae_tutorial.course.judge import NotAnswered, Verdict, judge
 
 # Exercise 1: the formula.
 
@@ -28,6 +28,8 @@ def check_patch(answer: Any) -> Verdict:
         got = answer(*(t.clone() for t in (x, codes, wanted, directions)), [])
         if same(got, codes @ directions) or same(got, wanted @ directions):
             return "with no feature chosen x stays as it is; you return a reconstruction, so what it leaves out is lost"
+        if same(got, x + (wanted - codes) @ directions):
+            return "all features are patched, even for an empty list; only those in `chosen` may be"
         return None if same(got, x) else "with no feature chosen, x must stay as it is"
 
     def some(answer: Callable) -> str | None:
@@ -68,14 +70,13 @@ class _Toy:
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
         directions = torch.eye(12)[:8]
-        directions[1] = directions[
-            0
-        ]  # the first two do the same, so one of them is worth little when the other is there
+        directions[1] = directions[0]  # these two do the same: one is worth little when the other is there
         changes = torch.rand(6, 3, 8, generator=generator) + 0.2
         changes[..., 1] = 0.9 * changes[..., 0]
         self.edit = Edit(torch.zeros(6, 3, 12), changes, directions, torch.full((6,), 2))
         self.goal = self.edit.patched(self.edit.used)
         self.goal[..., 7] *= -1  # one feature does harm
+        self.goal += 0.01 * torch.randn(self.goal.shape, generator=generator)  # no slope is exactly 0: no ties
         self.weight = torch.linspace(0.5, 3, 12)
 
     def loss(self, x: Tensor) -> Tensor:
@@ -194,7 +195,10 @@ def check_halfway(answer: Any) -> Verdict:
         )
 
     def never(answer: Callable) -> str | None:
-        got = float(answer([0, 1, 1000], [9.0, 8.0, 6.0]))
+        try:
+            got = float(answer([0, 1, 1000], [9.0, 8.0, 6.0]))
+        except NotAnswered:
+            return "yours returns None where half is never reached; infinity is asked for"
         return (
             None if math.isinf(got) else "a dictionary whose floor lies above half never gets there: say float('inf')"
         )
@@ -283,10 +287,12 @@ def check_gain(answer: Any) -> Verdict:
             return "4 is the error without the feature; with it there is still a penalty to pay"
         if math.isclose(got, 2.0):
             return "2 is what you save with the code 2; the best code is smaller, norm − penalty/2, and saves more"
+        if math.isclose(got, 1.5):
+            return "1.5 is the best code, not what it saves: how much lower is the loss with it than with z = 0?"
         return (
             None
             if math.isclose(got, 2.25, abs_tol=1e-6)
-            else f"norm 2, penalty 1: the best code is 1.5, you say {got:.4g}"
+            else f"norm 2, penalty 1: the best code is 1.5 and saves 2.25; you say {got:.4g}"
         )
 
     def weak(answer: Callable) -> str | None:

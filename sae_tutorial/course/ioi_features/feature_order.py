@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -138,3 +139,16 @@ def remove_greedily(
                     chosen[0, j] = True
             stages.append(chosen.clone())
     return recorded(edit, loss, stages)
+
+
+def quick_and_slow(
+    edit: Edit, loss: Loss, sizes: Sequence[int], thresholds: Sequence[float]
+) -> tuple[dict[int, float], dict[int, float], float]:
+    """Both orders from the same features down: mean loss by number of features, of `thin_out` and of `remove_greedily`,
+    and the largest difference between them. The slow one begins with what the quick one has left at `sizes[0]`."""
+    quick = thin_out(edit, loss, sizes, shared=True)
+    start = next(chosen for chosen in quick.chosen if chosen.sum() <= sizes[0])
+    slow = remove_greedily(edit, loss, thresholds, start=start)
+    mine, theirs = ({int(n): float(kl) for n, kl in zip(s.sizes, s.loss.mean(1)) if n} for s in (quick, slow))
+    between = np.interp(list(theirs), sorted(mine), [mine[n] for n in sorted(mine)])  # on lines between stages
+    return mine, theirs, float(np.abs(between - np.array(list(theirs.values()))).max())

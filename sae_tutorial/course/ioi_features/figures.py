@@ -12,7 +12,7 @@ from torch import Tensor
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import levels, log_axis
 from sae_tutorial.figures.kinds import Curve, Span
-from sae_tutorial.figures.looks import Look, looks
+from sae_tutorial.figures.looks import LOOKS, Look, looks
 from sae_tutorial.figures.style import PALETTE
 
 Band = tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]  # x, mean, low, high
@@ -42,6 +42,7 @@ def carried(
     title: str,
     y: str = "KL (nats)",
     uninformed: float | None = None,
+    bands: bool = True,
 ) -> go.Figure:
     """KL to the answer of the other sentence against the number of patched features (log) and the size of the edit.
 
@@ -49,24 +50,27 @@ def carried(
     an answer which knows nothing of the sentence, dotted.
     """
     panels = {
-        panel: {name: Curve(*band) for name, band in curves.items()}
+        panel: {name: Curve(*band) if bands else Curve(band[0], band[1]) for name, band in curves.items()}
         for panel, curves in (("how many features", by_count), ("how large an edit", by_size))
     }
-    level = {"half": nothing / 2} | ({} if uninformed is None else {"answer without receiver": uninformed})
+    level = {"half": nothing / 2} | ({} if uninformed is None else {"uninformed": uninformed})
     x = ["patched features (log scale)", "size of the edit, mean |x′ − x| per token"]
     how: dict[str, Any] = {"level": level, "hover": "%{x:.3g}: KL %{y:.2f}", "size": 6, "height": 520}
     fig = kinds.lines(panels, title, x, y, **how)
     if fig.data:
         log_axis(lambda **axis: fig.update_xaxes(**axis, row=1, col=1), [band[0] for band in by_count.values()])
-    return fig.update_yaxes(range=[-0.2, 1.05 * nothing])
+    fig.update_annotations(selector={"text": "uninformed"}, yanchor="bottom")  # below its line are curves
+    highs = [float(band[3 if bands else 1].max()) for band in by_count.values()]
+    return fig.update_yaxes(range=[-0.2, 1.04 * max([nothing, *highs])])
 
 
 def orders(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> go.Figure:
     """KL against number of features, a pair of orders for each dictionary in which features are left out: a line with
-    dots for the first, diamonds for the second."""
+    small dots for the first, open diamonds for the second. What comes before a colon is the dictionary's name."""
     drawn = {}
     for i, (name, (x, y)) in enumerate(curves.items()):
-        look, mode = Look(PALETTE[i // 2], marker=("circle", "diamond")[i % 2]), ("lines+markers", "markers")[i % 2]
+        known = LOOKS.get(name.split(":")[0], Look(PALETTE[i // 2]))
+        look, mode = known._replace(marker=("circle", "diamond-open")[i % 2]), ("lines+markers", "markers")[i % 2]
         drawn[name] = Curve(x, y, look=look, mode=mode)
     return kinds.lines(drawn, title, "patched features (log scale)", "KL (nats), mean over sentences", log="x")
 
@@ -78,22 +82,23 @@ def two_scores(scores: Mapping[str, tuple[float, float]], names: tuple[str, str]
 
 
 def controlled(
-    success: Mapping[str, Mapping[str, Sequence[float]]],
+    success: Mapping[str, Mapping[str, Sequence[Span]]],
     ks: Sequence[int],
     supervised: Mapping[str, float],
     unedited: Mapping[str, float],
     title: str,
 ) -> go.Figure:
-    """Share of predictions that follow an edit, against the number of edited features; a panel for each kind.
-
-    Dashed: what follows the supervised edit. Dotted: what agrees without any edit.
-    """
-    panels = {edit: {name: Curve(ks, values) for name, values in curves.items()} for edit, curves in success.items()}
+    """Share of predictions that follow an edit, against the number of edited features; a panel for each kind, with
+    dashed lines for what follows the supervised edit and what agrees without any edit."""
+    panels = {
+        edit: {name: Curve(ks, [span[0] for span in spans]) for name, spans in curves.items()}
+        for edit, curves in success.items()
+    }
     labels, hover = ("edits per position (log)", "predictions that follow"), "%{x} edits: %{y:.0%}"
     fig = kinds.lines(panels, title, *labels, log="x", hover=hover, height=470)
     for place, edit in enumerate(success if fig.data else ()):
-        levels(fig, {"_edit": supervised[edit], "_none": unedited[edit]}, row=1, col=place + 1)
-    return fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
+        levels(fig, {"supervised": supervised[edit], "no edit": unedited[edit]}, end=0.4, row=1, col=place + 1)
+    return fig.update_yaxes(range=[-0.09, 1.03], tickformat=".0%")
 
 
 def f1_map(
@@ -102,7 +107,27 @@ def f1_map(
     """Mean best F1 of a single feature, for each dictionary and each attribute at a position."""
     names: dict[str, Any] = {"columns": columns, "rows": rows, "hover": "%{y}: %{x}, F1 %{z:.2f}"}
     x = "attribute, and the position that is read"
-    return kinds.heat({"": f1}, title, x, "", unit="best F1", limit=1, written=".2f", **names)
+    return kinds.heat({"": f1}, title, x, "", unit="best F1", limit=0.6, written=".2f", **names)
+
+
+def name_patterns(
+    share: Float[Tensor, "names features"], names: Sequence[str], features: Sequence[int], title: str
+) -> go.Figure:
+    """In which share of the sentences with a receiver each feature is active: a row for each feature."""
+    told: dict[str, Any] = {"rows": [f"{j:,}" for j in features], "columns": names, "form": ".0%"}
+    labels: dict[str, Any] = {"x": "name of the receiver", "y": "feature", "unit": "on in"}
+    fig = kinds.heat({"": share.T}, title, **labels, **told, limit=1, cell=24, hover="%{y}, %{x}: on in %{z:.0%}")
+    return fig.update_xaxes(tickangle=-60, tickvals=list(range(len(names))), tickfont={"size": 11})
+
+
+def minds(rows: Sequence[tuple[int, str, float, float]], receiver: str, instead: str, giver: str) -> go.Figure:
+    """The probabilities of two names against the number of patched features, rows as of `names.change_of_mind`."""
+    ns = [row[0] for row in rows]
+    there = next((f"with {n} features the model says {instead}" for n, word, *_ in rows if word == instead), None)
+    title = f"{giver} and {receiver}, patched towards {instead}: {there or f'the model never says {instead}'}"
+    drawn = {name: Curve(ns, [row[i] for row in rows], look=_turn(i - 2)) for i, name in ((2, receiver), (3, instead))}
+    fig = kinds.lines(drawn, title, "patched features", "probability", hover="%{x} features: %{y:.0%}", height=330)
+    return fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%").update_xaxes(tickvals=ns)
 
 
 def occlusion(panels: Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]], title: str) -> go.Figure:

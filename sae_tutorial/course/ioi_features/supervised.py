@@ -30,6 +30,8 @@ from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.circuits.feature_patching import Edit
 from sae_tutorial.circuits.ioi import ROLES, Frame, Sentences, counterfactual, logit_difference, sentences_of
 from sae_tutorial.circuits.prompts import at, normalised, usable
+from sae_tutorial.evaluation.intervals import bootstrap
+from sae_tutorial.figures.kinds import Span
 
 ATTRIBUTES = ("IO", "S", "order")
 Run = Callable[[Float[Tensor, "sentences positions d"]], Float[Tensor, "sentences vocab"]]
@@ -223,6 +225,22 @@ def few_edits(
     return sparse_edit(a_ND, t_ND, changes_NF, dictionary.directions, k).view_as(source_BRD)
 
 
+@torch.no_grad()
+def follow(
+    run: Run,
+    x_BPD: Tensor,
+    edited: Sequence[Float[Tensor, "sentences roles d"]],
+    goal_BRD: Float[Tensor, "sentences roles d"],
+    sentences: Sentences,
+) -> Span:
+    """The share of sentences that get the goal's answer after an edit, with its 95 % interval over sentences; of
+    several edits, one for each seed of a dictionary, each sentence's mean. The answer: the likeliest token."""
+    said = [run(with_roles(x_BPD, new_BRD, sentences)).argmax(dim=1) for new_BRD in (goal_BRD, *edited)]
+    same_B = torch.stack([one == said[0] for one in said[1:]]).float().mean(dim=0)
+    middle, low, high = (float(end) for end in bootstrap(same_B))
+    return middle, low, high
+
+
 def best_f1(
     active_NF: Bool[Tensor, "tokens features"], has_NV: Float[Tensor, "tokens values"]
 ) -> tuple[Float[Tensor, " values"], Int[Tensor, " values"]]:
@@ -247,6 +265,19 @@ def held_out_f1(
     chosen_V = best_f1(active_NF[:half], has_NV[:half])[1]
     active_NV, has_NV = active_NF[half:, chosen_V].to(has_NV.dtype), has_NV[half:]
     return _f1((active_NV * has_NV).sum(0), has_NV.sum(0), active_NV.sum(0))
+
+
+def mean_f1(
+    dictionary: Dictionary,
+    x_ND: Float[Tensor, "tokens d"],
+    has_NV: Float[Tensor, "tokens values"],
+    held_out: bool = True,
+) -> float:
+    """The mean over values of the F1 of the best feature: scored on the half on which it was not chosen, or, without
+    `held_out`, on the half on which it was."""
+    active_NF, half = dictionary.encode(x_ND) > 0, len(x_ND) // 2
+    found = held_out_f1(active_NF, has_NV) if held_out else best_f1(active_NF[:half], has_NV[:half])[0]
+    return float(found.mean())
 
 
 def _f1(both: Tensor, there: Tensor, active: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.course.ioi_features.supervised import best_f1
+from sae_tutorial.evaluation.ground_truth import random_directions
 from sae_tutorial.training.loop import train_many
 from sae_tutorial.training.settings import TrainSettings
 
@@ -23,10 +24,8 @@ def two_attributes(
 
     Returns activations, and indicators of all values, (N, 2·n_values), those of the longer one first.
     """
-    generator = torch.Generator().manual_seed(seed)
-    vectors = torch.nn.functional.normalize(torch.randn(2, n_values, d, generator=generator), dim=-1)
-    vectors = vectors * torch.tensor(norms)[:, None, None]
-    drawn = torch.randint(n_values, (2, n_tokens), generator=generator)
+    vectors = random_directions(2 * n_values, d, seed).view(2, n_values, d) * torch.tensor(norms)[:, None, None]
+    drawn = torch.randint(n_values, (2, n_tokens), generator=torch.Generator().manual_seed(seed))
     x_ND = vectors[0][drawn[0]] + vectors[1][drawn[1]]
     return x_ND, torch.cat([torch.nn.functional.one_hot(row, n_values) for row in drawn], dim=1).float()
 
@@ -36,20 +35,21 @@ def values_found(
     has_NV: Float[Tensor, "tokens values"],
     tried: Sequence[tuple[int, float]],
     steps: int,
+    seeds: Sequence[int] = (0, 1, 2),
 ) -> dict[str, list[float]]:
     """The share of each attribute's values that have a feature of F1 0.9 or more, "strong" and "weak", for each
-    autoencoder (features, penalty λ) in `tried`, trained on the activations of `two_attributes`.
+    autoencoder (features, penalty λ) in `tried`, trained on the activations of `two_attributes`; means over seeds.
 
     λ is what a unit of a code costs against the squared error of a token.
     """
     store, D = ActivationStore.from_tensor(x_ND), x_ND.shape[1]
-    saes = [SparseAutoencoder(SAEConfig(D, n_features, "relu")) for n_features, _ in tried]
-    l1s = [penalty / (D**0.5 * store.scale) for _, penalty in tried]  # to the units of our L1
+    saes = [SparseAutoencoder(SAEConfig(D, n, "relu"), seed=seed) for n, _ in tried for seed in seeds]
+    l1s = [penalty / (D**0.5 * store.scale) for _, penalty in tried for _ in seeds]  # to the units of our L1
     train_many(saes, store, [TrainSettings(l1=l1, lr=1e-2, steps=steps, batch_size=512) for l1 in l1s], progress=False)
     with torch.no_grad():
-        found = [best_f1(sae.encode(x_ND).to_dense() > 0, has_NV)[0] >= 0.9 for sae in saes]
-    strong, weak = zip(*(share.float().view(2, -1).mean(1).tolist() for share in found))
-    return {"strong": list(strong), "weak": list(weak)}
+        found = torch.stack([best_f1(sae.encode(x_ND).to_dense() > 0, has_NV)[0] >= 0.9 for sae in saes])
+    shares = found.float().view(len(tried), len(seeds), 2, -1).mean((1, 3))
+    return {"strong": shares[:, 0].tolist(), "weak": shares[:, 1].tolist()}
 
 
 def two_clusters(
@@ -74,3 +74,28 @@ def axis_loss(t: Float[Tensor, " tokens"], l1: float) -> float:
     """
     size = t.abs()
     return float(torch.where(size > l1 / 2, l1 * size - l1**2 / 4, size.square()).mean())
+
+
+def split_clusters(
+    penalties: Sequence[float], n_features: int, steps: int
+) -> tuple[list[float], list[float], list[float]]:
+    """Autoencoders trained on `two_clusters`, one for each penalty λ, and measured on fresh tokens.
+
+    Returns, for each: its loss (error² + λ · code, per token); the best F1 of one of its features for the side that a
+    token lies on, mean of both sides; and the same of the ideal pair of features, +μ and −μ.
+    """
+    store, (x_ND, sign_N) = ActivationStore.from_tensor(two_clusters(8_192, seed=0)[0]), two_clusters(8_192, seed=1)
+    D, sides_N2 = x_ND.shape[1], torch.stack([sign_N > 0, sign_N < 0], dim=1).float()
+    saes = [SparseAutoencoder(SAEConfig(D, n_features, "relu")) for _ in penalties]
+    l1s = [penalty / (D**0.5 * store.scale) for penalty in penalties]  # to the units of our L1
+    train_many(saes, store, [TrainSettings(l1=l1, lr=3e-3, steps=steps, batch_size=512) for l1 in l1s], progress=False)
+    losses, trained, ideal = [], [], []
+    for sae, penalty in zip(saes, penalties, strict=True):
+        with torch.no_grad():
+            codes_NF, error = sae.encode(x_ND).to_dense(), (x_ND - sae(x_ND)).square().sum(1).mean()
+        losses.append(float(error + penalty * sae.scale * codes_NF.sum(1).mean()))
+        pair_N2 = torch.stack([x_ND[:, 0] > penalty / 2, x_ND[:, 0] < -penalty / 2], dim=1)
+        both = [float(best_f1(active, sides_N2)[0].mean()) for active in (codes_NF > 0, pair_N2)]
+        trained.append(both[0])
+        ideal.append(both[1])
+    return losses, trained, ideal

@@ -91,9 +91,12 @@ def budget_laws(counts: Int[np.ndarray, " features"], n_tokens: int) -> dict[str
 
 
 def gaussian_like(store: ActivationStore, n: int, seed: int, round_: bool = False) -> Float[Tensor, "n d_in"]:
-    """Vectors with the mean of the store and its covariance, or, if round_, as wide in every direction."""
+    """Vectors with the mean of the store and its covariance, or, if round_, as wide in every direction.
+
+    Their numbers are not those that an SAE of the same seed draws its first dictionary from.
+    """
     d_in = store.mean.numel()
-    noise = torch.randn(n, d_in, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(n, d_in, generator=torch.Generator().manual_seed(seed + 1_000_003))
     if round_:
         return store.mean + store.scale * noise
     covariance = torch.cov(store.rows(slice(None)).T)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.circuits.feature_patching import Edit
 from sae_tutorial.course.ioi_features import comparison as c
 from sae_tutorial.course.ioi_features.feature_order import Stages
@@ -68,3 +69,29 @@ def test_answers_are_counted_with_the_features_that_are_left():
     new, old = torch.tensor([1, 2]), torch.tensor([0, 0])
     assert c.answers_with(run, [edit], [one], 4, new, old) == (0.5, 1.0)
     assert c.answers_with(run, [edit, edit], [one, one], 3, new, old) == pytest.approx((0.0, 0.0))
+
+
+def test_a_row_about_a_dictionary():
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    mean, axes = x.mean(0), torch.eye(6)
+    two = [Dictionary.of_axes("axes", axes[:n], mean) for n in (6, 3)]
+    name, seeds, features, l0, fvu, apart = c.quality("axes", two, x)
+    half = float((x - mean)[:, 3:].square().sum() / (x - mean).square().sum())
+    assert (name, seeds, features, l0) == ("axes", 2, 6, "4.5")
+    assert float(fvu) == pytest.approx(half / 2, abs=1e-3) and float(apart) == pytest.approx(half, abs=1e-4)
+
+
+def test_against_pca_has_both_sets_and_both_measures():
+    quick, slow = [stages([0.0, 2, 6, 8])], [stages([0.0, 6, 7, 8])]
+    found = c.against_pca({"PCA": slow, "SAE": quick, "supervised": quick}, {"PCA": slow, "SAE": slow})
+    assert list(found) == list(c.WAYS) and all(list(level) == ["SAE"] for level in found.values())
+    counts = [float(c.needed(one)[0][0, 0]) for one in (quick, slow)]
+    assert found["patches, shared set"]["SAE"][0] == pytest.approx(counts[0] / counts[1])
+    assert found["patches, own"]["SAE"] == pytest.approx((1, 1, 1))
+    assert found["edit, shared set"]["SAE"][0] == pytest.approx(counts[0] / counts[1])
+
+
+def test_intervals_of_several_levels_in_one_line():
+    levels = [{"own": {"a": (0.5, 0.4, 0.6), "b": (2.0, 1.5, 2.5)}}, {"own": {"a": (0.25, 0.2, 0.3), "b": (1, 1, 1)}}]
+    text = c.intervals(levels, "own", "a", "b")
+    assert text == "a: 0.50 [0.40, 0.60], 0.25 [0.20, 0.30]; b: 2.00 [1.50, 2.50], 1.00 [1.00, 1.00]"

@@ -71,6 +71,19 @@ def in_stages_of_the_package(edit, loss, sizes):
     return thin_out(edit, loss, sizes, shared=False).chosen
 
 
+def sorted_out(edit, loss, sizes, at=0.5):
+    """As the solution, with `argsort` for `topk`, at a point `at` of the way."""
+    stages = [edit.used]
+    for size in sizes:
+        x = (edit.x + at * edit.added(stages[-1])).requires_grad_()
+        slope = torch.autograd.grad(loss(x).sum(), x)[0]
+        worth = -(edit.changes * (slope @ edit.directions.T)).sum(1)
+        worth = worth.masked_fill(~stages[-1], -math.inf)
+        best = worth.argsort(dim=1, descending=True)[:, :size]
+        stages.append(torch.zeros_like(edit.used).scatter(1, best, True) & stages[-1])
+    return stages
+
+
 def chosen_and_scored(active, has, choose, score):
     f1 = lambda a, h: 2 * (a & h[:, None]).sum(0) / (a.sum(0) + h.sum())  # noqa: E731
     return float(f1(active[score], has[score])[f1(active[choose], has[choose]).argmax()])
@@ -81,6 +94,7 @@ def chosen_and_scored(active, has, choose, score):
     [
         (e.check_patch, in_place),
         (e.check_thin_out, in_stages_of_the_package),
+        (e.check_thin_out, sorted_out),
         (e.check_best_feature, lambda a, h: chosen_and_scored(a, h, slice(200), slice(200, None))),
         (e.check_gain, lambda r, p: max(0.0, r - p / 2) ** 2 + 1e-9),
     ],
@@ -95,6 +109,7 @@ def test_other_right_answers(check, answer):
         (lambda x, c, w, d, f: torch.cat([c[:, f], w[:, f]], 1)[:, :0] @ d[:0] + c @ d, "what it leaves out is lost"),
         (lambda x, c, w, d, f: x + (c - w)[:, f] @ d[f], "leads away"),
         (lambda x, c, w, d, f: x + (w - c) @ d if f else x, "only those in `chosen`"),
+        (lambda x, c, w, d, f: x + (w - c) @ d, "even for an empty list"),
         (lambda x, c, w, d, f: x + w[:, f] @ d[f], "the old part of the feature must go"),
         (lambda x, c, w, d, f: x + 1, "must stay as it is"),
         (lambda x, c, w, d, f: aliased(x, c, w, d, f), "`n = codes` does not copy"),
@@ -114,6 +129,7 @@ def test_patch_mistakes(answer, complaint):
         (lambda n, kl: crossing(n, kl, last=True), "the smallest count is asked for"),
         (lambda n, kl: crossing(n, [max(kl), *kl[1:]]), "the first loss is the measure"),
         (lambda n, kl: min(crossing(n, kl), n[-1]), "never gets there"),
+        (lambda n, kl: None if math.isinf(crossing(n, kl)) else crossing(n, kl), "returns None where half is never"),
     ],
 )
 def test_halfway_mistakes(answer, complaint):
@@ -127,6 +143,8 @@ def test_halfway_mistakes(answer, complaint):
         (lambda *it: [c[:1] for c in e.solution_thin_out(*it)], "5 masks of shape"),
         (lambda ed, f, sizes: e.solution_thin_out(ed, f, [5, 4, 2, 1]), "yours leave [8, 5, 4, 2, 1]"),
         (lambda *it: e.solution_thin_out(*it, at=1.0), "its slope says nothing"),
+        (lambda *it: sorted_out(*it, at=1.0), "its slope says nothing"),
+        (lambda *it: sorted_out(*it, at=0.0), "as if nothing were patched"),
         (lambda *it: e.solution_thin_out(*it, at=0.0), "as if nothing were patched"),
         (lambda *it: e.solution_thin_out(*it, again=False), "weigh those that are left again"),
         (lambda *it: e.solution_thin_out(*it, sign=-1), "of *most* worth were left out"),
@@ -154,6 +172,8 @@ def test_best_feature_mistakes(answer, complaint):
     [
         (lambda r, p: r**2, "still a penalty to pay"),
         (lambda r, p: r**2 - p * r, "the best code is smaller"),
+        (lambda r, p: max(0, r - p / 2), "1.5 is the best code, not what it saves"),
+        (lambda r, p: max(0, r - p) ** 2, "is 1.5 and saves 2.25; you say 1"),
         (lambda r, p: (r - p / 2) ** 2, "no feature is cheapest"),
         (lambda r, p: max(0, r - 0.5) ** 2, "a search over codes"),
     ],

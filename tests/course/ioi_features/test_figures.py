@@ -35,11 +35,16 @@ def test_carried_has_a_line_and_a_band_in_each_panel():
     assert [shape.y0 for shape in fig.layout.shapes] == [2.0, 2.0]
     fig = plots.carried({"PCA": CURVE}, {"PCA": CURVE}, 4.0, "t", uninformed=1.5)
     assert sorted(shape.y0 for shape in fig.layout.shapes) == [1.5, 1.5, 2.0, 2.0]
-    assert written(fig)[2:] == ["half", "answer without receiver"]
+    assert written(fig)[2:] == ["half", "uninformed"]
+    assert fig.layout.yaxis.range[1] > 4, "bands are not cut"
+    bare = plots.carried({"PCA": CURVE}, {"PCA": CURVE}, 4.0, "t", bands=False)
+    assert len(bare.data) == 2
 
 
 def test_orders_have_features_across_and_kl_up():
     fig = plots.orders({"a": ([1, 2], [3.0, 1.0]), "b": ([4], [2.0])}, "t")
+    known = plots.orders({"PCA: quick": ([1, 2], [3.0, 1.0]), "PCA: slow": ([4], [2.0])}, "t")
+    assert {trace.marker.color for trace in known.data} == {look("PCA").colour}
     assert drawn(fig) == {"a": ([1, 2], [3, 1]), "b": ([4], [2])} and fig.layout.xaxis.type == "log"
     assert [trace.mode for trace in fig.data] == ["lines+markers", "markers"], "no line where nothing was measured"
 
@@ -51,7 +56,7 @@ def test_two_scores_stand_beside_each_other():
 
 
 def test_controlled_has_a_panel_for_each_kind_with_its_own_levels():
-    success = {"a": {"PCA": [0.1, 0.2]}, "b": {"PCA": [0, 1]}}
+    success = {"a": {"PCA": [(0.1, 0, 0.2), (0.2, 0.1, 0.3)]}, "b": {"PCA": [(0, 0, 0), (1, 1, 1)]}}
     fig = plots.controlled(success, (2, 4), {"a": 0.5, "b": 1}, {"a": 0.2, "b": 0}, "t")
     assert drawn(fig) == {"PCA": ([2, 4], [0.1, 0.2]), "PCA 2": ([2, 4], [0, 1])}
     levels = [(shape.xref, shape.y0) for shape in fig.layout.shapes]
@@ -72,3 +77,16 @@ def test_occlusion_and_splitting_draw_lines_and_dots():
     fig = plots.splitting([1, 2], {"formula": [3, 4]}, {"trained": [(1, 2), (1.5, 2.5)]}, "t")
     assert drawn(fig) == {"formula": ([1, 2], [3, 4]), "trained": ([1, 1.5], [2, 2.5])}
     assert [trace.mode for trace in fig.data] == ["lines", "markers"]
+
+
+def test_a_change_of_mind_is_told_in_the_title():
+    rows = [(0, "Mary", 0.9, 0.0), (4, "to", 0.1, 0.2), (6, "Anna", 0.0, 0.5)]
+    fig = plots.minds(rows, "Mary", "Anna", "John")
+    assert drawn(fig) == {"Mary": ([0, 4, 6], [0.9, 0.1, 0]), "Anna": ([0, 4, 6], [0, 0.2, 0.5])}
+    assert "with 6 features the model says Anna" in fig.layout.title.text.replace("<br>", " ")
+    assert "never says Anna" in plots.minds(rows[:2], "Mary", "Anna", "John").layout.title.text.replace("<br>", " ")
+
+
+def test_patterns_have_features_down_and_names_across():
+    fig = plots.name_patterns(torch.tensor([[0.0, 1.0], [0.5, 0.25]]), ["Tom", "Ann"], [7, 1300], "t")
+    assert cells(fig) == [[0, 0.5], [1, 0.25]] and drawn(fig)["1"] == (["Tom", "Ann"], ["7", "1,300"])

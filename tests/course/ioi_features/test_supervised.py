@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.shipped import HOOK
 from sae_tutorial.circuits import ioi, patching
 from sae_tutorial.circuits.feature_patching import run_from
@@ -154,3 +155,23 @@ def test_f1_on_other_tokens_finds_a_feature_and_nothing_in_noise():
     assert noise < 0.05 < 0.12 < float(supervised.best_f1(active, has)[0][0]) and real == 1
     off = supervised.held_out_f1(torch.zeros(10, 3, dtype=torch.bool), torch.ones(10, 1))
     assert off.tolist() == [0]
+
+
+def test_who_follows_an_edit(model, sentences, x):
+    run, roles = run_from(model, sentences, HOOK), supervised.at_roles(x, sentences)
+    other = ioi.counterfactual(model, sentences, "swapped")
+    goal = supervised.at_roles(patching.activations(model, other, [HOOK])[HOOK], sentences)
+    assert supervised.follow(run, x, [goal], goal, sentences) == (1, 1, 1)
+    middle, low, high = supervised.follow(run, x, [roles], goal, sentences)
+    assert low <= middle <= high and middle < 0.3
+    both = supervised.follow(run, x, [roles, goal], goal, sentences)[0]
+    assert both == pytest.approx((1 + middle) / 2, abs=1e-5)
+
+
+def test_mean_f1_is_held_out_unless_asked():
+    generator = torch.Generator().manual_seed(0)
+    x, has = torch.randn(200, 300, generator=generator), (torch.rand(200, 3, generator=generator) < 0.1).float()
+    axes = Dictionary.of_axes("axes", torch.eye(300), torch.full((300,), 1.5))
+    active = axes.encode(x) > 0
+    assert supervised.mean_f1(axes, x, has) == pytest.approx(float(supervised.held_out_f1(active, has).mean()))
+    assert supervised.mean_f1(axes, x, has, held_out=False) > 2 * supervised.mean_f1(axes, x, has)

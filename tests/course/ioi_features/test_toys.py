@@ -24,3 +24,18 @@ def test_clusters_and_the_cost_of_an_axis():
         searched = ((t.abs()[:, None] - codes).square() + price * codes).min(1).values.mean()
         assert toys.axis_loss(t, price) == pytest.approx(float(searched), abs=1e-3)
         assert toys.axis_loss(t, price) <= float(t.square().mean())
+
+
+def test_found_values_are_means_over_seeds():
+    x, has = toys.two_attributes(600, 4, 30, norms=(2.0, 1.0))
+    three = toys.values_found(x, has, [(16, 0.2)], 60, seeds=(0, 1))
+    alone = [toys.values_found(x, has, [(16, 0.2)], 60, seeds=(seed,)) for seed in (0, 1)]
+    for name, found in three.items():
+        assert found[0] == pytest.approx(sum(one[name][0] for one in alone) / 2, abs=0.13)
+    assert set(three) == {"strong", "weak"} and 0 <= min(map(min, three.values()))
+
+
+def test_split_clusters_have_a_loss_and_two_scores_for_each_penalty():
+    losses, trained, ideal = toys.split_clusters((1.0, 3.0), 60, 5)
+    assert len(losses) == len(trained) == len(ideal) == 2 and losses[0] < losses[1]
+    assert ideal == pytest.approx([0.96, 0.82], abs=0.03) and max(trained) <= 1

@@ -1,0 +1,35 @@
+"""Which names a feature stands for, and a model that changes its mind."""
+
+import pytest
+import torch
+
+from sae_tutorial.autoencoder.dictionaries import Dictionary
+from sae_tutorial.autoencoder.shipped import HOOK
+from sae_tutorial.course.ioi_features import names
+
+
+def test_the_share_of_a_names_sentences():
+    active = torch.tensor([[1, 0], [0, 0], [1, 1], [1, 1]]).bool()
+    share = names.switched_on(active, ["Tom", "Tom", "Ann", "Ann"], ["Ann", "Tom", "Zoe"])
+    assert share.tolist() == [[1, 1], [0.5, 0], [0, 0]]
+
+
+def test_strongest_words_are_named_once():
+    acts = torch.tensor([[3.0, 0], [2, 1], [1, 2], [0, 3]])
+    words = torch.tensor([5, 5, 6, 7])
+    assert names.strongest_words(acts, words, lambda ids: f" w{ids[0]}", n=3) == ["w5 w6", "w7 w6 w5"]
+
+
+def test_with_all_axes_the_model_names_the_other(model):
+    axes = Dictionary.of_axes("axes", torch.eye(model.cfg.d_model), torch.zeros(model.cfg.d_model))
+    rows = names.change_of_mind(model, HOOK, axes, "Mary", "John", "Anna", [0, 4, 256])
+    assert [row[0] for row in rows] == [0, 4, 256]
+    (_, before, mary, anna), (_, after, no_mary, all_anna) = rows[0], rows[-1]
+    assert before == "Mary" and after == "Anna" and mary > anna and all_anna > no_mary
+
+
+@pytest.mark.parametrize("three", [("Mary", "Mary", "Anna"), ("Mary", "John", "Mary")])
+def test_names_must_differ(model, three):
+    axes = Dictionary.of_axes("axes", torch.eye(model.cfg.d_model), torch.zeros(model.cfg.d_model))
+    with pytest.raises(ValueError, match="must be three different names"):
+        names.change_of_mind(model, HOOK, axes, *three, [0])
