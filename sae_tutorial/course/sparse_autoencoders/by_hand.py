@@ -5,7 +5,7 @@ Letters of shapes: B tokens, D dimensions, F features. A dictionary W_dec is (F,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -13,7 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sae_tutorial.evaluation.ground_truth import best_cosines
+
 Step = Callable[[Tensor, Tensor, Tensor, float, torch.optim.Optimizer], float]
+ENDINGS = ("truth", "cross", "halfway", "other")
 UntiedStep = Callable[[Tensor, Tensor, Tensor, Tensor, float, torch.optim.Optimizer], float]
 
 
@@ -66,6 +69,52 @@ def random_rows(n_features: int, d: int, seed: int = 0) -> Float[Tensor, "featur
     """A dictionary to start from: rows of norm 1 in random directions, ready to be trained."""
     rows = torch.randn(n_features, d, generator=torch.Generator().manual_seed(seed))
     return normalize(rows, dim=1).requires_grad_()
+
+
+def fit(
+    step: Step,
+    x: Float[Tensor, "tokens d"],
+    n_features: int,
+    lam: float,
+    steps: int,
+    *,
+    lr: float,
+    seed: int = 0,
+    moments: Collection[int] = (),
+    batch_size: int = 256,
+) -> tuple[Float[Tensor, "features d"], Float[Tensor, " features"], list[Float[Tensor, "features d"]]]:
+    """Train with `step` from random rows: the rows, the bias, and the rows before the steps named in `moments`."""
+    draw = torch.Generator().manual_seed(seed)
+    W_dec, b_enc = random_rows(n_features, x.shape[1], seed), torch.zeros(n_features, requires_grad=True)
+    adam, seen = torch.optim.Adam([W_dec, b_enc], lr=lr), []
+    for now in range(steps + 1):
+        if now in moments:
+            seen.append(W_dec.detach().clone())
+        step(x[torch.randint(len(x), (batch_size,), generator=draw)], W_dec, b_enc, lam, adam)
+    return W_dec.detach(), b_enc.detach(), seen
+
+
+def moments_to_show(steps: int) -> list[int]:
+    """Steps worth a picture, 0 and the last among them: many while rows still turn fast, then every twentieth."""
+    early = {0, 1, 2, 4, 7} | set(range(10, 60, 5)) | set(range(60, steps, 20))
+    return sorted({moment for moment in early if moment < steps} | {steps})
+
+
+def ending(rows: Float[Tensor, "features 2"], truth: Float[Tensor, "features 2"]) -> str:
+    """Where training in the plane ended, one of `ENDINGS`. Names follow from cosines alone.
+
+    "truth": each true direction has a row within a cosine of 0.99. "cross": two pairs of opposite rows at right angles,
+    whatever else there is. "halfway": each row lies in the middle between two neighbouring directions.
+    """
+    cosine = rows @ rows.T
+    opposite, upright = (cosine < -0.97).any(dim=1), (cosine.abs() < 0.2).sum(dim=1) >= 2
+    nearest = (truth @ truth.T).fill_diagonal_(-1).max()
+    middle = ((1 + nearest) / 2).sqrt()  # cos(angle / 2)
+    if best_cosines(truth, rows).min() > 0.99:
+        return "truth"
+    if (opposite & upright).sum() >= 4:
+        return "cross"
+    return "halfway" if (best_cosines(rows, truth) - middle).abs().max() < 0.03 else "other"
 
 
 @contextmanager
@@ -134,9 +183,9 @@ def train_untied(
     lr: float = 2e-2,
     batch_size: int = 256,
     seed: int = 0,
-) -> tuple[Float[Tensor, "features d"], Float[Tensor, "steps measures"], float]:
+) -> tuple[Float[Tensor, "features d"], Float[Tensor, "steps measures"], Float[Tensor, "some features"]]:
     """Train with `step` from random rows. Returns the decoder; per step the squared error, the sum of the code and the
-    mean norm of the decoder's rows, each before that step; and the mean number of active features at the end."""
+    mean norm of the decoder's rows, each before that step; and the codes of the first 2,000 tokens at the end."""
     draw = torch.Generator().manual_seed(seed)
     W_dec = random_rows(n_features, x.shape[1], seed)
     W_enc = W_dec.detach().T.clone().requires_grad_()
@@ -150,5 +199,10 @@ def train_untied(
                 history.append((error.item(), penalty.item(), W_dec.norm(dim=1).mean().item()))
             step(batch, W_enc, b_enc, W_dec, lam, adam)
     with torch.no_grad():
-        l0 = untied_loss(x[:2000], W_enc, b_enc, W_dec)[2].gt(0).sum(dim=1).float().mean().item()
-    return W_dec.detach(), torch.tensor(history), l0
+        codes = untied_loss(x[:2000], W_enc, b_enc, W_dec)[2]
+    return W_dec.detach(), torch.tensor(history), codes
+
+
+def mean_l0(codes: Float[Tensor, "tokens features"]) -> float:
+    """The mean number of active features of a token."""
+    return float(codes.gt(0).sum(dim=1).float().mean())

@@ -9,17 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sae_tutorial.course.judge import Verdict, judge
+from sae_tutorial.course.judge import NotAnswered, Verdict, judge
 from sae_tutorial.course.sparse_autoencoders import by_hand
 
 # Exercise 1: an autoencoder, its loss, and a step of training.
 
-PARTS = ("encode", "decode", "loss_of", "train_step")
+PARTS = ("my_encode", "my_decode", "my_loss", "my_step")
+COLUMNS = "you normalise the columns of W_dec, one for each dimension; a feature is a row"
+SILENT = "your step trains, but returns nothing; return the loss as a number"
 
 
-def check_sae(encode: Any, decode: Any, loss_of: Any, train_step: Any) -> Verdict:
-    """The four functions of `by_hand`, judged one after the other: each where those before it are right."""
-    answers = (encode, decode, loss_of, train_step)
+def check_sae(my_encode: Any, my_decode: Any, my_loss: Any, my_step: Any) -> Verdict:
+    """What `by_hand` calls encode, decode, loss_of and train_step, each judged where those before it are right."""
+    answers = (my_encode, my_decode, my_loss, my_step)
     lines: list[str] = []
     for part, answer, check in zip(PARTS, answers, (_check_encode, _check_decode, _check_loss, _check_step)):
         verdict = check(f"Exercise 1, {part}", answer)
@@ -88,6 +90,9 @@ def _check_loss(name: str, answer: Any) -> Verdict:
             return f"a loss is one number, yours has shape {tuple(got.shape)}: take the mean over tokens"
         likely = {
             "the squared error is missing λ · (sum of the code)": error.sum(dim=1).mean(),
+            "the sum of the code is not multiplied by λ": error.sum(dim=1).mean() + price,
+            "mse_loss and mean() also average over dimensions and features; the formula takes sums, and only then the "
+            "mean over tokens": error.mean() + 0.5 * z.mean(),
             "you take the mean of the squared error over dimensions, the formula takes their sum": error.mean()
             + 0.5 * price,
             "you take the mean of the code over features, the formula takes their sum": error.sum(dim=1).mean()
@@ -119,11 +124,21 @@ def _check_step(name: str, answer: Any) -> Verdict:
     def same(one: tuple, other: tuple) -> bool:
         return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(one[:2], other[:2]))
 
+    def returns(_: Callable) -> str | None:
+        W_dec, b_enc, said = after(answer, 1)
+        if said != [None]:
+            return None
+        if same((W_dec, b_enc), (W_0, b_0)):
+            raise NotAnswered
+        return SILENT
+
     def one_step(answer: Callable) -> str | None:
         W_dec, b_enc, said = after(answer, 1)
         if torch.allclose(W_dec, W_0, atol=1e-6) and torch.allclose(b_enc, b_0, atol=1e-6):
             return "W_dec and b_enc are where they were: it takes loss.backward() and adam.step()"
         norms = W_dec.norm(dim=1)
+        if ((W_dec.norm(dim=0) - 1).abs() < 1e-4).all():
+            return COLUMNS
         if (norms - 1).abs().max() > 1e-4:
             return (
                 f"after the step the rows of W_dec have norms from {norms.min():.3f} to {norms.max():.3f}; bring them "
@@ -148,7 +163,7 @@ def _check_step(name: str, answer: Any) -> Verdict:
         "W_dec.data is the tensor behind the parameter; assign to it what torch.nn.functional.normalize returns.",
     )
     praise = "right. That is a sparse autoencoder. Set use_mine = True, and the notebook runs on yours."
-    return judge(name, answer, [one_step, two_steps], hints, praise)
+    return judge(name, answer, [returns, one_step, two_steps], hints, praise)
 
 
 def _plain_step(x: Tensor, W_dec: Tensor, b_enc: Tensor, lam: float, adam: torch.optim.Optimizer) -> float:
@@ -163,19 +178,35 @@ def _plain_step(x: Tensor, W_dec: Tensor, b_enc: Tensor, lam: float, adam: torch
 
 # Exercise 2: which dictionary is best?
 
+DICTIONARIES = ("SAE", "k-means", "sampled tokens")
 
-def check_prediction(answer: str | None, measured: Mapping[str, float]) -> Verdict:
-    """`answer`: the name in `measured` of what leaves the least error."""
-    names = ", ".join(f"{name} {error:.0%}" for name, error in sorted(measured.items(), key=lambda pair: pair[1]))
-    best = min(measured, key=lambda name: measured[name])
 
-    def right(answer: str) -> str | None:
-        if answer not in measured:
-            return f"choose one of {', '.join(map(repr, measured))}"
-        return None if answer == best else f"that was not it, the least is left by {best}: {names}"
+def note_prediction(best: str | None, error: float | None) -> Verdict:
+    """Is this a prediction that can be compared later: one of `DICTIONARIES`, and a share between 0 and 1?"""
+    name = "Exercise 2"
+    if best is None or error is None:
+        return Verdict(False, f"○ {name}: not answered yet.")
+    if best not in DICTIONARIES:
+        return Verdict(False, f"○ {name}: choose one of {', '.join(map(repr, DICTIONARIES))}.")
+    if isinstance(error, str) or not 0 < error < 1:
+        return Verdict(False, f"○ {name}: a share lies between 0 and 1; 0.2 is 20%.")
+    return Verdict(True, f"{name}: noted. You expect {best!r} to leave least, {error:.0%}. The next cell measures.")
 
-    hints = ("what was each of these directions made for?", "one of them was made to say much with few directions.")
-    return judge("Exercise 2", answer, [right], hints, f"Error left: {names}.")
+
+def check_prediction(best: str | None, error: float | None, measured: Mapping[str, float]) -> Verdict:
+    """`best`: what in `measured` leaves the least error; `error`: how much that is. A guess of it is only compared."""
+    noted = note_prediction(best, error)
+    if not noted:
+        return noted
+    assert error is not None
+    names = ", ".join(f"{name} {share:.0%}" for name, share in sorted(measured.items(), key=lambda pair: pair[1]))
+    winner = min(measured, key=lambda name: measured[name])
+    least = measured[winner]
+    near = "close" if abs(error - least) <= 0.03 else "it is less" if least < error else "it is more"
+    guess = f"For the least error you said {error:.0%}: {near}."
+    if best == winner:
+        return Verdict(True, f"✓ Exercise 2: error left: {names}. {guess}")
+    return Verdict(False, f"✗ Exercise 2: the least is left by {winner}: {names}. {guess}")
 
 
 # Exercise 3: what an L1 penalty does to one number.
@@ -191,13 +222,15 @@ def check_best_code(answer: Any) -> Verdict:
         return None if got == 0 else f"for a = 0.1 and λ = 0.4 any code costs more than it saves; you say {got:.2f}"
 
     def best_elsewhere(answer: Callable) -> str | None:
-        for a, lam in ((1.0, 0.4), (0.7, 0.1), (2.0, 1.0)):
+        for a, lam in ((1.0, 0.4), (0.7, 0.1), (2.0, 1.0), (0.3, 0.4)):
             got, right = float(answer(a, lam)), solution_best_code(a, lam)
             if abs(got - right) > 1e-5:
                 twice = abs(got - (a - lam)) < 1e-5
                 why = ": the derivative of (a − z)² is −2 (a − z), so mind the 2" if twice else ""
                 if abs(got - a) < 1e-5:
                     why = ": without a penalty a would be best, but each unit of z costs λ"
+                if got == 0:
+                    why = ": this feature is not lost, only one below λ/2 is"
                 if abs(got - a * (1 - lam / 2)) < 1e-5:
                     why = ": what is lost does not grow with a"
                 return f"for a = {a:g} and λ = {lam:g} the best code is {right:.2f}; you say {got:.2f}{why}"
@@ -217,55 +250,74 @@ def solution_best_code(a: float, lam: float) -> float:
 
 
 def check_mended(answer: Any) -> Verdict:
-    """`answer(x, W_enc, b_enc, W_dec, lam, adam)`: a step that cannot make the penalty small by growing W_dec."""
+    """`answer(x, W_enc, b_enc, W_dec, lam, adam)`: a step in which no row of W_dec can buy a smaller penalty by its
+    norm. Whatever achieves that is right: rows at norm 1, before the step or after; rows at most that long; norms in
+    the penalty, or taken out when decoding."""
     x, W_0, b_0 = _toy()
 
-    def after(step: Callable, n: int = 5) -> list[Tensor]:
+    def after(step: Callable, n: int = 5) -> tuple[list[Tensor], Any]:
         W_enc, b_enc, W_dec = (one.clone().requires_grad_() for one in (W_0.T, b_0, W_0))
-        adam = torch.optim.Adam([W_enc, b_enc, W_dec], lr=0.05)
+        adam, said = torch.optim.Adam([W_enc, b_enc, W_dec], lr=0.05), None
         for _ in range(n):
-            step(x, W_enc, b_enc, W_dec, 0.3, adam)
-        return [W_enc.detach(), b_enc.detach(), W_dec.detach()]
+            said = step(x, W_enc, b_enc, W_dec, 0.3, adam)
+        return [W_enc.detach(), b_enc.detach(), W_dec.detach()], said
 
     def same(one: list[Tensor], other: list[Tensor]) -> bool:
         return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(one, other))
 
-    def mended(answer: Callable) -> str | None:
-        got, broken = after(answer), after(by_hand.broken_step)
-        if same(got, after(_weighted_step)):
+    def returns(_: Callable) -> str | None:
+        got, said = after(answer, 1)
+        if said is not None:
             return None
+        if same(got, [W_0.T, b_0, W_0]):
+            raise NotAnswered
+        return SILENT
+
+    def mended(answer: Callable) -> str | None:
+        got, broken = after(answer)[0], after(by_hand.broken_step)[0]
         norms = got[2].norm(dim=1)
         told = f"the rows of W_dec have norms from {norms.min():.2f} to {norms.max():.2f} after five steps"
         if same(got, broken):
             return f"this trains exactly as before: {told}. A new tensor that is only called W_dec changes nothing"
         if same(got[:1], [W_0.T]):
             return "the encoder does not learn any more"
+        if same(got[2:], [W_0]):
+            return "the decoder does not learn any more"
         if ((got[0].norm(dim=0) - 1).abs() < 1e-4).all():
             return f"you keep the encoder's norms at 1, but what can grow is the decoder: {told}"
         if ((got[2].norm(dim=0) - 1).abs() < 1e-4).all():
-            return "you normalise columns of W_dec, one for each dimension; a feature is a row"
-        if (norms - 1).abs().max() > 1e-4:
-            return f"{told}: they can still trade the size of codes for their own"
-        return None
+            return COLUMNS
+        if torch.allclose(got[2], normalize(got[0].T, dim=1), atol=1e-4):
+            return "you write the encoder's columns over W_dec, and what the decoder has learned is lost"
+        return f"{told}: they can still trade the size of codes for their own" if _trades(answer) else None
 
     hints = (
         "multiply the decoder by 10 and divide encoder and bias by 10. What happens to each term of the loss?",
-        "your own train_step of Exercise 1 does one thing more.",
+        "your own my_step of Exercise 1 does one thing more.",
     )
     praise = "Now a code cannot shrink at the decoder's expense, and λ means what it says."
-    return judge("Exercise 4", answer, [mended], hints, praise)
+    return judge("Exercise 4", answer, [returns, mended], hints, praise)
 
 
-def _weighted_step(
-    x: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, lam: float, adam: torch.optim.Optimizer
-) -> float:
-    """The other cure: the norm of each row is in the penalty."""
-    z = torch.relu(x @ W_enc + b_enc)
-    loss = (z @ W_dec - x).square().sum(dim=1).mean() + lam * (z * W_dec.norm(dim=1)).sum(dim=1).mean()
-    adam.zero_grad()
-    loss.backward()
-    adam.step()
-    return loss.item()
+def _trades(step: Callable, n_features: int = 64, lam: float = 0.1) -> bool:
+    """Does the loss fall if one row of W_dec becomes longer or shorter, and its code shorter or longer by as much?
+
+    Where nothing holds the norms, the reconstruction stays perfect and only the penalty changes. The optimiser's
+    learning rate is 0: what a step does to the norms is all that moves. Many features, so that a bound on the norm of
+    the whole matrix does not pass for one on each row.
+    """
+    rows = torch.linalg.qr(torch.randn(n_features, n_features, generator=torch.Generator().manual_seed(0))).Q
+    x = torch.full((20, n_features), 2.0) @ rows
+
+    def loss(stretch: float) -> float:
+        sizes = torch.ones(n_features)
+        sizes[0] = stretch
+        W_enc, W_dec = (rows / sizes[:, None]).T.clone().requires_grad_(), (rows * sizes[:, None]).requires_grad_()
+        b_enc = torch.zeros(n_features, requires_grad=True)
+        adam = torch.optim.Adam([W_enc, b_enc, W_dec], lr=0.0)
+        return [float(step(x, W_enc, b_enc, W_dec, lam, adam)) for _ in range(2)][-1]
+
+    return min(map(loss, (0.8, 1.25, 2.0))) < loss(1.0) - 1e-3
 
 
 def _few(values: Tensor) -> list[float]:

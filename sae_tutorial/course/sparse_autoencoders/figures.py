@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
+import torch
 from jaxtyping import Float
+from plotly.colors import sample_colorscale
 from torch import Tensor
 
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import empty, nothing
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.looks import Look
-from sae_tutorial.figures.style import PALETTE, TEXT, finish
-from sae_tutorial.figures.text import numbers
+from sae_tutorial.figures.style import PALETTE, SEQUENTIAL, TEXT, finish
+from sae_tutorial.figures.text import numbers, on
 
 REACH = 1.75  # half the width of the plane
+PLANE_TITLES = {  # by how training ended, as `by_hand.ending` calls it
+    "truth": "With a price on the code, five rows turn into the five directions that made the data",
+    "cross": "Four rows form a cross that can write any point, and the fifth row falls silent",
+    "halfway": "All five rows stop halfway between two rays",
+    "other": "Five rows that have not arrived anywhere yet",
+}
 AT_ONCE = 400  # points of a curve that are worth storing
 
 
@@ -68,15 +77,16 @@ def learned_against_true(
     offsets: Mapping[str, float],
     title: str,
 ) -> go.Figure:
-    """Strengths as they went in and as they came out, one colour per penalty, with lines learned = true − offset."""
+    """Strengths as they went in and as they came out, one colour per penalty, with lines learned = true − offset, but
+    never below zero."""
     if nothing(true):
         return empty(title)
     top = max(float(values.nan_to_num(0).max()) for values in true.values())
-    curves = {"no bias": Curve([0, top], [0, top], look=Look(TEXT, "dot"), mode="lines")}
+    curves = {"z = a": Curve([0, top], [0, top], look=Look(TEXT, "dot"), mode="lines")}
     for index, (name, values) in enumerate(true.items()):
         look, off = Look(PALETTE[index % len(PALETTE)]), offsets[name]
         curves[name] = Curve(values, learned[name], look=look)
-        curves[f"_{name}"] = Curve([max(0.0, off), top], [max(0.0, -off), top - off], look=look, mode="lines")
+        curves[f"_{name}"] = Curve([0, off, top], [0, 0, top - off], look=look, mode="lines")
     hover, labels = "true %{x:.2f}, learned %{y:.2f}", ("true strength a", "learned code z")
     fig = kinds.dots(curves, title, *labels, hover=hover, size=4, height=430)
     return fig.update_traces(marker_opacity=0.55, selector={"mode": "markers"}).update_layout(
@@ -95,10 +105,14 @@ def curves(
     """Panels side by side, each with the same runs as lines over training steps.
 
     `ticks` holds number formats of a panel's axis, `tops` where it ends: a first step may be out of all proportion.
+    The third run is dashed, so that one that it covers shows through.
     """
+    names = list(dict.fromkeys(name for runs in panels.values() for name in runs))
+    found = {name: Look(PALETTE[i], "dash" if i == 2 else "solid") for i, name in enumerate(names)}
     drawn = {
         panel: {
-            name: Curve(_some(len(values)), [values[i] for i in _some(len(values))]) for name, values in runs.items()
+            name: Curve(_some(len(values)), [values[i] for i in _some(len(values))], look=found[name])
+            for name, values in runs.items()
         }
         for panel, runs in panels.items()
     }
@@ -140,24 +154,30 @@ def recovery_map(
     penalties: Sequence[float],
     title: str,
     *,
+    random: Sequence[float] | None = None,
     truth: int | None = None,
     legend: str = "MMCS",
 ) -> go.Figure:
-    """A number for each dictionary size and penalty, written into its cell; `truth` marks the true size."""
-    fig = kinds.heat(
-        {"": values},
-        title,
-        "sparsity coefficient λ",
-        "features of the dictionary",
-        unit=legend,
-        limit=1,
-        columns=[f"{penalty:g}" for penalty in penalties],
-        rows=[f"{size}" + (" = truth" if size == truth else "") for size in sizes],
-        written=".2f",
-        hover="%{y} features, λ = %{x}: %{z:.3f}",
-        cell=46,
-    )
-    return fig.update_yaxes(autorange=True)  # the smallest below
+    """A number for each dictionary size and penalty, written into its cell; `truth` marks the true size.
+
+    `random` is what a dictionary of each size has before any training: a column of its own, the first.
+    """
+    columns, rows = [f"{penalty:g}" for penalty in penalties], [f"{size}" for size in sizes]
+    if random is not None and len(values):
+        columns, values = ["random rows", *columns], torch.cat([torch.tensor(random)[:, None], values], dim=1)
+    rows = [row + (" = truth" if row == str(truth) else "") for row in rows]
+    x, y = "sparsity coefficient λ", "features of the dictionary"
+    hover = "%{y} features, λ = %{x}: %{z:.3f}"
+    fig = kinds.heat({"": values}, title, x, y, unit=legend, limit=1, columns=columns, rows=rows, hover=hover, cell=46)
+    if not fig.data:
+        return fig
+    for row, line in enumerate(values.tolist()):
+        for column, value in enumerate(line):
+            (colour,) = sample_colorscale(SEQUENTIAL, [min(max(value, 0.0), 1.0)])
+            ink = on("#" + "".join(f"{int(part):02x}" for part in re.findall(r"\d+", colour)))
+            font = {"size": 13, "color": ink}
+            fig.add_annotation(x=column, y=row, text=f"{value:.2f}", showarrow=False, font=font)
+    return fig.update_traces(xgap=1, ygap=1).update_yaxes(autorange=True)  # the smallest below
 
 
 def _xy(points: Float[Tensor, "n 2"]) -> dict[str, list]:
