@@ -21,7 +21,7 @@ def test_scores_are_the_four_measures(model, sentences):
     rows = torch.arange(12)
     difference = logits[rows, sentences.io] - logits[rows, sentences.wrong]
     assert torch.equal(found["difference"], difference)
-    assert torch.equal(found["lead"], names.lead(logits, sentences, ids))
+    assert torch.equal(found["lift"], names.lift(logits, sentences, ids))
     assert found["right"].tolist() == (difference > 0).float().tolist() and found["right"][0] == 0
     assert found["top"].tolist() == [float(i == w) for i, w in zip(logits.argmax(1).tolist(), sentences.io.tolist())]
 
