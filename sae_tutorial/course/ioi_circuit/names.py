@@ -97,9 +97,10 @@ def with_pause(model: Any, sentences: Sentences) -> Sentences:
 
     Raises ValueError for a sentence that has neither there.
     """
-    marks = torch.tensor([model.tokenizer.decode([i]).strip() in (",", ".") for i in range(model.cfg.d_vocab)])
+    words, which = sentences.tokens.cpu().unique(return_inverse=True)
+    marks = torch.tensor([model.tokenizer.decode([i]).strip() in (",", ".") for i in words.tolist()])
     before = torch.arange(sentences.tokens.shape[1])[None] < sentences.positions["S2"].cpu()[:, None]
-    pauses = marks[sentences.tokens.cpu()] & before
+    pauses = marks[which] & before
     if not pauses.any(1).all():
         raise ValueError(f"no comma or full stop before S2: {sentences.text[int(pauses.any(1).int().argmin())]!r}")
     last = pauses.shape[1] - 1 - pauses.flip(1).int().argmax(1)

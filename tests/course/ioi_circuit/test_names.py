@@ -1,6 +1,7 @@
 """Sentences of one's own, and what heads make of a name."""
 
 import pytest
+import torch
 
 from sae_tutorial.circuits import ioi
 from sae_tutorial.course.ioi_circuit import names
@@ -67,3 +68,8 @@ def test_the_pause_is_the_last_comma_or_full_stop_before_the_giver(model, senten
     bare = names.own_sentence(model, "When Mary saw John then John gave a drink to", "Mary", "John")
     with pytest.raises(ValueError, match="no comma or full stop before S2: 'When Mary saw John"):
         names.with_pause(model, bare)
+
+
+def test_a_name_above_the_mean_of_all_names():
+    logits = torch.tensor([[0.0, 3.0, 6.0, 100.0], [0.0, 1.0, 2.0, 3.0]])
+    assert names.above_names(torch.tensor([0, 1, 2]), logits, torch.tensor([2, 0])).tolist() == [3.0, -1.0]
