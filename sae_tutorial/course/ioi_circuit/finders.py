@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -41,11 +42,11 @@ def head_scores(
         f"EAP, {name}": edge_scores(graph, edge_attribution(model, sentences, run, metric), heads)
         for name, (run, metric) in asked.items()
     }
-    found["EAP, both"] = sum(values / values.sum() for values in list(found.values()))
+    found["EAP, both"] = torch.stack([values / values.sum() for values in found.values()]).sum(0)
     some = sentences[:few]
     damage = partial(divergence, target=end_logits(model, some))
     kept = [greedy_removal(model, some, other[:few], lambda x: damage(x).mean(), bar) for bar in thresholds]
-    found["ACDC"] = sum(edge_scores(graph, edges, heads) for edges in kept)
+    found["ACDC"] = torch.stack([edge_scores(graph, edges, heads) for edges in kept]).sum(0)
     return found
 
 

@@ -91,7 +91,7 @@ def kinds_of(groups: Mapping[str, Sequence[Head]], shape: Sequence[int]) -> tupl
 def looks_of(found: Seen, heads: Sequence[Head]) -> dict[str, Float[Tensor, " listed"]]:
     """How the attention from END of some heads is divided: what is looked at -> a share for each head."""
     to = {name: torch.stack([found.look[role][head] for head in heads]) for role, name in ROLES.items()}
-    return to | {"elsewhere": 1 - sum(to.values())}
+    return to | {"elsewhere": 1 - torch.stack(list(to.values())).sum(0)}
 
 
 def with_mlps(
