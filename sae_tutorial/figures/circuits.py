@@ -68,29 +68,33 @@ def two_names(
     names: Sequence[str],
     kinds_: Sequence[str],
     title: str,
+    colours: Mapping[str, str] | None = None,
 ) -> go.Figure:
     """What each component adds to the right name (across) and to the wrong one (up), against other names.
 
-    `kinds_` says what kind each is; those that are "others" are grey, and have their names on hover only. Names stand
-    right of their dots where there is room: what leaves the right name alone lies on one upright line.
+    `kinds_` says what kind each is; those that are "others" are grey, below all dots, and have their names on hover
+    only. `colours` are those of kinds. Names stand right of their dots where there is room: what leaves the right name
+    alone lies on one upright line.
     """
     curves = {}
-    for kind in dict.fromkeys(kinds_):
+    for kind in sorted(dict.fromkeys(kinds_), key=lambda kind: kind != "others"):  # drawn first
         where = [i for i, one in enumerate(kinds_) if one == kind]
         mine = [names[i] for i in where]
-        plain = {"look": Look(PALETTE[6])} if kind == "others" else {"text": mine}
-        curves[kind] = Curve(right[where], wrong[where], about=mine, **plain)
+        colour = PALETTE[6] if kind == "others" else (colours or {}).get(kind)
+        look, text = Look(colour) if colour else None, None if kind == "others" else mine
+        curves[kind] = Curve(right[where], wrong[where], about=mine, text=text, look=look)
     hover = "%{customdata}: right %{x:.2f}, wrong %{y:.2f}"
     labels = "added to the right name, logits above other names", "added to the wrong name"
-    return kinds.dots(curves, title, *labels, hover=hover, diagonal=True, size=9, height=460, beside=BESIDE)
+    fig = kinds.dots(curves, title, *labels, hover=hover, diagonal=True, size=9, height=460, beside=BESIDE)
+    return fig.update_traces(legendrank=2000, selector={"name": "others"})
 
 
 def looks(shares: Mapping[str, Float[Tensor, " heads"]], heads: Sequence[str], title: str) -> go.Figure:
-    """Stacked bars: how the attention of each head is divided over some places."""
-    colours = (PALETTE[0], PALETTE[1], PALETTE[3], "rgba(128, 128, 128, 0.35)")
+    """Stacked bars: how the attention of each head is divided over some places; "elsewhere" is a faint grey."""
+    colours = iter((PALETTE[0], PALETTE[1], PALETTE[3], PALETTE[4]))
     groups = {
-        name: Curve(heads, values, look=Look(colour))
-        for (name, values), colour in zip(shares.items(), colours, strict=False)
+        name: Curve(heads, values, look=Look("rgba(128, 128, 128, 0.35)" if name == "elsewhere" else next(colours)))
+        for name, values in shares.items()
     }
     hover, y = "head %{x}: %{y:.0%}", "attention from the last token"
     fig = kinds.bars(groups, title, "head (layer.head)", y, stacked=True, hover=hover)
@@ -121,10 +125,21 @@ def bars(
 
 
 def completeness(
-    pairs: Mapping[str, tuple[Float[Tensor, " subsets"], Float[Tensor, " subsets"]]], title: str
+    pairs: Mapping[str, Mapping[str, tuple[Float[Tensor, " subsets"], Float[Tensor, " subsets"]]]], title: str
 ) -> go.Figure:
-    """The whole model without K (across) against the circuit without K (up); on the diagonal nothing is missing."""
-    panels = {name: {name: Curve(whole, part)} for name, (whole, part) in pairs.items()}
+    """The whole model without K (across) against the circuit without K (up); on the diagonal nothing is missing.
+
+    `pairs`: measure -> what kind of subset K is -> whole model and circuit without it; a panel for each measure, a
+    colour and a symbol for each kind of subset.
+    """
+    symbols = "circle", "diamond-open", "square-open"
+    panels = {
+        measure: {
+            kind: Curve(whole, part, look=Look(PALETTE[2 * i], marker=symbols[i]))
+            for i, (kind, (whole, part)) in enumerate(kinds_.items())
+        }
+        for measure, kinds_ in pairs.items()
+    }
     hover = "model without K %{x:.2f}, circuit without K %{y:.2f}"
     labels = "model without K (logits)", "circuit without K (logits)"
-    return kinds.dots(panels, title, *labels, hover=hover, diagonal=True).update_layout(showlegend=False)
+    return kinds.dots(panels, title, *labels, hover=hover, diagonal=True, size=9)

@@ -96,7 +96,7 @@ def lines(
             known = [v for c in panel.values() for v in flattened(numbers([c.x, c.y])) if v is not None]
             ends, rule = [min(known), max(known)], RULE | {"dash": "dash"}
             fig.add_scatter(x=ends, y=ends, mode="lines", line=rule, hoverinfo="skip", showlegend=False, **place)
-        sides = _beside(panel, mode, log, room, beside)
+        sides = _beside(panel, mode, log, room, beside, diagonal)
         for name, curve in panel.items():
             shown = name not in seen and not name.startswith("_")
             seen.add(name)
@@ -395,20 +395,24 @@ SIDES |= {"top right": (1, 1), "bottom left": (-1, -1), "top left": (-1, 1), "bo
 
 
 def _beside(
-    panel: Curves, mode: str, log: str, room: tuple[float, float], first: Sequence[str] = ()
+    panel: Curves, mode: str, log: str, room: tuple[float, float], first: Sequence[str] = (), diagonal: bool = False
 ) -> dict[str, dict[str, Any]]:
     """How the texts of each curve are written: beside their points, where they cover no point, no line and no earlier
-    text; not at all where there is no room. `room` is what the points spread over, px; `first` are the best sides."""
+    text, nor with `diagonal` the line x = y; not at all where there is no room. `room` is what the points spread over,
+    px; `first` are the best sides."""
     if all(curve.text is None for curve in panel.values()):
         return {}
     points = {name: _scaled(curve, log) for name, curve in panel.items()}
     low, high = (f(np.concatenate(list(points.values())), axis=0) for f in (np.nanmin, np.nanmax))
     pixels = {name: (at - low) / np.where(high > low, high - low, 1) * room for name, at in points.items()}
+    rule = np.linspace(low.min(), high.max(), 100 if diagonal else 0)[:, None].repeat(2, 1)
+    rule = (rule - low) / np.where(high > low, high - low, 1) * room
     covered = [
         np.linspace(at[:-1], at[1:], 20).reshape(-1, 2) if "lines" in (panel[name].mode or mode) and len(at) > 1 else at
         for name, at in pixels.items()
     ]
     boxes = [np.concatenate([at - 3.5, at + 3.5], axis=1) for at in covered]
+    boxes.append(np.concatenate([rule - 1, rule + 1], axis=1))
     taken, found = np.concatenate(boxes), {}
     ways = {side: SIDES[side] for side in (*first, *SIDES)}
     for name, curve in panel.items():

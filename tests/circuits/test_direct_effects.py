@@ -107,7 +107,7 @@ def test_attention_is_read_between_roles(model, sentences):
     )
 
 
-def test_absent_names_and_lead(model, sentences):
+def test_absent_names_and_lift(model, sentences):
     names = names_of.name_ids(model)
     absent = names_of.absent_names(sentences, names)
     assert absent.shape == (6, len(names) - 2)
@@ -116,6 +116,6 @@ def test_absent_names_and_lead(model, sentences):
     logits = torch.zeros(6, model.cfg.d_vocab)
     logits[torch.arange(6), sentences.io] = 3
     logits[torch.arange(6), sentences.wrong] = 100  # is not asked
-    assert torch.allclose(names_of.lead(logits, sentences, names), torch.full((6,), 3.0))
+    assert torch.allclose(names_of.lift(logits, sentences, names), torch.full((6,), 3.0))
     with pytest.raises(ValueError, match="ask about two of them"):
         names_of.absent_names(sentences, names[:5])

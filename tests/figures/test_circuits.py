@@ -44,16 +44,24 @@ def test_two_names_has_the_right_name_across_and_the_wrong_one_up():
     right, wrong = torch.tensor([1.0, 0.0, 0.5]), torch.tensor([0.75, -1.0, 0.25])
     fig = plots.two_names(right, wrong, ["a", "b", "c"], ["x", "y", "others"], "t")
     assert drawn(fig) == {"1": ([-1, 1], [-1, 1]), "x": ([1], [0.75]), "y": ([0], [-1]), "others": ([0.5], [0.25])}
-    assert [plain(trace.customdata) for trace in fig.data[1:]] == [["a"], ["b"], ["c"]]
-    assert plain(fig.data[1].text) == ["a"] and fig.data[3].text is None and fig.data[3].marker.color == PALETTE[6]
+    _, others, x, y = fig.data
+    assert [plain(trace.customdata) for trace in (x, y, others)] == [["a"], ["b"], ["c"]]
+    assert plain(x.text) == ["a"] and others.text is None and others.marker.color == PALETTE[6]
+    assert others.legendrank > 1000 and x.marker.color != y.marker.color, "below all dots, and last in the legend"
+    fig = plots.two_names(right, wrong, ["a", "b", "c"], ["x", "y", "others"], "t", {"y": PALETTE[5]})
+    assert fig.data[3].marker.color == PALETTE[5]
     assert "right name" in fig.layout.xaxis.title.text and "wrong name" in fig.layout.yaxis.title.text
 
 
 def test_completeness_has_the_model_across_and_the_circuit_up():
-    pairs = {name: (torch.tensor([1.0, 2.0]) * n, torch.tensor([1.0, 1.5]) * n) for name, n in (("a", 1), ("b", 2))}
+    some = torch.tensor([1.0, 2.0])
+    pairs = {name: {"drawn": (some * n, some * n / 2), "class": (some + n, some)} for name, n in (("a", 1), ("b", 2))}
     fig = plots.completeness(pairs, "title")
-    assert drawn(fig)["a"] == ([1, 2], [1, 1.5]) and drawn(fig)["b"] == ([2, 4], [2, 3])
-    assert [trace.xaxis for trace in fig.data] == ["x", "x", "x2", "x2"] and written(fig) == ["a", "b"]
+    _, drawn_a, class_a, _, drawn_b, class_b = fig.data
+    assert (plain(drawn_a.x), plain(drawn_a.y), plain(drawn_b.x)) == ([1, 2], [0.5, 1], [2, 4])
+    assert (plain(class_a.x), plain(class_b.x), plain(class_b.y)) == ([2, 3], [3, 4], [1, 2])
+    assert [trace.xaxis for trace in fig.data] == ["x"] * 3 + ["x2"] * 3 and written(fig) == ["a", "b"]
+    assert drawn_a.marker.symbol == drawn_b.marker.symbol != class_a.marker.symbol and fig.layout.showlegend
     assert "model" in fig.layout.xaxis.title.text and "circuit" in fig.layout.yaxis.title.text
 
 

@@ -20,7 +20,7 @@ NOTHING = {
         "two_names": [(EMPTY, EMPTY, [], [], "t"), (NAN[0], NAN[0], ["a", "b"], ["x", "others"], "t")],
         "looks": [({}, [], "t"), ({"a": NAN[0]}, ["0.0", "0.1"], "t")],
         "bars": [({}, "t", "y"), ({"a": {}}, "t", "y"), ({"a": {"x": math.nan}}, "t", "y")],
-        "completeness": [({}, "t"), ({"a": (EMPTY, EMPTY)}, "t")],
+        "completeness": [({}, "t"), ({"a": {"b": (EMPTY, EMPTY)}}, "t")],
     },
     contexts: {
         "feature_contexts": [([], "t", "x"), ({}, "t", "x"), ([Context("a", "b", "c", 0.0)], "t", "x")],

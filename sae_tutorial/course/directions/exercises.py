@@ -340,7 +340,8 @@ def check_bent(answer: Any) -> Verdict:
                 if effect.norm() > 1e-3 * answer(x).float().std(dim=0).norm() and hierarchy.same_effect(effect) < 0.99:
                     return (
                         f"moving feature {feature} from {low:g} to {high:g} has another effect when the other changes "
-                        f"(same effect: {hierarchy.same_effect(effect):.2f}); do not multiply the two features"
+                        f"(same effect: {hierarchy.same_effect(effect):.2f}); treat each feature by itself, "
+                        "do not multiply the two features, nor bend their sum"
                     )
         return None
 

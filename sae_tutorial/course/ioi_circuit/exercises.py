@@ -1,4 +1,4 @@
-"""Exercises of notebook 08: patching heads and paths, a prediction, a biased mean, and heads that a circuit lacks.
+"""Exercises of notebook 08: two predictions, patching heads and paths, a biased mean, and heads that a circuit lacks.
 
 Letters of shapes: B sentences, H heads of a layer, T positions.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sae_tutorial.circuits.heads import Head
-from sae_tutorial.circuits.ioi import Sentences, logit_difference
+from sae_tutorial.circuits.ioi import ROLES, Sentences, logit_difference
 from sae_tutorial.circuits.patching import (
     Donor,
     Site,
@@ -51,11 +51,65 @@ def _numbers(got: Any, shape: tuple[int, ...], what: str) -> Tensor | str:
     return f"Return {what}, a tensor of shape {shape}; yours is {found}."
 
 
+def check_columns(answer: Sequence[str] | None) -> Verdict:
+    """The roles whose columns are zero when single activations of the original are put into the swapped run."""
+
+    def right(roles: Any) -> str | None:
+        if isinstance(roles, str):
+            roles = [roles]
+        if not isinstance(roles, (list, tuple, set)) or not set(roles) <= set(ROLES):
+            return f"Answer with a list of some of {list(ROLES)}, not {roles!r}."
+        given = set(roles)
+        if "S2" in given:
+            return "S2 is the token that differs. Put the original's activation there, and the giver is back."
+        if "END" in given:
+            return "END is the same token in both, but it comes after S2. What can a head put there?"
+        missing = [role for role in solution_columns() if role not in given]
+        if "S1+1" in missing:
+            return "S1+1 comes before S2. Can anything there depend on the giver?"
+        if missing:
+            return "Roles trade, tokens do not: which tokens stand at IO and at S1 in the swapped sentence?"
+        return None
+
+    return judge(
+        "Exercise 1",
+        answer,
+        [right],
+        hints=(
+            "Write both sentences below each other. From which token on can the model know which one it reads?",
+            "Attention looks back only. An activation that is the same in both runs changes nothing when it is put in.",
+        ),
+        praise="No token before S2 knows which of the two sentences it is in.",
+    )
+
+
+def solution_columns() -> list[str]:
+    return ["IO", "S1", "S1+1"]
+
+
 # A position taken for a head changes nothing: up to S2 both runs are the same.
 NOTHING = {
     "z": "Nothing has changed. Does the hook return what it changed? z is (B, T, H, d_head): heads are in dimension 2.",
     "pattern": "z is right. A pattern is (B, H, T, T): its heads are in another dimension; you replaced a position.",
 }
+
+
+LAST = "You took index `number` of the last dimension, one of the d_head numbers of every head. Heads come before that."
+
+
+def _last(site: Site, donor: Donor, acts: Tensor, hook: Any = None) -> Tensor:
+    """What `site.put` does, but with the head's number as an index of the last dimension."""
+    acts = acts.clone()
+    acts[..., site.head] = donor[site.hook_name][..., site.head]
+    return acts
+
+
+def _farthest(got: Tensor, want: Tensor) -> str:
+    """Where two lists of differences, (B,) each, differ most."""
+    i = int((got - want).abs().argmax())
+    return (
+        f"sentence {i} should have {float(want[i]):.2f}, not {float(got[i]):.2f}: the largest deviation of {len(got)}."
+    )
 
 
 def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Sentences, source: Sentences) -> Verdict:
@@ -85,19 +139,26 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
                 "You replaced all heads of the layer; one head is one index of one dimension.": lambda: patch_each(
                     model, run, [Site(site.hook_name) for site in sites], donor, difference
                 ),
+                LAST: lambda: torch.stack(
+                    [
+                        difference(end_logits(model, run, [(site.hook_name, partial(_last, site, donor))]))
+                        for site in sites
+                    ]
+                ),
                 "The first head is right, and stays patched when it is the second one's turn.": lambda: torch.stack(
                     [difference(patched_logits(model, run, sites[: i + 1], donor)) for i in range(len(sites))]
                 ),
             }
-            first, want = "{}.{}".format(*heads[0]), patch_each(model, run, sites[:1], donor, difference)
+            want = patch_each(model, run, sites, donor, difference)
+            worst = int((got - want).abs().amax(1).argmax())
             return _like(got, wrong) or (
-                f"For {part} of {first} the mean should be {float(want.mean()):.2f}, not {float(got[0].mean()):.2f}."
+                f"For {part} of {heads[worst][0]}.{heads[worst][1]} {_farthest(got[worst], want[worst])}"
             )
 
         return right
 
     return judge(
-        "Exercise 1",
+        "Exercise 2",
         answer,
         [case("z"), case("pattern")],
         hints=(
@@ -137,7 +198,7 @@ def check_path_to_answer(
     """A function (sender, own, others) -> (B,) logit differences when everything in `own` is frozen, but for the
     sender's z, which comes from `others`."""
     difference = partial(logit_difference, sentences=prompts)
-    senders = foremost_heads(model, prompts, other, difference, 2)
+    senders = foremost_heads(model, prompts, other, difference, 2)[::-1]  # late ones first: they reach the answer
     layers = range(model.cfg.n_layers)
     z_names, mlp_names = ([f"blocks.{i}.{end}" for i in layers] for end in ("attn.hook_z", "hook_mlp_out"))
     own, others = activations(model, prompts, z_names + mlp_names), activations(model, other, z_names)
@@ -173,18 +234,24 @@ def check_path_to_answer(
                 "You took all heads of the sender's layer from others; the sender is one of them.": lambda: difference(
                     run(patch_hooks([Site(name) for name in frozen], held | {site.hook_name: others[site.hook_name]}))
                 ),
+                LAST: lambda: difference(
+                    run(
+                        patch_hooks(
+                            [Site(name) for name in held],
+                            held | {site.hook_name: _last(site, others, frozen[site.hook_name])},
+                        )
+                    )
+                ),
                 "With MLPs in own, too, they must be frozen as the heads are: loop over all of own.": lambda: solve(
                     sender, {name: own[name] for name in z_names}, others
                 ),
             }
-            return _like(got, wrong) or (
-                f"For {sender[0]}.{sender[1]} the mean should be {float(want.mean()):.2f}, not {float(got.mean()):.2f}."
-            )
+            return _like(got, wrong) or f"For {sender[0]}.{sender[1]} {_farthest(got, want)}"
 
         return right
 
     return judge(
-        "Exercise 2",
+        "Exercise 3",
         answer,
         [case(names, sender) for names in (z_names, z_names + mlp_names) for sender in senders],
         hints=(
@@ -230,7 +297,7 @@ def check_prediction(answer: tuple[str, str] | None, change: float, by_heads: fl
         return None if pair[1] == part else f'"{word}" is right, but not by way of {pair[1]}.'
 
     return judge(
-        "Exercise 3",
+        "Exercise 4",
         answer,
         [right],
         hints=(
@@ -247,6 +314,9 @@ def solution_prediction(change: float, by_heads: float, by_mlps: float) -> tuple
         raise ValueError("change=nan: there is no change to predict.")
     word = "stays" if abs(change) < 0.5 else ("up" if change > 0 else "down")
     return word, PARTS[abs(by_mlps) > abs(by_heads)]
+
+
+LEAST = (0.2, 0.25, 0.5, 1, 2)  # denominators at which learners stop
 
 
 def check_faithfulness(answer: Callable[[Tensor, Tensor, Tensor], Any] | None) -> Verdict:
@@ -267,15 +337,20 @@ def check_faithfulness(answer: Callable[[Tensor, Tensor, Tensor], Any] | None) -
         if abs(got - float(circuit.mean() / whole.mean())) < 1e-4:
             return "The scale must begin at no heads at all: a circuit that does nothing should have 0."
         if abs(got - float(ratios.median())) < 1e-4:
-            return (
-                "A median hides the sentence that is at fault, and all others that are unlike most. Weigh it instead."
-            )
+            return "A median, or leaving that sentence out, hides the one at fault. Weigh it instead."
+        if abs(got - float((circuit - nothing).mean() / whole.mean())) < 1e-4:
+            return "You took off `nothing` above the line, not below it: then the whole model itself has no 100%."
+        if any(
+            abs(got - float(((circuit - nothing) / (whole - nothing).clamp(min=least)).mean())) < 1e-3
+            for least in LEAST
+        ):
+            return "A smallest denominator is a number that you chose, and the result depends on it. Weigh instead."
         if abs(got - float(ratios.clamp(0, 1).mean())) < 1e-4:
             return "A share may be above 1: heads that were left out may hold the answer back. Do not cut it off."
         return f"For the four sentences that I tried it should be {want:.3f}; yours is {got:.3f}."
 
     return judge(
-        "Exercise 4",
+        "Exercise 5",
         answer,
         [right],
         hints=(
@@ -291,12 +366,12 @@ def solution_faithfulness(circuit: Tensor, whole: Tensor, nothing: Tensor) -> Te
 
 
 def check_missing(answer: Callable[..., Any] | None) -> Verdict:
-    """A function (circuit, candidates, lead_of) -> the head that adds most to the lead of the circuit, and the one that
+    """A function (circuit, candidates, lift_of) -> the head that adds most to the lift of the circuit, and the one that
     adds most on top of it."""
     circuit: list[Head] = [(0, 0), (2, 1)]
     candidates: list[Head] = [(0, 0), (0, 5), (1, 3), (1, 5), (2, 1), (3, 2), (3, 7)]
 
-    def lead_of(kept: Sequence[Head]) -> float:
+    def lift_of(kept: Sequence[Head]) -> float:
         """0.5 and 1.5 do the same thing; 3.7 does harm; the circuit's own heads are needed."""
         have = set(kept)
         same = max([1.1 * ((0, 5) in have), 1.2 * ((1, 5) in have)])
@@ -305,16 +380,16 @@ def check_missing(answer: Callable[..., Any] | None) -> Verdict:
 
     def right(find: Callable[..., Any]) -> str | None:
         given = list(circuit)
-        got = find(given, list(candidates), lead_of)
+        got = find(given, list(candidates), lift_of)
         if given != circuit:
             return "You appended to the circuit that you were given; add to a copy: circuit + [head]."
         if not isinstance(got, (list, tuple)) or len(got) != 2 or not all(isinstance(h, tuple) for h in got):
             return f"Return a list of two heads, such as [(1, 2), (0, 4)], not {got!r}."
         got = list(got)
-        if got == solution_missing(circuit, candidates, lead_of):
+        if got == solution_missing(circuit, candidates, lift_of):
             return None
         if (3, 7) in got:
-            return "3.7 lowers the lead. Look for what raises it."
+            return "3.7 lowers the lift. Look for what raises it."
         if set(got) & set(circuit):
             return "Heads of the circuit are in it already: skip them."
         if got == [(1, 5), (0, 5)]:
@@ -324,7 +399,7 @@ def check_missing(answer: Callable[..., Any] | None) -> Verdict:
         return f"In the circuit that I made up they are not {got}."
 
     return judge(
-        "Exercise 5",
+        "Exercise 6",
         answer,
         [right],
         hints=(
@@ -336,12 +411,12 @@ def check_missing(answer: Callable[..., Any] | None) -> Verdict:
 
 
 def solution_missing(
-    circuit: Sequence[Head], candidates: Sequence[Head], lead_of: Callable[[Sequence[Head]], float], n: int = 2
+    circuit: Sequence[Head], candidates: Sequence[Head], lift_of: Callable[[Sequence[Head]], float], n: int = 2
 ) -> list[Head]:
     found: list[Head] = []
     for _ in range(n):
         kept = [*circuit, *found]
         rest = [head for head in candidates if head not in kept]
         if rest:
-            found.append(max(rest, key=lambda head: lead_of([*kept, head])))
+            found.append(max(rest, key=lambda head: lift_of([*kept, head])))
     return found

@@ -5,7 +5,7 @@ Letters of shapes: L layers, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.circuits.direct_effects import attention_between, direct_writes, towards
+from sae_tutorial.circuits.direct_effects import Writes, attention_between, direct_writes, towards
 from sae_tutorial.circuits.heads import Head
-from sae_tutorial.circuits.ioi import Sentences
-from sae_tutorial.circuits.patching import activations, head_site, patched_logits
+from sae_tutorial.circuits.ioi import Sentences, TemplateMeans, logit_difference
+from sae_tutorial.circuits.patching import Site, activations, head_site, patch_hooks, patched_logits, path_patch
 from sae_tutorial.circuits.prompts import end_logits
-from sae_tutorial.course.ioi_circuit.names import absent_names
+from sae_tutorial.course.ioi_circuit.names import absent_names, with_pause
+from sae_tutorial.figures.tables import Table
+
+ROLES = {"IO": "IO", "S1": "S1", "S2": "S2", "pause": "comma or full stop before S2"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Seen:
 
     Attributes:
         right, wrong: (L, H) what it adds to either name, above the names that a sentence does not ask about.
-        look: IO, S1, S2 -> (L, H) its attention from END.
+        look: IO, S1, S2, pause (see `with_pause`) -> (L, H) its attention from END.
         back: (L, H) its attention from S2 to S1.
     """
 
@@ -41,7 +44,7 @@ def seen(model: Any, sentences: Sentences, names: Int[Tensor, " names"]) -> Seen
     """`names`: see `name_ids`."""
     against, out = absent_names(sentences, names), direct_writes(model, sentences).heads
     right, wrong = (towards(out, model, ids, against) for ids in (sentences.io, sentences.wrong))
-    look = attention_between(model, sentences, "END", ["IO", "S1", "S2"])
+    look = attention_between(model, with_pause(model, sentences), "END", list(ROLES))
     return Seen(right, wrong, look, attention_between(model, sentences, "S2", ["S1"])["S1"])
 
 
@@ -60,6 +63,43 @@ def sort_heads(found: Seen) -> dict[str, list[Head]]:
     listed = {kind: [(layer, head) for layer, head in mask.nonzero().tolist()] for kind, (_, mask) in kinds.items()}
     width = found.right.shape[1]
     return {kind: listed[kind] or [divmod(int(score.argmax()), width)] for kind, (score, _) in kinds.items()}
+
+
+def label(head: Head) -> str:
+    """Layer and head, such as "2.0"."""
+    return f"{head[0]}.{head[1]}"
+
+
+def listed(heads: Sequence[Head]) -> str:
+    """Such as "1.2, 2.0"."""
+    return ", ".join(map(label, heads))
+
+
+def strongest(grid: Float[Tensor, "layers heads"], n: int, negative: bool = False) -> list[Head]:
+    """The `n` heads of the largest values of a map, or with `negative` of the smallest, the first one first."""
+    order = grid.flatten().argsort(descending=not negative)
+    return [divmod(int(i), grid.shape[1]) for i in order[:n]]
+
+
+def kinds_of(groups: Mapping[str, Sequence[Head]], shape: Sequence[int]) -> tuple[list[str], list[str]]:
+    """The label and the kind of each head of a map of this shape, row by row; "others" where it is in none."""
+    kind_of = {head: kind for kind, heads in groups.items() for head in heads}
+    heads = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
+    return [label(head) for head in heads], [kind_of.get(head, "others") for head in heads]
+
+
+def looks_of(found: Seen, heads: Sequence[Head]) -> dict[str, Float[Tensor, " listed"]]:
+    """How the attention from END of some heads is divided: what is looked at -> a share for each head."""
+    to = {name: torch.stack([found.look[role][head] for head in heads]) for role, name in ROLES.items()}
+    return to | {"elsewhere": 1 - torch.stack(list(to.values())).sum(0)}
+
+
+def with_mlps(
+    writes: Writes, model: Any, right: Int[Tensor, " prompts"], against: Tensor
+) -> Float[Tensor, "layers heads+1"]:
+    """Direct attribution (see `towards`) of every head, and of the layer's MLP in the last column."""
+    heads, mlps = (towards(part, model, right, against) for part in (writes.heads, writes.mlps))
+    return torch.cat([heads, mlps[:, None]], dim=1)
 
 
 def on_map(model: Any, values: Float[Tensor, " listed"], listed: Sequence[Head]) -> Float[Tensor, "layers heads"]:
@@ -93,3 +133,42 @@ def rewritten(
     found["writes at S2 what it wrote at S1"] = patched_logits(model, sentences, sites, own)
     found["looks from S2 at S2 alone"] = patched_logits(model, sentences, looking, own)
     return found
+
+
+def path_map(
+    model: Any,
+    prompts: Sentences,
+    other: Sentences,
+    senders: Sequence[Head],
+    receivers: Sequence[Site],
+    metric: Callable[[Tensor], Tensor],
+    mlps_frozen: bool = False,
+) -> Float[Tensor, "layers heads"]:
+    """By which share the mean metric changes when each sender's path to the receivers comes from `other`; 0 for heads
+    that are no senders. −1 says that nothing is left of it, −2 that it is reversed. See `path_patch`."""
+    found = path_patch(model, prompts, other, senders, receivers, metric, mlps_frozen)
+    whole = float(metric(end_logits(model, prompts)).mean())
+    return on_map(model, found.mean(-1) / whole - 1, senders)
+
+
+def changes_without(
+    model: Any, sentences: Sentences, means: TemplateMeans, gone: Sequence[Head]
+) -> tuple[Float[Tensor, " sentences"], Float[Tensor, "layers heads"], Float[Tensor, " layers"]]:
+    """Ablate the heads `gone`: the logit difference that is left, and by how much the direct shares in it of every head
+    and of every MLP change."""
+    hooks = patch_hooks([head_site("z", head) for head in gone], means.of(sentences))
+    before, after = direct_writes(model, sentences), direct_writes(model, sentences, hooks)
+    by_head, by_mlp = (
+        towards(getattr(after, part) - getattr(before, part), model, sentences.io, sentences.wrong)
+        for part in ("heads", "mlps")
+    )
+    return logit_difference(end_logits(model, sentences, hooks), sentences), by_head, by_mlp
+
+
+def look_table(model: Any, runs: Mapping[str, Sentences], looks: Sequence[tuple[Head, str, str]]) -> Table:
+    """Mean attention of a head from one role to another, for each of `looks`, on each run."""
+    found = []
+    for head, start, end in looks:
+        shares = [attention_between(model, run, start, [end])[end][head] for run in runs.values()]
+        found.append((f"attention of {label(head)} from {start} to {end}", *(f"{share:.0%}" for share in shares)))
+    return Table(["", *runs], found)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.circuits.ioi import Sentences, logit_difference
-from sae_tutorial.course.ioi_circuit.names import lead
+from sae_tutorial.course.ioi_circuit.names import lift
 from sae_tutorial.evaluation.intervals import bootstrap
+from sae_tutorial.figures.tables import Table
 
-MEASURES = ("difference", "lead", "right", "top")
+MEASURES = ("difference", "lift", "right", "top")
 
 
 def scores(
     logits: Float[Tensor, "sentences vocab"], sentences: Sentences, names: Int[Tensor, " names"]
 ) -> Float[Tensor, "4 sentences"]:
-    """The rows are `MEASURES`: the logit difference; the lead; 1 where the difference is above 0; 1 where the right
+    """The rows are `MEASURES`: the logit difference; the lift; 1 where the difference is above 0; 1 where the right
     name is the likeliest of all tokens. `names`: see `name_ids`."""
     difference = logit_difference(logits, sentences)
     right, top = difference > 0, logits.argmax(-1) == sentences.io
-    return torch.stack([difference, lead(logits, sentences, names), right.to(difference), top.to(difference)])
+    return torch.stack([difference, lift(logits, sentences, names), right.to(difference), top.to(difference)])
 
 
 def with_ends(values: Float[Tensor, " sentences"], form: str = ".2f") -> str:
@@ -56,3 +61,29 @@ def share_restored(
 
     middle, low, high = (found.view(patched.shape[:-1]) for found in bootstrap(runs, share))
     return middle, low, high
+
+
+def as_share(
+    found: Float[Tensor, " sentences"], whole: Float[Tensor, " sentences"], nothing: Float[Tensor, " sentences"]
+) -> str:
+    """`share_restored` in words, such as "120% [110%, 133%]"."""
+    return "{:.0%} [{:.0%}, {:.0%}]".format(*map(float, share_restored(found, whole, nothing)))
+
+
+def span(values: Float[Tensor, " sentences"]) -> tuple[float, float, float]:
+    """The mean and the ends of its 95 % bootstrap interval over sentences: a bar of a figure."""
+    mean, low, high = map(float, bootstrap(values))
+    return mean, low, high
+
+
+def score_table(found: Mapping[str, Float[Tensor, "4 sentences"]], what: str) -> Table:
+    """One row for each of `found`, see `scores`; `what` says what they are."""
+    forms = (".2f", ".2f", ".0%", ".0%")
+    rows = [(name, *map(with_ends, values, forms)) for name, values in found.items()]
+    return Table([what, "difference", "lift", "difference above 0", "right name on top"], rows)
+
+
+def most_frequent(model: Any, logits: Float[Tensor, "sentences vocab"], n: int = 5) -> str:
+    """The likeliest tokens, those of most sentences first, and of how many: "' to' 12, ' the' 5"."""
+    words = Counter(model.tokenizer.decode([i]) for i in logits.argmax(-1).tolist())
+    return ", ".join(f"{word!r} {count}" for word, count in words.most_common(n))

@@ -1,7 +1,4 @@
-"""Sentences for this lesson alone, and what heads make of the names in them.
-
-Letters of shapes: L layers, H heads, B prompts, P positions, N names, D dimension of a head, M of the stream.
-"""
+"""Sentences for this lesson alone, and the names in them."""
 
 from __future__ import annotations
 
@@ -14,10 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.circuits.direct_effects import centred
 from sae_tutorial.circuits.ioi import NAMES, Frame, Sentences, sentences_of
-from sae_tutorial.circuits.patching import activations
-from sae_tutorial.circuits.prompts import Prompts, at, token_ids, usable
+from sae_tutorial.circuits.prompts import at, token_ids, usable
 
 
 def own_sentence(model: Any, text: str, io: str, giver: str) -> Sentences:
@@ -41,26 +36,6 @@ def own_sentence(model: Any, text: str, io: str, giver: str) -> Sentences:
     return sentences_of(model, [Frame(head + "{s}" + tail, io, giver, giver, "", "", io, giver)])
 
 
-def rank_among_names(
-    model: Any, prompts: Prompts, role: str, right: Int[Tensor, " prompts"], names: Int[Tensor, " names"]
-) -> Float[Tensor, "layers heads prompts"]:
-    """Where a name stands among all `names` in what each head would write if it read nothing but this name.
-
-    The stream at `role`, as the head finds it, goes through its value and output matrices to the logits; 0 is the
-    highest of all names, len(names) − 1 the lowest. A head that copies has ranks near 0. (The copying score of Wang
-    et al. 2022 asks for the five highest of the whole vocabulary, on the stream after the first MLP.)
-    """
-    values = [f"blocks.{layer}.attn.hook_v" for layer in range(model.cfg.n_layers)]
-    ranks = []
-    for W_O_HDM, v_BPHD in zip(model.W_O, activations(model, prompts, values).values()):
-        v_BHD = at(v_BPHD, prompts.positions[role])
-        v_BHD = v_BHD.repeat_interleave(len(W_O_HDM) // v_BHD.shape[1], 1)  # heads may share their values
-        out_HBM = centred(model, torch.einsum("bhd,hdm->hbm", v_BHD, W_O_HDM))
-        own_HB1 = (out_HBM * model.W_U[:, right].T).sum(-1, keepdim=True)
-        ranks.append((out_HBM @ model.W_U[:, names] > own_HB1 + 1e-5).sum(-1).float())
-    return torch.stack(ranks)
-
-
 def name_ids(model: Any, names: Sequence[str] = NAMES) -> Int[Tensor, " names"]:
     """Ids of those `names` that are single tokens of this model."""
     return token_ids(model, usable(model, names, "names", 3))
@@ -77,7 +52,7 @@ def absent_names(sentences: Sentences, names: Int[Tensor, " names"]) -> Int[Tens
     return names.expand(len(sentences), -1)[keep].view(len(sentences), -1)
 
 
-def lead(
+def lift(
     logits: Float[Tensor, "sentences vocab"], sentences: Sentences, names: Int[Tensor, " names"]
 ) -> Float[Tensor, " sentences"]:
     """Logit of the right name minus the mean logit of the names that the sentence does not ask about.
@@ -85,6 +60,13 @@ def lead(
     The logit difference asks which of the two; this asks whether it is one of the two at all. See `name_ids`.
     """
     return at(logits, sentences.io) - logits.gather(1, absent_names(sentences, names)).mean(-1)
+
+
+def above_names(
+    names: Int[Tensor, " names"], logits: Float[Tensor, "sentences vocab"], ids: Int[Tensor, " sentences"]
+) -> Float[Tensor, " sentences"]:
+    """Logits of one name in each row, above the mean of all `names`."""
+    return at(logits, ids) - logits[:, names].mean(1)
 
 
 def other_order(model: Any, sentences: Sentences) -> Sentences:
@@ -108,3 +90,18 @@ def renamed(model: Any, sentences: Sentences, names: Int[Tensor, " names"]) -> S
         return replace(frame, a=new[frame.a], b=new[frame.b], s=new[frame.s], io=io, wrong=wrong)
 
     return sentences_of(model, [changed(i, frame) for i, frame in enumerate(sentences.frames)])
+
+
+def with_pause(model: Any, sentences: Sentences) -> Sentences:
+    """The same, with one more position: "pause", the last comma or full stop before S2.
+
+    Raises ValueError for a sentence that has neither there.
+    """
+    words, which = sentences.tokens.cpu().unique(return_inverse=True)
+    marks = torch.tensor([model.tokenizer.decode([i]).strip() in (",", ".") for i in words.tolist()])
+    before = torch.arange(sentences.tokens.shape[1])[None] < sentences.positions["S2"].cpu()[:, None]
+    pauses = marks[which] & before
+    if not pauses.any(1).all():
+        raise ValueError(f"no comma or full stop before S2: {sentences.text[int(pauses.any(1).int().argmin())]!r}")
+    last = pauses.shape[1] - 1 - pauses.flip(1).int().argmax(1)
+    return replace(sentences, positions={**sentences.positions, "pause": last.to(sentences.tokens.device)})

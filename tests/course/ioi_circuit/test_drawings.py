@@ -10,6 +10,12 @@ def test_the_circuit_has_its_heads_and_what_was_measured():
     assert "John" in drawings.circuit().alt and drawings.circuit().width <= 620
 
 
+def test_the_task_has_its_roles_and_three_sentences():
+    svg = drawings.task().svg()
+    assert all(f">{role}</text>" in svg for role in ("IO", "S1", "S1+1", "S2", "END", "original", "swapped", "ABC"))
+    assert svg.count(">Mary</text>") == svg.count(">John</text>") == 4 and drawings.task().width <= 620
+
+
 def test_two_ways_to_patch_differ_in_what_reacts():
     drawing = drawings.two_ways_to_patch()
     assert drawing.svg().count("frozen") == 2 and "react" in drawing.alt and drawing.width <= 620

@@ -11,6 +11,40 @@ from sae_tutorial.circuits.patching import Site, head_site, patch_each, patch_ho
 from sae_tutorial.circuits.prompts import end_logits
 from sae_tutorial.course.ioi_circuit import exercises as ex
 
+# ---------------------------------------------------------------- columns
+
+
+def test_columns():
+    assert ex.check_columns(ex.solution_columns())
+    assert ex.check_columns({"S1+1", "S1", "IO"}) and "not answered yet" in ex.check_columns(None).message
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        (["S2"], "token that differs"),
+        (["IO", "S1", "S1+1", "END"], "comes after S2"),
+        (["S1+1"], "tokens do not"),
+        (["IO", "S1"], "S1+1 comes before S2"),
+        ("IO", "S1+1 comes before"),
+        (["S3"], "list of some of"),
+        (3, "list of some of"),
+    ],
+)
+def test_mistakes_in_columns(mistake, says):
+    wrong_and_told(ex.check_columns, mistake, says)
+
+
+def test_the_columns_are_zero_in_the_model(ours):
+    model, sentences, swapped, difference = ours
+    base = difference(end_logits(model, swapped))
+    for role in ioi.ROLES:
+        sites = [Site(f"blocks.{i}.hook_resid_pre", None, sentences.positions[role]) for i in range(4)]
+        donor = ex.activations(model, sentences, [site.hook_name for site in sites])
+        change = (patch_each(model, swapped, sites, donor, difference) - base).abs().max()
+        assert (change < 1e-2) == (role in ex.solution_columns()), role
+
+
 # ---------------------------------------------------------------- patching heads
 
 
@@ -70,6 +104,17 @@ def into_the_donor(acts, new, number, part):
     return put
 
 
+def last_dimension(acts, new, number, part):
+    acts[..., number] = new[..., number]
+    return acts
+
+
+def one_sentence_off(found):
+    found = torch.stack(found)
+    found[0, :2] += torch.tensor([1.0, -2.0])
+    return found
+
+
 def test_patched_heads(ours):
     model, _, _, difference = ours
     right(check_heads(ours), partial(ex.solution_patch_heads, model=model, difference=difference))
@@ -98,7 +143,8 @@ def test_patched_heads_in_other_ways(ours):
         ({"put": one_head, "reset": False}, "stays patched"),
         ({"put": into_the_donor}, "wrote into the donor"),
         ({"put": one_head, "end": lambda found: torch.stack(found).mean(1)}, "no mean"),
-        ({"put": one_head, "end": lambda found: 1 + torch.stack(found)}, "the mean should be"),
+        ({"put": last_dimension}, "one of the d_head numbers"),
+        ({"put": one_head, "end": one_sentence_off}, "sentence 1 should have"),
     ],
 )
 def test_mistakes_in_patching_heads(ours, how, says):
@@ -179,6 +225,11 @@ def unfrozen(ours):
     return path
 
 
+def two_sentences_off(ours):
+    path, off = pather(ours, sender_alone), torch.tensor([0, 0.5, 0, -1, 0, 0])
+    return lambda *given: path(*given) + off
+
+
 def writes_into_own(ours):
     model, sentences, _, difference = ours
 
@@ -198,6 +249,11 @@ def writes_into_own(ours):
         (partial(pather, put=lambda held, new, number: new), "all heads of the sender's layer"),
         (partial(pather, put=lambda held, new, number: held), "Nothing has changed"),
         (partial(pather, put=as_a_position), "one index of dimension 2"),
+        (
+            partial(pather, put=lambda held, new, number: last_dimension(held, new, number, "z")),
+            "of the d_head numbers",
+        ),
+        (two_sentences_off, "sentence 3 should have"),
         (partial(pather, put=sender_alone, only="hook_z"), "loop over all of own"),
         (writes_into_own, "wrote into own"),
         (lambda ours: lambda sender, own, others: 3.0, "float"),
@@ -256,7 +312,11 @@ def test_faithfulness():
     [
         (lambda c, w, n: ((c - n) / (w - n)).mean(), "still the bug"),
         (lambda c, w, n: c.mean() / w.mean(), "no heads at all"),
-        (lambda c, w, n: ((c - n) / (w - n)).median(), "median hides"),
+        (lambda c, w, n: ((c - n) / (w - n)).median(), "leaving that sentence out"),
+        (lambda c, w, n: ((c - n) / (w - n))[(w - n) > 1].mean(), "leaving that sentence out"),
+        (lambda c, w, n: (c - n).mean() / w.mean(), "not below it"),
+        (lambda c, w, n: ((c - n) / (w - n).clamp(min=1)).mean(), "number that you chose"),
+        (lambda c, w, n: ((c - n) / (w - n).clamp(min=0.5)).mean(), "number that you chose"),
         (lambda c, w, n: ((c - n) / (w - n)).clamp(0, 1).mean(), "above 1"),
         (lambda c, w, n: (c - n) / (w - n), "One number"),
         (lambda c, w, n: 1.0, "yours is 1.000"),
@@ -273,41 +333,41 @@ def test_missing_heads():
     right(ex.check_missing, ex.solution_missing)
 
 
-def gains(circuit, candidates, lead_of):
-    base = lead_of(circuit)
-    return {head: lead_of([*circuit, head]) - base for head in candidates}
+def gains(circuit, candidates, lift_of):
+    base = lift_of(circuit)
+    return {head: lift_of([*circuit, head]) - base for head in candidates}
 
 
-def all_pairs(circuit, candidates, lead_of):
+def all_pairs(circuit, candidates, lift_of):
     """Another way that happens to agree: the best pair, its better one first."""
     rest = [head for head in candidates if head not in circuit]
-    pair = max(((a, b) for a in rest for b in rest if a != b), key=lambda pair: lead_of([*circuit, *pair]))
-    return sorted(pair, key=lambda head: -lead_of([*circuit, head]))
+    pair = max(((a, b) for a in rest for b in rest if a != b), key=lambda pair: lift_of([*circuit, *pair]))
+    return sorted(pair, key=lambda head: -lift_of([*circuit, head]))
 
 
-def appended(circuit, candidates, lead_of):
-    found = ex.solution_missing(circuit, candidates, lead_of)
+def appended(circuit, candidates, lift_of):
+    found = ex.solution_missing(circuit, candidates, lift_of)
     circuit += found
     return found
 
 
-def one_by_one(circuit, candidates, lead_of):
-    gain = gains(circuit, candidates, lead_of)
+def one_by_one(circuit, candidates, lift_of):
+    gain = gains(circuit, candidates, lift_of)
     return sorted(gain, key=gain.get, reverse=True)[:2]
 
 
-def least(circuit, candidates, lead_of):
-    gain = gains(circuit, candidates, lead_of)
+def least(circuit, candidates, lift_of):
+    gain = gains(circuit, candidates, lift_of)
     return sorted(gain, key=gain.get)[:2]
 
 
-def largest_change(circuit, candidates, lead_of):
-    gain = gains(circuit, candidates, lead_of)
+def largest_change(circuit, candidates, lift_of):
+    gain = gains(circuit, candidates, lift_of)
     return sorted(gain, key=lambda head: -abs(gain[head]))[:2]
 
 
-def needed(circuit, candidates, lead_of):
-    loss = {head: lead_of(circuit) - lead_of([h for h in circuit if h != head]) for head in circuit}
+def needed(circuit, candidates, lift_of):
+    loss = {head: lift_of(circuit) - lift_of([h for h in circuit if h != head]) for head in circuit}
     return sorted(loss, key=loss.get, reverse=True)[:2]
 
 
@@ -319,13 +379,13 @@ def test_missing_heads_in_another_way():
     ("mistake", "says"),
     [
         (one_by_one, "do the same thing"),
-        (least, "lowers the lead"),
-        (largest_change, "lowers the lead"),
+        (least, "lowers the lift"),
+        (largest_change, "lowers the lift"),
         (needed, "skip them"),
         (appended, "add to a copy"),
-        (lambda circuit, candidates, lead_of: ex.solution_missing(circuit, candidates, lead_of)[::-1], "other order"),
-        (lambda circuit, candidates, lead_of: (1, 5), "list of two heads"),
-        (lambda circuit, candidates, lead_of: [(1, 3), (0, 5)], "they are not"),
+        (lambda circuit, candidates, lift_of: ex.solution_missing(circuit, candidates, lift_of)[::-1], "other order"),
+        (lambda circuit, candidates, lift_of: (1, 5), "list of two heads"),
+        (lambda circuit, candidates, lift_of: [(1, 3), (0, 5)], "they are not"),
     ],
 )
 def test_mistakes_in_missing_heads(mistake, says):

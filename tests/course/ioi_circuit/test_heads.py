@@ -78,3 +78,59 @@ def test_what_the_writer_writes_is_replaced_at_s2_alone(model):
 
     by_hand = ioi.logit_difference(end_logits(model, sentences, [("blocks.0.attn.hook_pattern", at_itself)]), sentences)
     assert torch.allclose(alone, by_hand, atol=1e-3)
+
+
+def test_heads_are_named_and_ordered():
+    grid = zeros(h01=2.0, h12=-1.0, h10=1.0)
+    assert heads.strongest(grid, 2) == [(0, 1), (1, 0)] and heads.strongest(grid, 1, negative=True) == [(1, 2)]
+    assert heads.listed(heads.strongest(grid, 2)) == "0.1, 1.0"
+    labels, kinds = heads.kinds_of({"a": [(1, 0)], "b": [(0, 2)]}, (2, 3))
+    assert labels == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
+    assert kinds == ["others", "others", "b", "a", "others", "others"]
+
+
+def test_looks_add_up_to_all_of_the_attention(model):
+    sentences = ioi.ioi_sentences(model, 12, seed=0)
+    found = heads.looks_of(heads.seen(model, sentences, names.name_ids(model)), [(2, 0), (3, 4)])
+    assert list(found)[-2:] == ["comma or full stop before S2", "elsewhere"]
+    torch.testing.assert_close(sum(found.values()), torch.ones(2))
+    assert found["S2"][0] > 0.9 < found["comma or full stop before S2"][1]
+    runs = {"once": sentences, "again": sentences}
+    (row,) = heads.look_table(model, runs, [((2, 0), "END", "S2")]).rows
+    assert row == ("attention of 2.0 from END to S2", *[f"{found['S2'][0]:.0%}"] * 2)
+
+
+def test_shares_have_mlps_in_the_last_column(model):
+    sentences = ioi.ioi_sentences(model, 4, seed=0)
+    writes = heads.direct_writes(model, sentences)
+    found = heads.with_mlps(writes, model, sentences.io, sentences.wrong)
+    assert found.shape == (4, 9)
+    torch.testing.assert_close(found[:, 8], heads.towards(writes.mlps, model, sentences.io, sentences.wrong))
+
+
+def test_a_path_map_is_a_change_of_the_mean(model):
+    sentences = ioi.ioi_sentences(model, 6, seed=0)
+    swapped = ioi.counterfactual(model, sentences, "swapped")
+
+    def difference(logits):
+        return ioi.logit_difference(logits, sentences)
+
+    receivers = [heads.Site("blocks.3.hook_resid_post")]
+    found = heads.path_map(model, sentences, swapped, [(2, 0), (0, 7)], receivers, difference)
+    whole = difference(end_logits(model, sentences)).mean()
+    by_hand = heads.path_patch(model, sentences, swapped, [(2, 0)], receivers, difference).mean() / whole - 1
+    assert (
+        abs(found[2, 0] - by_hand) < 1e-4 and found[2, 0] < -0.5 < abs(found[0, 7]) + 0.5 and found[1].abs().sum() == 0
+    )
+    with_frozen = heads.path_map(model, sentences, swapped, [(2, 0)], receivers, difference, True)
+    assert found[2, 0] < with_frozen[2, 0] < 0
+
+
+def test_changes_without_heads_add_up_to_what_is_left(model):
+    sentences = ioi.ioi_sentences(model, 12, seed=0)
+    pool = ioi.counterfactual(model, ioi.ioi_sentences(model, 24, seed=2), "abc", seed=2)
+    means = ioi.TemplateMeans.over(model, pool, [f"blocks.{i}.attn.hook_z" for i in range(4)])
+    left, by_head, by_mlp = heads.changes_without(model, sentences, means, [(2, 0)])
+    before = ioi.logit_difference(end_logits(model, sentences), sentences).mean()
+    assert abs(before + by_head.sum() + by_mlp.sum() - left.mean()) < 0.3, "but for embeddings, whose scale changes"
+    assert by_head[2, 0] < -0.5 and by_head[:2].abs().max() < 0.1

@@ -21,7 +21,7 @@ def test_scores_are_the_four_measures(model, sentences):
     rows = torch.arange(12)
     difference = logits[rows, sentences.io] - logits[rows, sentences.wrong]
     assert torch.equal(found["difference"], difference)
-    assert torch.equal(found["lead"], names.lead(logits, sentences, ids))
+    assert torch.equal(found["lift"], names.lift(logits, sentences, ids))
     assert found["right"].tolist() == (difference > 0).float().tolist() and found["right"][0] == 0
     assert found["top"].tolist() == [float(i == w) for i, w in zip(logits.argmax(1).tolist(), sentences.io.tolist())]
 
@@ -52,3 +52,24 @@ def test_share_restored_says_what_is_wrong():
         measures.share_restored(torch.ones(1, 3), torch.ones(3), torch.ones(3))
     with pytest.raises(ValueError, match="one number per sentence"):
         measures.share_restored(torch.ones(1, 4), torch.ones(3))
+
+
+def test_shares_and_spans_are_means_with_ends():
+    whole, nothing = torch.full((4,), 8.0), torch.zeros(4)
+    assert measures.as_share(torch.full((4,), 2.0), whole, nothing) == "25% [25%, 25%]"
+    assert measures.span(torch.full((4,), 2.0)) == (2.0, 2.0, 2.0)
+
+
+def test_the_table_of_scores_has_a_row_for_each_run():
+    found = {"a": torch.tensor([[1.0, 1.0], [2.0, 2.0], [1.0, 1.0], [0.0, 0.0]])}
+    table = measures.score_table(found, "run on")
+    assert table.headers[0] == "run on" and table.rows == [
+        ("a", "1.00 [1.00, 1.00]", "2.00 [2.00, 2.00]", "100% [100%, 100%]", "0% [0%, 0%]")
+    ]
+
+
+def test_most_frequent_answers_come_first(model):
+    ids = [int(model.tokenizer.encode(" Mary")[-1])] * 2 + [int(model.tokenizer.encode(" to")[-1])]
+    logits = torch.nn.functional.one_hot(torch.tensor(ids), model.cfg.d_vocab).float()
+    assert measures.most_frequent(model, logits) == "' Mary' 2, ' to' 1"
+    assert measures.most_frequent(model, logits, 1) == "' Mary' 2"

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from grouped_model import grouped_model
 
-from sae_tutorial.circuits import ioi, patching, prompts
+from sae_tutorial.circuits import ioi
 from sae_tutorial.course.ioi_circuit import names
 
 
@@ -44,30 +43,6 @@ def test_own_sentence_is_not_cut(model):
         names.own_sentence(model, text, "Mary", "John")
 
 
-def test_rank_of_a_name_in_what_a_head_would_write(model, sentences):
-    ids = names.name_ids(model)
-    ranks = names.rank_among_names(model, sentences, "IO", sentences.io, ids)
-    assert ranks.shape == (4, 8, 6) and ranks.min() >= 0 and ranks.max() <= len(ids) - 1
-    name = "blocks.3.ln1.hook_normalized"
-    x = prompts.at(patching.activations(model, sentences, [name])[name], sentences.positions["IO"])
-    logits = ((x @ model.W_V[3, 0] + model.b_V[3, 0]) @ model.W_O[3, 0]) @ model.W_U[:, ids]
-    place = (ids == sentences.io[:, None]).int().argmax(1)
-    by_hand = (logits > logits.gather(1, place[:, None]) + 1e-5).sum(1)
-    assert torch.equal(ranks[3, 0], by_hand.float())
-
-
-def test_ranks_where_heads_share_their_values(tmp_path):
-    llama = grouped_model(tmp_path)
-    texts = prompts.Prompts.of(llama, ["w3 w4 w5 w6", "w7 w8", "w9 w3 w8"], {"A": [1, 1, 2]})
-    right, ids = torch.tensor([3, 7, 3]), torch.arange(3, 30)
-    ranks = names.rank_among_names(llama, texts, "A", right, ids)
-    values = patching.activations(llama, texts, ["blocks.1.attn.hook_v"])["blocks.1.attn.hook_v"]
-    for head in range(4):
-        out = prompts.at(values[:, :, head // 2], texts.positions["A"]) @ llama.W_O[1, head] @ llama.W_U
-        expected = (out[:, ids] > prompts.at(out, right)[:, None] + 1e-5).sum(1)
-        assert torch.equal(ranks[1, head], expected.float())
-
-
 def test_the_other_order_keeps_names_and_giver(model, sentences):
     for frame, turned in zip(sentences.frames, names.other_order(model, sentences).frames, strict=True):
         assert (turned.a, turned.b) == (frame.b, frame.a)
@@ -82,3 +57,19 @@ def test_renamed_keeps_places_and_changes_both_names(model, sentences):
         assert (new.a == new.io) == (frame.a == frame.io) and (new.s, new.template) == (new.wrong, frame.template)
     with pytest.raises(ValueError, match="four are needed"):
         names.renamed(model, few, ids[:3])
+
+
+def test_the_pause_is_the_last_comma_or_full_stop_before_the_giver(model, sentences):
+    found = names.with_pause(model, sentences)
+    assert set(found.positions) == {*sentences.positions, "pause"} and "pause" not in sentences.positions
+    for row, pause, s2 in zip(found.tokens, found.positions["pause"], found.positions["S2"], strict=True):
+        words = [model.tokenizer.decode([int(i)]) for i in row[: int(s2)]]
+        assert words[int(pause)] in (",", ".") and not {",", "."} & set(words[int(pause) + 1 :])
+    bare = names.own_sentence(model, "When Mary saw John then John gave a drink to", "Mary", "John")
+    with pytest.raises(ValueError, match="no comma or full stop before S2: 'When Mary saw John"):
+        names.with_pause(model, bare)
+
+
+def test_a_name_above_the_mean_of_all_names():
+    logits = torch.tensor([[0.0, 3.0, 6.0, 100.0], [0.0, 1.0, 2.0, 3.0]])
+    assert names.above_names(torch.tensor([0, 1, 2]), logits, torch.tensor([2, 0])).tolist() == [3.0, -1.0]
