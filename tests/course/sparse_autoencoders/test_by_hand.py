@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sae_tutorial.course.sparse_autoencoders import by_hand
+from sae_tutorial.course.superposition.toy_models import shape
 from sae_tutorial.evaluation.ground_truth import mean_max_cosine, random_directions, sparse_strengths
 
 REAL = random_directions(12, 8, seed=0)
@@ -24,10 +25,47 @@ def test_training_keeps_rows_at_norm_one_and_lowers_the_loss():
     assert torch.allclose(W_dec.norm(dim=1), torch.ones(12), atol=1e-5)
 
 
+def test_a_fit_keeps_its_rows_at_the_moments_asked_for():
+    rows, bias, seen = by_hand.fit(by_hand.train_step, X, 12, 0.1, 30, lr=2e-2, seed=3, moments=(0, 30))
+    assert rows.shape == (12, 8) and bias.shape == (12,) and len(seen) == 2
+    assert torch.equal(seen[0], by_hand.random_rows(12, 8, seed=3).detach())
+    assert not torch.allclose(seen[1], seen[0], atol=0.05) and torch.allclose(seen[1], rows, atol=0.1)
+
+
+@pytest.mark.parametrize("steps", [5, 60, 400])
+def test_moments_begin_at_0_and_end_with_the_last_step(steps):
+    moments = by_hand.moments_to_show(steps)
+    assert moments[0] == 0 and moments[-1] == steps and moments == sorted(set(moments))
+
+
+TRUTH = shape("pentagon").T  # (5, 2)
+
+
+def turned(rows, fifths):
+    angle = torch.tensor(2 * torch.pi * fifths / 5)
+    return rows @ torch.stack([torch.stack([angle.cos(), angle.sin()]), torch.stack([-angle.sin(), angle.cos()])])
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [
+        (TRUTH.flip(0), "truth"),
+        (turned(TRUTH, 0.5), "halfway"),
+        (torch.tensor([[0.6, 0.8], [-0.6, -0.8], [-0.8, 0.6], [0.8, -0.6], [1.0, 0.0]]), "cross"),
+        (torch.tensor([[1.0, 0.0]] * 5), "other"),
+        (turned(TRUTH, 0.2), "other"),
+    ],
+)
+def test_an_ending_is_named_by_where_the_rows_lie(rows, name):
+    assert by_hand.ending(rows, TRUTH) == name in by_hand.ENDINGS
+
+
 def test_only_the_broken_step_grows_its_decoder_and_it_finds_less():
     found = {}
     for step in (by_hand.broken_step, by_hand.mended_step):
-        W_dec, history, l0 = by_hand.train_untied(step, X, 12, 0.1, 400)
+        W_dec, history, codes = by_hand.train_untied(step, X, 12, 0.1, 400)
+        l0 = by_hand.mean_l0(codes)
+        assert codes.shape == (2000, 12) and l0 == codes.gt(0).sum() / 2000
         assert history.shape == (400, 3) and history[0, 2] == pytest.approx(1, abs=1e-4)
         found[step] = float(history[-1, 2]), float(history[-50:, 1].mean()), l0, mean_max_cosine(REAL, W_dec)
     broken, mended = found[by_hand.broken_step], found[by_hand.mended_step]

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from sae_tutorial.course.sparse_autoencoders import by_hand
 from sae_tutorial.course.sparse_autoencoders import exercises as ex
 
-SAE = {name: getattr(by_hand, name) for name in ex.PARTS}
+SAE = dict(zip(ex.PARTS, (by_hand.encode, by_hand.decode, by_hand.loss_of, by_hand.train_step), strict=True))
 
 
 def sae(**changed):
@@ -50,25 +50,51 @@ def longhand(x, W, b, lam, adam):
 
 
 def test_other_ways_to_write_it_pass_too():
-    assert sae(encode=lambda x, W, b: torch.clamp(x @ W.mT + b, min=0), loss_of=squared, train_step=longhand)
+    assert sae(my_encode=lambda x, W, b: torch.clamp(x @ W.mT + b, min=0), my_loss=squared, my_step=longhand)
     assert ex.check_best_code(lambda s, lam: s - lam / 2 if s > lam / 2 else 0)
-    assert ex.check_mended(ex._weighted_step)
 
-    def in_place(x, W_enc, b, W_dec, lam, adam):
-        loss = by_hand.broken_step(x, W_enc, b, W_dec, lam, adam)
-        with torch.no_grad():
-            W_dec.div_(W_dec.norm(dim=1, keepdim=True))
-        return loss
 
-    assert ex.check_mended(in_place)
+def untied(decoder=lambda W: W, price=lambda W: 1.0):
+    """A step that decodes with `decoder(W_dec)`, each feature's code priced by `price(W_dec)`."""
+
+    def one(x, W_enc, b, W_dec, lam, adam):
+        z = torch.relu(x @ W_enc + b)
+        loss = (z @ decoder(W_dec) - x).square().sum(dim=1).mean() + lam * (z * price(W_dec)).sum(dim=1).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        return loss.item()
+
+    return one
+
+
+def at_the_start(x, W_enc, b, W_dec, lam, adam):
+    W_dec.data = normalize(W_dec.data, dim=1)
+    return by_hand.broken_step(x, W_enc, b, W_dec, lam, adam)
+
+
+@pytest.mark.parametrize(
+    "cure",
+    [
+        lambda *given: untied(price=lambda W: W.norm(dim=1))(*given),
+        lambda *given: untied(decoder=lambda W: normalize(W, dim=1))(*given),
+        lambda *given: with_after(lambda _, W: W.data.div_(W.data.norm(dim=1, keepdim=True)))(*given),
+        lambda *given: with_after(lambda _, W: W.data.div_(W.data.norm(dim=1, keepdim=True).clamp(min=1)))(*given),
+        at_the_start,
+    ],
+    ids=["norms in the penalty", "normalised when decoding", "in place", "at most 1", "before the step"],
+)
+def test_every_cure_of_the_bug_passes(cure):
+    verdict = ex.check_mended(cure)
+    assert verdict.passed, verdict.message
 
 
 def test_what_is_right_is_said_before_what_comes_next():
-    half = sae(loss_of=lambda *_: None)
-    assert not half and half.message.count("✓") == 2 and "○ Exercise 1, loss_of: not answered yet" in half.message
+    half = sae(my_loss=lambda *_: None)
+    assert not half and half.message.count("✓") == 2 and "○ Exercise 1, my_loss: not answered yet" in half.message
 
 
-def step(*, zero=True, go=True, keep=True, late=False, lam_counts=True):
+def step(*, zero=True, go=True, keep=True, late=False, lam_counts=True, columns=False, silent=False):
     """A training step with something left out."""
 
     def one(x, W, b, lam, adam):
@@ -79,7 +105,9 @@ def step(*, zero=True, go=True, keep=True, late=False, lam_counts=True):
         if go:
             adam.step()
         if keep:
-            W.data = normalize(W.data, dim=1)
+            W.data = normalize(W.data, dim=0 if columns else 1)
+        if silent:
+            return None
         return by_hand.loss_of(x, W, b, lam).item() if late else loss.item()
 
     return one
@@ -98,57 +126,89 @@ def into(weights, dim):
     return lambda W_enc, W_dec: [W_enc, W_dec][weights].data.copy_(normalize([W_enc, W_dec][weights].data, dim=dim))
 
 
-ERROR = {"a": 0.3, "b": 0.2}
+ERROR = {"SAE": 0.11, "k-means": 0.18, "sampled tokens": 0.19}
 
 
 @pytest.mark.parametrize(
     ("check", "wrong", "says"),
     [
-        (part("encode"), lambda x, W, b: x @ W.T + b, "negative entries"),
-        (part("encode"), lambda x, W, b: torch.relu(x @ W.T), "without a bias"),
-        (part("encode"), lambda x, W, b: torch.relu(x @ W.T) + b, "negative entries"),
-        (part("encode"), lambda x, W, b: torch.relu(x @ W.T) + b.abs(), "yours is"),
-        (part("encode"), lambda x, W, b: torch.relu(W @ x.T + b[:, None]), "yours is (6, 50)"),
-        (part("decode"), lambda z, W: W.T @ z.T, "yours has (4, 50)"),
-        (part("decode"), lambda z, W: torch.relu(z @ W), "reconstruction is"),
-        (part("decode"), lambda z, W: z, "yours has (50, 6)"),
-        (part("loss_of"), lambda x, W, b, lam: squared(x, W, b, 0), "missing λ"),
-        (part("loss_of"), lambda x, W, b, lam: 50 * squared(x, W, b, lam), "sum over tokens"),
+        (part("my_encode"), lambda x, W, b: x @ W.T + b, "negative entries"),
+        (part("my_encode"), lambda x, W, b: torch.relu(x @ W.T), "without a bias"),
+        (part("my_encode"), lambda x, W, b: torch.relu(x @ W.T) + b, "negative entries"),
+        (part("my_encode"), lambda x, W, b: torch.relu(x @ W.T) + b.abs(), "yours is"),
+        (part("my_encode"), lambda x, W, b: torch.relu(W @ x.T + b[:, None]), "yours is (6, 50)"),
+        (part("my_decode"), lambda z, W: W.T @ z.T, "yours has (4, 50)"),
+        (part("my_decode"), lambda z, W: torch.relu(z @ W), "reconstruction is"),
+        (part("my_decode"), lambda z, W: z, "yours has (50, 6)"),
+        (part("my_loss"), lambda x, W, b, lam: squared(x, W, b, 0), "missing λ"),
+        (part("my_loss"), lambda x, W, b, lam: 50 * squared(x, W, b, lam), "sum over tokens"),
         (
-            part("loss_of"),
+            part("my_loss"),
             lambda x, W, b, lam: squared(x, W, b, 0) * 0.25 + lam * by_hand.encode(x, W, b).sum(1).mean(),
             "mean of the squared error over dimensions",
         ),
         (
-            part("loss_of"),
+            part("my_loss"),
             lambda x, W, b, lam: squared(x, W, b, 0) + lam * by_hand.encode(x, W, b).mean(),
             "mean of the code over features",
         ),
-        (part("loss_of"), lambda x, W, b, lam: by_hand.encode(x, W, b).sum(1), "one number"),
-        (part("train_step"), step(go=False), "where they were"),
-        (part("train_step"), step(keep=False), "bring them back"),
-        (part("train_step"), step(zero=False), "gradients add up"),
-        (part("train_step"), step(late=True), "before the step"),
-        (part("train_step"), step(lam_counts=False), "does not depend on lam"),
+        (part("my_loss"), lambda x, W, b, lam: by_hand.encode(x, W, b).sum(1), "one number"),
+        (part("my_loss"), lambda x, W, b, lam: squared(x, W, b, 1.0), "not multiplied by λ"),
+        (
+            part("my_loss"),
+            lambda x, W, b, lam: (
+                (by_hand.decode(by_hand.encode(x, W, b), W) - x).square().mean() + lam * by_hand.encode(x, W, b).mean()
+            ),
+            "also average over dimensions and features",
+        ),
+        (part("my_step"), step(silent=True), "trains, but returns nothing"),
+        (part("my_step"), step(columns=True), "a feature is a row"),
+        (part("my_step"), step(go=False), "where they were"),
+        (part("my_step"), step(keep=False), "bring them back"),
+        (part("my_step"), step(zero=False), "gradients add up"),
+        (part("my_step"), step(late=True), "before the step"),
+        (part("my_step"), step(lam_counts=False), "does not depend on lam"),
         (ex.check_best_code, lambda s, lam: s - lam, "mind the 2"),
         (ex.check_best_code, lambda s, lam: s - lam / 2, "never negative"),
         (ex.check_best_code, lambda s, lam: s, "each unit of z costs"),
         (ex.check_best_code, lambda s, lam: s * (1 - lam / 2), "does not grow with a"),
+        (ex.check_best_code, lambda s, lam: s - lam / 2 if s > lam else 0, "only one below λ/2 is"),
         (ex.check_mended, by_hand.broken_step, "exactly as before"),
         (ex.check_mended, with_after(into(0, 0)), "keep the encoder's norms"),
         (ex.check_mended, with_after(into(1, 0)), "a feature is a row"),
         (ex.check_mended, with_after(lambda W_enc, W_dec: W_dec.data.mul_(0.9)), "can still trade"),
-        (lambda answer: ex.check_prediction(answer, ERROR), "a", "the least is left by b: b 20%, a 30%"),
-        (lambda answer: ex.check_prediction(answer, ERROR), "k-means++", "choose one of 'a', 'b'"),
+        (ex.check_mended, with_after(lambda _, W: W.data.mul_(len(W) ** 0.5 / W.data.norm())), "can still trade"),
+        (ex.check_mended, untied(price=lambda W: W.norm(dim=1).square()), "can still trade"),
+        (ex.check_mended, untied(decoder=lambda W: W.detach()), "decoder does not learn"),
+        (ex.check_mended, with_after(lambda V, W: W.data.copy_(normalize(V.data.T, dim=1))), "over W_dec"),
+        (ex.check_mended, lambda *given: with_after(into(1, 1))(*given) and None, "trains, but returns nothing"),
     ],
 )
 def test_mistakes_are_named(check, wrong, says):
     wrong_and_told(check, wrong, says)
 
 
-def test_a_prediction_is_praised_with_the_numbers():
-    assert "b 20%, a 30%" in ex.check_prediction("b", ERROR).message
-    assert "not answered yet" in ex.check_prediction(None, ERROR).message
+@pytest.mark.parametrize(
+    ("best", "error", "says"),
+    [
+        (None, 0.2, "not answered yet"),
+        ("SAE", None, "not answered yet"),
+        ("kmeans", 0.2, "choose one of 'SAE', 'k-means'"),
+        ("SAE", 20, "between 0 and 1"),
+    ],
+)
+def test_what_is_no_prediction_is_said_and_costs_no_hint(best, error, says):
+    for verdict in (ex.note_prediction(best, error), ex.check_prediction(best, error, ERROR)):
+        assert not verdict and says in verdict.message and "✗" not in verdict.message and "Hint" not in verdict.message
+
+
+def test_a_prediction_is_noted_and_then_compared_with_the_numbers():
+    assert ex.note_prediction("k-means", 0.15) and "noted" in ex.note_prediction("k-means", 0.15).message
+    right = ex.check_prediction("SAE", 0.12, ERROR)
+    assert right and "SAE 11%, k-means 18%, sampled tokens 19%" in right.message and "close" in right.message
+    assert "it is less" in ex.check_prediction("SAE", 0.2, ERROR).message
+    wrong = ex.check_prediction("k-means", 0.05, ERROR)
+    assert not wrong and "left by SAE" in wrong.message and "it is more" in wrong.message
 
 
 def test_an_exception_of_the_learner_is_shown():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from drawing import cells, drawn, plain, written
 
+from sae_tutorial.course.sparse_autoencoders import by_hand
 from sae_tutorial.course.sparse_autoencoders import figures as plots
 from sae_tutorial.course.superposition.toy_models import shape
 
@@ -27,13 +28,13 @@ def test_the_plane_plays_every_moment_and_ends_where_it_is_drawn():
     assert len(fig.to_json()) < 20_000
 
 
-def test_lines_of_the_closed_form_start_at_zero():
+def test_lines_of_the_closed_form_are_zero_up_to_the_offset():
     true = {"α": torch.tensor([0.5, 1.5])}
     fig = plots.learned_against_true(true, {"α": true["α"] - 0.2}, {"α": 0.2}, "title")
     found = drawn(fig)
     assert found["α"] == ([0.5, 1.5], pytest.approx([0.3, 1.3]))
-    assert found["_α"] == (pytest.approx([0.2, 1.5]), pytest.approx([0, 1.3]))
-    assert found["no bias"] == ([0, 1.5], [0, 1.5])
+    assert found["_α"] == (pytest.approx([0, 0.2, 1.5]), pytest.approx([0, 0, 1.3]))
+    assert found["z = a"] == ([0, 1.5], [0, 1.5])
     assert [trace.mode for trace in fig.data] == ["lines", "markers", "lines"]
 
 
@@ -60,3 +61,19 @@ def test_recovery_map_marks_the_truth():
     fig = plots.recovery_map(torch.tensor([[0.5, 0.6], [0.9, 0.95]]), [32, 64], [0.1, 0.3], "title", truth=64)
     assert cells(fig) == [[0.5, 0.6], [0.9, 0.95]]
     assert drawn(fig)["1"] == (["0.1", "0.3"], ["32", "64 = truth"]) and fig.layout.yaxis.autorange is True
+    assert written(fig) == ["0.50", "0.60", "0.90", "0.95"]
+
+
+def test_numbers_of_the_map_are_dark_on_light_cells_and_what_random_rows_have_comes_first():
+    fig = plots.recovery_map(torch.tensor([[0.95]]), [32], [0.1], "title", random=[0.3])
+    assert drawn(fig)["1"][0] == ["random rows", "0.1"] and written(fig) == ["0.30", "0.95"]
+    assert [note.font.color for note in fig.layout.annotations] == ["#FFFFFF", "#111111"]
+
+
+def test_every_ending_has_a_title():
+    assert set(plots.PLANE_TITLES) == set(by_hand.ENDINGS)
+
+
+def test_a_third_run_is_dashed():
+    fig = plots.curves({"one": {name: [1, 2] for name in "abc"}}, "title")
+    assert [trace.line.dash for trace in fig.data] == ["solid", "solid", "dash"]
