@@ -38,7 +38,7 @@ def small_saes(
     x is scaled to E|x|² = 1 and not centred: a sum of many random directions has almost no mean.
     """
     pairs = [(size, lam) for size in sizes for lam in lambdas]
-    config = {"rule": "relu", "tied": True, "b_dec": False, "normalise": False}
+    config: dict[str, Any] = {"rule": "relu", "tied": True, "b_dec": False, "normalise": False}
     saes = [SparseAutoencoder(SAEConfig(x.shape[1], size, **config)) for size, _ in pairs]
     for sae in saes:
         sae.scale.fill_(float(x.square().sum(dim=1).mean().sqrt()))
