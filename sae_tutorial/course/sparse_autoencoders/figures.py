@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 import torch
 from jaxtyping import Float
-from plotly.colors import sample_colorscale
 from torch import Tensor
 
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import empty, nothing
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.looks import Look
-from sae_tutorial.figures.style import PALETTE, SEQUENTIAL, TEXT, finish
-from sae_tutorial.figures.text import numbers, on
+from sae_tutorial.figures.style import PALETTE, TEXT, finish
+from sae_tutorial.figures.text import numbers
 
 REACH = 1.75  # half the width of the plane
 PLANE_TITLES = {  # by how training ended, as `by_hand.ending` calls it
@@ -25,6 +23,7 @@ PLANE_TITLES = {  # by how training ended, as `by_hand.ending` calls it
     "halfway": "All five rows stop halfway between two rays",
     "other": "Five rows that have not arrived anywhere yet",
 }
+DARK = 0.48  # the part of the scale of colours below which white letters read better than black ones
 AT_ONCE = 400  # points of a curve that are worth storing
 
 
@@ -173,8 +172,7 @@ def recovery_map(
         return fig
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):
-            (colour,) = sample_colorscale(SEQUENTIAL, [min(max(value, 0.0), 1.0)])
-            ink = on("#" + "".join(f"{int(part):02x}" for part in re.findall(r"\d+", colour)))
+            ink = "#FFFFFF" if value < DARK else "#111111"
             font = {"size": 13, "color": ink}
             fig.add_annotation(x=column, y=row, text=f"{value:.2f}", showarrow=False, font=font)
     return fig.update_traces(xgap=1, ygap=1).update_yaxes(autorange=True)  # the smallest below
