@@ -65,6 +65,8 @@ NOTHING = {
         "carried": [({}, {}, 4.0, "t"), ({"PCA": (EMPTY,) * 4}, {"PCA": (EMPTY,) * 4}, 4.0, "t")],
         "orders": [({}, "t"), ({"a": ([], [])}, "t")],
         "two_scores": [({}, ("one", "two"), "t", "y")],
+        "name_patterns": [(NANS, ["a", "b"], [1, 2], "t")],
+        "minds": [([], "a", "b", "c"), ([(0, "a", NAN, NAN)], "a", "b", "c")],
         "controlled": [({}, (), {}, {}, "t"), ({"a": {}}, (2,), {"a": 0.5}, {"a": 0.1}, "t")],
         "f1_map": [(NANS, ["a", "b"], ["c", "d"], "t")],
         "occlusion": [({}, "t"), ({"p": ((1,), {"a": [NAN]})}, "t")],

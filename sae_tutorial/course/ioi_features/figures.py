@@ -60,8 +60,8 @@ def carried(
     if fig.data:
         log_axis(lambda **axis: fig.update_xaxes(**axis, row=1, col=1), [band[0] for band in by_count.values()])
     fig.update_annotations(selector={"text": "uninformed"}, yanchor="bottom")  # below its line are curves
-    highs = [float(band[3 if bands else 1].max()) for band in by_count.values()]
-    return fig.update_yaxes(range=[-0.2, 1.04 * max([nothing, *highs])])
+    highs = [float(value) for band in by_count.values() for value in band[3 if bands else 1]]
+    return fig.update_yaxes(range=[-0.2, 1.04 * max([nothing, *highs])]) if fig.data else fig
 
 
 def orders(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> go.Figure:
