@@ -12,14 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def random_directions(n: int, d: int, seed: int = 0) -> Float[Tensor, "n d"]:
-    """`n` unit vectors in `d` dimensions, each drawn evenly from the sphere.
+def generator_of_data(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """For what a model is to find. Models draw their first weights from their own seed; the numbers here are others,
+    whatever that seed: else a model would start at the truth that it is meant to find."""
+    return torch.Generator(device).manual_seed(seed + 1_000_003)
 
-    A SparseAutoencoder draws its first dictionary in the same way. The numbers here are others, whatever its seed:
-    else it would start at the truth that it is meant to find.
-    """
-    generator = torch.Generator().manual_seed(seed + 1_000_003)
-    return torch.nn.functional.normalize(torch.randn(n, d, generator=generator), dim=1)
+
+def random_directions(n: int, d: int, seed: int = 0) -> Float[Tensor, "n d"]:
+    """`n` unit vectors in `d` dimensions, each drawn evenly from the sphere, by `generator_of_data`."""
+    return torch.nn.functional.normalize(torch.randn(n, d, generator=generator_of_data(seed)), dim=1)
 
 
 def sparse_strengths(

@@ -45,12 +45,14 @@ def shared(evidence: Evidence, **fields: Any) -> float | None:
 def rules(evidence: Evidence, **fields: Any) -> dict[str, dict[str, float | None]]:
     """MEASURES of each rule of one cell of the grid, means over its seeds, and how many these are: least error first.
     "shared" is what two seeds have in common."""
-    here, found = evidence.runs.where(**fields), {}
-    for method, *_ in here.cells():
-        runs = here.where(method=method)
-        means = {name: sum(row[key] for row in runs) / len(runs) for name, (key, _) in MEASURES.items()}
-        found[NAMES[method]] = means | {"shared": shared(evidence, method=method, **fields), "seeds": len(runs)}
-    return dict(sorted(found.items(), key=lambda one: one[1]["FVU"]))
+    here = evidence.runs.where(**fields)
+    summaries = {name: here.summary(key) for name, (key, _) in MEASURES.items()}
+    found: dict[str, dict[str, float | None]] = {}
+    for cell in sorted(here.cells(), key=lambda cell: summaries["FVU"][cell].mean):
+        found[NAMES[cell[0]]] = {name: of[cell].mean for name, of in summaries.items()}
+        agree, seeds = shared(evidence, method=cell[0], **fields), summaries["FVU"][cell].n
+        found[NAMES[cell[0]]] |= {"shared": agree, "seeds": seeds}
+    return found
 
 
 def of_rules(found: Mapping[str, Mapping[str, float | None]]) -> Table:

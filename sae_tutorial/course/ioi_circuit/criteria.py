@@ -17,6 +17,7 @@ from sae_tutorial.circuits.heads import Head
 from sae_tutorial.circuits.ioi import Sentences, TemplateMeans
 from sae_tutorial.circuits.patching import Site, keep_only, patch_hooks
 from sae_tutorial.circuits.prompts import end_logits
+from sae_tutorial.course.ioi_circuit.heads import label
 from sae_tutorial.course.ioi_circuit.measures import as_share, scores, span, with_ends
 from sae_tutorial.figures.tables import Table
 
@@ -93,9 +94,9 @@ def worth(
         for head in group:
             last = full - value([h for h in circuit if h != head])
             first = value([h for h in circuit if h in others or h == head]) - bare
-            found["{}.{}".format(*head)] = torch.where(first.abs() > last.abs(), first, last)
+            found[label(head)] = torch.where(first.abs() > last.abs(), first, last)
     for head in outside:
-        found["+ {}.{}".format(*head)] = value([*circuit, head]) - full
+        found[f"+ {label(head)}"] = value([*circuit, head]) - full
     return {name: {head: float(row[i]) for head, row in found.items()} for i, name in enumerate(("difference", "lift"))}
 
 
@@ -144,5 +145,5 @@ def again(
     }
     for head in new:
         gain = lone(exchanged(circuit, old, head))[1] - all_[1]
-        found["{}.{} in place of {}.{}: change of the lift".format(*head, *old)] = with_ends(gain, "+.2f")
+        found[f"{label(head)} in place of {label(old)}: change of the lift"] = with_ends(gain, "+.2f")
     return found

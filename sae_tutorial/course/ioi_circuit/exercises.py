@@ -25,6 +25,7 @@ from sae_tutorial.circuits.patching import (
     patched_logits,
 )
 from sae_tutorial.circuits.prompts import Hook, end_logits
+from sae_tutorial.course.ioi_circuit.heads import label
 from sae_tutorial.course.judge import Verdict, judge
 
 
@@ -151,9 +152,7 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
             }
             want = patch_each(model, run, sites, donor, difference)
             worst = int((got - want).abs().amax(1).argmax())
-            return _like(got, wrong) or (
-                f"For {part} of {heads[worst][0]}.{heads[worst][1]} {_farthest(got[worst], want[worst])}"
-            )
+            return _like(got, wrong) or (f"For {part} of {label(heads[worst])} {_farthest(got[worst], want[worst])}")
 
         return right
 
@@ -246,7 +245,7 @@ def check_path_to_answer(
                     sender, {name: own[name] for name in z_names}, others
                 ),
             }
-            return _like(got, wrong) or f"For {sender[0]}.{sender[1]} {_farthest(got, want)}"
+            return _like(got, wrong) or f"For {label(sender)} {_farthest(got, want)}"
 
         return right
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -42,10 +43,8 @@ def values_found(
 
     λ is what a unit of a code costs against the squared error of a token.
     """
-    store, D = ActivationStore.from_tensor(x_ND), x_ND.shape[1]
-    saes = [SparseAutoencoder(SAEConfig(D, n, "relu"), seed=seed) for n, _ in tried for seed in seeds]
-    l1s = [penalty / (D**0.5 * store.scale) for _, penalty in tried for _ in seeds]  # to the units of our L1
-    train_many(saes, store, [TrainSettings(l1=l1, lr=1e-2, steps=steps, batch_size=512) for l1 in l1s], progress=False)
+    saes = [SparseAutoencoder(SAEConfig(x_ND.shape[1], n, "relu"), seed=seed) for n, _ in tried for seed in seeds]
+    _train(saes, x_ND, [penalty for _, penalty in tried for _ in seeds], lr=1e-2, steps=steps)
     with torch.no_grad():
         found = torch.stack([best_f1(sae.encode(x_ND).to_dense() > 0, has_NV)[0] >= 0.9 for sae in saes])
     shares = found.float().view(len(tried), len(seeds), 2, -1).mean((1, 3))
@@ -84,11 +83,10 @@ def split_clusters(
     Returns, for each: its loss (error² + λ · code, per token); the best F1 of one of its features for the side that a
     token lies on, mean of both sides; and the same of the ideal pair of features, +μ and −μ.
     """
-    store, (x_ND, sign_N) = ActivationStore.from_tensor(two_clusters(8_192, seed=0)[0]), two_clusters(8_192, seed=1)
-    D, sides_N2 = x_ND.shape[1], torch.stack([sign_N > 0, sign_N < 0], dim=1).float()
-    saes = [SparseAutoencoder(SAEConfig(D, n_features, "relu")) for _ in penalties]
-    l1s = [penalty / (D**0.5 * store.scale) for penalty in penalties]  # to the units of our L1
-    train_many(saes, store, [TrainSettings(l1=l1, lr=3e-3, steps=steps, batch_size=512) for l1 in l1s], progress=False)
+    (seen_ND, _), (x_ND, sign_N) = two_clusters(8_192, seed=0), two_clusters(8_192, seed=1)
+    sides_N2 = torch.stack([sign_N > 0, sign_N < 0], dim=1).float()
+    saes = [SparseAutoencoder(SAEConfig(x_ND.shape[1], n_features, "relu")) for _ in penalties]
+    _train(saes, seen_ND, penalties, lr=3e-3, steps=steps)
     losses, trained, ideal = [], [], []
     for sae, penalty in zip(saes, penalties, strict=True):
         with torch.no_grad():
@@ -99,3 +97,12 @@ def split_clusters(
         trained.append(both[0])
         ideal.append(both[1])
     return losses, trained, ideal
+
+
+def _train(
+    saes: Sequence[SparseAutoencoder], x_ND: Float[Tensor, "tokens d"], penalties: Sequence[float], **how: Any
+) -> None:
+    """Side by side, each with its λ: what a unit of a code costs against the squared error of a token."""
+    store = ActivationStore.from_tensor(x_ND)
+    l1s = [penalty / (x_ND.shape[1] ** 0.5 * store.scale) for penalty in penalties]  # in the units of our L1
+    train_many(saes, store, [TrainSettings(l1=l1, batch_size=512, **how) for l1 in l1s], progress=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,53 +40,47 @@ def compared(
 ) -> go.Figure:
     """What `measured.against` found: a panel for each measure, labelled as told, below each other; a curve for each
     method, a point with whiskers for each place: how much more it has than the rival, in percent."""
-    places = list(dict.fromkeys(place for curves in found.values() for of in curves.values() for place in of))
-    sets = {
-        labels[measure]: {
-            name: Curve(
-                [places.index(place) + 0.2 * (shift - 1) for place in of],
-                [100 * ratio.mean for ratio in of.values()],
-                [100 * ratio.low for ratio in of.values()],
-                [100 * ratio.high for ratio in of.values()],
-                about=list(of),
-                look=Look(OTHERS[shift], "solid", MARKERS[shift]),
-            )
-            for shift, (name, of) in enumerate(curves.items())
-        }
-        for measure, curves in found.items()
-    }
-    how: dict[str, Any] = {"hover": "%{customdata}: %{y:+.1f}%", "height": 520, "size": 8, "columns": 1}
-    fig = kinds.dots(sets, title, "", [f"% more than {rival}"] * len(sets), whiskers=True, level={"_same": 0}, **how)
-    for row in range(1, len(sets)):
-        fig.update_xaxes(showticklabels=False, row=row)
-    return _at(fig, places)
+    panels = {labels[measure]: curves for measure, curves in found.items()}
+    how: dict[str, Any] = {"hover": "%{customdata}: %{y:+.1f}%", "size": 8, "whiskers": True, "level": {"_same": 0}}
+
+    def percent(ratio: Ratio) -> list[float]:
+        return [100 * end for end in (ratio.mean, ratio.low, ratio.high)]
+
+    return _by_place(panels, title, [f"% more than {rival}"] * len(panels), 0.2, percent, **how)
 
 
 def budgets(found: Mapping[str, Mapping[str, Mapping[str, float]]], title: str) -> go.Figure:
     """Rule -> law -> place -> the share of the budget that the law misplaces: a panel for each rule, below each other,
     a curve for each law, a dot for each place."""
-    places = list(dict.fromkeys(place for laws in found.values() for of in laws.values() for place in of))
+    how: dict[str, Any] = {"hover": "%{customdata}: %{y:.0%}", "size": 9}
+    fig = _by_place(found, title, "budget misplaced", 0.12, lambda share: [share], **how)
+    return fig.update_yaxes(tickformat=".0%", rangemode="tozero")
+
+
+def _by_place(
+    panels: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    title: str,
+    y: str | Sequence[str],
+    apart: float,
+    ends: Callable[[Any], list[float]],
+    **how: Any,
+) -> go.Figure:
+    """Panel -> curve -> place -> value, panels below each other, places along x, the dots of a place `apart`; `ends`
+    has a value's middle, and the ends of its interval if it has one."""
+    places = list(dict.fromkeys(place for curves in panels.values() for of in curves.values() for place in of))
+
+    def curve(shift: int, of: Mapping[str, Any]) -> Curve:
+        spans: dict[str, Any] = dict(zip(("y", "low", "high"), map(list, zip(*map(ends, of.values())))))
+        at = [places.index(place) + apart * (shift - 1) for place in of]
+        return Curve(at, **spans, about=list(of), look=Look(OTHERS[shift], "solid", MARKERS[shift]))
+
     sets = {
-        rule: {
-            law: Curve(
-                [places.index(place) + 0.12 * (shift - 1) for place in of],
-                list(of.values()),
-                about=list(of),
-                look=Look(OTHERS[shift], "solid", MARKERS[shift]),
-            )
-            for shift, (law, of) in enumerate(laws.items())
-        }
-        for rule, laws in found.items()
+        panel: {name: curve(shift, of) for shift, (name, of) in enumerate(curves.items()) if of}
+        for panel, curves in panels.items()
     }
-    how: dict[str, Any] = {"hover": "%{customdata}: %{y:.0%}", "height": 520, "size": 9, "columns": 1}
-    fig = kinds.dots(sets, title, "", "budget misplaced", **how).update_yaxes(tickformat=".0%", rangemode="tozero")
+    fig = kinds.dots(sets, title, "", y, height=520, columns=1, **how)
     for row in range(1, len(sets)):
         fig.update_xaxes(showticklabels=False, row=row)
-    return _at(fig, places)
-
-
-def _at(fig: go.Figure, places: Sequence[str]) -> go.Figure:
-    """Places named along x, at 0, 1, 2, …"""
     words = [place.replace(", ", ",<br>") for place in places]
     return fig.update_xaxes(
         tickvals=list(range(len(places))), ticktext=words, tickangle=0, range=[-0.5, len(places) - 0.5]

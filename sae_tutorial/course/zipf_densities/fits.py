@@ -13,6 +13,7 @@ from torch import Tensor
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.allocation.zipf import fit_zipf, middle_law
 from sae_tutorial.course.zipf_densities.density_laws import Law, fit_law
+from sae_tutorial.evaluation.ground_truth import generator_of_data
 
 DEFAULT = 1.0, 10.0  # exponent and offset that SAEConfig begins with
 
@@ -91,12 +92,9 @@ def budget_laws(counts: Int[np.ndarray, " features"], n_tokens: int) -> dict[str
 
 
 def gaussian_like(store: ActivationStore, n: int, seed: int, round_: bool = False) -> Float[Tensor, "n d_in"]:
-    """Vectors with the mean of the store and its covariance, or, if round_, as wide in every direction.
-
-    Their numbers are not those that an SAE of the same seed draws its first dictionary from.
-    """
+    """Vectors with the mean of the store and its covariance, or, if round_, as wide in every direction."""
     d_in = store.mean.numel()
-    noise = torch.randn(n, d_in, generator=torch.Generator().manual_seed(seed + 1_000_003))
+    noise = torch.randn(n, d_in, generator=generator_of_data(seed))
     if round_:
         return store.mean + store.scale * noise
     covariance = torch.cov(store.rows(slice(None)).T)
