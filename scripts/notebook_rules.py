@@ -101,7 +101,8 @@ def course_problems(path: Path) -> list[str]:
     """How the course reads: its length, its sentences, its words, what stands in a learner's way, what is cut off."""
     notebook = nbformat.read(path, as_version=4)
     found = [f"cell {i} {problem}" for i, cell in enumerate(notebook.cells) for problem in _reads(cell)]
-    words = sum(len(_words(cell.source)) for cell in notebook.cells if cell.cell_type == "markdown")
+    read = (_without_code(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
+    words = sum(len(re.findall(r"\S*\w\S*", source)) for source in read)  # a formula counts by its parts
     for what, size, most in (("cells", len(notebook.cells), MAX_CELLS), ("words", words, MAX_WORDS)):
         if size > most:
             found.append(f"it has {size:,} {what}; {most:,} are one sitting: split or cut it")
@@ -139,9 +140,14 @@ def _reads(cell: Any) -> Iterator[str]:
             yield f"says {match.group()!r}; the field says {standard!r}"
 
 
+def _without_code(source: str) -> str:
+    """Markdown without its blocks of code."""
+    return re.sub(r"```.*?```", "", source, flags=re.S)
+
+
 def _prose(source: str) -> str:
     """Markdown without code, tags and addresses; a formula is one word."""
-    source = re.sub(r"```.*?```", " ", source, flags=re.S)
+    source = _without_code(source)
     source = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$|`[^`\n]*`", "X", source, flags=re.S)
     source = re.sub(
         r"!?\[(!?\[[^\]]*\]\([^)]*\)|[^\]]*)\]\([^)]*\)", lambda m: m[1].strip("[]").partition("](")[0], source
@@ -155,7 +161,7 @@ def _words(source: str) -> list[str]:
 
 def _paragraphs(source: str) -> list[str]:
     """Blocks between empty lines and items of lists; tables and headings are none."""
-    blocks = re.split(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+\.)\s)", re.sub(r"```.*?```", "", source, flags=re.S))
+    blocks = re.split(r"\n\s*\n|\n(?=\s*(?:[-*+]|\d+\.)\s)", _without_code(source))
     return [block for block in blocks if not block.lstrip().startswith(("|", "#", "<details", "**References"))]
 
 
