@@ -101,8 +101,7 @@ def course_problems(path: Path) -> list[str]:
     """How the course reads: its length, its sentences, its words, what stands in a learner's way, what is cut off."""
     notebook = nbformat.read(path, as_version=4)
     found = [f"cell {i} {problem}" for i, cell in enumerate(notebook.cells) for problem in _reads(cell)]
-    read = (_without_code(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
-    words = sum(len(re.findall(r"\S*\w\S*", source)) for source in read)  # a formula counts by its parts
+    words = sum(len(_words(cell.source)) for cell in notebook.cells if cell.cell_type == "markdown")
     for what, size, most in (("cells", len(notebook.cells), MAX_CELLS), ("words", words, MAX_WORDS)):
         if size > most:
             found.append(f"it has {size:,} {what}; {most:,} are one sitting: split or cut it")
