@@ -5,6 +5,7 @@
     python benchmarks/quality.py --only main wide      some parts: rates, main, length, wide, noise, precision, …
     python benchmarks/quality.py --list                what is done and what is left
     python benchmarks/quality.py --ship                put what is done into the package, for the notebooks
+    python benchmarks/quality.py --unpack              on a new machine: begin with the runs that the package has
     python benchmarks/quality.py --model gpt2 --text roneneldan/TinyStories --steps 10000
                                                        rates and the main part on another model: for a GPU
 
@@ -16,7 +17,8 @@ factor, so that there are k features per token on the text that is read. What pa
 with another coefficient until its L0 is within 3 % of k.
 
 Each finished run adds one line to `runs.jsonl` and its arrays to `arrays/KEY.npz` in --out, and its weights to
-`weights/KEY`; `--ship` packs lines and arrays into `sae_tutorial/assets/evidence`, which the notebooks read.
+`weights/KEY`; `--ship` packs lines and arrays into `sae_tutorial/assets/evidence`, which the notebooks read. `--unpack`
+is the way back: all but the weights, so the grid goes on elsewhere, and what needed weights is kept as it was shipped.
 """
 
 from __future__ import annotations
@@ -434,13 +436,31 @@ def ship(folder: Path, shipped: Path) -> None:
         write_atomically(shipped / name, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
+def unpack(shipped: Path, folder: Path) -> None:
+    """What `ship` packed, as if it had been trained here. The arrays come first, for a line promises them."""
+    for name in ("arrays", "texts"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    with np.load(shipped / ARRAYS) as packed:
+        for name in (name for name in packed.files if not name.endswith("/density")):
+            key, kind = name.split("/")
+            arrays = dict(zip(OF_A_TEXT if kind == "text" else OF_A_RUN, packed[name]))
+            if f"{key}/density" in packed:
+                arrays["density"] = packed[f"{key}/density"]
+            to = folder / ("texts" if kind == "text" else "arrays") / f"{key}.npz"
+            write_atomically(to, lambda file, arrays=arrays: np.savez_compressed(file, **arrays))
+    for name in (STABILITY, RUNS):
+        write_atomically(folder / name, (shipped / name).read_bytes())
+
+
 def agreements(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How many features two seeds have in common, for all pairs of seeds of each cell whose weights are there."""
+    """How many features two seeds have in common, for all pairs of seeds of each cell whose weights are there, and
+    what was found before of others."""
     same = ("part", "method", "k", "model", "width", "steps", "batch_size", "noise")
+    before = (folder / STABILITY).read_text().splitlines() if (folder / STABILITY).exists() else []
+    found = {(*(pair[name] for name in same), *pair["seeds"]): pair for pair in map(json.loads, before)}
     cells: dict[tuple, list[dict[str, Any]]] = {}
     for row in (row for row in rows if (folder / "weights" / row["key"]).is_dir()):
         cells.setdefault(tuple(row[name] for name in same), []).append(row)
-    found = []
     for cell, members in cells.items():
         seeds = {row["seed"]: load_sae(folder / "weights" / row["key"]).W_dec.detach() for row in members}
         for one, other in combinations(sorted(seeds), 2):
@@ -448,8 +468,8 @@ def agreements(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
                 "mutual": mutual_neighbours(seeds[one], seeds[other]),
                 "mmcs": mean_max_cosine(seeds[one], seeds[other]),
             }
-            found.append(dict(zip(same, cell)) | {"seeds": [one, other], "seed": one} | measured)
-    return found
+            found[(*cell, one, other)] = dict(zip(same, cell)) | {"seeds": [one, other], "seed": one} | measured
+    return list(found.values())
 
 
 def main() -> None:
@@ -466,6 +486,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--ship", action="store_true")
+    parser.add_argument("--unpack", action="store_true")
     args = parser.parse_args()
     if (args.model is None) != (args.text is None):
         parser.error("--model and --text go together: a model of your own, and what it reads")
@@ -478,6 +499,10 @@ def main() -> None:
     others = {row["steps"] for row in rows_of(args.out) if row["part"] == "rates"} - known
     if others and not args.ship:
         parser.error(f"--out has sweeps of {sorted(others)} steps; take another folder for --steps {args.steps}")
+    if args.unpack:
+        if rows_of(args.out):
+            parser.error(f"--out: {args.out} has runs already; --unpack begins an empty folder")
+        return unpack(EVIDENCE, args.out)
     if args.ship:
         return ship(args.out, EVIDENCE if args.model is None else args.out / "shipped")
     if args.list:

@@ -26,7 +26,16 @@ from quality import Place, Trained, claimed, groups, tuned, with_random_rows
 
 from sae_tutorial import ActivationStore, load_language_model, load_sae, story_tokens
 from sae_tutorial.activations.files import ASSETS
-from sae_tutorial.course.results import ARRAYS, OF_A_RUN, OF_A_TEXT, load_evidence, load_runs
+from sae_tutorial.course.results import (
+    ARRAYS,
+    EVIDENCE,
+    OF_A_RUN,
+    OF_A_TEXT,
+    RUNS,
+    STABILITY,
+    load_evidence,
+    load_runs,
+)
 from sae_tutorial.evaluation.ground_truth import mutual_neighbours
 
 
@@ -200,6 +209,16 @@ def test_a_small_grid_from_its_first_run_to_its_files(place, tmp_path, monkeypat
     assert pair["k"] == 8 and {row["method"] for row in evidence.stability} == {"token_choice"}, "others have one seed"
     lines = (tmp_path / "shipped" / "runs.jsonl").read_text().splitlines()
     assert [json.loads(line)["key"] for line in lines] == sorted([*rows, lost["key"]])
+
+
+def test_what_was_shipped_goes_on_elsewhere(tmp_path):
+    """Unpacked and shipped again it is the same, agreements of seeds too, though the weights they need are not there."""
+    quality.unpack(EVIDENCE, tmp_path)
+    quality.ship(tmp_path, tmp_path / "again")
+    for name in (RUNS, STABILITY):
+        assert (tmp_path / "again" / name).read_text() == (EVIDENCE / name).read_text()
+    with np.load(EVIDENCE / ARRAYS) as before, np.load(tmp_path / "again" / ARRAYS) as after:
+        assert sorted(before) == sorted(after) and all(np.array_equal(before[name], after[name]) for name in before)
 
 
 def test_another_model_is_one_command(tmp_path, monkeypatch):
