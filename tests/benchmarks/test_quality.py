@@ -212,7 +212,7 @@ def test_a_small_grid_from_its_first_run_to_its_files(place, tmp_path, monkeypat
 
 
 def test_what_was_shipped_goes_on_elsewhere(tmp_path):
-    """Unpacked and shipped again it is the same, agreements of seeds too, though the weights they need are not there."""
+    """Unpacked and shipped again it is the same, agreements of seeds too, which need weights that are not there."""
     quality.unpack(EVIDENCE, tmp_path)
     quality.ship(tmp_path, tmp_path / "again")
     for name in (RUNS, STABILITY):

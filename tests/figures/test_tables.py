@@ -18,6 +18,13 @@ def test_a_row_must_fit_the_headers():
         Table(["a", "b"], [("only one",)])
 
 
+def test_a_table_can_be_folded_under_a_line():
+    table = Table(["rule"], [("TopK",)], folded="the other <rules>")
+    html = table._repr_html_()
+    assert html.startswith("<details><summary>the other &lt;rules&gt;</summary><table>") and html.endswith("</details>")
+    assert repr(table) == repr(Table(["rule"], [("TopK",)])), "a terminal folds nothing"
+
+
 def test_an_empty_table_is_a_table():
     assert "a" in repr(Table(["a"], []))
 

@@ -78,16 +78,16 @@ def figure(comparisons: Mapping[tuple[str, str, str], Comparison], measure: str,
 
 
 def by_budget(found: Mapping[str, Mapping[int, Ratio]], title: str) -> go.Figure:
-    """The error of methods against Token Choice (a name -> budget -> ratio) over budgets, intervals as bars; methods
-    are moved apart a little, so that their bars can be told from each other."""
+    """The error of methods against Token Choice (a name -> budget -> ratio) at each budget, intervals as bars; methods
+    stand side by side, so that their bars can be told from each other."""
     curves, middle = {}, (len(found) - 1) / 2
     for i, (name, ratios) in enumerate(found.items()):
-        at = [k * 1.04 ** (i - middle) for k in ratios]
+        at = [k * 1.08 ** (i - middle) for k in ratios]
         mean, low, high = ([getattr(ratio, end) for ratio in ratios.values()] for end in ("mean", "low", "high"))
         curves[name] = Curve(at, mean, low, high)
     budgets = sorted({k for ratios in found.values() for k in ratios})
     x, y = "features per token, k (log scale)", "squared error against Token Choice"
-    fig = kinds.lines(curves, title, x, y, log="x", ticks=budgets, whiskers=True, level={"": 0.0}, hover="%{y:+.1%}")
+    fig = kinds.dots(curves, title, x, y, log="x", ticks=budgets, whiskers=True, level={"": 0.0}, hover="%{y:+.1%}")
     return fig.update_yaxes(tickformat="+.0%")
 
 

@@ -102,6 +102,7 @@ def check_ratio_interval(answer: Any) -> Verdict:
     better_R = 1.2 - 0.04 * hard_R + 0.1 * torch.rand(60, generator=generator).double()  # most where most is lost
     same = hard_R.expand(3, -1).clone()
     by_row, by_seed = better_R * same, torch.tensor([[0.85], [0.9], [0.95]]).double() * same
+    by_both = torch.tensor([[0.987], [1.0], [1.013]]).double() * by_row  # seeds and rows count about the same
 
     def asked(answer: Callable, mine: Tensor) -> tuple[float, float, float]:
         mean, low, high = (float(v) for v in answer(mine.clone(), same.clone()))
@@ -111,6 +112,14 @@ def check_ratio_interval(answer: Any) -> Verdict:
         """Of the answer's interval, and of the right one."""
         (_, low, high), (_, left, right) = asked(answer, mine), solution_ratio_interval(mine, same)
         return high - low, right - left
+
+    def three_in_order(answer: Callable) -> str | None:
+        mean, low, high = asked(answer, by_row)
+        if low > high:
+            return f"return the mean, the lower end and the upper end; yours are {low:+.3f} and {high:+.3f}"
+        if mean < 0.5 < low:
+            return "the mean has 1 taken away and the ends have not; they belong to the same number"
+        return None
 
     def right_mean(answer: Callable) -> str | None:
         got, right = asked(answer, by_row)[0], float(by_row[0].sum() / same[0].sum()) - 1
@@ -140,12 +149,21 @@ def check_ratio_interval(answer: Any) -> Verdict:
             return "three seeds drawn again are never further out than the three, and 1.96 is for many: use Student's t"
         return f"with these seeds the interval is {right:.3f} wide, yours {got:.3f}" if got > 1.4 * right else None
 
+    def over_both(answer: Callable) -> str | None:
+        got, right = width(answer, by_both)
+        if got > 1.2 * right:
+            return "you add the two widths, as if bad rows always met bad seeds; put both kinds of luck into each draw"
+        (_, *ends), (_, *true) = asked(answer, by_both), solution_ratio_interval(by_both, same)
+        if max(abs(end - there) for end, there in zip(ends, true)) < 0.2 * right:
+            return None
+        return f"the interval is {true[0]:+.3f} to {true[1]:+.3f}, yours {ends[0]:+.3f} to {ends[1]:+.3f}"
+
     hints = (
         "A draw of rows is a list of row numbers, with replacement, at which you read both tables; sum, then divide.",
         "To a draw's mean over seeds add a random t with n − 1 degrees of freedom, times the seeds' std / √n.",
     )
     praise = "Seeds and text are two sources of luck, and an interval that knows only one of them is too narrow."
-    return judge("Exercise 3", answer, [right_mean, over_rows, over_seeds], hints, praise)
+    return judge("Exercise 3", answer, [three_in_order, right_mean, over_rows, over_seeds, over_both], hints, praise)
 
 
 def solution_ratio_interval(mine: Tensor, theirs: Tensor, draws: int = 2000) -> tuple[float, float, float]:

@@ -55,15 +55,15 @@ def rules(evidence: Evidence, **fields: Any) -> dict[str, dict[str, float | None
     return found
 
 
-def of_rules(found: Mapping[str, Mapping[str, float | None]]) -> Table:
-    """`rules`, as a table."""
+def of_rules(found: Mapping[str, Mapping[str, float | None]], folded: str = "") -> Table:
+    """`rules`, as a table, folded under a line if there is one."""
     forms = {name: form for name, (_, form) in MEASURES.items()} | {"shared": ".0%", "seeds": "d"}
 
     def written(value: float | None, form: str) -> str:
         return "–" if value is None else format(value, form)
 
     rows = [(name, *(written(one[column], form) for column, form in forms.items())) for name, one in found.items()]
-    return Table(["rule", *forms], rows)
+    return Table(["rule", *forms], rows, folded)
 
 
 def most_dead(

@@ -62,6 +62,30 @@ def without_minus_one(mine, theirs):
     return tuple(1 + v for v in ex.solution_ratio_interval(mine, theirs))
 
 
+def ends_without_minus_one(mine, theirs):
+    mean, low, high = ex.solution_ratio_interval(mine, theirs)
+    return mean, 1 + low, 1 + high
+
+
+def swapped(mine, theirs):
+    mean, low, high = ex.solution_ratio_interval(mine, theirs)
+    return mean, high, low
+
+
+def widths_added(mine, theirs):
+    """Rows by bootstrap, seeds by t, their half widths added as they are."""
+    ratio = (mine.sum(1) / theirs.sum(1) - 1).numpy()
+    _, low, high = drawn(seeds=False)(mine, theirs)
+    more = 4.303 * ratio.std(ddof=1) / 3**0.5
+    return ratio.mean(), low - more, high + more
+
+
+def around_zero(mine, theirs):
+    """An interval of the right width in the wrong place."""
+    mean, low, high = ex.solution_ratio_interval(mine, theirs)
+    return mean, low - mean, high - mean
+
+
 def step_up(p_values):
     """Hochberg: from the largest p downwards, and the first that is small enough brings all smaller ones along."""
     order = np.argsort(p_values)
@@ -84,6 +108,10 @@ def step_up(p_values):
         (ex.check_ratio_interval, drawn(seeds=False), "seeds vary, too"),
         (ex.check_ratio_interval, drawn(), "use Student's t"),
         (ex.check_ratio_interval, drawn(paired=False), "the same rows for both"),
+        (ex.check_ratio_interval, ends_without_minus_one, "the ends have not"),
+        (ex.check_ratio_interval, swapped, "the lower end and the upper end"),
+        (ex.check_ratio_interval, widths_added, "add the two widths"),
+        (ex.check_ratio_interval, around_zero, "the interval is -0.00"),
         (ex.check_ratio_interval, lambda m, t: 0.0, "It stopped with TypeError"),
         (ex.check_survives, lambda ps: [p < 0.05 for p in ps], "without a correction"),
         (ex.check_survives, lambda ps: [p < 0.05 / len(ps) for p in ps], "Bonferroni"),
