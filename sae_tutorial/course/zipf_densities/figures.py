@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,22 +18,32 @@ from sae_tutorial.figures.looks import GREY, OTHERS, VERMILION, Look
 
 MARKERS = ("circle", "square", "diamond", "x")  # of laws and capacities
 PAPER = (0.982, 0.996)  # R², all ranks and the middle ones, as a summary of Ayonrinde 2024 reports them
+MIDDLE_TICKS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 
 
 def two_r_squared(groups: Mapping[str, Sequence[tuple[float, float, str]]], title: str) -> go.Figure:
     """A dot for each SAE, (R² over all ranks, R² in the middle ones, what it is): a colour for each group; what is
-    random is an open grey circle."""
-    curves = {
-        name: Curve([row[0] for row in rows], [row[1] for row in rows], about=[row[2] for row in rows])
-        for name, rows in groups.items()
-        if rows
-    }
+    random is an open grey circle. The middle's is drawn as 1 − R² on a logarithmic axis, upside down: most of it lies
+    so near to 1 that one poor fit would leave the others a line."""
+    curves = {name: _squares(rows) for name, rows in groups.items() if rows}
     for name in curves:
         if name.startswith("random"):
             curves[name] = replace(curves[name], look=Look(GREY, "dot", "circle-open"))
-    curves["a summary of the paper"] = Curve([PAPER[0]], [PAPER[1]], look=Look(VERMILION, "solid", "star"))
-    hover = "%{customdata}<br>all ranks %{x:.3f}, middle %{y:.3f}"
-    return kinds.dots(curves, title, "R², all ranks", "R², middle ranks", hover=hover, size=9)
+    curves["a summary of the paper"] = replace(
+        _squares([(*PAPER, "a summary of the paper")]), look=Look(VERMILION, "solid", "star")
+    )
+    y = "R², middle ranks (log scale of 1 − R²)"
+    fig = kinds.dots(curves, title, "R², all ranks", y, log="y", hover="%{customdata}", size=9)
+    left = [value for curve in curves.values() for value in curve.y]
+    ends = (math.log10(1.25 * max(left)), math.log10(min(left) / 1.25))
+    return fig.update_yaxes(
+        range=ends, tickvals=[1 - r for r in MIDDLE_TICKS], ticktext=[f"{r:g}" for r in MIDDLE_TICKS]
+    )
+
+
+def _squares(rows: Sequence[tuple[float, float, str]]) -> Curve:
+    told = [f"{what}<br>all ranks {whole:.3f}, middle {middle:.3f}" for whole, middle, what in rows]
+    return Curve([row[0] for row in rows], [1 - row[1] for row in rows], about=told)
 
 
 def compared(

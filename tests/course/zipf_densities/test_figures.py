@@ -12,8 +12,14 @@ from sae_tutorial.evaluation.intervals import Ratio
 
 def test_each_sae_is_a_dot_and_the_paper_a_star():
     fig = plots.two_r_squared({"Token Choice": [(0.9, 0.99, "k = 16"), (0.95, 0.995, "k = 32")], "nobody": []}, "title")
-    assert drawn(fig) == {"Token Choice": ([0.9, 0.95], [0.99, 0.995]), "a summary of the paper": ([0.982], [0.996])}
-    assert list(fig.data[0].customdata) == ["k = 16", "k = 32"]
+    assert {name: x for name, (x, _) in drawn(fig).items()} == {
+        "Token Choice": [0.9, 0.95],
+        "a summary of the paper": [0.982],
+    }
+    assert plain(fig.data[0].y) == pytest.approx([0.01, 0.005]) and plain(fig.data[1].y) == pytest.approx([0.004])
+    worst, best = fig.layout.yaxis.range  # better is higher, and every dot is inside
+    assert 10**worst > 0.01 and 10**best < 0.004 and "0.99" in fig.layout.yaxis.ticktext
+    assert list(fig.data[0].customdata)[1] == "k = 32<br>all ranks 0.950, middle 0.995"
 
 
 def test_compared_has_a_panel_for_each_measure_and_percent():
