@@ -94,15 +94,35 @@ def random_rows(
     evidence: Evidence, methods: Sequence[str], text: slice, random: slice
 ) -> dict[tuple, dict[str, float]]:
     """By share of random rows in training and method: features per token on rows of text and on random rows, and the
-    error against Token Choice on either and on all."""
+    error against Token Choice on either and on all. What was trained without random rows was measured without, too."""
+    trained = sorted({row["noise"] for row in evidence.runs.where(part="noise")})
+    places = {0.0: {"part": "main", "model": "stories", "k": 32}}
+    places |= {noise: {"part": "noise", "noise": noise, "k": 32} for noise in trained}
     found: dict[tuple, dict[str, float]] = {}
-    for noise in sorted({row["noise"] for row in evidence.runs.where(part="noise")}):
-        fields = {"part": "noise", "noise": noise}
-        for method in methods:
-            matches = evidence.table("matches", method, **fields).mean(dim=0) / 255  # tokens of a row, BOS left out
-            one = {"L0 on text": float(matches[text].mean()), "L0 on random rows": float(matches[random].mean())}
-            for name, lines in (("text", text), ("random rows", random), ("all rows", slice(None))):
-                ratio = evidence.ratio("error", method, "token_choice", lines, **fields)
-                one[f"error on {name}"] = ratio.mean if ratio else float("nan")
-            found[noise, method] = one
+    for (noise, fields), method in itertools.product(places.items(), methods):
+        matches = evidence.table("matches", method, **fields).mean(dim=0) / 255  # tokens of a row, BOS left out
+        parts = {"text": text, "random rows": random, "all rows": slice(None)} if noise else {"text": text}
+        one = {f"L0 on {name}": float(matches[lines].mean()) for name, lines in parts.items()}
+        for name, lines in parts.items():
+            ratio = evidence.ratio("error", method, "token_choice", lines, **fields)
+            one[f"error on {name}"] = ratio.mean if ratio else float("nan")
+        found[noise, method] = one
     return found
+
+
+RANDOM_ROWS = {
+    "L0 on text": ".1f",
+    "L0 on random rows": ".1f",
+    "error on text": "+.1%",
+    "error on random rows": "+.1%",
+    "error on all rows": "+.1%",
+}
+
+
+def of_random_rows(found: Mapping[tuple, Mapping[str, float]]) -> Table:
+    """`random_rows`, as a table."""
+    rows = [
+        (f"{noise:.0%}", NAMES[method], *(format(one[m], form) if m in one else "–" for m, form in RANDOM_ROWS.items()))
+        for (noise, method), one in found.items()
+    ]
+    return Table(["random in training", "k = 32; error is against Token Choice", *RANDOM_ROWS], rows)

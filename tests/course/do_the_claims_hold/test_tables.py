@@ -18,11 +18,12 @@ def evidence():
     rows = [row("token_choice", 0, 0.3), row("token_choice", 1, 0.2), row("mutual_choice", 0, 0.1)]
     rows += [row("token_choice", 0, 0.3, "noise", 0.05), row("mutual_choice", 0, 0.3, "noise", 0.05)]
     rows += [{"part": "rates", "method": "token_choice", "seed": 0, "model": "stories"}]
-    arrays = {"stories-noise0.05/text": np.ones((len(OF_A_TEXT), 4))}
+    arrays = {f"stories-noise{share:g}/text": np.ones((len(OF_A_TEXT), n)) for share, n in ((0, 2), (0.05, 4))}
     for method, matches in {"token_choice": [255, 255, 255, 255], "mutual_choice": [255, 255, 510, 765]}.items():
         error = {"token_choice": np.ones(4), "mutual_choice": np.array([1, 1, 0.5, 0.5])}[method]
         sums = {"matches": np.array(matches, float), "error": error}
         arrays[f"noise-{method}-0/rows"] = np.stack([sums.get(name, np.ones(4)) for name in OF_A_RUN])
+        arrays[f"main-{method}-0/rows"] = arrays[f"noise-{method}-0/rows"][:, 1:3]  # measured on text alone
     pair = {"part": "main", "model": "stories", "k": 32, "method": "token_choice", "seed": 0}
     pairs = (pair | {"mutual": 0.25}, pair | {"mutual": 0.75}, pair | {"k": 16, "mutual": 0.0})
     return Evidence(Runs(tuple(rows)), arrays, Runs(pairs))
@@ -62,3 +63,8 @@ def test_random_rows_tell_text_from_random(evidence):
     assert mutual["L0 on text"] == 1 and mutual["L0 on random rows"] == pytest.approx(2.5)
     ratios = [mutual[f"error on {name}"] for name in ("text", "random rows", "all rows")]
     assert ratios == pytest.approx([0, -0.5, -0.25]) and found[0.05, "token_choice"]["error on text"] == 0
+    without = found[0.0, "mutual_choice"]
+    assert without == {"L0 on text": pytest.approx(1.5), "error on text": pytest.approx(-0.25)}
+    shown = tables.of_random_rows(found)
+    assert shown.rows[1] == ("0%", "Mutual Choice", "1.5", "–", "-25.0%", "–", "–")
+    assert shown.rows[3] == ("5%", "Mutual Choice", "1.0", "2.5", "+0.0%", "-50.0%", "-25.0%")
