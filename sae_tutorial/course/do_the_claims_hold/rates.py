@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sae_tutorial.course.results import Evidence
+from sae_tutorial.figures.looks import NAMES
+from sae_tutorial.figures.tables import Table
 
 PAIR = ("mutual_choice", "token_choice")
 
@@ -19,6 +22,18 @@ def best(evidence: Evidence, method: str, **fields: Any) -> float | None:
     """The rate of least error, in multiples of the default one; None without a sweep."""
     by_rate = errors(evidence, method, **fields)
     return min(by_rate, key=by_rate.__getitem__) if len(by_rate) > 2 else None
+
+
+def swept(evidence: Evidence, methods: Sequence[str], **fields: Any) -> Table:
+    """Of each method that was swept: how many rates were tried, the best one, and the error there on the text that is
+    measured. One seed, and chosen alike, whoever's trainer it is."""
+    rows = []
+    for method in methods:
+        tried = [row for row in evidence.runs.where(part="rates", method=method, **fields) if "fvu" in row]
+        if len(tried) > 2:
+            chosen = min(tried, key=lambda row: row["validation_fvu"])
+            rows.append((NAMES[method], len(tried), f"{chosen['factor']:g} ×", f"{chosen['fvu']:.4f}"))
+    return Table(["trainer, one seed", "rates tried", "best rate", "FVU there"], rows)
 
 
 def gap(evidence: Evidence, factor: float | None = None, **fields: Any) -> float:

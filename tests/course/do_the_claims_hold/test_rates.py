@@ -14,7 +14,9 @@ def row(part, method, factor, **more):
 
 @pytest.fixture(scope="module")
 def evidence():
-    rows = [row("rates", m, f, validation_fvu=v) for m, by in SWEPT.items() for f, v in reversed(by.items())]
+    rows = [
+        row("rates", m, f, validation_fvu=v, fvu=v + 0.001) for m, by in SWEPT.items() for f, v in reversed(by.items())
+    ]
     rows += [row("main", "token_choice", 2.0, fvu=0.10), row("main", "mutual_choice", 2.0, fvu=0.09)]
     rows += [row("finer", "token_choice", 1.4, fvu=0.095), row("finer", "mutual_choice", 1.4, fvu=0.092)]
     rows += [row("rates", "relative", 1.0, validation_fvu=0.1)]
@@ -29,6 +31,11 @@ def test_errors_are_in_the_order_of_rates(evidence):
 def test_best_needs_a_sweep(evidence):
     assert rates.best(evidence, "mutual_choice", k=32) == 2.0
     assert rates.best(evidence, "relative", k=32) is None, "one rate is no sweep"
+
+
+def test_trainers_are_chosen_by_rows_that_they_are_not_measured_on(evidence):
+    found = rates.swept(evidence, ["mutual_choice", "relative", "token_choice"], k=32)
+    assert list(found.rows) == [("Mutual Choice", 3, "2 ×", "0.0910"), ("Token Choice", 3, "1 ×", "0.1010")]
 
 
 def test_gaps_at_one_rate_and_at_the_best(evidence):
