@@ -59,7 +59,7 @@ FEWER_FACTORS = (0.5, 1.0, 2.0)
 PEER_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the same rate; their own defaults are about an eighth
 MOST_FACTORS = 8
 NOISE = (0.01, 0.05, 0.1)  # share of rows that are random tokens
-LENGTHS = (3, 10)
+LENGTHS = (3, 10)  # times the steps of the usual run; the first has sweeps of its own, the second its rates
 REFERENCE = {  # methods of the SAEs that the package ships, by their rule
     "token_choice": "token_choice",
     "mutual_choice": "mutual_choice",
@@ -221,10 +221,17 @@ def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
     yield from cells("precision", RULES, SEEDS, (32,), precision="float32")
     yield from cells("main", RULES, MORE_SEEDS, BUDGETS)
     yield from (run for share in NOISE for run in cells("noise", noisy, SEEDS[:2], (32,), noise=share))
-    yield from rates(RULES[:3], 16, steps=LENGTHS[1] * steps)
-    yield from cells("length", RULES[:3], SEEDS, (16,), steps=LENGTHS[1] * steps)
     yield from rates(list(PEERS))
     yield from cells("peers", list(PEERS), SEEDS, (32,))
+    yield from cells("smollm2", RULES[3:], SEEDS, (16, 64), **smollm2)
+    yield from rates(RULES[3:], 16, steps=LENGTHS[0] * steps)
+    yield from cells("length", RULES[3:], SEEDS, (16,), steps=LENGTHS[0] * steps)
+    for seed in SEEDS:  # a sweep of the longest would cost more than everything above: the rates of the long runs
+        for method in RULES:
+            long = Run("length", method, 16, seed, steps=LENGTHS[0] * steps)
+            factor = best_factor(rows, long)
+            if factor is not None:
+                yield replace(long, steps=LENGTHS[1] * steps, factor=factor)
     for model, width in (("stories", 16), ("smollm2", 4)):  # what is shipped, measured like everything else
         shipped: dict[str, Any] = {"model": model, "width": width, "steps": STEPS[model], "factor": 1.0}
         yield from cells("reference", list(REFERENCE), SEEDS[:1], (32,), **shipped)
