@@ -250,10 +250,10 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
         got = value(overlap, a, a)
         if abs(got - 1) < 1e-3:
             return None
-        found = {  # a has d = 4 rows of D = 32 numbers: with orthonormal bases, what other ways to end make of the sum 4
+        found = {  # what other ends make of a sum of squares of 4, where d = 4 and D = 32
             4.0: "you have the sum of the squared cosines; divide it by d, the number of rows, for their mean",
             0.25: "this is the mean over all d × d entries; divide the sum of their squares by d",
-            0.125: f"you divide by D = {a.shape[1]}, the length of a row; divide by d = {len(a)}, the number of rows",
+            0.125: f"you divide by D = {a.shape[1]}, the length of a row; divide by d = {len(a)}, their number",
             2.0: "the formula has the square of the norm, divided by d",
             0.5: "the norm is not squared yet; the formula has its square, divided by d",
         }
@@ -279,7 +279,7 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
         got = value(overlap, eye[:3], eye[3:6])
         if abs(got - 1) < 1e-3:
             return (
-                "Yours says 1 for orthogonal spaces too. torch.linalg.qr makes *columns* orthonormal: its columns must be "
+                "Yours says 1 for orthogonal spaces too. torch.linalg.qr makes *columns* orthonormal: they must be "
                 "the vectors of a space, D numbers each, and the product of two bases d × d."
             )
         return None if abs(got) < 1e-3 else f"Orthogonal spaces overlap by 0; yours says {got:.3f}."
