@@ -52,8 +52,10 @@ def patch_positions(
     return torch.stack([metric(patched_logits(model, copies, [site], acts)) for site in sites])
 
 
-def attention_viewer(model: Any, text: str = "Once upon a time there was a little girl named Lily.") -> Any:
-    """Type a sentence, choose a layer and a head, and see where each token looks.
+def attention_viewer(
+    model: Any, text: str = "Once upon a time there was a little girl named Lily.", start: tuple[int, int] = (0, 0)
+) -> Any:
+    """Type a sentence, choose a layer and a head, and see where each token looks; it begins at head `start`.
 
     Returns an ipywidgets box: the sentence, a row with the two sliders, the picture, and a line that says what is not
     in it.
@@ -61,8 +63,8 @@ def attention_viewer(model: Any, text: str = "Once upon a time there was a littl
     import ipywidgets
 
     sentence = ipywidgets.Text(value=text, description="Sentence", continuous_update=False, layout=WIDE)
-    layer = ipywidgets.IntSlider(value=0, min=0, max=model.cfg.n_layers - 1, description="Layer")
-    head = ipywidgets.IntSlider(value=0, min=0, max=model.cfg.n_heads - 1, description="Head")
+    layer = ipywidgets.IntSlider(value=start[0], min=0, max=model.cfg.n_layers - 1, description="Layer")
+    head = ipywidgets.IntSlider(value=start[1], min=0, max=model.cfg.n_heads - 1, description="Head")
     picture, note = ipywidgets.HTML(), ipywidgets.HTML()
     state: dict[str, Any] = {}
 

@@ -14,7 +14,7 @@ from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import empty, nothing, panels
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.style import PALETTE, SEQUENTIAL, TEXT
-from sae_tutorial.figures.text import numbers
+from sae_tutorial.figures.text import numbers, quoted
 
 TAKES, TAKEN = "this token takes", "is taken from this token"
 
@@ -64,7 +64,8 @@ def pattern_maps(
 
 
 def habit(pattern: Float[Tensor, "positions positions"], tokens: Sequence[str]) -> str:
-    """Where this head mostly looks, as half a sentence: the place that is strongest for most of the tokens.
+    """Where this head mostly looks, as half a sentence: the place that is strongest for at least half of the tokens, or
+    else where the last one looks.
 
     Copying is only spoken of where at least a third of the tokens are repeated ones: one word said twice proves little.
     """
@@ -82,6 +83,8 @@ def habit(pattern: Float[Tensor, "positions positions"], tokens: Sequence[str]) 
         "the BOS token": sum(strongest[i] == 0 for i in rows) / len(rows),
     }
     place = max(shares, key=shares.__getitem__)
+    if shares[place] < 0.5:  # no habit: then the token from which the model goes on
+        return f"{quoted(tokens[-1])} looks most at {quoted(tokens[strongest[-1]])}: {pattern[-1].max():.0%}"
     return f"{shares[place]:.0%} of the tokens look most at {place}"
 
 
@@ -115,13 +118,15 @@ def head_maps(scores: Mapping[str, Float[Tensor, "layers heads"]], title: str) -
         "layer",
         unit="score",
         limit=1,
-        written=lambda value: f"{value:.1f}" if value >= 0.095 else "",
+        written=lambda value: f"{value:.2f}".removeprefix("0")[:3] if value >= 0.095 else "",  # a cell is narrow
         hover="layer %{y} head %{x}: %{z:.2f}",
     )
 
 
 def knockouts(losses: Mapping[str, float], controls: Float[Tensor, " draws"], title: str) -> go.Figure:
-    """Loss on a repetition: one bar per model, and the mean of the controls with a circle for each random draw."""
+    """Loss on a repetition: one bar per model, and the mean of the controls with a circle for each random draw.
+
+    The losses are written above the bars: one may be so small that its bar cannot be seen."""
     others = "without as many others"
     values = {**losses, others: controls.mean().item()}
     colours = [PALETTE[6], *PALETTE[3 : 2 + len(losses)], PALETTE[5]]
@@ -129,6 +134,11 @@ def knockouts(losses: Mapping[str, float], controls: Float[Tensor, " draws"], ti
     fig = kinds.bars({"loss": curve}, title, "", "loss on the repetition (nats)", hover="%{y:.2f} nats")
     if not fig.data:
         return fig
+    for at, value in zip(fig.data[0].x, fig.data[0].y, strict=True):
+        if value is None:
+            continue
+        beside = 28 if at == fig.data[0].x[-1] else 0  # of the circles
+        fig.add_annotation(x=at, y=value, text=f"{value:.2g}", showarrow=False, yshift=10, xshift=beside)
     fig.add_scatter(
         x=[fig.data[0].x[-1]] * len(controls),
         y=numbers(controls),

@@ -50,6 +50,12 @@ def test_the_viewer_follows_its_controls(model):
     assert "garden" in picture.value and note.value == ""
 
 
+def test_the_viewer_begins_where_it_is_told(model):
+    last = (model.cfg.n_layers - 1, model.cfg.n_heads - 1)
+    _, sliders, *_ = widgets.attention_viewer(model, "Tom saw Mary.", start=last).children
+    assert tuple(slider.value for slider in sliders.children) == last
+
+
 def test_a_sentence_that_is_too_long_is_cut_and_the_viewer_says_so(model):
     box = widgets.attention_viewer(model, "word " * 200)
     _, _, picture, note = box.children

@@ -46,7 +46,7 @@ def test_head_maps_have_layers_down_and_heads_across():
     fig = heads.head_maps({"induction": torch.tensor([[0.0, 1.0], [0.5, 0.05]]), "other": torch.zeros(2, 2)}, "t")
     assert cells(fig) == [[0, 1], [0.5, 0.05]] and [plain(row) for row in fig.data[0].text] == [
         ["", "1.0"],
-        ["0.5", ""],
+        [".50", ""],
     ]
     assert written(fig) == ["induction", "other"] and fig.layout.yaxis.autorange == "reversed"
     assert (fig.layout.xaxis.title.text, fig.layout.yaxis.title.text) == ("head", "layer")
@@ -57,6 +57,7 @@ def test_knockouts_have_the_mean_of_the_controls_and_each_draw():
     (keys, bars), (at, draws) = drawn(fig).values()
     assert bars == [1, 3, 1.5] and keys[:2] == ["whole", "without"]
     assert draws == [1, 2] and at == [keys[2]] * 2 and "others" in keys[2]
+    assert written(fig) == ["1", "3", "1.5"]
 
 
 def test_a_habit_is_named():
@@ -72,6 +73,11 @@ def test_a_habit_is_named():
     assert "themselves" in heads.habit(torch.eye(size), words)
     assert "BOS token" in heads.habit(start, words)
     assert heads.habit(copying, words).startswith("100% of the repeated tokens")
+
+
+def test_without_a_habit_the_last_token_is_told():
+    pattern = torch.eye(6)[[0, 0, 1, 3, 4, 2]]  # two look at the one before, two at themselves
+    assert heads.habit(pattern, ["<s>", "a", " met", " b", " c", " to"]) == "“to” looks most at “met”: 100%"
 
 
 def test_one_word_said_twice_makes_no_habit_of_copying():

@@ -1,4 +1,5 @@
-"""The drawing of notebook 00: a layer's activations as a cloud of points, seen along a neuron and along a direction."""
+"""Drawings of notebook 00: what one number of a model answers to and what a mix of many does; a layer's activations as
+a cloud of points, seen along a neuron and along a direction."""
 
 from __future__ import annotations
 
@@ -20,6 +21,38 @@ ALT = (
     "Right, above: on the axis of neuron 1 two groups lie on top of each other. Right, below: along a direction, 0.77 "
     "times neuron 1 minus 0.64 times neuron 2, one group alone is far above zero."
 )
+
+
+def one_number_or_a_mix() -> Drawing:
+    """What the course is about, before any of its terms: a model's numbers, one of them, and a mix of many."""
+    alt = (
+        "A text goes into a language model, whose numbers are drawn as circles. One number alone, a neuron, is large "
+        "on words of five kinds, drawn as dots of five colours. A mix of many numbers, a feature, is large on words "
+        "of one kind, dots of one colour."
+    )
+    kinds, drawing = PALETTE[:5], Drawing(600, 152, alt)
+    order = (0, 3, 1, 4, 2, 1, 0, 4, 3, 2)
+    for i, kind in enumerate(order):  # two lines of text
+        drawing.dot(14 + 17 * (i % 5), 78 + 18 * (i // 5), 5, kinds[kind])
+    drawing.text(48, 124, "words of a text,\ncoloured by kind", size=12).arrow(96, 87, 128, 87)
+    drawing.box(132, 26, 128, 120).text(196, 12, "a language model", bold=True)
+    numbers = [(150 + 23 * column, 44 + 21 * row) for row in range(5) for column in range(5)]
+    for x, y in numbers:
+        drawing.dot(x, y, 6, open=True)
+    one = numbers[4]
+    drawing.dot(*one, 6).arrow(one[0] + 8, one[1], 296, one[1])
+    for row in (1, 2, 3, 4):
+        x, y = numbers[5 * row + 4]
+        drawing.line([(x + 8, y), (280, 114)], width=1)
+    drawing.arrow(280, 114, 298, 114)
+    for y, colours, title, says in (
+        (44, kinds, "one number alone, a neuron", "large on words of five kinds"),
+        (114, [kinds[1]] * 5, "a mix of many numbers, a feature", "large on words of one kind"),
+    ):
+        drawing.text(304, y - 12, title, bold=True, anchor="start").text(400, y + 11, says, size=12, anchor="start")
+        for i, colour in enumerate(colours):
+            drawing.dot(310 + 17 * i, y + 11, 5, colour)
+    return drawing
 
 
 def neuron_and_direction() -> Drawing:

@@ -29,20 +29,8 @@ def check_count_parameters(answer: Callable[[int, int, int, int], int | None] | 
             got = count_parameters(*sizes)
             if got == want:
                 return None
-            layers, width, vocabulary, context = sizes
-            reasons = {
-                vocabulary * width: "the unembedding shares its matrix with the embedding: count it once",
-                2 * width: "the LayerNorm after the last layer has a gain and a bias too",
-                layers * 4 * width: "each layer has two LayerNorms, each with a gain and a bias",
-                layers * 4 * width + 2 * width: "all LayerNorms are missing, those of the layers and the last one",
-                context * width: "the positions have a table of their own",
-                layers * 4 * width**2: "W_Q, W_K, W_V and W_O have D × D numbers each; is one MLP matrix missing?",
-                layers * 9 * width: "the biases: 4 widths in attention, 4 + 1 in the MLP, per layer",
-                layers * 13 * width: "biases and LayerNorms in the layers",
-                layers * 13 * width + 2 * width: "it has matrices only: all biases and LayerNorms are missing",
-            }
-            why = reasons.get(abs(got - want))
-            return f"{name} has {want:,} parameters, yours has {got:,}{': ' + why if why else ''}."
+            why = _mistakes_of_count(int(got) - want, *sizes)
+            return f"{name} has {want:,} parameters, yours has {got:,}.{' ' + why if why else ''}"
 
         return right
 
@@ -57,6 +45,49 @@ def check_count_parameters(answer: Callable[[int, int, int, int], int | None] | 
         ),
         praise="Small, medium and XL, to the last bias.",
     )
+
+
+def _mistakes_of_count(off: int, layers: int, width: int, vocabulary: int, context: int) -> str:
+    """Why a count is off by so many: at most one reason in the layers and one outside; "" if none is known."""
+    in_layers = {  # in widths per layer
+        0: "",
+        -1: "one bias of D numbers is missing in each layer",
+        -2: "each layer has two LayerNorms of two vectors each: one LayerNorm is missing, or the gains, or the biases",
+        -3: "a bias is as long as what its matrix puts out: that of W_in has 4D numbers, not D",
+        -4: "4D are missing in each layer: the biases of attention, that of W_in, or both LayerNorms",
+        -5: "the biases of the MLP are missing, 4D + D in each layer",
+        -8: "8D are missing in each layer: the biases of attention, and either that of W_in or both LayerNorms",
+        -9: "the biases are missing: 4D in attention and 4D + D in the MLP of each layer",
+        -13: "matrices only: the biases and LayerNorms of the layers are missing",
+        2: "each layer has two LayerNorms, and the one after the last layer is counted once",
+        3: "a bias is as long as what its matrix puts out: that of W_out has D numbers, not 4D",
+        -width: "one D × D matrix of attention is missing in each layer: there are W_Q, W_K, W_V and W_O",
+        -width - 1: "one matrix of attention is missing in each layer, with its bias: there are W_Q, W_K, W_V and W_O",
+        -4 * width: "4 D × D are missing in each layer: attention's four matrices, or one of the MLP's two",
+        -4 * width - 1: "W_out and its bias are missing in each layer",
+        -4 * width - 4: "4 D × D + 4D are missing in each layer: all of attention, or W_in and its bias",
+        -8 * width: "the two matrices of the MLP are missing, 4D × D each",
+        -8 * width - 5: "the MLPs are missing, each of two matrices and two biases",
+    }
+    outside = {
+        0: "",
+        vocabulary: "the unembedding uses the table of tokens again: count it once",
+        -vocabulary: "the table of tokens is missing: D numbers for each",
+        -context: "the table of positions is missing: D numbers for each",
+        -vocabulary - context: "the two tables are missing, of tokens and of positions",
+        -1: "the LayerNorm after the last layer has a gain and a bias, not one of them",
+        -2: "the LayerNorm after the last layer is missing, with its gain and bias",
+    }
+    both = {  # one reason for two numbers
+        (-2, -1): "each LayerNorm has two vectors, a gain and a bias",
+        (-4, -2): "all LayerNorms are missing, those of the layers and the last one",
+        (-13, -2): "matrices only: all biases and LayerNorms are missing",
+    }
+    for (in_each, why), (once, why_once) in itertools.product(in_layers.items(), outside.items()):
+        if off == width * (layers * in_each + once):
+            told = both.get((in_each, once)) or "; and ".join(filter(None, (why, why_once)))
+            return f"{told[:1].upper()}{told[1:]}."
+    return ""
 
 
 def solution_count_parameters(layers: int, width: int, vocabulary: int, context: int) -> int:
@@ -217,10 +248,18 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
 
     def itself(overlap: Callable) -> str | None:
         got = value(overlap, a, a)
-        if abs(got - 4) < 1e-3:
-            return "You have the sum of the squared cosines; divide by d_head for their mean."
         if abs(got - 1) < 1e-3:
             return None
+        found = {  # what other ends make of a sum of squares of 4, where d = 4 and D = 32
+            4.0: "you have the sum of the squared cosines; divide it by d, the number of rows, for their mean",
+            0.25: "this is the mean over all d × d entries; divide the sum of their squares by d",
+            0.125: f"you divide by D = {a.shape[1]}, the length of a row; divide by d = {len(a)}, their number",
+            2.0: "the formula has the square of the norm, divided by d",
+            0.5: "the norm is not squared yet; the formula has its square, divided by d",
+        }
+        for value_found, why in found.items():
+            if abs(got - value_found) < 1e-3:
+                return f"A space overlaps with itself by 1; yours says {got:.3g}: {why}."
         unit = torch.nn.functional.normalize(a, dim=1)
         why = "make the rows orthonormal first"
         if abs(got - float((unit @ unit.T).square().sum() / 4)) < 1e-3:
@@ -238,6 +277,11 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
     def orthogonal(overlap: Callable) -> str | None:
         eye = torch.eye(8)
         got = value(overlap, eye[:3], eye[3:6])
+        if abs(got - 1) < 1e-3:
+            return (
+                "Yours says 1 for orthogonal spaces too. torch.linalg.qr makes *columns* orthonormal: they must be "
+                "the vectors of a space, D numbers each, and the product of two bases d × d."
+            )
         return None if abs(got) < 1e-3 else f"Orthogonal spaces overlap by 0; yours says {got:.3f}."
 
     def half(overlap: Callable) -> str | None:
@@ -245,6 +289,8 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
         got = value(overlap, eye[:2], eye[1:3])
         if abs(got - 0.25) < 1e-3:
             return "Square the cosines before the mean, not after it."
+        if abs(got - 0.5**0.5) < 1e-3:
+            return "You take the root of the mean square; the overlap is the mean square itself."
         return (
             None if abs(got - 0.5) < 1e-3 else f"Two planes that share one line overlap by 1/2; yours says {got:.3f}."
         )
@@ -258,7 +304,7 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
     return judge(
         "Exercise 3",
         answer,
-        [itself, orthogonal, slanted, half, basis],
+        [itself, orthogonal, half, slanted, basis],
         hints=(
             "The formula asks for bases whose rows have length 1 and are at right angles. A decomposition in "
             "torch.linalg makes one of any set of rows.",

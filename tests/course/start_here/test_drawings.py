@@ -24,3 +24,14 @@ def test_on_the_axis_two_meanings_lie_on_each_other_and_along_the_direction_one_
 def test_no_neuron_is_negative():
     points = [place for _, place in drawings._cloud(1.0)]
     assert len(points) == 36 and min(min(place) for place in points) >= 0
+
+
+def test_one_number_has_five_kinds_of_words_and_a_mix_has_one():
+    svg = drawings.one_number_or_a_mix().svg()
+    dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="5" fill="(#\w+)"', svg)
+    right = {}
+    for x, y, colour in dots:
+        if float(x) > 300:
+            right.setdefault(float(y), []).append(colour)
+    alone, mix = (right[y] for y in sorted(right))
+    assert len(set(alone)) == len(alone) == len(mix) == 5 and len(set(mix)) == 1

@@ -20,6 +20,38 @@ def sums(acts, tokens, n):
     return torch.zeros(n, acts.shape[1]).index_add_(0, tokens, acts)
 
 
+def overwritten(acts, tokens, n):
+    """Sums in which each token has its last position only."""
+    found = torch.zeros(n, acts.shape[1])
+    for token, row in zip(tokens, acts):
+        found[token] = row
+    return found
+
+
+def in_numpy(acts, tokens, n):
+    found = np.zeros((n, acts.shape[1]))
+    np.add.at(found, tokens.numpy(), acts.numpy())
+    return found / np.bincount(tokens.numpy(), minlength=n).clip(1)[:, None]
+
+
+def one_hot(acts, tokens, n):
+    of = torch.nn.functional.one_hot(tokens, n).double()
+    return of.T @ acts.double() / of.sum(0).clamp(min=1)[:, None]
+
+
+def in_place(acts, tokens, n):
+    acts *= (1 / counts(tokens, n))[tokens]
+    return sums(acts, tokens, n)
+
+
+def without_minlength(acts, tokens, n):
+    return sums(acts, tokens, n) / torch.bincount(tokens).clamp(min=1)[:, None]
+
+
+def without_minlength_in_numpy(acts, tokens, n):
+    return sums(acts, tokens, n).numpy() / np.bincount(tokens.numpy()).clip(1)[:, None]
+
+
 def counts(tokens, n):
     return torch.bincount(tokens, minlength=n)[:, None]
 
@@ -28,7 +60,8 @@ def test_mean_by_word():
     check = exercises.check_mean_by_word
     assert unanswered(check(None)) and unanswered(check(lambda acts, tokens, n: None))
     assert check(exercises.solution_mean_by_word)
-    assert check(loop)
+    for other_way in (loop, in_numpy, one_hot, in_place):
+        assert check(other_way), check(other_way).message
 
 
 @pytest.mark.parametrize(
@@ -44,6 +77,13 @@ def test_mean_by_word():
             ),
             "not positive count as well",
         ),
+        (lambda acts, tokens, n: overwritten(acts, tokens, n) / counts(tokens, n).clamp(min=1), "only one position"),
+        (overwritten, "only one position"),
+        (lambda acts, tokens, n: overwritten(acts.flip(0), tokens.flip(0), n), "only one position"),
+        (without_minlength, "`bincount` goes up to the largest token"),
+        (lambda acts, tokens, n: sums(acts, tokens, n) / torch.bincount(tokens)[:, None], "`bincount` goes up to"),
+        (without_minlength_in_numpy, "`bincount` goes up to the largest token"),
+        (lambda acts, tokens, n: sums(acts, tokens, n) / torch.ones(7, 1), "RuntimeError"),
         (lambda acts, tokens, n: 1 + loop(acts, tokens, n), "yours are [3.6"),
         (lambda acts, tokens, n: acts.no_such(), "AttributeError"),
     ],

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -37,12 +38,13 @@ def count(layers, width, vocabulary, context, *, tied=True, last=True, biases=Tr
     [
         (["tied"], "count it once"),
         (["last"], "LayerNorm after the last layer"),
-        (["biases"], "the biases"),
-        (["norms"], "two LayerNorms"),
-        (["positions"], "a table of their own"),
-        (["norms", "last"], "all LayerNorms are missing"),
-        (["biases", "norms"], "biases and LayerNorms in the layers"),
-        (["biases", "norms", "last"], "all biases and LayerNorms are missing"),
+        (["biases"], "biases are missing: 4D in attention and 4D + D in the MLP"),
+        (["norms"], "both LayerNorms"),
+        (["positions"], "The table of positions is missing"),
+        (["positions", "biases"], "MLP of each layer; and the table of positions"),
+        (["norms", "last"], "All LayerNorms are missing"),
+        (["biases", "norms"], "biases and LayerNorms of the layers are missing"),
+        (["biases", "norms", "last"], "Matrices only: all biases and LayerNorms"),
     ],
 )
 def test_count_parameters_names_what_is_missing(missing, says):
@@ -52,7 +54,39 @@ def test_count_parameters_names_what_is_missing(missing, says):
 
 def test_one_mlp_matrix_too_few_is_named():
     verdict = exercises.check_count_parameters(lambda n, w, v, c: count(n, w, v, c) - n * 4 * w**2)
-    assert not verdict and "one MLP matrix" in verdict.message
+    assert not verdict and "attention's four matrices, or one of the MLP's two." in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("off", "says"),  # how many parameters, with layers n, width w, vocabulary v and context c
+    [
+        (lambda n, w, v, c: -v * w, "The table of tokens is missing"),
+        (lambda n, w, v, c: -(v + c) * w, "The two tables are missing"),
+        (lambda n, w, v, c: v * w, "count it once"),
+        (lambda n, w, v, c: -w, "a gain and a bias, not one of them"),
+        (lambda n, w, v, c: -w * n, "One bias of D numbers"),
+        (lambda n, w, v, c: -2 * w * n, "one LayerNorm is missing, or the gains, or the biases"),
+        (lambda n, w, v, c: -2 * w * n - w, "Each LayerNorm has two vectors"),
+        (lambda n, w, v, c: -3 * w * n, "that of W_in has 4D numbers, not D"),
+        (lambda n, w, v, c: 3 * w * n, "that of W_out has D numbers, not 4D"),
+        (lambda n, w, v, c: -4 * w * n, "the biases of attention, that of W_in, or both LayerNorms"),
+        (lambda n, w, v, c: -5 * w * n, "The biases of the MLP are missing"),
+        (lambda n, w, v, c: 2 * w * n, "counted once"),
+        (lambda n, w, v, c: -(w**2) * n, "One D × D matrix of attention"),
+        (lambda n, w, v, c: -(8 * w**2 + 5 * w) * n, "The MLPs are missing"),
+        (lambda n, w, v, c: -(4 * w**2 + 4 * w) * n, "all of attention, or W_in and its bias"),
+    ],
+)
+def test_count_parameters_says_what_a_difference_means(off, says):
+    verdict = exercises.check_count_parameters(lambda *sizes: count(*sizes) + off(*sizes))
+    assert not verdict and says in verdict.message, verdict.message
+    assert verdict.message.endswith(".") and "?." not in verdict.message
+
+
+def test_a_difference_without_a_known_reason_is_given_none():
+    sizes = exercises.GPT2_SIZES["GPT-2 small"][:4]
+    for off in (1, -1, 12 * 768, 10**9):
+        assert exercises._mistakes_of_count(off, *sizes) == ""
 
 
 @pytest.mark.parametrize(
@@ -189,6 +223,16 @@ def with_sum(a, b):
     return (q.T @ r).square().sum()
 
 
+def of_columns(a, b):
+    q, r = torch.linalg.qr(a).Q, torch.linalg.qr(b).Q
+    return (q.T @ r).square().sum() / len(a)
+
+
+def with_outer_product(a, b):
+    q, r = bases(a, b)
+    return (q @ r.T).square().sum() / len(a)
+
+
 def with_mean_of_cosines(a, b):
     return torch.linalg.svdvals(bases(a, b)[0].T @ bases(a, b)[1]).mean() ** 2
 
@@ -214,7 +258,14 @@ def without_bases(a, b):
 @pytest.mark.parametrize(
     ("mistake", "says"),
     [
-        (with_sum, "divide by d_head"),
+        (with_sum, "divide it by d, the number of rows"),
+        (lambda a, b: with_sum(a, b) / a.shape[1], "divide by d = 4"),
+        (lambda a, b: with_sum(a, b) / len(a) ** 2, "all d × d entries"),
+        (lambda a, b: with_sum(a, b).sqrt(), "has the square of the norm, divided by d"),
+        (lambda a, b: with_sum(a, b).sqrt() / len(a), "not squared yet"),
+        (lambda a, b: (with_sum(a, b) / len(a)).sqrt(), "root of the mean square"),
+        (of_columns, "makes *columns* orthonormal"),
+        (with_outer_product, "makes *columns* orthonormal"),
         (with_mean_of_cosines, "before the mean"),
         (without_squares, "the cosines themselves"),
         (with_cosines, "the cosines themselves"),
@@ -224,7 +275,24 @@ def without_bases(a, b):
 )
 def test_overlap_mistakes(mistake, says):
     verdict = exercises.check_overlap(mistake)
-    assert not verdict and says in verdict.message
+    assert not verdict and says in verdict.message, verdict.message
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda a, b: torch.linalg.svdvals(bases(a, b)[0].T @ bases(a, b)[1]).square().mean(),
+        lambda a, b: (torch.linalg.pinv(a) @ a @ torch.linalg.pinv(b) @ b).trace() / len(a),
+        lambda a, b: torch.linalg.svd(a, full_matrices=False).Vh @ torch.linalg.svd(b, full_matrices=False).Vh.T,
+        lambda a, b: np.linalg.qr(a.numpy().T)[0].T @ np.linalg.qr(b.numpy().T)[0],
+    ],
+)
+def test_other_ways_to_the_overlap_are_right(way):
+    def overlap(a, b):
+        got = way(a, b)
+        return got if got.ndim == 0 else (got**2).sum() / len(a)
+
+    assert exercises.check_overlap(overlap), exercises.check_overlap(overlap).message
 
 
 def at(pattern, rows, back):
