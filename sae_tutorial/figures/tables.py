@@ -12,13 +12,15 @@ from typing import Any
 @dataclass(frozen=True)
 class Table:
     """Rows under headers. Integers get thousands separators, floats three digits; columns of numbers, written out
-    ("-4.6%") or not, are set to the right.
+    ("-4.6%") or not, are set to the right. With a `fold`, a notebook shows these words alone, and the table when they
+    are opened.
 
     Raises ValueError for a row whose length differs from that of the headers.
     """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    fold: str = ""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -43,7 +45,8 @@ class Table:
             return "<tr>" + "".join(f"<{tag} {s}>{escape(_text(v))}</{tag}>" for v, s in zip(values, sides)) + "</tr>"
 
         body = "".join(line("td", row) for row in self.rows)
-        return f"<table><thead>{line('th', self.headers)}</thead><tbody>{body}</tbody></table>"
+        table = f"<table><thead>{line('th', self.headers)}</thead><tbody>{body}</tbody></table>"
+        return f"<details><summary>{escape(self.fold)}</summary>{table}</details>" if self.fold else table
 
     def _right(self) -> list[bool]:
         """Which columns hold numbers alone, at least one; "–" stands for one that is not there."""

@@ -28,3 +28,9 @@ def test_columns_of_numbers_are_set_to_the_right_also_as_words():
     assert repr(table).splitlines()[2].split() == ["a", "-4.6%", "–", "1"]
     assert repr(table).splitlines()[2].index("-4.6%") == repr(table).splitlines()[3].index("+12.0%") + 1
     assert table._repr_html_().count("text-align:right") == 2 * 3, "two of four columns, in three lines"
+
+
+def test_a_folded_table_shows_its_words_until_it_is_opened():
+    html = Table(["a"], [(1,)], "all > 1")._repr_html_()
+    assert html.startswith("<details><summary>all &gt; 1</summary><table>") and html.endswith("</table></details>")
+    assert "all > 1" not in repr(Table(["a"], [(1,)], "all > 1")), "a terminal shows the table itself"
