@@ -1,8 +1,8 @@
 """Patching with features: change some coordinates of an activation to what they are in another prompt.
 
-    x' = x + Σ_{j∈F} (c̄_j − c_j) f_j          at every token; F the features that are patched
+    x' = x + Σ_{j∈J} (z*_j − z_j) f_j          at every token; J the features that are patched
 
-c are the codes of x in some dictionary, c̄ those of the other prompt, f_j the dictionary's directions. What the
+z are the codes of x in some dictionary, z* those of the other prompt, f_j the dictionary's directions. What the
 dictionary does not explain stays as it is. Everything after the hook is then run again, and the question is how far
 the model's answer has come towards the other prompt's: KL(target ‖ patched) at END.
 
@@ -40,7 +40,7 @@ class Edit:
 
     Attributes:
         x: (B, P, D) the activations as they are.
-        changes: (B, P, F) how each code would change, c̄ − c; 0 wherever the two prompts have been the same so far.
+        changes: (B, P, F) how each code would change, z* − z; 0 wherever the two prompts have been the same so far.
         directions: (F, D).
         length: (B,) how many tokens each prompt has, without the one that begins it.
     """
@@ -74,7 +74,7 @@ class Edit:
         return (self.changes != 0).any(1)
 
     def added(self, chosen: Chosen) -> Float[Tensor, "prompts positions d"]:
-        """Σ_{j∈F} (c̄_j − c_j) f_j, for the features that are chosen."""
+        """Σ_{j∈J} (z*_j − z_j) f_j, for the features that are chosen."""
         some = chosen.any(0)  # in any prompt: the others cost nothing
         return (self.changes[..., some] * chosen[:, None, some]) @ self.directions[some]
 

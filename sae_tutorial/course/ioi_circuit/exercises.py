@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,7 @@ from sae_tutorial.course.judge import Verdict, judge
 
 def _same(found: Tensor, want: Tensor) -> bool:
     """Logits, as far as rounding goes."""
-    return found.shape == want.shape and torch.allclose(found, want, atol=5e-3, rtol=1e-3)
+    return found.shape == want.shape and torch.allclose(found.to(want), want, atol=5e-3, rtol=1e-3)
 
 
 def _like(found: Tensor, mistakes: Mapping[str, Callable[[], Tensor]]) -> str | None:
@@ -43,9 +44,11 @@ def _like(found: Tensor, mistakes: Mapping[str, Callable[[], Tensor]]) -> str | 
 
 
 def _numbers(got: Any, shape: tuple[int, ...], what: str) -> Tensor | str:
-    """`got` as a tensor of this shape, or what is wrong with it."""
+    """`got`, a tensor, an array or lists of numbers, as a tensor of this shape; or what is wrong with it."""
     if isinstance(got, (list, tuple)) and got and all(isinstance(one, Tensor) for one in got):
         got = torch.stack(list(got))
+    elif isinstance(got, (list, tuple, np.ndarray)):
+        got = torch.from_numpy(np.asarray(got, dtype=np.float32))
     if isinstance(got, Tensor) and tuple(got.shape) == shape:
         return got
     found = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
@@ -151,6 +154,8 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
                 ),
             }
             want = patch_each(model, run, sites, donor, difference)
+            if _same(got, -want):
+                return "The signs are turned: ask for the names of the original, as `difference` does."
             worst = int((got - want).abs().amax(1).argmax())
             return _like(got, wrong) or (f"For {part} of {label(heads[worst])} {_farthest(got[worst], want[worst])}")
 
@@ -241,6 +246,9 @@ def check_path_to_answer(
                         )
                     )
                 ),
+                "The wrong way round: the sender comes from others, all else stays as own has it.": lambda: solve(
+                    sender, frozen | dict(others), own
+                ),
                 "With MLPs in own, too, they must be frozen as the heads are: loop over all of own.": lambda: solve(
                     sender, {name: own[name] for name in z_names}, others
                 ),
@@ -300,7 +308,7 @@ def check_prediction(answer: tuple[str, str] | None, change: float, by_heads: fl
         answer,
         [right],
         hints=(
-            "They lift both names by nearly the same. Some parts of the model read the residual stream after them.",
+            "They raise both names by nearly the same. Some parts of the model read the residual stream after them.",
             "Nothing that reads a sum of two names must treat them alike. Which parts amplified what 2.0 wrote?",
         ),
         praise=f"The difference changes by {change:+.2f} logits: {by_mlps:+.2f} through the MLPs' direct shares, "

@@ -22,7 +22,7 @@ def patching() -> Drawing:
         drawing.box(left, 185, 22, 26, "", ORANGE if replaced else "")
         if replaced:
             drawing.arrow(left + 11, 185, left + 11, 96, colour=ORANGE)
-    drawing.text(256, 54, "codes z").text(256, 226, "codes z̄ of the other sentence")
+    drawing.text(256, 54, "codes z").text(256, 226, "codes z* of the other sentence")
     drawing.text(256, 139, "replace\nthese two")
     drawing.line([(148, 80), (148, 24), (366, 24)]).arrow(366, 24, 366, 69)
     drawing.text(257, 12, "what the dictionary leaves out")

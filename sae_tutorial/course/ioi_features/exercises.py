@@ -30,6 +30,8 @@ def check_patch(answer: Any) -> Verdict:
             return "with no feature chosen x stays as it is; you return a reconstruction, so what it leaves out is lost"
         if same(got, x + (wanted - codes) @ directions):
             return "all features are patched, even for an empty list; only those in `chosen` may be"
+        if same(got, torch.zeros_like(x)):
+            return "you return the change alone; add it to x"
         return None if same(got, x) else "with no feature chosen, x must stay as it is"
 
     def some(answer: Callable) -> str | None:
@@ -57,7 +59,7 @@ def check_patch(answer: Any) -> Verdict:
 
 
 def solution_patch(x: Tensor, codes: Tensor, wanted: Tensor, directions: Tensor, chosen: Sequence[int]) -> Tensor:
-    """x + Σ_{j∈F} (c̄_j − c_j) f_j."""
+    """x + Σ_{j∈J} (z*_j − z_j) f_j."""
     return x + (wanted - codes)[:, chosen] @ directions[chosen]
 
 
@@ -71,63 +73,98 @@ class _Toy:
         generator = torch.Generator().manual_seed(0)
         directions = torch.eye(12)[:8]
         directions[1] = directions[0]  # these two do the same: one is worth little when the other is there
+        directions = directions * torch.linspace(1, 2, 8)[:, None]  # a change tells less than change times direction
         changes = torch.rand(6, 3, 8, generator=generator) + 0.2
         changes[..., 1] = 0.9 * changes[..., 0]
-        self.edit = Edit(torch.zeros(6, 3, 12), changes, directions, torch.full((6,), 2))
-        self.goal = self.edit.patched(self.edit.used)
-        self.goal[..., 7] *= -1  # one feature does harm
-        self.goal += 0.01 * torch.randn(self.goal.shape, generator=generator)  # no slope is exactly 0: no ties
+        changes[0, :, 5] = 0  # not used in this prompt
+        x = torch.randn(6, 3, 12, generator=generator)  # halfway to x' is not half of x'
+        self.edit = Edit(x, changes, directions, torch.full((6,), 2))
+        added = self.edit.added(self.edit.used)
+        added[..., 7] *= -1  # one feature does harm
+        noise = 0.01 * torch.randn(added.shape, generator=generator)  # no slope is exactly 0: no ties
+        self.goal = x + added + noise
         self.weight = torch.linspace(0.5, 3, 12)
 
     def loss(self, x: Tensor) -> Tensor:
         return (0.3 + (self.weight * (x - self.goal).square()).sum(2)).log().sum(1)
 
 
+def _by_slope(changes: Tensor, along: Tensor) -> Tensor:
+    """Worth, (prompts, features), of changes (prompts, positions, features) and the slope along each direction."""
+    return -(changes * along).sum(1)
+
+
+# What is likeliest to be done instead, and how `_kept` does it.
+THINNED: tuple[tuple[str, dict[str, Any]], ...] = (
+    (
+        "the features of *most* worth were left out: a feature is worth what it lowers the loss by",
+        {"weigh": lambda changes, along: -_by_slope(changes, along)},
+    ),
+    (
+        "features rank by the size of their worth; one that does harm has a worth below 0, and should go first",
+        {"weigh": lambda changes, along: _by_slope(changes, along).abs()},
+    ),
+    ("the gradient is taken at x′, where the loss is smallest and its slope says nothing; go halfway", {"at": 1.0}),
+    ("the gradient is taken at x, as if nothing were patched yet; go halfway from x to x′", {"at": 0.0}),
+    ("halfway from x to x′ is x + added / 2; x itself was halved, too", {"of_x": 0.5}),
+    (
+        "features are weighed once, with all of them patched; at every stage weigh those that are left again, halfway "
+        "to *their* x′",
+        {"again": False},
+    ),
+    ("a feature that was left out comes back later; choose among those that are left", {"back": True}),
+    (
+        "features rank by their slope alone; a feature is worth its *change* times that",
+        {"weigh": lambda changes, along: -along.sum(1)},
+    ),
+    (
+        "features rank by their change alone, and the loss has no say; multiply by the slope along their direction",
+        {"weigh": lambda changes, along: changes.abs().sum(1)},
+    ),
+    (
+        "worth is a sum over positions; yours looks at the last one alone",
+        {"weigh": lambda changes, along: -(changes * along)[:, -1]},
+    ),
+    (
+        "all sentences keep the same features; each is to choose its own, so do not sum over sentences",
+        {"weigh": lambda changes, along: _by_slope(changes, along).mean(0).expand(len(changes), -1)},
+    ),
+)
+
+
 def check_thin_out(answer: Any) -> Verdict:
     """`answer(edit, loss, sizes)`: masks of the features that are left, all of them first, then as many as `sizes`."""
-    toy, sizes = _Toy(), [6, 4, 2, 1]
+    toy, sizes = _Toy(), [6, 4, 2, 1, 0]
     right = solution_thin_out(toy.edit, toy.loss, sizes)
 
     def asked(answer: Callable) -> list[Tensor]:
-        return [torch.as_tensor(c) for c in answer(toy.edit, toy.loss, list(sizes))]
+        try:
+            return [torch.as_tensor(c) for c in answer(toy.edit, toy.loss, list(sizes))]
+        except RuntimeError as error:
+            if "does not require grad" in str(error):
+                raise AssertionError("a gradient with respect to x needs x.requires_grad_() before loss(x)") from error
+            raise
 
     def as_many(answer: Callable) -> str | None:
         got = asked(answer)
         if len(got) == len(sizes):
             return "the first mask is that of all features, `edit.used`, before any is left out"
         if len(got) != len(sizes) + 1 or any(c.shape != right[0].shape for c in got):
-            return f"return {len(sizes) + 1} masks of shape (prompts, features), {tuple(right[0].shape)} here"
+            shape = tuple(right[0].shape)
+            return f"return {len(sizes) + 1} masks of shape (prompts, features), {shape} here, not numbers of features"
         left = [int(c.bool().sum(1).max()) for c in got]
+        if left == [8, *sizes[:-1], 8]:
+            return "for size 0 you leave everything: `[-size:]` with a size of 0 is the whole list"
         return None if left == [8, *sizes] else f"8 features, then {sizes} are to be left; yours leave {left}"
 
     def the_best(answer: Callable) -> str | None:
         got = [c.bool() for c in asked(answer)]
-        if all(torch.equal(a, b) for a, b in zip(got, right)):
+        if _same(got, right):
             return None
-        for told, at, again, sign in (
-            (
-                "the features of *most* worth were left out: a feature is worth what it lowers the loss by",
-                0.5,
-                True,
-                -1,
-            ),
-            (
-                "the gradient is taken at x′, where the loss is smallest and its slope says nothing; go halfway",
-                1.0,
-                True,
-                1,
-            ),
-            ("the gradient is taken at x, as if nothing were patched yet; go halfway from x to x′", 0.0, True, 1),
-            (
-                "features are weighed once, in the beginning; weigh those that are left again at every stage",
-                0.5,
-                False,
-                1,
-            ),
-        ):
-            if all(
-                torch.equal(a, b) for a, b in zip(got, solution_thin_out(toy.edit, toy.loss, sizes, at, again, sign))
-            ):
+        if not torch.equal(got[0], right[0]):
+            return "the first mask is `edit.used`: not every feature changes in every sentence"
+        for told, how in THINNED:
+            if _same(got, _kept(toy.edit, toy.loss, sizes, **how)):
                 return told
         first = next(i for i, (a, b) in enumerate(zip(got, right)) if not torch.equal(a, b))
         return f"from {int(right[first].sum(1).max())} features on others are kept than those of most worth"
@@ -140,19 +177,37 @@ def check_thin_out(answer: Any) -> Verdict:
     return judge("Exercise 2", answer, [as_many, the_best], hints, praise)
 
 
-def solution_thin_out(
-    edit: Edit, loss: Loss, sizes: Sequence[int], at: float = 0.5, again: bool = True, sign: int = 1
+def solution_thin_out(edit: Edit, loss: Loss, sizes: Sequence[int]) -> list[Tensor]:
+    """Each prompt keeps features of its own: those of most worth halfway, weighed again at every stage."""
+    return _kept(edit, loss, sizes)
+
+
+def _same(got: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+def _kept(
+    edit: Edit,
+    loss: Loss,
+    sizes: Sequence[int],
+    weigh: Callable[[Tensor, Tensor], Tensor] = _by_slope,
+    at: float = 0.5,
+    of_x: float = 1.0,
+    again: bool = True,
+    back: bool = False,
 ) -> list[Tensor]:
-    """Each prompt keeps features of its own: those of most worth at the point `at` of the way, weighed `again`."""
-    chosen = edit.used
-    stages, worth = [chosen], None
+    """The solution; or what comes out if features are weighed otherwise, at another point of the way, from a share of x
+    alone, once only, or among all features at every stage."""
+    chosen, worth = edit.used, None
+    stages = [chosen]
     for size in sizes:
         if worth is None or again:
-            x = (edit.x + at * edit.added(chosen)).requires_grad_()
+            x = (of_x * edit.x + at * edit.added(chosen)).requires_grad_()
             slope = torch.autograd.grad(loss(x).sum(), x)[0]
-            worth = -sign * (edit.changes * (slope @ edit.directions.T)).sum(1)
-        best = worth.masked_fill(~chosen, -math.inf).topk(size, dim=1).indices
-        chosen = torch.zeros_like(chosen).scatter(1, best, True) & chosen
+            worth = weigh(edit.changes, slope @ edit.directions.T)
+        open_to = edit.used if back else chosen
+        best = worth.masked_fill(~open_to, -math.inf).topk(size, dim=1).indices
+        chosen = torch.zeros_like(chosen).scatter(1, best, True) & open_to
         stages.append(chosen)
     return stages
 
@@ -164,14 +219,18 @@ def check_halfway(answer: Any) -> Verdict:
     """`answer(counts, losses)`: the count at which the loss is half of that at count 0, on straight lines; or inf."""
 
     def plain(answer: Callable) -> str | None:
-        got = float(answer([0, 1, 2, 4, 8], [8.0, 7.0, 5.0, 3.5, 1.0]))
+        got = float(answer([0, 1, 2, 4, 8], [8.0, 7.0, 5.0, 3.5, 0.6]))
         if math.isclose(got, 2 + 2 * 1.0 / 1.5, abs_tol=1e-4):
             return None
         if got == 4:
             return "4 is the first count that was tried at which half is reached; the line from 2 to 4 is there earlier"
         if got == 2:
             return "with 2 features the loss is 5.0, not yet half of 8.0"
-        told = "losses 8, 7, 5, 3.5, 1 for 0, 1, 2, 4, 8 features: the line from 2 to 4 crosses 4.0 at 3.33"
+        if math.isclose(got, 2 + 1.0 / 1.5, abs_tol=1e-4):
+            return "2.67 is a position in the list; the count is asked for, and the two points there are 2 and 4 apart"
+        if math.isclose(got, 2 + 2 * 0.7 / 1.5, abs_tol=1e-4):
+            return "half of the first loss, 8.0, is 4.0; yours is the middle between the first loss and the last one"
+        told = "losses 8, 7, 5, 3.5, 0.6 for 0, 1, 2, 4, 8 features: the line from 2 to 4 crosses 4.0 at 3.33"
         return f"{told}, you say {got:.3g}"
 
     def exactly(answer: Callable) -> str | None:
@@ -290,6 +349,10 @@ def check_gain(answer: Any) -> Verdict:
             return "4 is the error without the feature; with it there is still a penalty to pay"
         if math.isclose(got, 2.0):
             return "2 is what you save with the code 2; the best code is smaller, norm − penalty/2, and saves more"
+        if math.isclose(got, 1.75):
+            return (
+                "1.75 is what there is to pay with the best code; without it there are 4, and the gain is between them"
+            )
         if math.isclose(got, 1.5):
             return "1.5 is the best code, not what it saves: how much lower is the loss with it than with z = 0?"
         return (

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.figures import kinds
-from sae_tutorial.figures.frame import levels, log_axis
+from sae_tutorial.figures.frame import levels, log_axis, marks
 from sae_tutorial.figures.kinds import Curve, Span
 from sae_tutorial.figures.looks import LOOKS, Look, looks
 from sae_tutorial.figures.style import PALETTE
@@ -22,8 +22,8 @@ DASHES = ("solid", "dash", "dot")
 def places(share: Float[Tensor, "hooks roles"], hooks: Sequence[str], roles: Sequence[str], title: str) -> go.Figure:
     """The share of the KL that is left when one position is patched at one hook: dark where the answer travels."""
     names: dict[str, Any] = {"columns": roles, "rows": hooks, "hover": "%{y}, %{x}: %{z:.0%} of the KL is left"}
-    axes: dict[str, Any] = {"x": "position that is patched", "y": "residual stream", "unit": "KL left"}
-    return kinds.heat({"": share}, title, **axes, **names, limit=1, written=".2f", cell=46, form=".0%")
+    axes: dict[str, Any] = {"x": "position that is patched", "y": "residual stream", "unit": "share of the KL left"}
+    return kinds.heat({"": share}, title, **axes, **names, limit=1, written=".0%", cell=46, form=".0%")
 
 
 def bars(values: Mapping[str, Span], title: str, x: str) -> go.Figure:
@@ -130,14 +130,20 @@ def minds(rows: Sequence[tuple[int, str, float, float]], receiver: str, instead:
     return fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%").update_xaxes(tickvals=ns)
 
 
-def occlusion(panels: Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]], title: str) -> go.Figure:
+def occlusion(
+    panels: Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]],
+    predicted: Mapping[str, float],
+    title: str,
+) -> go.Figure:
     """Share of values with a feature of their own, a line for each attribute; in each panel, called by it, against
-    what is varied: (x, name -> shares)."""
+    what is varied: (x, name -> shares). Upright in the first panel: where a formula says that an attribute is gone."""
     drawn = {
         what: {name: Curve(x, share, look=_turn(i)) for i, (name, share) in enumerate(found.items())}
         for what, (x, found) in panels.items()
     }
-    fig = kinds.lines(drawn, title, "", "values with a feature of their own", hover="%{x}: %{y:.0%}")
+    fig = kinds.lines(drawn, title, "", "values with a feature of their own", hover="%{x}: %{y:.0%}", above=18)
+    for name, at in predicted.items() if fig.data else ():  # each alone, so that its words stand over it
+        marks(fig, {f"{name}: predicted": at}, row=1, col=1)
     return fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
 
 

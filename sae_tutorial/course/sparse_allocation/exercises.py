@@ -130,11 +130,13 @@ def _tests(amounts: Sequence[Any], solve: Callable, others: Callable) -> list[Ca
     return [shape, sign, matches, ties]
 
 
+CUT_SAID = "the weakest match is missing: a value is not above itself"
 TOKEN_SAID = "each token has its own strongest features: that is Token Choice"
 
 
 def _others_than_mutual(table: Tensor, n_matches: int) -> Iterator[tuple[str, Tensor]]:
     """What other rules make of the table, and what to say of it."""
+    yield CUT_SAID, solution_mutual_choice(table, n_matches - 1)
     for n in range(1, 7):
         yield TOKEN_SAID, _token_choice(table, n)
         capacity = torch.full((table.shape[1],), n)
@@ -146,6 +148,8 @@ def _others_than_mutual(table: Tensor, n_matches: int) -> Iterator[tuple[str, Te
 
 def _others_than_feature(table: Tensor, capacity: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The same of Feature Choice; with unequal capacities also what comes out when they are taken as equal."""
+    yield CUT_SAID, solution_feature_choice(table, capacity - 1)
+    yield "one token too many in each column: ranks begin at 0", solution_feature_choice(table, capacity + 1)
     for n in range(1, 7):
         yield TOKEN_SAID, _token_choice(table, n)
     yield (
@@ -235,7 +239,9 @@ def check_capacities(answer: Any) -> Verdict:
                 continue
             if _near(ratio, (59 / 10) ** exponent):
                 return "the first rank is 1, not 0"
-            if _near(ratio, (50**exponent + 10) / 11):
+            if _near(ratio, 1 / right):
+                return "the first rank gets the least: the power is to the minus exponent"
+            if _near(ratio, (50**exponent + 10) / 11) or _near(ratio, 11 / (50**-exponent + 10)):
                 return "the power is taken of the rank alone: the offset is added before, (rank + offset) ** -exponent"
             if _near(ratio, 60 / 11):
                 return f"an exponent of {exponent} gives the shares of an exponent of 1"
@@ -316,7 +322,14 @@ def check_threshold(answer: Any) -> Verdict:
                     f"for k={k} it lets in {let_in / n_tokens:.2f} features per token: it is still a mean over "
                     "batches, each cut off for itself"
                 )
-            if math.isclose(got, float(torch.cat(batches).flatten().topk(k * n_tokens).values[-1]), rel_tol=1e-6):
+            if any(low - 1e-4 <= got <= high + 1e-4 for high, low in torch.stack(cuts).tolist()):
+                return "that is the cut of one batch; the budget is about all tokens together"
+            together = torch.cat(batches)
+            if math.isclose(got, float(together.topk(k, dim=1).values[:, -1].mean()), rel_tol=1e-3):
+                return "that is a mean of one threshold for each token; they are to share one"
+            if let_in in (k, k - 1):
+                return f"the budget is k for each of {n_tokens} tokens, {k * n_tokens} matches, and not k in all"
+            if math.isclose(got, float(together.flatten().topk(k * n_tokens).values[-1]), rel_tol=1e-6):
                 return (
                     f"that is the weakest match itself, {got:.3f}, and it does not lie above itself: one match is "
                     "missing. Go below it, towards the next value"

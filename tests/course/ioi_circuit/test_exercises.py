@@ -115,6 +115,10 @@ def one_sentence_off(found):
     return found
 
 
+def as_numbers(found):
+    return torch.stack(found).tolist()
+
+
 def test_patched_heads(ours):
     model, _, _, difference = ours
     right(check_heads(ours), partial(ex.solution_patch_heads, model=model, difference=difference))
@@ -130,6 +134,9 @@ def test_patched_heads_in_other_ways(ours):
     assert check(by_site), check(by_site).message
     as_list = patcher(ours, one_head, end=list)
     assert check(as_list), check(as_list).message
+    for end in (lambda found: torch.stack(found).double(), lambda found: torch.stack(found).numpy(), as_numbers):
+        other_type = patcher(ours, one_head, end=end)
+        assert check(other_type), check(other_type).message
 
 
 @pytest.mark.parametrize(
@@ -145,6 +152,7 @@ def test_patched_heads_in_other_ways(ours):
         ({"put": one_head, "end": lambda found: torch.stack(found).mean(1)}, "no mean"),
         ({"put": last_dimension}, "one of the d_head numbers"),
         ({"put": one_head, "end": one_sentence_off}, "sentence 1 should have"),
+        ({"put": one_head, "end": lambda found: -torch.stack(found)}, "signs are turned"),
     ],
 )
 def test_mistakes_in_patching_heads(ours, how, says):
@@ -230,6 +238,17 @@ def two_sentences_off(ours):
     return lambda *given: path(*given) + off
 
 
+def the_wrong_way_round(ours):
+    model, sentences, _, difference = ours
+
+    def path(sender, own, others):
+        site = head_site("z", sender)
+        held = own | others | {site.hook_name: site.put(others[site.hook_name], own[site.hook_name])}
+        return difference(end_logits(model, sentences, patch_hooks([Site(name) for name in own], held)))
+
+    return path
+
+
 def writes_into_own(ours):
     model, sentences, _, difference = ours
 
@@ -256,6 +275,7 @@ def writes_into_own(ours):
         (two_sentences_off, "sentence 3 should have"),
         (partial(pather, put=sender_alone, only="hook_z"), "loop over all of own"),
         (writes_into_own, "wrote into own"),
+        (the_wrong_way_round, "The wrong way round"),
         (lambda ours: lambda sender, own, others: 3.0, "float"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -71,17 +72,54 @@ def in_stages_of_the_package(edit, loss, sizes):
     return thin_out(edit, loss, sizes, shared=False).chosen
 
 
-def sorted_out(edit, loss, sizes, at=0.5):
-    """As the solution, with `argsort` for `topk`, at a point `at` of the way."""
+def weighed(edit, loss, at=0.5, chosen=None, weigh=None, half_of_all=False):
+    """(prompts, features), written out by hand; `weigh` takes changes, slopes along directions and their gradient."""
+    start = edit.x * at if half_of_all else edit.x
+    x = (start + at * edit.added(chosen)).requires_grad_()
+    along = torch.einsum("bpd,fd->bpf", torch.autograd.grad(loss(x).sum(), x)[0], edit.directions)
+    return weigh(edit.changes, along) if weigh else -(edit.changes * along).sum(1)
+
+
+def sorted_out(edit, loss, sizes, **how):
+    """As the solution, with `argsort` for `topk`."""
     stages = [edit.used]
     for size in sizes:
-        x = (edit.x + at * edit.added(stages[-1])).requires_grad_()
-        slope = torch.autograd.grad(loss(x).sum(), x)[0]
-        worth = -(edit.changes * (slope @ edit.directions.T)).sum(1)
-        worth = worth.masked_fill(~stages[-1], -math.inf)
+        worth = weighed(edit, loss, chosen=stages[-1], **how).masked_fill(~stages[-1], -math.inf)
         best = worth.argsort(dim=1, descending=True)[:, :size]
         stages.append(torch.zeros_like(edit.used).scatter(1, best, True) & stages[-1])
     return stages
+
+
+def left_out_one_by_one(edit, loss, sizes):
+    """As the solution, in numpy, with a loop over prompts; masks as 0 and 1."""
+    stages = [edit.used.numpy().astype(int)]
+    for size in sizes:
+        worth = weighed(edit, loss, chosen=torch.tensor(stages[-1]).bool()).detach().numpy()
+        kept = np.zeros_like(stages[-1])
+        for row, (mine, left) in enumerate(zip(worth, stages[-1])):
+            there = np.flatnonzero(left)
+            kept[row, there[np.argsort(-mine[there])[:size]]] = 1
+        stages.append(kept)
+    return np.stack(stages)
+
+
+def from_the_end(edit, loss, sizes):
+    """Right until nothing is to be left."""
+    stages = [edit.used]
+    for size in sizes:
+        worth = weighed(edit, loss, chosen=stages[-1]).masked_fill(~stages[-1], -math.inf)
+        best = worth.argsort(dim=1)[:, -size:]
+        chosen = torch.zeros_like(edit.used).scatter(1, best, True)
+        stages.append(chosen & stages[-1] if size else chosen)
+    return stages
+
+
+def all_are_used(edit, loss, sizes):
+    return [torch.ones_like(edit.used), *e.solution_thin_out(edit, loss, sizes)[1:]]
+
+
+def without_a_graph(edit, loss, sizes):
+    return torch.autograd.grad(loss(edit.x + edit.added(edit.used) / 2).sum(), edit.x)
 
 
 def chosen_and_scored(active, has, choose, score):
@@ -95,6 +133,7 @@ def chosen_and_scored(active, has, choose, score):
         (e.check_patch, in_place),
         (e.check_thin_out, in_stages_of_the_package),
         (e.check_thin_out, sorted_out),
+        (e.check_thin_out, left_out_one_by_one),
         (e.check_best_feature, lambda a, h: chosen_and_scored(a, h, slice(200), slice(200, None))),
         (e.check_gain, lambda r, p: max(0.0, r - p / 2) ** 2 + 1e-9),
     ],
@@ -112,6 +151,7 @@ def test_other_right_answers(check, answer):
         (lambda x, c, w, d, f: x + (w - c) @ d, "even for an empty list"),
         (lambda x, c, w, d, f: x + w[:, f] @ d[f], "the old part of the feature must go"),
         (lambda x, c, w, d, f: x + 1, "must stay as it is"),
+        (lambda x, c, w, d, f: (w - c)[:, f] @ d[f], "add it to x"),
         (lambda x, c, w, d, f: aliased(x, c, w, d, f), "`n = codes` does not copy"),
     ],
 )
@@ -125,6 +165,8 @@ def test_patch_mistakes(answer, complaint):
         (lambda n, kl: next((a for a, b in zip(n, kl) if b <= kl[0] / 2), math.inf), "4 is the first count"),
         (lambda n, kl: max(a for a, b in zip(n, kl) if b > kl[0] / 2), "not yet half"),
         (lambda n, kl: max(n), "crosses 4.0 at 3.33"),
+        (lambda n, kl: crossing(range(len(n)), kl), "a position in the list"),
+        (lambda n, kl: crossing(n, [kl[0] + kl[-1], *kl[1:]]), "between the first loss and the last one"),
         (lambda n, kl: crossing(n, kl, strictly=True), "exactly half counts"),
         (lambda n, kl: crossing(n, kl, last=True), "the smallest count is asked for"),
         (lambda n, kl: crossing(n, [max(kl), *kl[1:]]), "the first loss is the measure"),
@@ -140,14 +182,29 @@ def test_halfway_mistakes(answer, complaint):
     "answer, complaint",
     [
         (lambda *it: e.solution_thin_out(*it)[1:], "before any is left out"),
-        (lambda *it: [c[:1] for c in e.solution_thin_out(*it)], "5 masks of shape"),
-        (lambda ed, f, sizes: e.solution_thin_out(ed, f, [5, 4, 2, 1]), "yours leave [8, 5, 4, 2, 1]"),
-        (lambda *it: e.solution_thin_out(*it, at=1.0), "its slope says nothing"),
+        (lambda *it: [c[:1] for c in e.solution_thin_out(*it)], "6 masks of shape"),
+        (lambda ed, f, sizes: [ed.used, *(torch.zeros(6, n) for n in sizes)], "not numbers of features"),
+        (lambda ed, f, sizes: e.solution_thin_out(ed, f, [5, 4, 2, 1, 0]), "yours leave [8, 5, 4, 2, 1, 0]"),
+        (from_the_end, "for size 0 you leave everything"),
+        (all_are_used, "not every feature changes in every sentence"),
+        (without_a_graph, "needs x.requires_grad_()"),
         (lambda *it: sorted_out(*it, at=1.0), "its slope says nothing"),
         (lambda *it: sorted_out(*it, at=0.0), "as if nothing were patched"),
-        (lambda *it: e.solution_thin_out(*it, at=0.0), "as if nothing were patched"),
-        (lambda *it: e.solution_thin_out(*it, again=False), "weigh those that are left again"),
-        (lambda *it: e.solution_thin_out(*it, sign=-1), "of *most* worth were left out"),
+        (lambda *it: sorted_out(*it, half_of_all=True), "x itself was halved"),
+        (lambda *it: sorted_out(*it, weigh=lambda c, g: (c * g).sum(1)), "of *most* worth were left out"),
+        (lambda *it: sorted_out(*it, weigh=lambda c, g: (c * g).sum(1).abs()), "one that does harm"),
+        (lambda *it: sorted_out(*it, weigh=lambda c, g: -g.sum(1)), "slope alone"),
+        (lambda *it: sorted_out(*it, weigh=lambda c, g: c.norm(dim=1).square()), "others are kept than"),
+        (lambda *it: sorted_out(*it, weigh=lambda c, g: c.sum(1)), "the loss has no say"),
+        (lambda *it: sorted_out(*it, weigh=lambda c, g: -(c * g)[:, -1]), "a sum over positions"),
+        (
+            lambda *it: sorted_out(*it, weigh=lambda c, g: -(c * g).sum((0, 1)).expand(6, -1)),
+            "each is to choose its own",
+        ),
+        (
+            lambda ed, f, sizes: [ed.used, *(sorted_out(ed, f, [n])[1] for n in sizes)],
+            "weigh those that are left again",
+        ),
     ],
 )
 def test_thin_out_mistakes(answer, complaint):
@@ -172,6 +229,7 @@ def test_best_feature_mistakes(answer, complaint):
     [
         (lambda r, p: r**2, "still a penalty to pay"),
         (lambda r, p: r**2 - p * r, "the best code is smaller"),
+        (lambda r, p: p * max(0, r - p / 2) + min(r, p / 2) ** 2, "what there is to pay"),
         (lambda r, p: max(0, r - p / 2), "1.5 is the best code, not what it saves"),
         (lambda r, p: max(0, r - p) ** 2, "is 1.5 and saves 2.25; you say 1"),
         (lambda r, p: (r - p / 2) ** 2, "no feature is cheapest"),
@@ -182,19 +240,9 @@ def test_gain_mistakes(answer, complaint):
     assert complaint in e.check_gain(answer).message
 
 
-def test_a_feature_that_does_harm_is_left_out_first():
-    def by_size(edit, loss, sizes):
-        """Ranks by |worth|."""
-        stages, chosen = [edit.used], edit.used
-        for size in sizes:
-            x = (edit.x + edit.added(chosen) / 2).requires_grad_()
-            worth = (edit.changes * (torch.autograd.grad(loss(x).sum(), x)[0] @ edit.directions.T)).sum(1).abs()
-            best = worth.masked_fill(~chosen, -1).topk(size, dim=1).indices
-            chosen = torch.zeros_like(chosen).scatter(1, best, True) & chosen
-            stages.append(chosen)
-        return stages
-
-    assert not e.check_thin_out(by_size).passed
+@pytest.mark.parametrize("told, how", e.THINNED)
+def test_every_other_order_is_told_from_the_others(told, how):
+    assert told in e.check_thin_out(lambda *given: e._kept(*given, **how)).message
 
 
 @pytest.mark.parametrize("choose", [slice(0, None, 2), slice(280)])

@@ -14,7 +14,7 @@ def test_places_have_hooks_down_and_roles_across():
     fig = plots.places(torch.tensor([[0.5, 1.0], [0.25, 0.0]]), ["a", "b"], ["IO", "END"], "t")
     assert cells(fig) == [[0.5, 1], [0.25, 0]] and drawn(fig)["1"] == (["IO", "END"], ["a", "b"])
     assert fig.layout.yaxis.autorange == "reversed", "the first hook on top"
-    assert [plain(row) for row in fig.data[0].text] == [["0.50", "1.00"], ["0.25", "0.00"]]
+    assert [plain(row) for row in fig.data[0].text] == [["50%", "100%"], ["25%", "0%"]]
 
 
 def test_bars_lie_with_their_intervals():
@@ -71,8 +71,12 @@ def test_f1_has_dictionaries_down_and_attributes_across():
 
 def test_occlusion_and_splitting_draw_lines_and_dots():
     fig = plots.occlusion(
-        {"price": ((1, 2), {"strong": [1, 0.5], "weak": [0, 0.25]}), "room": ((3,), {"strong": [1]})}, "t"
+        {"price": ((1, 2), {"strong": [1, 0.5], "weak": [0, 0.25]}), "room": ((3,), {"strong": [1]})},
+        {"strong": 2.5, "weak": 1.5},
+        "t",
     )
+    assert [(shape.x0, shape.xref) for shape in fig.layout.shapes] == [(2.5, "x"), (1.5, "x")], "in the first panel"
+    assert [text for text in written(fig) if "predicted" in text] == ["strong: predicted", "weak: predicted"]
     assert drawn(fig) == {"strong": ([1, 2], [1, 0.5]), "weak": ([1, 2], [0, 0.25]), "strong 2": ([3], [1])}
     fig = plots.splitting([1, 2], {"formula": [3, 4]}, {"trained": [(1, 2), (1.5, 2.5)]}, "t")
     assert drawn(fig) == {"formula": ([1, 2], [3, 4]), "trained": ([1, 1.5], [2, 2.5])}

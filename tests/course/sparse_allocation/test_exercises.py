@@ -61,6 +61,14 @@ def test_both_rules_have_a_line_each_and_both_must_be_right():
     assert not one and "✓" in one.message and "not answered yet" in one.message
 
 
+def rank_in_column(a):
+    return a.argsort(dim=0, descending=True).argsort(dim=0)
+
+
+def cuts(batches, k):
+    return [float(batch.flatten().topk(k * len(batch)).values[-1]) for batch in batches]
+
+
 def kth(a, n):
     return a.flatten().topk(n).values[-1]
 
@@ -166,12 +174,21 @@ def quantile(batches, k):
         (ex.judge_mutual_choice, lambda a, n: ex._token_choice(a.T, 2).T, "Feature Choice"),
         (ex.judge_mutual_choice, lambda a, n: ex.solution_mutual_choice(a, n + 1), "there should be 2 matches"),
         (ex.judge_mutual_choice, lambda a, n: ex.solution_mutual_choice(a.flip(0), n), "not the strongest"),
+        (ex.judge_mutual_choice, lambda a, n: a.relu() * (a > kth(a, n)), "not above itself"),
+        (ex.judge_feature_choice, lambda a, m: a.relu() * (rank_in_column(a) <= m), "ranks begin at 0"),
+        (ex.judge_feature_choice, lambda a, m: a.relu() * (rank_in_column(a) < m - 1), "not above itself"),
+        (ex.check_capacities, shares_of(lambda r, s, q: r**-s + q), "of the rank alone"),
+        (ex.check_capacities, shares_of(lambda r, s, q: (r + q) ** s), "gets the least"),
+        (ex.check_threshold, lambda b, k: min(cuts(b, k)), "the cut of one batch"),
+        (ex.check_threshold, lambda b, k: sorted(cuts(b, k))[1], "the cut of one batch"),
+        (ex.check_threshold, lambda b, k: float(torch.cat(b).topk(k, dim=1).values[:, -1].mean()), "for each token"),
+        (ex.check_threshold, lambda b, k: float(torch.cat(b).flatten().topk(k).values[-1]), "not k in all"),
         (ex.judge_mutual_choice, lambda a, n: a.relu() * (a >= kth(a, n)), "all that tie"),
         (ex.judge_mutual_choice, lambda a, n: a.relu() * (a > next_one(a, n)), "too few got in"),
         (ex.judge_feature_choice, lambda a, m: ex._token_choice(a, int(m[0]) or 1), "Token Choice"),
         (ex.judge_feature_choice, lambda a, m: ex.solution_mutual_choice(a, int(m.sum())), "Mutual Choice"),
         (ex.judge_feature_choice, equal, "they differ"),
-        (ex.judge_feature_choice, lambda a, m: ex.solution_feature_choice(a, m + 1), "there should be"),
+        (ex.judge_feature_choice, lambda a, m: ex.solution_feature_choice(a, m + 1), "one token too many"),
         (ex.judge_feature_choice, by_column, "all that tie"),
         (ex.judge_feature_choice, one_argsort, "one argsort as ranks"),
         (ex.judge_feature_choice, lambda a, m: a * (a.argsort(dim=0) < m), "one argsort as ranks"),
