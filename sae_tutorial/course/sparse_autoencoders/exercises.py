@@ -319,7 +319,7 @@ def check_mended(answer: Any) -> Verdict:
 
 
 def _cosines_with_the_truth(step: Callable) -> list[float]:
-    """The notebook's experiment from up to three starts, until one fails: how close rows come to the true directions."""
+    """The notebook's experiment from three starts, or until one fails: how close the rows come to the truth."""
     truth = ground_truth.random_directions(64, 32, seed=0)
     x = ground_truth.sparse_strengths(40_000, 3 / 64, n=64, seed=1) @ truth
     x = x / x.square().sum(dim=1).mean().sqrt()
