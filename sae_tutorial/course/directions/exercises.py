@@ -245,23 +245,23 @@ def check_read(answer: Any) -> Verdict:
             return None
         if near(0.8, 1):
             return (
-                "x is writer 1 with strength 1 and nothing else; you read (0.80, 1.00): a dot product with writer 0 "
-                "also sees what writer 1 wrote, because the two are not at a right angle"
+                "x is writer 2 with strength 1 and nothing else; you read (0.80, 1.00): a dot product with writer 1 "
+                "also sees what writer 2 wrote, because the two are not at a right angle"
             )
         if near(0.96, 0.28):
             return "you return x̂, what the writers write; return z, how strongly each of them does"
         if near(0.8, 0.6) or near(0.8, -0.6) or near(-0.8, 0.6) or near(-0.8, -0.6):
             return (
-                "you made the writers orthogonal first, and read with the result: that changes them, and writer 1 is "
+                "you made the writers orthogonal first, and read with the result: that changes them, and writer 2 is "
                 "no longer the direction that x lies along. Keep the writers as they are, and look for other readers"
             )
         if math.isclose(got[0], 0, abs_tol=1e-3):
             return (
-                f"x is writer 1 with strength 1; you read {got[1]:.2f} of it: your reader does not see writer 0, "
+                f"x is writer 2 with strength 1; you read {got[1]:.2f} of it: your reader does not see writer 1, "
                 "but it has the wrong length"
             )
         return (
-            f"x is writer 1 with strength 1 and nothing else: z should be (0, 1); you read ({got[0]:.2f}, {got[1]:.2f})"
+            f"x is writer 2 with strength 1 and nothing else: z should be (0, 1); you read ({got[0]:.2f}, {got[1]:.2f})"
         )
 
     def together(answer: Callable) -> str | None:
@@ -325,7 +325,7 @@ def check_bent(answer: Any) -> Verdict:
             moved = x.clone()
             moved[:, feature] *= 0.37  # not 1 − x: a curve may be symmetric
             if like(answer(moved), answer(x), float(answer(x).float().std(dim=0).max())):
-                return f"nothing changes when feature {feature} does: it is not represented"
+                return f"nothing changes when feature {feature + 1} does: it is not represented"
         return None
 
     def decomposes(answer: Callable) -> str | None:
@@ -339,8 +339,8 @@ def check_bent(answer: Any) -> Verdict:
                 effect = ends[1] - ends[0]
                 if effect.norm() > 1e-3 * answer(x).float().std(dim=0).norm() and hierarchy.same_effect(effect) < 0.99:
                     return (
-                        f"moving feature {feature} from {low:g} to {high:g} has another effect when the other changes "
-                        f"(same effect: {hierarchy.same_effect(effect):.2f}); treat each feature by itself, "
+                        f"moving feature {feature + 1} from {low:g} to {high:g} has another effect when the other "
+                        f"changes (agreement: {hierarchy.same_effect(effect):.2f}); treat each feature by itself, "
                         "do not multiply the two features, nor bend their sum"
                     )
         return None

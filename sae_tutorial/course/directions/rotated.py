@@ -5,7 +5,7 @@ Source: privileged bases, Elhage et al. 2021; to keep the strongest coordinates 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,3 +32,19 @@ def loss_with(model: Any, tokens: Int[Tensor, "rows positions"], hook_name: str,
     """Cross-entropy (nats per token) if function(x) takes the place of the activations x at `hook_name`."""
     with model.hooks(fwd_hooks=[(hook_name, lambda x, hook: function(x))]):
         return model(tokens, return_type="loss").item()
+
+
+def losses_of_few(
+    model: Any,
+    tokens: Int[Tensor, "rows positions"],
+    hook_name: str,
+    share: float,
+    rotations: Sequence[Float[Tensor, "dims dims"]],
+) -> list[float]:
+    """The loss if `share` of the coordinates is kept at `hook_name`: on the layer's own axes, then on rotated ones."""
+
+    def few(x: Tensor) -> Tensor:
+        return strongest(x, share)
+
+    ways = [few, *(in_rotated_axes(few, rotation) for rotation in rotations)]
+    return [loss_with(model, tokens, hook_name, way) for way in ways]

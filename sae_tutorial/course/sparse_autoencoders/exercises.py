@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from sae_tutorial.course.judge import NotAnswered, Verdict, judge
 from sae_tutorial.course.sparse_autoencoders import by_hand
+from sae_tutorial.evaluation import ground_truth
 
 # Exercise 1: an autoencoder, its loss, and a step of training.
 
@@ -252,8 +253,9 @@ def solution_best_code(a: float, lam: float) -> float:
 def check_mended(answer: Any) -> Verdict:
     """`answer(x, W_enc, b_enc, W_dec, lam, adam)`: a step in which no row of W_dec can buy a smaller penalty by its
     norm. Whatever achieves that is right: rows at norm 1, before the step or after; rows at most that long; norms in
-    the penalty, or taken out when decoding."""
+    the penalty, or taken out when decoding. A step that leaves the norms free is judged by what it finds."""
     x, W_0, b_0 = _toy()
+    found: list[float] = []  # filled where the norms are free
 
     def after(step: Callable, n: int = 5) -> tuple[list[Tensor], Any]:
         W_enc, b_enc, W_dec = (one.clone().requires_grad_() for one in (W_0.T, b_0, W_0))
@@ -283,20 +285,56 @@ def check_mended(answer: Any) -> Verdict:
             return "the encoder does not learn any more"
         if same(got[2:], [W_0]):
             return "the decoder does not learn any more"
-        if ((got[0].norm(dim=0) - 1).abs() < 1e-4).all():
-            return f"you keep the encoder's norms at 1, but what can grow is the decoder: {told}"
         if ((got[2].norm(dim=0) - 1).abs() < 1e-4).all():
             return COLUMNS
         if torch.allclose(got[2], normalize(got[0].T, dim=1), atol=1e-4):
             return "you write the encoder's columns over W_dec, and what the decoder has learned is lost"
-        return f"{told}: they can still trade the size of codes for their own" if _trades(answer) else None
+        held, encoder_held = (((size - 1).abs() < 1e-4).all() for size in (norms, got[0].norm(dim=0)))
+        if held or not (encoder_held or _trades(answer)):
+            return None
+        found[:] = _cosines_with_the_truth(answer)
+        if found[-1] >= 0.95:
+            return None
+        if encoder_held:
+            return (
+                "you keep the encoder's norms at 1, and the decoder's are free. That often works, but not always: "
+                f"{_of_starts(found)}. The exercise asks for rows of W_dec that cannot grow"
+            )
+        return f"{told}: they can still trade the size of codes for their own, and {_of_starts(found)}"
 
     hints = (
         "multiply the decoder by 10 and divide encoder and bias by 10. What happens to each term of the loss?",
         "your own my_step of Exercise 1 does one thing more.",
     )
-    praise = "Now a code cannot shrink at the decoder's expense, and λ means what it says."
+
+    def praise(_: Callable) -> str:
+        if not found:
+            return "Now a code cannot shrink at the decoder's expense, and λ means what it says."
+        return (
+            f"It works on this data: {_of_starts(found)}. But rows of W_dec can still become longer while codes "
+            "become shorter, so how much λ costs may change as training goes on. Rows kept at norm 1 rule that out."
+        )
+
     return judge("Exercise 4", answer, [returns, mended], hints, praise)
+
+
+def _cosines_with_the_truth(step: Callable) -> list[float]:
+    """The notebook's experiment from three starts, or until one fails: how close the rows come to the truth."""
+    truth = ground_truth.random_directions(64, 32, seed=0)
+    x = ground_truth.sparse_strengths(40_000, 3 / 64, n=64, seed=1) @ truth
+    x = x / x.square().sum(dim=1).mean().sqrt()
+    cosines: list[float] = []
+    for start in range(3):
+        rows = by_hand.train_untied(step, x, 64, 0.1, 1_500, seed=start)[0]
+        cosines.append(float(ground_truth.mean_max_cosine(truth, rows)))
+        if not cosines[-1] >= 0.95:  # one failure is enough, and so is NaN
+            break
+    return cosines
+
+
+def _of_starts(cosines: list[float]) -> str:
+    told = "the true directions are found with a mean cosine of " + ", ".join(f"{cosine:.2f}" for cosine in cosines)
+    return told + (", one number for each random start" if len(cosines) > 1 else "")
 
 
 def _trades(step: Callable, n_features: int = 64, lam: float = 0.1) -> bool:

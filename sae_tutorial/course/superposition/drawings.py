@@ -101,7 +101,7 @@ def _chain(
     """Columns of units with a matrix between each two, and what is done to its result before the next column."""
     drawing, middle = Drawing(620, 215, alt), 100.0
     centres = [70.0, 310.0, 550.0]
-    step = min(26.0, 146 / (max(len(values) for _, values, _, _ in columns) - 1))  # from unit to unit, px
+    step = min(26.0, 130 / (max(len(values) for _, values, _, _ in columns) - 1))  # px; clear of the words
     radius = 10 * step / 26
     for centre, (name, values, colour, words) in zip(centres, columns, strict=True):
         top = middle - step / 2 * (len(values) - 1)

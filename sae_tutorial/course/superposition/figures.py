@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+import torch
 from jaxtyping import Float
 from plotly.colors import get_colorscale, sample_colorscale
 from torch import Tensor
@@ -184,14 +186,18 @@ def phase_diagram(
     boundary: Float[Tensor, " importances"] | None,
     title: str,
 ) -> go.Figure:
-    """The second feature's share of the dimension over importance and probability, with the closed form's boundary."""
+    """The second feature's share of the dimension over importance and probability, with the closed form's boundary.
+
+    Where equally important features do not share, the start decides which one is dropped: a tie, without a colour.
+    """
     if nothing(share):
         return empty(title)
+    tie = torch.isclose(importance.float(), torch.ones(())) & ((share - 0.5).abs() > 0.1)
     kept = {"tickvals": [0, 0.5, 1], "ticktext": ["0: dropped", "1/2: shares", "1: alone"]}
     heat = go.Heatmap(
         x=packed(importance),
         y=packed(probability),
-        z=packed(share),
+        z=packed(share.masked_fill(tie, torch.nan)),
         zmin=0,
         zmax=1,
         colorscale=[[0, PALETTE[7]], [0.35, PALETTE[5]], [0.65, PALETTE[5]], [1, PALETTE[0]]],
@@ -202,6 +208,9 @@ def phase_diagram(
     if boundary is not None:
         line = {"color": "black", "width": 3, "dash": "dash"}
         fig.add_scatter(x=packed(importance), y=packed(boundary), mode="lines", line=line, name="closed form")
+    for row, column in tie.nonzero().tolist():
+        x, y = (math.log10(float(values[at])) for values, at in ((importance, column), (probability, row)))
+        fig.add_annotation(x=x, y=y, text="tie", showarrow=False)
     finish(fig, title, "importance I of feature 2 (feature 1 has 1)", "feature probability p, sparser above")
     fig.update_xaxes(type="log", tickvals=[0.1, 0.3, 1, 3, 10], showgrid=False)
     return fig.update_yaxes(type="log", tickvals=[0.01, 0.03, 0.1, 0.3, 1], autorange="reversed", showgrid=False)

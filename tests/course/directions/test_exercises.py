@@ -112,7 +112,7 @@ def test_an_order_is_understood_in_any_notation(answer):
 
 def test_reading_mistakes():
     check = exercises.check_read
-    wrong(check(lambda x, w: x @ w.T), "not at a right angle")
+    wrong(check(lambda x, w: x @ w.T), "with writer 1 also sees what writer 2 wrote")
     wrong(check(lambda x, w: x @ torch.nn.functional.normalize(torch.linalg.pinv(w), dim=0)), "wrong length")
     wrong(check(lambda x, w: x @ torch.linalg.inv(w)), "square matrix")
     wrong(check(lambda x, w: x @ torch.linalg.pinv(w) @ w), "return z")
@@ -144,7 +144,7 @@ def test_bent_mistakes():
     wrong(check(lambda x: x.log()), "infinite")
     wrong(check(lambda x: (x - 0.5).sqrt()), "no number")
     wrong(check(lambda x: torch.cat([x, x[:, :1] * x[:, 1:]], dim=1)), "multiply")
-    wrong(check(lambda x: (torch.pi * x[:, :1]).cos()), "feature 1")
+    wrong(check(lambda x: (torch.pi * x[:, :1]).cos()), "nothing changes when feature 2 does")
     wrong(check(lambda x: x.sum()), "one row per sample")
     hidden = lambda x: 5 * (2 * torch.pi * x).sin().prod(1, keepdim=True)  # noqa: E731  zero at 0, 1/2 and 1
     wrong(check(lambda x: torch.cat([x**3, hidden(x)], dim=1)), "multiply")

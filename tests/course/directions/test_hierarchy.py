@@ -28,9 +28,18 @@ def test_same_effect_at_its_landmarks():
     assert hierarchy.same_effect(torch.eye(8)) == pytest.approx(0)
     assert hierarchy.same_effect(torch.stack([e[0], -e[0]])) == pytest.approx(-1)
     assert abs(hierarchy.same_effect(e)) < 0.1
+    right, up = torch.tensor([[1.0, 0.0]]).repeat(500, 1), torch.tensor([[0.0, 1.0]]).repeat(500, 1)
+    assert hierarchy.same_effect(torch.cat([right, up])) == pytest.approx(0.5, abs=0.01)
+    assert hierarchy.same_effect(torch.cat([right, -right])) == pytest.approx(0, abs=0.01)
     pairs = [float(e[i] @ e[j]) for i in range(5) for j in range(5) if i != j]
     mean_square = float(e[:5].square().sum(1).mean())
     assert hierarchy.same_effect(e[:5]) == pytest.approx(sum(pairs) / len(pairs) / mean_square, abs=1e-5)
+
+
+def test_an_entangled_feature_always_reverses_the_next_one():
+    """Its step is ± its own direction, less twice the next one at that one's strength: 1 / (1 + 4/3) is common."""
+    entangled = hierarchy.ladder()[0]
+    assert hierarchy.climb(entangled)[0] == pytest.approx(3 / 7, abs=0.05)
 
 
 def test_linear_fit_recovers_a_map_and_its_share():

@@ -15,6 +15,15 @@ def test_the_loss_follows_what_is_put_in_place(tmp_path):
     assert model(tokens, return_type="loss").item() == pytest.approx(plain, abs=1e-5), "no hook stays behind"
 
 
+@torch.no_grad()
+def test_the_first_loss_of_few_is_on_the_layers_own_axes(tmp_path):
+    model, tokens, hook = tiny_model(tmp_path), rows(padded=False), "blocks.0.hook_resid_post"
+    eye = torch.eye(model.cfg.d_model)
+    own, same, turned = rotated.losses_of_few(model, tokens, hook, 0.25, [eye, random_rotation(len(eye), seed=1)])
+    assert own == rotated.loss_with(model, tokens, hook, lambda x: rotated.strongest(x, 0.25))
+    assert own == pytest.approx(same, abs=1e-5) and abs(own - turned) > 1e-4
+
+
 def test_the_strongest_coordinates_of_each_vector_stay():
     x = torch.tensor([[1.0, -3.0, 2.0, 0.5], [0.0, 0.1, 0.0, -0.2]])
     assert rotated.strongest(x, 0.5).tolist() == [[0, -3, 2, 0], pytest.approx([0, 0.1, 0, -0.2])]

@@ -1,5 +1,7 @@
 """Drawings of notebook 02 say in words what they show, and follow the model that they are given."""
 
+import re
+
 import pytest
 import torch
 
@@ -18,6 +20,16 @@ from sae_tutorial.course.superposition.toy_models import shape
 def test_each_architecture_names_its_parts(draw, parts):
     drawing = draw()
     assert all(part in drawing.svg() for part in parts) and len(drawing.alt) > 80
+
+
+@pytest.mark.parametrize("draw", [drawings.toy_model, drawings.model_with_neurons, drawings.model_that_computes])
+def test_words_above_and_below_a_column_keep_clear_of_its_circles(draw):
+    svg = draw().svg()
+    circles = [(float(y), float(r)) for y, r in re.findall(r'<circle [^>]*?cy="([\d.]+)" r="([\d.]+)"', svg)]
+    top, bottom = min(y - r for y, r in circles), max(y + r for y, r in circles)
+    baselines = [float(y) for y in re.findall(r'<text [^>]*?y="([\d.]+)"', svg)]
+    assert top - min(baselines) > 4  # the names of the columns stand on the uppermost baseline
+    assert min(y for y in baselines if y > bottom) - 13 > bottom + 3, "letters of 13 px below the last circle"
 
 
 @pytest.mark.parametrize("size", [0.3, 1.0, 1.3])

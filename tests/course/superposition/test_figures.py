@@ -1,5 +1,7 @@
 """Figures of the toy models draw what they are given, where it belongs."""
 
+import math
+
 import pytest
 import torch
 from drawing import cells, drawn, plain, says_nothing_is_there, written
@@ -81,6 +83,14 @@ def test_the_phase_diagram_has_importance_across_and_probability_up():
     }
     assert fig.layout.yaxis.autorange == "reversed"
     assert len(plots.phase_diagram(share, torch.ones(2), torch.ones(2), None, "t").data) == 1
+
+
+def test_a_tie_of_equal_importances_has_no_colour():
+    share = torch.tensor([[0.2, 0.2], [0.5, 0.5]])
+    fig = plots.phase_diagram(share, torch.tensor([0.9, 0.1]), torch.tensor([1.0, 4.0]), None, "title")
+    blank = [[math.isnan(value) for value in row] for row in fig.data[0].z.tolist()]
+    assert blank == [[True, False], [False, False]], "equal importances, and no sharing"
+    assert "tie" in written(fig)
 
 
 def test_matrices_share_a_scale():
