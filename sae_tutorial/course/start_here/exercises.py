@@ -14,7 +14,7 @@ from sae_tutorial.course.judge import Verdict, judge
 
 def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | None) -> Verdict:
     """A function (activations (B, N), tokens (B,), V) -> (V, N): each neuron's mean activation on each token."""
-    acts_BN = torch.tensor([[1.0, 0.0], [3.0, -1.0], [5.0, 2.0], [2.0, 2.0]])
+    acts_BN = torch.tensor([[1.0, 0.0], [3.0, -1.0], [5.0, 1.0], [2.0, 2.0]])
     token_B = torch.tensor([2, 0, 2, 2])
 
     def small(mean_by_word: Callable[..., Any]) -> str | None:
@@ -31,7 +31,7 @@ def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | 
         got = _means(answered)
         if got.shape != (4, 2):
             return f"Return a row for each token and a column for each neuron: (4, 2) here, not {tuple(got.shape)}."
-        sums = torch.tensor([[3.0, -1.0], [0.0, 0.0], [8.0, 4.0], [0.0, 0.0]])
+        sums = torch.tensor([[3.0, -1.0], [0.0, 0.0], [8.0, 3.0], [0.0, 0.0]])
         if got.isnan().any():
             return "A token that never occurs has NaN: 0 divided by 0. Its mean should be 0."
         if torch.allclose(got, sums):
@@ -40,9 +40,16 @@ def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | 
             return (
                 "You divide by the number of positions, so a frequent word wins. Divide by how often each token occurs."
             )
-        positive = torch.tensor([[3.0, 0.0], [0.0, 0.0], [8 / 3, 2.0], [0.0, 0.0]])
+        positive = torch.tensor([[3.0, 0.0], [0.0, 0.0], [8 / 3, 1.5], [0.0, 0.0]])
         if torch.allclose(got, positive):
             return "Positions at which the neuron is not positive count as well: they belong to the mean."
+        if got[2].allclose(acts_BN[token_B == 2].amax(0)):
+            return "This is the largest activation of each word, one lucky position; the exercise asks for the mean."
+        if got[2].allclose(sums[2] / 4):
+            return (
+                "You divide by one too many. `scatter_reduce` counts the zeros that it begins with as one more row, "
+                "unless `include_self=False`."
+            )
         for divided_by in (1, 3):  # the count may have been lost as well, or not
             if any(got[2].allclose(row / divided_by) for row in acts_BN[token_B == 2]):
                 return (
@@ -53,7 +60,7 @@ def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | 
         return (
             None
             if torch.allclose(got, right)
-            else f"For token 2 the means are [2.67, 1.33]; yours are {got[2].tolist()}."
+            else f"For token 2 the means are [2.67, 1.00]; yours are {got[2].tolist()}."
         )
 
     def large(mean_by_word: Callable[..., Any]) -> str | None:
@@ -93,8 +100,7 @@ def check_guess(answer: Any, words: Float[Tensor, " neurons"]) -> Verdict:
     n, truth = len(words), int((words < 2).sum())
 
     def near(guess: Any) -> str | None:
-        if hasattr(guess, "item") and getattr(guess, "shape", None) in ((), (1,)):
-            guess = guess.item()  # a number of torch or numpy
+        guess = _number(guess)
         if isinstance(guess, bool) or not isinstance(guess, int | float):
             return f"{guess!r} is no number. How many of the {n:,} neurons?"
         if not 0 <= guess <= n or guess % 1:
@@ -111,8 +117,13 @@ def check_guess(answer: Any, words: Float[Tensor, " neurons"]) -> Verdict:
             "Our neuron is the most mixed one. Would one meaning for each neuron leave room for it?",
             "It is less than one neuron in thirty.",
         ),
-        praise=f"{truth} of {n:,}.",
+        praise=lambda guess: f"{truth} of {n:,}." if _number(guess) == truth else f"{truth} of {n:,}: close enough.",
     )
+
+
+def _number(guess: Any) -> Any:
+    """A number of torch or numpy as one of Python; anything else as it is."""
+    return guess.item() if hasattr(guess, "item") and getattr(guess, "shape", None) in ((), (1,)) else guess
 
 
 def check_effective_number(answer: Callable[[Tensor], Any] | None) -> Verdict:

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,16 @@ def without_minlength_in_numpy(acts, tokens, n):
     return sums(acts, tokens, n).numpy() / np.bincount(tokens.numpy()).clip(1)[:, None]
 
 
+def largest(acts, tokens, n):
+    at = tokens[:, None].expand_as(acts)
+    return torch.zeros(n, acts.shape[1]).scatter_reduce(0, at, acts, "amax", include_self=False)
+
+
+def scattered(acts, tokens, n, include_self):
+    at = tokens[:, None].expand_as(acts)
+    return torch.zeros(n, acts.shape[1]).scatter_reduce(0, at, acts, "mean", include_self=include_self)
+
+
 def counts(tokens, n):
     return torch.bincount(tokens, minlength=n)[:, None]
 
@@ -60,7 +72,7 @@ def test_mean_by_word():
     check = exercises.check_mean_by_word
     assert unanswered(check(None)) and unanswered(check(lambda acts, tokens, n: None))
     assert check(exercises.solution_mean_by_word)
-    for other_way in (loop, in_numpy, one_hot, in_place):
+    for other_way in (loop, in_numpy, one_hot, in_place, partial(scattered, include_self=False)):
         assert check(other_way), check(other_way).message
 
 
@@ -80,6 +92,10 @@ def test_mean_by_word():
         (lambda acts, tokens, n: overwritten(acts, tokens, n) / counts(tokens, n).clamp(min=1), "only one position"),
         (overwritten, "only one position"),
         (lambda acts, tokens, n: overwritten(acts.flip(0), tokens.flip(0), n), "only one position"),
+        (largest, "This is the largest activation of each word"),
+        (lambda acts, tokens, n: largest(acts, tokens, n).clamp(min=0), "This is the largest activation"),
+        (partial(scattered, include_self=True), "You divide by one too many"),
+        (lambda acts, tokens, n: sums(acts, tokens, n) / (counts(tokens, n) + 1), "You divide by one too many"),
         (without_minlength, "`bincount` goes up to the largest token"),
         (lambda acts, tokens, n: sums(acts, tokens, n) / torch.bincount(tokens)[:, None], "`bincount` goes up to"),
         (without_minlength_in_numpy, "`bincount` goes up to the largest token"),
@@ -98,6 +114,7 @@ def test_a_guess():
     check = exercises.check_guess
     assert unanswered(check(None, words))
     assert check(3, words) and check(0, words) and check(20.0, words)
+    assert "close enough" not in check(3, words).message and "3 of 1,000: close enough" in check(33, words).message
     assert "rare exception" in check(900, words).message
     assert "There are fewer" in check(200, words).message
     for odd in (0.3, 2.5, -1, 1001, float("nan"), float("inf")):
