@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,6 +111,9 @@ def check_head(answer: Callable[..., tuple[Tensor, Tensor] | None] | None) -> Ve
     def returned(head: Callable[..., Any]) -> tuple[Any, Any]:
         got = head(*inputs)
         assert isinstance(got, tuple | list) and len(got) == 2, "Return two tensors: the pattern and what is gathered."
+        assert not any(isinstance(part, np.ndarray) for part in got), (
+            "You return arrays of numpy; the notebook needs tensors. `torch.as_tensor` makes one of an array."
+        )
         assert all(isinstance(part, Tensor) for part in got), "Return two tensors: the pattern and what is gathered."
         return got[0], got[1]
 
@@ -161,7 +165,7 @@ def check_head(answer: Callable[..., tuple[Tensor, Tensor] | None] | None) -> Ve
             "Print the shape after each line: three of (T, d_head), then scores of (T, T), then a pattern of (T, T).",
             "What number must a score be, so that its share after the softmax is exactly 0?",
         ),
-        praise="That is attention. Set use_mine = True, and the rest of the notebook runs on it.",
+        praise="That is attention. With `use_mine = True`, the sections up to the logit lens run on it.",
     )
 
 

@@ -176,6 +176,7 @@ def wrong_head(
         (wrong_head(gather=lambda p, x, v, w: 2 * (p @ v)), "the values gathered with it are not"),
         (lambda *inputs: solution_pattern(*inputs)[0], "Return two tensors"),
         (lambda *inputs: (solution_pattern(*inputs)[1], 0), "Return two tensors"),
+        (lambda *inputs: [part.numpy() for part in solution_pattern(*inputs)], "arrays of numpy"),
         (lambda *inputs: solution_pattern(*inputs)[::-1], "first the pattern"),
         (lambda x, *weights: (x, x), "has shape (5, 5)"),
     ],
