@@ -19,6 +19,7 @@ from sae_tutorial.circuits.patching import Site, keep_only, patch_hooks
 from sae_tutorial.circuits.prompts import end_logits
 from sae_tutorial.course.ioi_circuit.heads import label
 from sae_tutorial.course.ioi_circuit.measures import as_share, scores, span, with_ends
+from sae_tutorial.figures.kinds import Span
 from sae_tutorial.figures.tables import Table
 
 Alone = Callable[..., Tensor]  # heads that are kept -> (4, B), see `alone`
@@ -78,26 +79,36 @@ def without(alone: Alone, kept: Sequence[Head], subsets: Iterable[Sequence[Head]
 
 
 def worth(
-    alone: Alone, circuit: Sequence[Head], groups: Iterable[Sequence[Head]], outside: Iterable[Head] = ()
-) -> dict[str, dict[str, float]]:
-    """What each head adds to the mean difference and to the mean lift, "1.2" -> logits; below 0 it harms.
+    alone: Alone,
+    circuit: Sequence[Head],
+    groups: Iterable[Sequence[Head]],
+    outside: Iterable[Head] = (),
+    only: Sequence[Head] | None = None,
+) -> dict[str, dict[str, Span]]:
+    """What each head adds to the difference and to the lift, "1.2" -> logits, the mean and the ends of its interval
+    over sentences; below 0 it harms.
 
     A head of the circuit is added once to all other heads of it, and once to those of other classes; the larger change
     counts (the minimality of Wang et al. with two subsets of their classes instead of all). A head `outside`, written
-    "+ 1.2", is added to the whole circuit.
+    "+ 1.2", is added to the whole circuit. With `only`, other heads of the circuit are not measured.
     """
-    value = lambda kept: alone(kept)[:2].mean(1)  # noqa: E731
+    value = lambda kept: alone(kept)[:2]  # noqa: E731
     found, full = {}, value(circuit)
     for group in groups:
+        asked = [head for head in group if only is None or head in only]
         others = [head for head in circuit if head not in group]
-        bare = value(others)
-        for head in group:
+        bare = value(others) if asked else full
+        for head in asked:
             last = full - value([h for h in circuit if h != head])
             first = value([h for h in circuit if h in others or h == head]) - bare
-            found[label(head)] = torch.where(first.abs() > last.abs(), first, last)
+            found[label(head)] = torch.where(_size(first) > _size(last), first, last)
     for head in outside:
         found[f"+ {label(head)}"] = value([*circuit, head]) - full
-    return {name: {head: float(row[i]) for head, row in found.items()} for i, name in enumerate(("difference", "lift"))}
+    return {name: {head: span(row[i]) for head, row in found.items()} for i, name in enumerate(("difference", "lift"))}
+
+
+def _size(change: Float[Tensor, "measures sentences"]) -> Float[Tensor, "measures 1"]:
+    return change.mean(1, keepdim=True).abs()
 
 
 def exchanged(circuit: Sequence[Head], old: Head, new: Head) -> list[Head]:
@@ -138,8 +149,10 @@ def again(
         "model: lift": with_ends(whole[1]),
         "model: right name on top": top["model"],
         f"{short}: share of the difference": as_share(five[0], whole[0], nothing[0]),
+        f"{short}: share of the lift": as_share(five[1], whole[1], nothing[1]),
         f"{short}: right name on top": top["few"],
         f"{long}: share of the difference": as_share(all_[0], whole[0], nothing[0]),
+        f"{long}: share of the lift": as_share(all_[1], whole[1], nothing[1]),
         f"{long}: right name on top": top["all"],
         f"{long}, all MLPs ablated: right name on top": with_ends(bare[3], ".0%"),
     }

@@ -108,6 +108,12 @@ def _last(site: Site, donor: Donor, acts: Tensor, hook: Any = None) -> Tensor:
     return acts
 
 
+LATE = (
+    "A later turn of the loop changed what this hook sees: a function looks up names when it is called. Bind them with "
+    "defaults, such as `name=name`."
+)
+
+
 def _farthest(got: Tensor, want: Tensor) -> str:
     """Where two lists of differences, (B,) each, differ most."""
     i = int((got - want).abs().argmax())
@@ -137,6 +143,7 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
                 return None
             plain = [end_logits(model, prompts) for prompts in (run, source)]
             unpatched, whole = (difference(logits).expand(len(heads), -1) for logits in plain)
+            last = sites[-1]
             wrong: dict[str, Callable[[], Tensor]] = {
                 NOTHING[part]: lambda: unpatched,
                 "Nothing can change: you run the sentences that the donor comes from. Run `run`.": lambda: whole,
@@ -146,6 +153,14 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
                 LAST: lambda: torch.stack(
                     [
                         difference(end_logits(model, run, [(site.hook_name, partial(_last, site, donor))]))
+                        for site in sites
+                    ]
+                ),
+                LATE: lambda: torch.stack(
+                    [
+                        difference(
+                            end_logits(model, run, [(site.hook_name, partial(last.put, new=donor[last.hook_name]))])
+                        )
                         for site in sites
                     ]
                 ),
@@ -383,7 +398,19 @@ def check_missing(answer: Callable[..., Any] | None) -> Verdict:
         have = set(kept)
         same = max([1.1 * ((0, 5) in have), 1.2 * ((1, 5) in have)])
         own = 5.0 * ((0, 0) in have) + 2.0 * ((2, 1) in have)
-        return own + same + 0.3 * ((1, 3) in have) + 0.8 * ((3, 2) in have) - 3.0 * ((3, 7) in have)
+        third = 0.3 if (0, 0) in have else 1.8  # 1.3 can do alone what 0.0 does
+        return own + same + third * ((1, 3) in have) + 0.8 * ((3, 2) in have) - 3.0 * ((3, 7) in have)
+
+    def falling(kept: Sequence[Head]) -> float:
+        """Whatever is added does harm."""
+        return 9.0 - sum(1.0 + layer for layer, number in set(kept) - set(circuit))
+
+    def where_nothing_helps(find: Callable[..., Any]) -> str | None:
+        got = find(list(circuit), list(candidates), falling)
+        if isinstance(got, (list, tuple)) and set(got) & set(circuit):
+            return "Where every addition lowers the lift you choose heads that are in the circuit already: skip them."
+        twice = isinstance(got, (list, tuple)) and len(got) == 2 and got[0] == got[1]
+        return "The second head is the first one again: skip it." if twice else None
 
     def right(find: Callable[..., Any]) -> str | None:
         given = list(circuit)
@@ -399,6 +426,8 @@ def check_missing(answer: Callable[..., Any] | None) -> Verdict:
             return "3.7 lowers the lift. Look for what raises it."
         if set(got) & set(circuit):
             return "Heads of the circuit are in it already: skip them."
+        if got == [(1, 3), (1, 5)]:
+            return "You measured heads by themselves; add each to the circuit: lift_of(circuit + [head])."
         if got == [(1, 5), (0, 5)]:
             return "0.5 and 1.5 do the same thing: with 1.5 in place 0.5 adds nothing. Measure again after the first."
         if got == [(3, 2), (1, 5)]:
@@ -408,7 +437,7 @@ def check_missing(answer: Callable[..., Any] | None) -> Verdict:
     return judge(
         "Exercise 6",
         answer,
-        [right],
+        [right, where_nothing_helps],
         hints=(
             "Which head is second depends on which one is in already.",
             "Choose the best of the candidates, put it in, and choose again among those that are left.",

@@ -17,7 +17,7 @@ from sae_tutorial.circuits.direct_effects import Writes, attention_between, dire
 from sae_tutorial.circuits.heads import Head
 from sae_tutorial.circuits.ioi import Sentences, TemplateMeans, logit_difference
 from sae_tutorial.circuits.patching import Site, activations, head_site, patch_hooks, patched_logits, path_patch
-from sae_tutorial.circuits.prompts import end_logits
+from sae_tutorial.circuits.prompts import at, end_logits
 from sae_tutorial.course.ioi_circuit.names import absent_names, with_pause
 from sae_tutorial.figures.tables import Table
 
@@ -165,10 +165,26 @@ def changes_without(
     return logit_difference(end_logits(model, sentences, hooks), sentences), by_head, by_mlp
 
 
-def look_table(model: Any, runs: Mapping[str, Sentences], looks: Sequence[tuple[Head, str, str]]) -> Table:
-    """Mean attention of a head from one role to another, for each of `looks`, on each run."""
+def about_to_say(model: Any, run: Sentences, names: Int[Tensor, " names"], layer: int) -> float:
+    """Is the model about to say the name at S2? The logit lens at END before a layer: the logit of that name above the
+    mean of the `names` that the sentence does not contain, mean over sentences."""
+    stream_BM, ids = direct_writes(model, run).stream[layer], at(run.tokens, run.positions["S2"])
+    absent_BN = ~(run.tokens[:, :, None] == names).any(1)
+    others_B = (stream_BM @ model.W_U[:, names] * absent_BN).sum(1) / absent_BN.sum(1)
+    return float(((stream_BM * model.W_U[:, ids].T).sum(1) - others_B).mean())
+
+
+def look_table(
+    model: Any,
+    runs: Mapping[str, Sentences],
+    looks: Sequence[tuple[Head, str, str]],
+    said: Mapping[str, Sequence[float]] | None = None,
+) -> Table:
+    """Mean attention of a head from one role to another, for each of `looks`, on each run; below, what else is `said`
+    of each run, as signed numbers."""
     found = []
     for head, start, end in looks:
         shares = [attention_between(model, run, start, [end])[end][head] for run in runs.values()]
         found.append((f"attention of {label(head)} from {start} to {end}", *(f"{share:.0%}" for share in shares)))
+    found += [(what, *(f"{value:+.2f}" for value in values)) for what, values in (said or {}).items()]
     return Table(["", *runs], found)

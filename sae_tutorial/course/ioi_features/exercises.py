@@ -24,6 +24,22 @@ def check_patch(answer: Any) -> Verdict:
     def same(a: Any, b: Tensor) -> bool:
         return torch.as_tensor(a).shape == b.shape and torch.allclose(torch.as_tensor(a), b, atol=1e-5)
 
+    def returns(answer: Callable) -> str | None:
+        given = [t.clone() for t in (x, codes, wanted, directions)]
+        try:
+            answer(*given, [0, 3])
+        except NotAnswered:
+            if torch.equal(given[0], x):
+                raise
+            return "x is changed, but the function returns None: return x"
+        except RuntimeError as error:
+            if "(2x5 and 2x6)" in str(error):
+                return "`[chosen]` takes rows, and rows of the codes are tokens; features are columns: `[:, chosen]`"
+            if "(4x2 and 5x2)" in str(error):
+                return "`directions` has a row for each feature: `directions[chosen]`, not columns of it"
+            raise
+        return None
+
     def nothing(answer: Callable) -> str | None:
         got = answer(*(t.clone() for t in (x, codes, wanted, directions)), [])
         if same(got, codes @ directions) or same(got, wanted @ directions):
@@ -46,6 +62,9 @@ def check_patch(answer: Any) -> Verdict:
             return "all features are patched; only those in `chosen` may be"
         if same(got, x + wanted[:, chosen] @ directions[chosen]):
             return "the old part of the feature must go when the new one comes: wanted − codes"
+        rows = torch.zeros(len(x), 1).index_fill(0, torch.tensor(chosen), 1)
+        if same(got, x + rows * ((wanted - codes) @ directions)):
+            return "all features are patched at tokens 0 and 3: rows are tokens, features are columns, `[:, chosen]`"
         if same(got, x):
             return "nothing is patched (is a copy changed, or the original? `n = codes` does not copy)"
         return "for chosen = [0, 3] the result is another"
@@ -55,7 +74,7 @@ def check_patch(answer: Any) -> Verdict:
         "Select the chosen columns of a difference of codes, and the same rows of the directions.",
     )
     praise = "What the dictionary cannot say stays in place: only so can good and bad dictionaries be compared."
-    return judge("Exercise 1", answer, [nothing, some], hints, praise)
+    return judge("Exercise 1", answer, [returns, nothing, some], hints, praise)
 
 
 def solution_patch(x: Tensor, codes: Tensor, wanted: Tensor, directions: Tensor, chosen: Sequence[int]) -> Tensor:
@@ -153,6 +172,8 @@ def check_thin_out(answer: Any) -> Verdict:
             shape = tuple(right[0].shape)
             return f"return {len(sizes) + 1} masks of shape (prompts, features), {shape} here, not numbers of features"
         left = [int(c.bool().sum(1).max()) for c in got]
+        if left != [8, *sizes] and len({c.data_ptr() for c in got}) < len(got):
+            return "several of your masks are one tensor, which changed after it was appended: append a clone of it"
         if left == [8, *sizes[:-1], 8]:
             return "for size 0 you leave everything: `[-size:]` with a size of 0 is the whole list"
         return None if left == [8, *sizes] else f"8 features, then {sizes} are to be left; yours leave {left}"
@@ -219,18 +240,22 @@ def check_halfway(answer: Any) -> Verdict:
     """`answer(counts, losses)`: the count at which the loss is half of that at count 0, on straight lines; or inf."""
 
     def plain(answer: Callable) -> str | None:
-        got = float(answer([0, 1, 2, 4, 8], [8.0, 7.0, 5.0, 3.5, 0.6]))
-        if math.isclose(got, 2 + 2 * 1.0 / 1.5, abs_tol=1e-4):
+        got = float(answer([0, 1, 2, 4, 8], [8.0, 7.0, 5.0, 3.6, 0.8]))
+        if math.isclose(got, 2 + 2 * 1.0 / 1.4, abs_tol=1e-4):
             return None
         if got == 4:
             return "4 is the first count that was tried at which half is reached; the line from 2 to 4 is there earlier"
         if got == 2:
             return "with 2 features the loss is 5.0, not yet half of 8.0"
-        if math.isclose(got, 2 + 1.0 / 1.5, abs_tol=1e-4):
-            return "2.67 is a position in the list; the count is asked for, and the two points there are 2 and 4 apart"
-        if math.isclose(got, 2 + 2 * 0.7 / 1.5, abs_tol=1e-4):
+        if math.isclose(got, 3):
+            return "3 is the middle of 2 and 4; the loss falls from 5.0 to 3.6 between them, and is at 4.0 later"
+        if math.isclose(got, 2 + 2 * 0.4 / 1.4, abs_tol=1e-4):
+            return "2.57 is as far from 2 as the crossing is from 4: the way begins at the loss of 2 features, 5.0"
+        if math.isclose(got, 2 + 1.0 / 1.4, abs_tol=1e-4):
+            return "2.71 is a position in the list; the count is asked for, and the two points there are 2 and 4 apart"
+        if math.isclose(got, 2 + 2 * 0.6 / 1.4, abs_tol=1e-4):
             return "half of the first loss, 8.0, is 4.0; yours is the middle between the first loss and the last one"
-        told = "losses 8, 7, 5, 3.5, 0.6 for 0, 1, 2, 4, 8 features: the line from 2 to 4 crosses 4.0 at 3.33"
+        told = "losses 8, 7, 5, 3.6, 0.8 for 0, 1, 2, 4, 8 features: the line from 2 to 4 crosses 4.0 at 3.43"
         return f"{told}, you say {got:.3g}"
 
     def exactly(answer: Callable) -> str | None:

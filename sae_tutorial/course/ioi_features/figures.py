@@ -136,9 +136,10 @@ def occlusion(
     title: str,
 ) -> go.Figure:
     """Share of values with a feature of their own, a line for each attribute; in each panel, called by it, against
-    what is varied: (x, name -> shares). Upright in the first panel: where a formula says that an attribute is gone."""
+    what is varied: (x, name -> shares); a control may end early. Upright in the first panel: where a formula says that
+    an attribute is gone."""
     drawn = {
-        what: {name: Curve(x, share, look=_turn(i)) for i, (name, share) in enumerate(found.items())}
+        what: {name: Curve(x[: len(share)], share, look=_turn(i)) for i, (name, share) in enumerate(found.items())}
         for what, (x, found) in panels.items()
     }
     fig = kinds.lines(drawn, title, "", "values with a feature of their own", hover="%{x}: %{y:.0%}", above=18)

@@ -28,6 +28,18 @@ def switched_on(
     return of_VB @ active_BF.float() / of_VB.sum(1, keepdim=True).clamp(min=1)
 
 
+def patterns_by_chance(
+    on_VK: Bool[Tensor, "names features"], draws: int = 500, seed: int = 0
+) -> tuple[float, int, int]:
+    """How many different rows there would be if each feature were a coin, on for as many names as it is, on average,
+    and independent of the others: mean, least and most of some draws. Few features that are each on for half of the
+    names tell most names apart, whatever they stand for."""
+    generator, odds_K = torch.Generator().manual_seed(seed), on_VK.float().mean(0).cpu()
+    drawn = [torch.rand(on_VK.shape, generator=generator) < odds_K for _ in range(draws)]
+    counts = [len(rows.unique(dim=0)) for rows in drawn]
+    return sum(counts) / draws, min(counts), max(counts)
+
+
 def strongest_words(
     acts_NF: Float[Tensor, "tokens features"], words: Int[Tensor, " tokens"], decode: Callable, n: int = 12
 ) -> list[str]:

@@ -188,6 +188,13 @@ def sufficient_and_necessary(
     return float(normalised(with_it, full, none)), float(1 - normalised(without, full, none))
 
 
+@torch.no_grad()
+def on_top(run: Run, x_BPD: Tensor, new_BRD: Tensor, sentences: Sentences) -> float:
+    """In which share of the sentences the right name is the likeliest of all tokens, with other activations at the
+    roles. A share of the logit difference asks only which of the two names is above the other."""
+    return float((run(with_roles(x_BPD, new_BRD, sentences)).argmax(dim=1) == sentences.io).float().mean())
+
+
 def sparse_edit(
     source_ND: Float[Tensor, "tokens d"],
     target_ND: Float[Tensor, "tokens d"],

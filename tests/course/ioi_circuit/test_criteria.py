@@ -66,8 +66,16 @@ def test_without_a_subset():
 
 def test_worth_is_signed_and_takes_the_larger_of_two_changes():
     found = criteria.worth(made_up, list(VALUES), [[(0, 0)], [(1, 0), (1, 1)]], [(3, 3)])
+    assert all(low == mean == high for row in found.values() for mean, low, high in row.values())
+    found = {measure: {head: span[0] for head, span in row.items()} for measure, row in found.items()}
     assert found["difference"] == {"0.0": 2.0, "1.0": -0.5, "1.1": 0.0, "+ 3.3": 0.25}
     assert found["lift"] == {"0.0": 0.0, "1.0": 3.0, "1.1": 1.0, "+ 3.3": 0.5}, "1.1 alone of its class adds 1"
+
+
+def test_worth_of_some_heads_only():
+    groups = [[(0, 0)], [(1, 0), (1, 1)]]
+    every, some = (criteria.worth(made_up, list(VALUES), groups, only=only) for only in (None, [(1, 1)]))
+    assert some == {measure: {"1.1": row["1.1"]} for measure, row in every.items()}
 
 
 def test_one_head_in_place_of_another():
@@ -79,6 +87,6 @@ def test_one_head_in_place_of_another():
 def test_again_says_each_result_with_its_interval(lab):
     heads = all_heads(lab[0])
     found = criteria.again(*lab, [(0, 0), (2, 0)], heads, (3, 2), [(3, 2)])
-    assert len(found) == 9 and found["32 heads: share of the difference"] == "100% [100%, 100%]"
+    assert len(found) == 11 and found["32 heads: share of the difference"] == "100% [100%, 100%]"
     assert found["3.2 in place of 3.2: change of the lift"] in ("+0.00 [+0.00, +0.00]", "-0.00 [-0.00, -0.00]")
     assert found["2 heads: right name on top"].startswith("0%")

@@ -115,6 +115,24 @@ def one_sentence_off(found):
     return found
 
 
+def bound_late(ours):
+    """Hooks are made in a loop and run afterwards."""
+    model, _, _, difference = ours
+
+    def patch_heads(run, donor, heads, part="z"):
+        hooks = []
+        for layer, number in heads:
+            name = f"blocks.{layer}.attn.hook_{part}"
+            hooks.append((name, lambda acts, hook: one_head(acts.clone(), donor[name], number, part)))  # noqa: B023
+        return torch.stack([difference(end_logits(model, run, [one])) for one in hooks])
+
+    return patch_heads
+
+
+def test_hooks_that_are_bound_late(ours):
+    wrong_and_told(check_heads(ours), bound_late(ours), "changed what this hook sees")
+
+
 def as_numbers(found):
     return torch.stack(found).tolist()
 
@@ -391,7 +409,30 @@ def needed(circuit, candidates, lift_of):
     return sorted(loss, key=loss.get, reverse=True)[:2]
 
 
+def by_themselves(circuit, candidates, lift_of):
+    rest = [head for head in candidates if head not in circuit]
+    return sorted(rest, key=lambda head: lift_of([head]), reverse=True)[:2]
+
+
+def greedy(circuit, candidates, lift_of, skip=lambda circuit, found: []):
+    found = []
+    for _ in range(2):
+        rest = [head for head in candidates if head not in skip(circuit, found)]
+        found.append(max(rest, key=lambda head: lift_of([*circuit, *found, head])))
+    return found
+
+
+def only_what_helps(circuit, candidates, lift_of):
+    """As the solution, but it stops where nothing raises the lift."""
+    found = []
+    for head in ex.solution_missing(circuit, candidates, lift_of):
+        if lift_of([*circuit, *found, head]) > lift_of([*circuit, *found]):
+            found.append(head)
+    return found
+
+
 def test_missing_heads_in_another_way():
+    assert ex.check_missing(only_what_helps), ex.check_missing(only_what_helps).message
     assert ex.check_missing(all_pairs), ex.check_missing(all_pairs).message
 
 
@@ -402,6 +443,9 @@ def test_missing_heads_in_another_way():
         (least, "lowers the lift"),
         (largest_change, "lowers the lift"),
         (needed, "skip them"),
+        (by_themselves, "measured heads by themselves"),
+        (greedy, "Where every addition lowers the lift"),
+        (partial(greedy, skip=lambda circuit, found: circuit), "the first one again"),
         (appended, "add to a copy"),
         (lambda circuit, candidates, lift_of: ex.solution_missing(circuit, candidates, lift_of)[::-1], "other order"),
         (lambda circuit, candidates, lift_of: (1, 5), "list of two heads"),

@@ -1,5 +1,6 @@
 """Heads are sorted by what they do."""
 
+import pytest
 import torch
 
 from sae_tutorial.circuits import ioi
@@ -98,6 +99,17 @@ def test_looks_add_up_to_all_of_the_attention(model):
     runs = {"once": sentences, "again": sentences}
     (row,) = heads.look_table(model, runs, [((2, 0), "END", "S2")]).rows
     assert row == ("attention of 2.0 from END to S2", *[f"{found['S2'][0]:.0%}"] * 2)
+    assert heads.look_table(model, runs, [], {"said": [0.26, -1]}).rows == [("said", "+0.26", "-1.00")]
+
+
+def test_the_name_at_s2_is_read_at_the_end(model):
+    sentences, ids = ioi.ioi_sentences(model, 6, seed=0), names.name_ids(model)
+    logits = end_logits(model, sentences) - model.b_U  # as in all direct attribution
+    rows = []
+    for b, row in enumerate(sentences.tokens.tolist()):
+        absent = [i for i in ids.tolist() if i not in row]
+        rows.append(float(logits[b, sentences.wrong[b]] - logits[b, absent].mean()))
+    assert heads.about_to_say(model, sentences, ids, -1) == pytest.approx(sum(rows) / 6, abs=0.01)
 
 
 def test_shares_have_mlps_in_the_last_column(model):

@@ -44,6 +44,12 @@ def crossing(n, kl, strictly=False, last=False):
     return n[i - 1] + step * (n[i] - n[i - 1]) + 0.5 * strictly * (kl[i - 1] == kl[0] / 2)
 
 
+def mirrored(n, kl):
+    """The share of the way from the wrong end."""
+    i = next(i for i in range(1, len(n)) if kl[i] <= kl[0] / 2)
+    return n[i - 1] + (kl[0] / 2 - kl[i]) / (kl[i - 1] - kl[i]) * (n[i] - n[i - 1])
+
+
 def test_halfway_is_that_of_the_notebook():
     """The exercise teaches what `Stages.halfway` computes."""
     counts = (0, 1, 3, 7)
@@ -58,6 +64,13 @@ def aliased(x, codes, wanted, directions, chosen):
     n = codes
     n[:, chosen] = wanted[:, chosen]
     return x + (n - codes) @ directions
+
+
+def rows_exchanged(x, codes, wanted, directions, chosen):
+    """Takes tokens for features."""
+    new = codes.clone()
+    new[chosen] = wanted[chosen]
+    return x + (new - codes) @ directions
 
 
 def in_place(x, codes, wanted, directions, chosen):
@@ -114,6 +127,15 @@ def from_the_end(edit, loss, sizes):
     return stages
 
 
+def one_mask(edit, loss, sizes):
+    """Each stage is right when it is appended, and is written over by the next."""
+    chosen, stages = edit.used, []
+    for mask in e.solution_thin_out(edit, loss, sizes):
+        chosen[:] = mask
+        stages.append(chosen)
+    return stages
+
+
 def all_are_used(edit, loss, sizes):
     return [torch.ones_like(edit.used), *e.solution_thin_out(edit, loss, sizes)[1:]]
 
@@ -153,6 +175,10 @@ def test_other_right_answers(check, answer):
         (lambda x, c, w, d, f: x + 1, "must stay as it is"),
         (lambda x, c, w, d, f: (w - c)[:, f] @ d[f], "add it to x"),
         (lambda x, c, w, d, f: aliased(x, c, w, d, f), "`n = codes` does not copy"),
+        (lambda x, c, w, d, f: x + (w - c)[f] @ d[f], "features are columns: `[:, chosen]`"),
+        (lambda x, c, w, d, f: x + (w - c)[:, f] @ d[:, f], "`directions[chosen]`, not columns"),
+        (lambda x, c, w, d, f: rows_exchanged(x, c, w, d, f), "all features are patched at tokens 0 and 3"),
+        (lambda x, c, w, d, f: (x.add_((w - c)[:, f] @ d[f]), None)[1], "returns None: return x"),
     ],
 )
 def test_patch_mistakes(answer, complaint):
@@ -164,7 +190,9 @@ def test_patch_mistakes(answer, complaint):
     [
         (lambda n, kl: next((a for a, b in zip(n, kl) if b <= kl[0] / 2), math.inf), "4 is the first count"),
         (lambda n, kl: max(a for a, b in zip(n, kl) if b > kl[0] / 2), "not yet half"),
-        (lambda n, kl: max(n), "crosses 4.0 at 3.33"),
+        (lambda n, kl: max(n), "crosses 4.0 at 3.43"),
+        (lambda n, kl: 3.0, "3 is the middle of 2 and 4"),
+        (lambda n, kl: mirrored(n, kl), "the way begins at the loss of 2 features"),
         (lambda n, kl: crossing(range(len(n)), kl), "a position in the list"),
         (lambda n, kl: crossing(n, [kl[0] + kl[-1], *kl[1:]]), "between the first loss and the last one"),
         (lambda n, kl: crossing(n, kl, strictly=True), "exactly half counts"),
@@ -186,6 +214,7 @@ def test_halfway_mistakes(answer, complaint):
         (lambda ed, f, sizes: [ed.used, *(torch.zeros(6, n) for n in sizes)], "not numbers of features"),
         (lambda ed, f, sizes: e.solution_thin_out(ed, f, [5, 4, 2, 1, 0]), "yours leave [8, 5, 4, 2, 1, 0]"),
         (from_the_end, "for size 0 you leave everything"),
+        (one_mask, "append a clone of it"),
         (all_are_used, "not every feature changes in every sentence"),
         (without_a_graph, "needs x.requires_grad_()"),
         (lambda *it: sorted_out(*it, at=1.0), "its slope says nothing"),

@@ -71,13 +71,21 @@ def test_f1_has_dictionaries_down_and_attributes_across():
 
 def test_occlusion_and_splitting_draw_lines_and_dots():
     fig = plots.occlusion(
-        {"price": ((1, 2), {"strong": [1, 0.5], "weak": [0, 0.25]}), "room": ((3,), {"strong": [1]})},
+        {
+            "price": ((1, 2), {"strong": [1, 0.5], "weak": [0, 0.25], "control": [0.75]}),
+            "room": ((3,), {"strong": [1]}),
+        },
         {"strong": 2.5, "weak": 1.5},
         "t",
     )
     assert [(shape.x0, shape.xref) for shape in fig.layout.shapes] == [(2.5, "x"), (1.5, "x")], "in the first panel"
     assert [text for text in written(fig) if "predicted" in text] == ["strong: predicted", "weak: predicted"]
-    assert drawn(fig) == {"strong": ([1, 2], [1, 0.5]), "weak": ([1, 2], [0, 0.25]), "strong 2": ([3], [1])}
+    assert drawn(fig) == {
+        "strong": ([1, 2], [1, 0.5]),
+        "weak": ([1, 2], [0, 0.25]),
+        "control": ([1], [0.75]),
+        "strong 2": ([3], [1]),
+    }
     fig = plots.splitting([1, 2], {"formula": [3, 4]}, {"trained": [(1, 2), (1.5, 2.5)]}, "t")
     assert drawn(fig) == {"formula": ([1, 2], [3, 4]), "trained": ([1, 1.5], [2, 2.5])}
     assert [trace.mode for trace in fig.data] == ["lines", "markers"]

@@ -20,6 +20,14 @@ def test_strongest_words_are_named_once():
     assert names.strongest_words(acts, words, lambda ids: f" w{ids[0]}", n=3) == ["w5 w6", "w7 w6 w5"]
 
 
+def test_coins_with_the_same_odds_make_patterns_too():
+    never, all_on = torch.zeros(5, 3).bool(), torch.ones(5, 3).bool()
+    assert names.patterns_by_chance(never) == names.patterns_by_chance(all_on) == (1, 1, 1)
+    one = torch.tensor([[1], [0]]).bool()  # two throws of a fair coin differ in half of the draws
+    mean, least, most = names.patterns_by_chance(one, draws=2_000)
+    assert mean == pytest.approx(1.5, abs=0.05) and (least, most) == (1, 2)
+
+
 def test_with_all_axes_the_model_names_the_other(model):
     axes = Dictionary.of_axes("axes", torch.eye(model.cfg.d_model), torch.zeros(model.cfg.d_model))
     rows = names.change_of_mind(model, HOOK, axes, "Mary", "John", "Anna", [0, 4, 256])

@@ -175,3 +175,10 @@ def test_mean_f1_is_held_out_unless_asked():
     active = axes.encode(x) > 0
     assert supervised.mean_f1(axes, x, has) == pytest.approx(float(supervised.held_out_f1(active, has).mean()))
     assert supervised.mean_f1(axes, x, has, held_out=False) > 2 * supervised.mean_f1(axes, x, has)
+
+
+def test_on_top_counts_the_right_name(model, sentences, x):
+    run, roles = run_from(model, sentences, HOOK), supervised.at_roles(x, sentences)
+    said = run(x).argmax(dim=1) == sentences.io
+    assert supervised.on_top(run, x, roles, sentences) == pytest.approx(float(said.float().mean()))
+    assert supervised.on_top(run, x, torch.zeros_like(roles), sentences) < 0.5
