@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -17,6 +18,7 @@ from sae_tutorial.evaluation import ground_truth
 
 PARTS = ("my_encode", "my_decode", "my_loss", "my_step")
 COLUMNS = "you normalise the columns of W_dec, one for each dimension; a feature is a row"
+NUMPY = "return a tensor: NumPy has no gradients, and without them nothing can be trained"
 SILENT = "your step trains, but returns nothing; return the loss as a number"
 
 
@@ -44,6 +46,8 @@ def _check_encode(name: str, answer: Any) -> Verdict:
 
     def right(answer: Callable) -> str | None:
         got, z = answer(x, W_dec, b_enc), by_hand.encode(x, W_dec, b_enc)
+        if isinstance(got, np.ndarray):
+            return NUMPY
         if not isinstance(got, Tensor) or got.shape != z.shape:
             shape = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
             return f"for 50 tokens and 6 features the code is (50, 6), yours is {shape}"
@@ -55,6 +59,8 @@ def _check_encode(name: str, answer: Any) -> Verdict:
             return "this is the code without a bias"
         if torch.allclose(got, torch.relu(x @ W_dec.T) + b_enc, atol=1e-5):
             return "the bias comes before the ReLU, else it cannot switch a feature off"
+        if torch.allclose(got, by_hand.encode(x, W_dec, -b_enc), atol=1e-5):
+            return "you subtract the bias; the formula adds it"
         return f"the first token's code is {_few(z[0])}; yours is {_few(got[0])}"
 
     hints = (
@@ -69,7 +75,10 @@ def _check_decode(name: str, answer: Any) -> Verdict:
     z = by_hand.encode(x, W_dec, b_enc)
 
     def right(answer: Callable) -> str | None:
-        got, x_hat = torch.as_tensor(answer(z, W_dec)), by_hand.decode(z, W_dec)
+        got, x_hat = answer(z, W_dec), by_hand.decode(z, W_dec)
+        if isinstance(got, np.ndarray):
+            return NUMPY
+        got = torch.as_tensor(got)
         if got.shape != x_hat.shape:
             return f"a reconstruction has the shape of x, (50, 4); yours has {tuple(got.shape)}"
         if torch.allclose(got, x_hat, atol=1e-5):
@@ -87,6 +96,8 @@ def _check_loss(name: str, answer: Any) -> Verdict:
         z = by_hand.encode(x, W_dec, b_enc)
         error, price = (by_hand.decode(z, W_dec) - x).square(), z.sum(dim=1).mean()
         got, loss = answer(x, W_dec, b_enc, 0.5), by_hand.loss_of(x, W_dec, b_enc, 0.5)
+        if isinstance(got, np.ndarray | np.generic):
+            return NUMPY
         if getattr(got, "shape", ()) != ():
             return f"a loss is one number, yours has shape {tuple(got.shape)}: take the mean over tokens"
         likely = {
@@ -100,11 +111,29 @@ def _check_loss(name: str, answer: Any) -> Verdict:
             + 0.5 * z.mean(),
             "you sum over tokens; take their mean, or the loss depends on the size of the batch": 50 * loss,
             "the error is a sum of squares, without a root": error.sum(dim=1).sqrt().mean() + 0.5 * price,
+            "L1 is the sum of the code, not of its squares": error.sum(dim=1).mean()
+            + 0.5 * z.square().sum(dim=1).mean(),
+            "you count the active features; a count has no gradient, and L1 is the sum of the code": error.sum(
+                dim=1
+            ).mean()
+            + 0.5 * z.gt(0).sum(dim=1).float().mean(),
+            "mse_loss and mean() also average over dimensions, and z.sum() also sums over tokens; sum both with dim=1, "
+            "and then take the mean over tokens": error.mean() + 0.5 * z.sum(),
+            "your sum of the code runs over tokens, too; take their mean": error.sum(dim=1).mean() + 0.5 * z.sum(),
         }
         for why, wrong in likely.items():
             if abs(float(got) - float(wrong)) < 1e-4:
                 return why
-        return None if abs(float(got) - float(loss)) < 1e-4 else f"here it is {loss:.3f}; yours is {float(got):.3f}"
+        if abs(float(got) - float(loss)) > 1e-4:
+            return f"here it is {loss:.3f}; yours is {float(got):.3f}"
+        with torch.enable_grad():
+            again = answer(x, W_dec.clone().requires_grad_(), b_enc.clone().requires_grad_(), 0.5)
+        if isinstance(again, Tensor) and again.requires_grad:
+            return None
+        return (
+            "the number is right, but it has lost its gradient, as `.item()`, `float()` and `.detach()` do. Return the "
+            "tensor: the step needs the gradient"
+        )
 
     hints = (
         "for each token, sum over its dimensions and over its features; then take the mean over tokens.",
@@ -253,15 +282,16 @@ def solution_best_code(a: float, lam: float) -> float:
 def check_mended(answer: Any) -> Verdict:
     """`answer(x, W_enc, b_enc, W_dec, lam, adam)`: a step in which no row of W_dec can buy a smaller penalty by its
     norm. Whatever achieves that is right: rows at norm 1, before the step or after; rows at most that long; norms in
-    the penalty, or taken out when decoding. A step that leaves the norms free is judged by what it finds."""
+    the penalty, or taken out when decoding. Where the rows are not at norm 1, a step is also judged by what it finds:
+    a penalty on something else can hold the norms, too, and miss the truth."""
     x, W_0, b_0 = _toy()
     found: list[float] = []  # filled where the norms are free
 
-    def after(step: Callable, n: int = 5) -> tuple[list[Tensor], Any]:
+    def after(step: Callable, n: int = 5, lam: float = 0.3) -> tuple[list[Tensor], Any]:
         W_enc, b_enc, W_dec = (one.clone().requires_grad_() for one in (W_0.T, b_0, W_0))
         adam, said = torch.optim.Adam([W_enc, b_enc, W_dec], lr=0.05), None
         for _ in range(n):
-            said = step(x, W_enc, b_enc, W_dec, 0.3, adam)
+            said = step(x, W_enc, b_enc, W_dec, lam, adam)
         return [W_enc.detach(), b_enc.detach(), W_dec.detach()], said
 
     def same(one: list[Tensor], other: list[Tensor]) -> bool:
@@ -290,17 +320,25 @@ def check_mended(answer: Any) -> Verdict:
         if torch.allclose(got[2], normalize(got[0].T, dim=1), atol=1e-4):
             return "you write the encoder's columns over W_dec, and what the decoder has learned is lost"
         held, encoder_held = (((size - 1).abs() < 1e-4).all() for size in (norms, got[0].norm(dim=0)))
-        if held or not (encoder_held or _trades(answer)):
+        if same(got, after(answer, lam=0.9)[0]):
+            return "your step does not depend on λ any more: you removed the penalty, not its loophole"
+        if held:
             return None
-        found[:] = _cosines_with_the_truth(answer)
-        if found[-1] >= 0.95:
+        trades, cosines = encoder_held or _trades(answer), _cosines_with_the_truth(answer)
+        if cosines[-1] >= 0.95:
+            found[:] = cosines if trades else []
             return None
         if encoder_held:
             return (
                 "you keep the encoder's norms at 1, and the decoder's are free. That often works, but not always: "
-                f"{_of_starts(found)}. The exercise asks for rows of W_dec that cannot grow"
+                f"{_of_starts(cosines)}. The exercise asks for rows of W_dec that cannot grow"
             )
-        return f"{told}: they can still trade the size of codes for their own, and {_of_starts(found)}"
+        if trades:
+            return f"{told}: they can still trade the size of codes for their own, and {_of_starts(cosines)}"
+        return (
+            f"longer rows no longer make the penalty smaller, but {_of_starts(cosines)}. Leave the penalty at λ times "
+            "the sum of the code, and hold the norms"
+        )
 
     hints = (
         "multiply the decoder by 10 and divide encoder and bias by 10. What happens to each term of the loss?",

@@ -1,5 +1,6 @@
 """Every check of notebook 04: the stub, the solution, and the mistakes that learners make."""
 
+import numpy as np
 import pytest
 import torch
 from exercises import right, wrong_and_told
@@ -161,6 +162,25 @@ def into(weights, dim):
     return lambda W_enc, W_dec: [W_enc, W_dec][weights].data.copy_(normalize([W_enc, W_dec][weights].data, dim=dim))
 
 
+def priced(price):
+    """A step with another penalty, `price(z, W_dec)`, multiplied by lam."""
+
+    def one(x, W_enc, b, W_dec, lam, adam):
+        z = torch.relu(x @ W_enc + b)
+        loss = ((z @ W_dec - x).square().sum(1) + lam * price(z, W_dec)).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        return loss.item()
+
+    return one
+
+
+def with_price(price):
+    """The loss of exercise 1 with another penalty, `price(z)`."""
+    return lambda x, W, b, lam: squared(x, W, b, 0) + lam * price(by_hand.encode(x, W, b))
+
+
 ERROR = {"SAE": 0.11, "k-means": 0.18, "sampled tokens": 0.19}
 
 
@@ -196,6 +216,20 @@ ERROR = {"SAE": 0.11, "k-means": 0.18, "sampled tokens": 0.19}
             ),
             "also average over dimensions and features",
         ),
+        (part("my_encode"), lambda x, W, b: torch.relu(x @ W.T - b), "you subtract the bias"),
+        (part("my_encode"), lambda x, W, b: np.maximum(x.numpy() @ W.numpy().T + b.numpy(), 0), "NumPy has no grad"),
+        (part("my_decode"), lambda z, W: z.numpy() @ W.numpy(), "NumPy has no grad"),
+        (part("my_loss"), lambda *given: squared(*given).numpy().mean(), "NumPy has no grad"),
+        (part("my_loss"), lambda *given: squared(*given).item(), "lost its gradient"),
+        (part("my_loss"), lambda *given: squared(*given).detach(), "lost its gradient"),
+        (part("my_loss"), with_price(lambda z: z.square().sum(1).mean()), "not of its squares"),
+        (part("my_loss"), with_price(lambda z: (z > 0).sum(1).float().mean()), "a count has no gradient"),
+        (part("my_loss"), with_price(lambda z: z.sum()), "runs over tokens, too"),
+        (
+            part("my_loss"),
+            lambda x, W, b, lam: squared(x, W, b, 0) * 0.25 + lam * by_hand.encode(x, W, b).sum(),
+            "also sums over tokens",
+        ),
         (part("my_step"), step(silent=True), "trains, but returns nothing"),
         (part("my_step"), step(columns=True), "a feature is a row"),
         (part("my_step"), step(go=False), "where they were"),
@@ -213,6 +247,10 @@ ERROR = {"SAE": 0.11, "k-means": 0.18, "sampled tokens": 0.19}
         (ex.check_mended, with_after(into(1, 0)), "a feature is a row"),
         (ex.check_mended, with_after(lambda W_enc, W_dec: W_dec.data.mul_(0.9)), "can still trade"),
         (ex.check_mended, untied(price=lambda W: W.norm(dim=1).square()), "can still trade"),
+        (ex.check_mended, priced(lambda z, W: 0 * z.sum(1)), "does not depend on λ"),
+        (ex.check_mended, priced(lambda z, W: (z > 0).float().sum(1)), "does not depend on λ"),
+        (ex.check_mended, priced(lambda z, W: z.sum(1) + W.square().sum()), "Leave the penalty at λ"),
+        (ex.check_mended, priced(lambda z, W: (z * W.norm(dim=1)).square().sum(1)), "Leave the penalty at λ"),
         (ex.check_mended, untied(decoder=lambda W: W.detach()), "decoder does not learn"),
         (ex.check_mended, with_after(lambda V, W: W.data.copy_(normalize(V.data.T, dim=1))), "over W_dec"),
         (ex.check_mended, lambda *given: with_after(into(1, 1))(*given) and None, "trains, but returns nothing"),
