@@ -308,12 +308,15 @@ def check_bent(answer: Any) -> Verdict:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(400, 2, generator=generator)
 
+    def asked(answer: Callable, x: Tensor) -> Tensor:
+        return torch.as_tensor(answer(x.clone()))  # an answer may work in place, or in numpy
+
     def right_shape(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(x))
+        got = asked(answer, x)
         if got.ndim != 2 or len(got) != 400:
             return f"for x of shape (400, 2) you return {tuple(got.shape)}; one row per sample"
         ends = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-        if not (got.isfinite().all() and torch.as_tensor(answer(ends)).isfinite().all()):
+        if not (got.isfinite().all() and asked(answer, ends).isfinite().all()):
             return "some of your activations are infinite or no number; x takes all values from 0 to 1, both included"
         return None
 
@@ -324,7 +327,7 @@ def check_bent(answer: Any) -> Verdict:
         for feature in (0, 1):
             moved = x.clone()
             moved[:, feature] *= 0.37  # not 1 − x: a curve may be symmetric
-            if like(answer(moved), answer(x), float(answer(x).float().std(dim=0).max())):
+            if like(asked(answer, moved), asked(answer, x), float(asked(answer, x).float().std(dim=0).max())):
                 return f"nothing changes when feature {feature + 1} does: it is not represented"
         return None
 
@@ -335,9 +338,12 @@ def check_bent(answer: Any) -> Verdict:
                 for value in (low, high):
                     set_to = x.clone()
                     set_to[:, feature] = value
-                    ends.append(answer(set_to).float())
+                    ends.append(asked(answer, set_to).float())
                 effect = ends[1] - ends[0]
-                if effect.norm() > 1e-3 * answer(x).float().std(dim=0).norm() and hierarchy.same_effect(effect) < 0.99:
+                if (
+                    effect.norm() > 1e-3 * asked(answer, x).float().std(dim=0).norm()
+                    and hierarchy.same_effect(effect) < 0.99
+                ):
                     return (
                         f"moving feature {feature + 1} from {low:g} to {high:g} has another effect when the other "
                         f"changes (agreement: {hierarchy.same_effect(effect):.2f}); treat each feature by itself, "
@@ -346,7 +352,7 @@ def check_bent(answer: Any) -> Verdict:
         return None
 
     def linear(answer: Callable) -> float:
-        return hierarchy.linear_fit(x, answer(x).float())[1]
+        return hierarchy.linear_fit(x, asked(answer, x).float())[1]
 
     def is_bent(answer: Callable) -> str | None:
         share = linear(answer)
@@ -357,7 +363,7 @@ def check_bent(answer: Any) -> Verdict:
         return None
 
     def praise(answer: Callable) -> str:
-        own = "Each feature moves along a curve of its own."
+        own = "What one feature does never depends on the other, and not all of it is a straight line."
         return f"{own} A linear map explains {linear(answer):.1%} of it; a line would be 100%."
 
     tests = [right_shape, uses_both, decomposes, is_bent]

@@ -166,12 +166,14 @@ def check_six(answer: Any) -> Verdict:
         return None
 
     def right(answer: str) -> str | None:
-        wrong = [p for p, got, want in zip(("0.05", "0.15", "0.3"), answer, SIX, strict=True) if got != want]
-        if wrong:
-            known = "with five features, two pairs gave way to the pentagon between p = 0.19 and 0.14"
-            return (
-                f"not so at p = {' and '.join(wrong)}. Remember: {known}; a sixth only makes collisions more frequent"
-            )
+        pairs = list(zip(("0.05", "0.15", "0.3"), answer, SIX, strict=True))
+        too_few, too_many = ([p for p, got, want in pairs if more * (ord(got) - ord(want)) > 0] for more in (-1, 1))
+        if too_few:
+            known = "with five features the pentagon, one feature more than two pairs, held up to p = 0.14"
+            return f"not so at p = {' and '.join(too_few)}: collisions are rare enough there to keep more; {known}"
+        if too_many:
+            known = "with five features, two pairs gave way to the pentagon only below p = 0.19"
+            return f"not so at p = {' and '.join(too_many)}: {known}, and a sixth makes collisions more frequent"
         return None
 
     hints = (

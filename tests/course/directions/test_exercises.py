@@ -161,6 +161,8 @@ def test_bent_mistakes():
         lambda x: 1e-4 * x**2,
         torch.sqrt,
         lambda x: x.exp(),
+        lambda x: x.square_(),  # in place
+        lambda x: x.numpy() ** 2,
         lambda x: (x > 0.5).float(),
     ],
 )
