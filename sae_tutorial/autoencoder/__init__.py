@@ -14,6 +14,7 @@ published        SAEs on the Hugging Face hub
 saving           `save_sae` and `load_sae`: a folder that SAELens reads, too
 shipped          `reference_sae`: the trained SAEs that come with the package
 dictionaries     one interface for SAEs, PCA and other axes
+pursuit          codes by search instead of by an encoder
 """
 
 from sae_tutorial.autoencoder.config import SAEConfig

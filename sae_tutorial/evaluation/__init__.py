@@ -1,10 +1,11 @@
 """How good an SAE is, and what its features answer to.
 
-intervals      how sure one can be: over seeds, over sentences
-splicing       a reconstruction put in the place of what it reconstructs, inside the model
-fidelity       `evaluate`: L0, FVU, loss recovered, dead and underused features
-ground_truth   data whose features are known, and how well a dictionary finds them again
-contexts       where in a text a feature answers
+intervals         how sure one can be: over seeds, over sentences
+splicing          a reconstruction put in the place of what it reconstructs, inside the model
+fidelity          `evaluate`: L0, FVU, loss recovered, dead and underused features
+ground_truth      data whose features are known, and how well a dictionary finds them again
+contexts          where in a text a feature answers
+feature_evidence  what every feature does on a text, found in one pass
 """
 
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate, evaluate_many
