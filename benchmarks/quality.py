@@ -441,8 +441,10 @@ def unpack(shipped: Path, folder: Path) -> None:
     for name in ("arrays", "texts"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     with np.load(shipped / ARRAYS) as packed:
-        for name in (name for name in packed.files if not name.endswith("/density")):
+        for name in packed.files:
             key, kind = name.split("/")
+            if kind == "density":  # goes with the rows of its run
+                continue
             arrays = dict(zip(OF_A_TEXT if kind == "text" else OF_A_RUN, packed[name]))
             if f"{key}/density" in packed:
                 arrays["density"] = packed[f"{key}/density"]
@@ -500,6 +502,8 @@ def main() -> None:
     if others and not args.ship:
         parser.error(f"--out has sweeps of {sorted(others)} steps; take another folder for --steps {args.steps}")
     if args.unpack:
+        if args.model is not None:
+            parser.error("--unpack is for the models that the package has runs of; leave --model away")
         if rows_of(args.out):
             parser.error(f"--out: {args.out} has runs already; --unpack begins an empty folder")
         return unpack(EVIDENCE, args.out)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.allocation import SparseCodes
+from sae_tutorial.evaluation.feature_evidence import hook_of
 
 K, IN_USE = 20, 5  # contexts that a feature is judged by; a token counts as used if it occurs so often
 MASSIVE = 10  # times the median norm: massive activations tell of a position and not of a word
@@ -98,9 +99,7 @@ def read_features(
 
     BOS and massive activations are left out. Raises ValueError if no hook is named and the SAE knows none.
     """
-    hook_name = hook_name or sae.hook_name
-    if hook_name is None:
-        raise ValueError("hook_name is None, and this SAE does not know its hook; name the one that it was trained on")
+    hook_name = hook_of(sae, hook_name)
     codes = codes_of(sae, model, tokens, hook_name)
     order = codes.values.argsort(descending=True, stable=True)
     order = order[codes.features[order].argsort(stable=True)]

@@ -13,7 +13,7 @@ Letters of shapes: N rows, S positions in a row, F features, K strongest, R samp
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,14 +49,10 @@ class Kept:
         for table, of in ((more.key, key), (more.value, value), (more.place, place)):
             table[feature, rank] = of
         changed = counts.nonzero()[:, 0]
-        both_FK = torch.cat([self.key[changed], more.key[changed]], dim=1)
-        best = both_FK.argsort(dim=1, descending=True, stable=True)[:, :n]  # of equals the earlier in the text
-        merged = {}
-        for name in ("key", "value", "place"):
-            mine, theirs = getattr(self, name), getattr(more, name)
-            both = torch.cat([mine[changed], theirs[changed]], dim=1).gather(1, best)
-            merged[name] = mine.index_copy(0, changed, both)
-        return replace(self, **merged)
+        names = ("key", "value", "place")
+        both = {name: torch.cat([getattr(self, name)[changed], getattr(more, name)[changed]], dim=1) for name in names}
+        best = both["key"].argsort(dim=1, descending=True, stable=True)[:, :n]  # of equals the earlier in the text
+        return Kept(*(getattr(self, name).index_copy(0, changed, of.gather(1, best)) for name, of in both.items()))
 
 
 @dataclass(frozen=True)
@@ -93,6 +89,13 @@ class FeatureEvidence:
         return [group.tolist() for group in places.tensor_split(min(n_groups, len(places)) or 1)]
 
 
+def hook_of(sae: Any, hook_name: str | None) -> str:
+    """The hook that is named, else the one where the SAE was trained. Raises ValueError if it knows none."""
+    if (hook_name or sae.hook_name) is None:
+        raise ValueError("hook_name is None, and this SAE does not know its hook; name the one that it was trained on")
+    return str(hook_name or sae.hook_name)
+
+
 @torch.no_grad()
 def feature_evidence(
     sae: Any,
@@ -115,9 +118,7 @@ def feature_evidence(
 
     Raises ValueError if no hook is named and the SAE knows none, and for n_top or n_sampled below 1.
     """
-    hook_name = hook_name or sae.hook_name
-    if hook_name is None:
-        raise ValueError("hook_name is None, and this SAE does not know its hook; name the one that it was trained on")
+    hook_name = hook_of(sae, hook_name)
     for name, value in {"n_top": n_top, "n_sampled": n_sampled}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")

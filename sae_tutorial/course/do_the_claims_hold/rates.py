@@ -29,10 +29,10 @@ def swept(evidence: Evidence, methods: Sequence[str], **fields: Any) -> Table:
     measured. One seed, and chosen alike, whoever's trainer it is."""
     rows = []
     for method in methods:
-        tried = [row for row in evidence.runs.where(part="rates", method=method, **fields) if "fvu" in row]
-        if len(tried) > 2:
-            chosen = min(tried, key=lambda row: row["validation_fvu"])
-            rows.append((NAMES[method], len(tried), f"{chosen['factor']:g} ×", f"{chosen['fvu']:.4f}"))
+        if (factor := best(evidence, method, **fields)) is not None:
+            [row] = evidence.runs.where(part="rates", method=method, factor=factor, **fields)
+            tried = len(errors(evidence, method, **fields))
+            rows.append((NAMES[method], tried, f"{factor:g} ×", f"{row['fvu']:.4f}"))
     return Table(["trainer, one seed", "rates tried", "best rate", "FVU there"], rows)
 
 
