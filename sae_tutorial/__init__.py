@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; Python itself goes thro
         save_sae,
     )
     from sae_tutorial.evaluation import Evaluation, evaluate, evaluate_many
+    from sae_tutorial.figures.feature_report import feature_report
     from sae_tutorial.training import TrainingRun, TrainSettings, train, train_many, with_rule
 
 # Public name -> the room that holds it, in the order in which data flows.
@@ -63,6 +64,7 @@ _HOMES = {
     "Evaluation": "evaluation",
     "evaluate": "evaluation",
     "evaluate_many": "evaluation",
+    "feature_report": "figures.feature_report",
 }
 
 # Kept literal, and equal to _HOMES (tested): tools that read source do not run it.
@@ -77,6 +79,7 @@ __all__ = [
     "evaluate",
     "evaluate_many",
     "feature_choice",
+    "feature_report",
     "fit_zipf",
     "load_language_model",
     "load_metadata",

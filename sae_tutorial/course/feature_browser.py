@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -20,11 +19,12 @@ import torch
 from sae_tutorial.course.features import Features, K, codes_of, likeness, read_features
 from sae_tutorial.course.widgets import WIDE, with_picture
 from sae_tutorial.evaluation.contexts import around
+from sae_tutorial.evaluation.feature_pages import feature_pages, read_passages
 from sae_tutorial.figures.contexts import feature_contexts
-from sae_tutorial.figures.text import quoted, visible
+from sae_tutorial.figures.feature_report import as_code, cell, page_html, passage_html, shaded
+from sae_tutorial.figures.text import quoted
 
 __all__ = ["best_and_drawn", "feature_browser", "read_features"]
-GLOW = "rgba(230, 159, 0, {:.2f})"  # orange, seen through, so that it lies behind dark text and light text
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,21 @@ def best_and_drawn(features: Features, n: int = 10, seed: int = 0, least: float 
     fair = ((features.strongest >= 0).all(1) & (features.density >= least)).nonzero()[:, 0]
     drawn = fair[torch.randperm(len(fair), generator=torch.Generator().manual_seed(seed))[:n]].tolist()
     best = score.topk(min(n, int((score > -1).sum()))).indices.tolist()
+    words_K = {
+        f: [w.strip() for w in features.words(features.tokens.flatten()[places(features, f)])] for f in best + drawn
+    }
+    shown = {f: [places(features, f)[i] for i in (0, _other(words))] for f, words in words_K.items()}
+    passages = read_passages(features.evidence, features.sae, features.model, shown, width=6)
     rows, lines = [], []
     for name, group in ((f"The {len(best)} best by our rule", best), (f"{len(drawn)} drawn at random", drawn)):
         rows.append(f'<tr><th colspan="4" style="text-align:left">{name}</th></tr>')
         lines.append(name)
         for feature in group:
-            at = features.positions(feature, K)
-            words = [word.strip() for word in features.words(features.tokens.flatten()[at])]
-            other = next((i for i, word in enumerate(words) if word.lower() != words[0].lower()), 1)
-            shown = "<br>".join(shaded_contexts(features, feature, [at[0], at[other]], width=6))
-            about, list_ = f"{float(features.density[feature]):.2%}", ", ".join(dict.fromkeys(words))
+            two = (passages[feature][place] for place in shown[feature])
+            contexts = "<br>".join(passage_html(p, float(features.largest[feature]), features.words) for p in two)
+            about, list_ = f"{float(features.density[feature]):.2%}", ", ".join(dict.fromkeys(words_K[feature]))
             promotes = features.words(features.promoted(feature, 3)[0])
-            cells = (f"<b>{feature}</b><br>{about}", escape(list_), as_code(promotes), shown)
+            cells = (f"<b>{feature}</b><br>{about}", escape(list_), as_code(promotes), contexts)
             rows.append(f"<tr>{''.join(map(cell, cells))}</tr>")
             lines.append(f"{feature:>6} {about:>7}  {list_}")
     heads = ("feature, density", f"words in its {K} strongest contexts", "promotes", "two contexts")
@@ -71,34 +74,14 @@ def best_and_drawn(features: Features, n: int = 10, seed: int = 0, least: float 
     return Page(html, "\n".join(lines))
 
 
-def shaded_contexts(features: Features, feature: int, at: Sequence[int], width: int = 9) -> list[str]:
-    """The text around each position as HTML, each token shaded by how active the feature is there."""
-    acts_NS, found = features.activations(feature) / features.largest[feature].clamp(min=1e-9), []
-    for place in at:
-        row, column = divmod(place, features.tokens.shape[1])
-        part = slice(max(1, column - width), column + width + 1)
-        ids = features.tokens[row, part].tolist()
-        found.append(shaded(features.words(ids), acts_NS[row, part].tolist(), bold=column - part.start))
-    return found
+def places(features: Features, feature: int) -> list[int]:
+    """Where a feature is strongest, in up to K rows of text."""
+    return features.evidence.top(feature, K)
 
 
-def shaded(tokens: Sequence[str], shares: Sequence[float], bold: int = -1) -> str:
-    """Tokens as HTML, each on a ground as strong as its share, 0 to 1; hover says the share."""
-    spans = []
-    for i, (token, share) in enumerate(zip(tokens, shares, strict=True)):
-        text = escape(token.replace("<|endoftext|>", " | ").replace("\n", " ").replace("\ufffd", ""))
-        text = f"<b>{text}</b>" if i == bold else text
-        style = f'style="background-color:{GLOW.format(0.15 + 0.6 * min(share, 1))}" title="{share:.0%}"'
-        spans.append(f"<span {style}>{text}</span>" if share > 0 else text)
-    return "".join(spans)
-
-
-def as_code(tokens: Sequence[str]) -> str:
-    return " ".join(f"<code>{escape(visible(token))}</code>" for token in tokens)
-
-
-def cell(html: str) -> str:
-    return f'<td style="text-align:left;vertical-align:top">{html}</td>'
+def _other(words: list[str]) -> int:
+    """The first context at another word than the strongest."""
+    return next((i for i, word in enumerate(words) if word.lower() != words[0].lower()), 1)
 
 
 # ---------------------------------------------------------------------- the explorer
@@ -122,7 +105,8 @@ def feature_browser(features: Features, feature: int | None = None, text: str = 
 
     def choose(change: Any = None) -> None:
         rank.value = int(rank_of[number.value])
-        page.value = feature_page(features, number.value, rank.value)
+        [found] = feature_pages(features.evidence, features.sae, features.model, [number.value])
+        page.value = page_html(found, features.words)
 
     def by_rank(change: Any) -> None:
         number.value = int(order[rank.value - 1])
@@ -134,7 +118,10 @@ def feature_browser(features: Features, feature: int | None = None, text: str = 
         now = number.value
         raised = ", ".join(map(quoted, features.words(features.promoted(now, 3)[0])))
         title = f"Feature {now} is active at {float(features.density[now]):.2%} of positions and promotes {raised}"
-        at, acts_NS = features.positions(now), features.activations(now)
+        at = places(features, now)[:10]
+        values = features.evidence.strongest.value[now, : len(at)]
+        acts_NS = torch.zeros(features.tokens.numel()).index_put((torch.tensor(at, dtype=torch.int64),), values)
+        acts_NS = acts_NS.view(features.tokens.shape)
         contexts = around(features.model.tokenizer, features.tokens, acts_NS, at)
         return feature_contexts({"": contexts}, title, "activation of the feature").update_layout(showlegend=False)
 
@@ -146,19 +133,10 @@ def feature_browser(features: Features, feature: int | None = None, text: str = 
     return with_picture([number, rank, page, sentence, answer], still)
 
 
-def feature_page(features: Features, feature: int, rank: int) -> str:
-    """One feature: how often it is active, what it promotes and suppresses, its ten strongest contexts."""
-    raised, lowered = (as_code(features.words(some)) for some in features.promoted(feature))
-    about = f"active at {float(features.density[feature]):.3%} of positions, rank {rank:,} of {len(features.density):,}"
-    texts = [f"<div>{line}</div>" for line in shaded_contexts(features, feature, features.positions(feature))]
-    texts = texts or ["Never active on this text."]
-    return f"<p><b>Feature {feature}</b>: {about}<br>promotes {raised}<br>suppresses {lowered}</p>{''.join(texts)}"
-
-
 def active_in(features: Features, text: str, n: int = 10, longest: int = 60) -> str:
     """The n features that are strongest in a text, as HTML: number, and the text shaded where each is active."""
     ids = features.model.to_tokens(text, truncate=False)[:, :longest].cpu()
-    acts_SF = codes_of(features.sae, features.model, ids, features.hook_name).to_dense()
+    acts_SF = codes_of(features, ids).to_dense()
     top, tokens, rows = acts_SF.amax(0).topk(n), features.words(ids[0, 1:]), []
     for feature, largest in zip(top.indices.tolist(), top.values.tolist()):
         if largest > 0:

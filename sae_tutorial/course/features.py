@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.allocation import SparseCodes
-from sae_tutorial.evaluation.feature_evidence import hook_of
+from sae_tutorial.evaluation.feature_evidence import FeatureEvidence, clean_codes, feature_evidence
+from sae_tutorial.evaluation.feature_pages import promoted_tokens
 
-K, IN_USE = 20, 5  # contexts that a feature is judged by; a token counts as used if it occurs so often
-MASSIVE = 10  # times the median norm: massive activations tell of a position and not of a word
+K = 20  # contexts that a feature is judged by
 RULE = (
     f"A feature is judged by its {K} strongest contexts, each from another row of text. They must hold at least five "
     "different words, none in more than half of them, and three of four must end a word. Of these features, the best "
@@ -31,62 +29,35 @@ RULE = (
 
 @dataclass(frozen=True)
 class Features:
-    """Every match of a feature and a position in a text: feature by feature, strongest first."""
+    """An SAE, the model that it reads, and what its features do on a text."""
 
     sae: Any
     model: Any
-    hook_name: str
-    tokens: Int[Tensor, "rows positions"]
-    values: Float[Tensor, " matches"]
-    where: Int[Tensor, " matches"]  # flat indices into tokens
-    offsets: Int[Tensor, " features+1"]  # where the matches of each feature begin
+    evidence: FeatureEvidence
 
-    @cached_property
+    @property
+    def tokens(self) -> Int[Tensor, "rows positions"]:
+        return self.evidence.tokens
+
+    @property
     def density(self) -> Float[Tensor, " features"]:
-        """The share of positions, BOS left out, at which each feature is active."""
-        return self.offsets.diff() / self.tokens[:, 1:].numel()
+        """The share of positions at which each feature is active."""
+        return self.evidence.density
 
-    @cached_property
+    @property
     def largest(self) -> Float[Tensor, " features"]:
         """The largest activation of each feature, in the units of the SAE's codes; 0 if it is never active."""
-        first = self.offsets[:-1].clamp(max=max(len(self.values) - 1, 0))
-        return torch.where(self.offsets.diff() > 0, self.values[first], 0.0)
+        return self.evidence.largest
 
-    @cached_property
+    @property
     def strongest(self) -> Int[Tensor, "features contexts"]:
         """Flat indices of each feature's K strongest positions that have a next token, one a row of text; −1: none."""
-        width, n = self.tokens.shape[1], len(self.density)
-        feature = torch.repeat_interleave(torch.arange(n), self.offsets.diff())
-        usable = (self.where % width < width - 1).nonzero()[:, 0]
-        pairs = feature[usable] * len(self.tokens) + self.where[usable] // width
-        kept = usable[
-            np.sort(np.unique(pairs.numpy(), return_index=True)[1])
-        ]  # of equal pairs the first: the strongest
-        counts = torch.bincount(feature[kept], minlength=n)
-        at = torch.arange(len(kept)) - (counts.cumsum(0) - counts)[feature[kept]]
-        top_FK = torch.full((n, K), -1)
-        top_FK[feature[kept][at < K], at[at < K]] = self.where[kept][at < K]
-        return top_FK
-
-    @cached_property
-    def in_use(self) -> Int[Tensor, " used"]:
-        """Tokens that occur often enough; what a feature does to all the others is mostly noise."""
-        counts = torch.bincount(self.tokens[:, 1:].flatten(), minlength=self.model.cfg.d_vocab)
-        return (counts >= IN_USE).nonzero()[:, 0]
+        return self.evidence.strongest.place
 
     def promoted(self, feature: int, n: int = 10) -> tuple[list[int], list[int]]:
         """The n tokens in use whose logits a feature raises most, straight from its decoder; the n it lowers most."""
-        logits_U = (self.sae.W_dec[feature].detach() @ self.model.W_U[:, self.in_use.to(self.model.W_U.device)]).cpu()
-        order = self.in_use[logits_U.argsort(descending=True)].tolist()
-        return order[:n], order[: -n - 1 : -1]
-
-    def positions(self, feature: int, n: int = 10) -> list[int]:
-        return [place for place in self.strongest[feature].tolist() if place >= 0][:n]
-
-    def activations(self, feature: int) -> Float[Tensor, "rows positions"]:
-        """One feature on the whole text."""
-        mine, zeros = slice(*self.offsets[feature : feature + 2].tolist()), torch.zeros(self.tokens.numel())
-        return zeros.index_put((self.where[mine],), self.values[mine]).view(self.tokens.shape)
+        [(raised, lowered)] = promoted_tokens(self.evidence, self.sae, self.model, [feature], n)
+        return [token for token, _ in raised], [token for token, _ in lowered]
 
     def words(self, tokens: Iterable[int]) -> list[str]:
         return [self.model.tokenizer.decode([int(token)]) for token in tokens]
@@ -99,24 +70,16 @@ def read_features(
 
     BOS and massive activations are left out. Raises ValueError if no hook is named and the SAE knows none.
     """
-    hook_name = hook_of(sae, hook_name)
-    codes = codes_of(sae, model, tokens, hook_name)
-    order = codes.values.argsort(descending=True, stable=True)
-    order = order[codes.features[order].argsort(stable=True)]
-    offsets = torch.cat([torch.zeros(1).long(), torch.bincount(codes.features, minlength=codes.shape[1]).cumsum(0)])
-    return Features(sae, model, hook_name, tokens.cpu(), codes.values[order], codes.tokens[order], offsets)
+    found = feature_evidence(sae, model, tokens, hook_name, n_top=K, keep_codes=True, progress=False)
+    return Features(sae, model, found)
 
 
 @torch.no_grad()
-def codes_of(sae: Any, model: Any, tokens: Int[Tensor, "rows positions"], hook_name: str) -> SparseCodes:
-    """Codes of all rows · positions, on the CPU; those of BOS and of massive activations are empty."""
-    with read_hook(model, hook_name) as read:
-        acts_NSD = torch.cat([read(rows) for rows in tokens.split(16)])
-    norm_NS = acts_NSD.norm(dim=-1)
-    kept_NS = norm_NS < MASSIVE * norm_NS[:, 1:].median()
-    kept_NS[:, 0] = False
-    codes = sae.encode(acts_NSD.flatten(0, 1)).to("cpu")
-    return codes.where(kept_NS.flatten().cpu()[codes.tokens])
+def codes_of(features: Features, tokens: Int[Tensor, "rows positions"]) -> SparseCodes:
+    """Codes of another text, rows · positions on the CPU, with the same positions left out."""
+    with read_hook(features.model, features.evidence.hook_name) as read:
+        codes, _ = clean_codes(features.sae, read(tokens), features.evidence.longest)
+    return codes.to("cpu")
 
 
 def likeness(features: Features) -> Float[Tensor, " features"]:

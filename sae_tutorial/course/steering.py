@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.activations.forward import fused_forward
-from sae_tutorial.course.feature_browser import cell, shaded
 from sae_tutorial.course.features import Features, codes_of
+from sae_tutorial.figures.feature_report import cell, shaded
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ def steer(
     }
     add_BD = torch.stack(list(kinds.values())).repeat_interleave(n_texts, 0).to(model.cfg.device)
     start = model.to_tokens(prompt)
-    tokens = _write(model, start.repeat(len(add_BD), 1), features.hook_name, add_BD, n_tokens, n_texts, generator)
+    tokens = _write(
+        model, start.repeat(len(add_BD), 1), features.evidence.hook_name, add_BD, n_tokens, n_texts, generator
+    )
     found = {name: _read(features, feature, some, start.shape[1]) for name, some in zip(kinds, tokens.split(n_texts))}
     return Steering(found, features.words, prompt)
 
@@ -134,7 +136,7 @@ def _read(features: Features, feature: int, tokens: Int[Tensor, "texts positions
     logits = features.model(tokens, return_type="logits", use_cache=False)[:, n_prompt - 1 : -1].float()
     written = tokens[:, n_prompt:]
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), written.flatten())
-    codes = codes_of(features.sae, features.model, tokens, features.hook_name)
+    codes = codes_of(features, tokens)
     mine = codes.features == feature
     acts = torch.zeros(tokens.numel()).index_put((codes.tokens[mine],), codes.values[mine]).view(tokens.shape)
     shares = acts[:, n_prompt:] / features.largest[feature]

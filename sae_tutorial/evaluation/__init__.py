@@ -6,6 +6,7 @@ fidelity          `evaluate`: L0, FVU, loss recovered, dead and underused featur
 ground_truth      data whose features are known, and how well a dictionary finds them again
 contexts          where in a text a feature answers
 feature_evidence  what every feature does on a text, found in one pass
+feature_pages     what a reader is shown of a feature
 """
 
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate, evaluate_many

@@ -13,17 +13,19 @@ Letters of shapes: N rows, S positions in a row, F features, K strongest, R samp
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.activations.memory import rows_per_pass
 from sae_tutorial.allocation import SparseCodes
+from sae_tutorial.allocation.codes import stack_tokens
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Kept:
     def nothing(cls, n_features: int, n: int, device: torch.device) -> Kept:
         key = torch.full((n_features, n), -torch.inf, device=device)
         return cls(key, torch.zeros_like(key), torch.full_like(key, -1, dtype=torch.int64))
+
+    def cpu(self) -> Kept:
+        return Kept(self.key.cpu(), self.value.cpu(), self.place.cpu())
 
     def with_more(self, feature: Tensor, key: Tensor, value: Tensor, place: Tensor) -> Kept:
         """Also these matches, given feature by feature, keys falling."""
@@ -57,26 +62,26 @@ class Kept:
 
 @dataclass(frozen=True)
 class FeatureEvidence:
-    """What `feature_evidence` found. Places are flat indices into `tokens`."""
+    """What `feature_evidence` found. Places are flat indices into `tokens`; `longest` is the norm from which an
+    activation counts as massive; `codes` are those of the whole text, place by place, where they were to be kept."""
 
+    hook_name: str
+    longest: float
     tokens: Int[Tensor, "rows positions"]
     n_positions: int  # that were read: all but those left out
     counts: Int[Tensor, " features"]  # matches of each feature
+    largest: Float[Tensor, " features"]  # activation of each feature; 0 if it is never active
     strongest: Kept
     sampled: Kept
+    codes: SparseCodes | None = None
 
     @property
     def density(self) -> Float[Tensor, " features"]:
         """The share of positions at which each feature is active."""
         return self.counts / max(self.n_positions, 1)
 
-    @property
-    def largest(self) -> Float[Tensor, " features"]:
-        """The largest activation of each feature; 0 if it is never active."""
-        return self.strongest.value[:, 0]
-
     def top(self, feature: int, n: int | None = None) -> list[int]:
-        """The places where it is strongest, each in another row of text."""
+        """The places where it is strongest, each in another row of text and with a next token."""
         place = self.strongest.place[feature]
         return place[place >= 0][:n].tolist()
 
@@ -106,15 +111,18 @@ def feature_evidence(
     n_top: int = 20,
     n_sampled: int = 100,
     max_norm: float | None = 10.0,
+    keep_codes: bool = False,
     progress: bool = True,
 ) -> FeatureEvidence:
     """Let the model read `tokens`, rows that begin with BOS, and keep of each feature what tells what it is about.
 
     hook_name    where the SAE reads; None: where it was trained
-    n_top        strongest positions that are kept of each feature, one a row
+    n_top        strongest positions that are kept of each feature, one a row, of those that have a next token
     n_sampled    matches that are kept of each feature, drawn uniformly
     max_norm     positions whose activation is longer than so many times the first rows' median are left out (massive
                  activations tell of a position, not of a word), as BOS is; None: only BOS
+    keep_codes   keep the codes of the whole text as well: 20 bytes a match. Then nothing is ever read again, and an
+                 explorer answers at once
 
     Raises ValueError if no hook is named and the SAE knows none, and for n_top or n_sampled below 1.
     """
@@ -124,30 +132,57 @@ def feature_evidence(
             raise ValueError(f"{name} must be at least 1, got {value}")
     n_features, device, context = sae.config.d_sae, sae.W_dec.device, tokens.shape[1]
     counts = torch.zeros(n_features, dtype=torch.int64, device=device)
+    largest = torch.zeros(n_features, device=device)
     strongest, sampled = (Kept.nothing(n_features, n, device) for n in (n_top, n_sampled))
-    n_positions, longest = 0, None
+    n_positions, longest, pieces = 0, math.nan, []
     bar = tqdm(total=tokens.numel(), desc=hook_name, unit=" tokens", unit_scale=True, disable=not progress)
     with read_hook(model, hook_name) as read, bar:
         step = rows_per_pass(device, context)
         for first in range(0, len(tokens), step):
             acts_NSD = read(tokens[first : first + step]).to(device)
-            norm_NS = acts_NSD.flatten(2).norm(dim=-1)
-            longest = norm_NS[:, 1:].median() * (max_norm or torch.inf) if longest is None else longest
-            good_NS = norm_NS < longest
-            good_NS[:, 0] = False
+            if first == 0:
+                longest = math.inf if max_norm is None else max_norm * float(_norms(acts_NSD)[:, 1:].median())
+            codes, good_NS = clean_codes(sae, acts_NSD, longest)
             n_positions += int(good_NS.sum())
-            codes = sae.encode(acts_NSD.flatten(0, 1).flatten(1))
-            codes = codes.where(good_NS.flatten()[codes.tokens])
             counts += torch.bincount(codes.features, minlength=n_features)
+            largest.scatter_reduce_(0, codes.features, codes.values.float(), "amax")
             strongest, sampled = _also(codes, first * context, context, strongest, sampled)
+            if keep_codes:
+                pieces.append(codes.to("cpu"))
             bar.update(acts_NSD.shape[0] * context)
-    return FeatureEvidence(tokens.cpu(), n_positions, *(_on_cpu(of) for of in (counts, strongest, sampled)))
+    every = stack_tokens(pieces) if keep_codes else None
+    return FeatureEvidence(
+        hook_name,
+        longest,
+        tokens.cpu(),
+        n_positions,
+        counts.cpu(),
+        largest.cpu(),
+        strongest.cpu(),
+        sampled.cpu(),
+        every,
+    )
+
+
+def clean_codes(
+    sae: Any, acts: Float[Tensor, "rows positions *d"], longest: float
+) -> tuple[SparseCodes, Bool[Tensor, "rows positions"]]:
+    """Codes of all rows · positions, those of BOS and of massive activations empty; and which positions are neither."""
+    good_NS = _norms(acts) < longest
+    good_NS[:, 0] = False
+    codes = sae.encode(acts.flatten(0, 1).flatten(1))
+    return codes.where(good_NS.flatten()[codes.tokens]), good_NS
+
+
+def _norms(acts: Float[Tensor, "rows positions *d"]) -> Float[Tensor, "rows positions"]:
+    return acts.flatten(2).norm(dim=-1)
 
 
 def _also(codes: SparseCodes, start: int, context: int, strongest: Kept, sampled: Kept) -> tuple[Kept, Kept]:
     """The two lists, with the matches of a piece of text that begins at place `start`."""
     place, value = codes.tokens + start, codes.values.float()
-    new = (value > strongest.key[codes.features, -1]).nonzero()[:, 0]
+    has_next = codes.tokens % context < context - 1
+    new = (has_next & (value > strongest.key[codes.features, -1])).nonzero()[:, 0]
     new = new[_by_feature(codes.features[new], value[new])]
     kept = new[_first_of_each(codes.features[new] * codes.shape[0] + codes.tokens[new] // context)]
     strongest = strongest.with_more(codes.features[kept], value[kept], value[kept], place[kept])
@@ -177,7 +212,3 @@ def _hashed(place: Tensor, feature: Tensor) -> Tensor:
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
         mixed = (mixed ^ (mixed >> shift & ((1 << 64 - shift) - 1))) * factor
     return (mixed >> 40 & ((1 << 24) - 1)).float() / 2**24  # as many bits as a float32 has
-
-
-def _on_cpu(of: Any) -> Any:
-    return Kept(of.key.cpu(), of.value.cpu(), of.place.cpu()) if isinstance(of, Kept) else of.cpu()

@@ -12,4 +12,6 @@ heads      attention
 densities  how often features fire, and laws of it
 grid       the benchmark grid
 circuits   patching maps and graphs
+
+feature_report    one HTML page for each feature, and a file of them
 """

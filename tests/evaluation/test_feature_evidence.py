@@ -36,12 +36,13 @@ def test_counts_and_largest_are_those_of_the_table(read):
 
 def test_the_strongest_are_one_a_row(read):
     *_, tokens, table, found = read
-    by_row = table.view(*tokens.shape, -1).amax(1)  # (rows, features)
+    by_row = table.view(*tokens.shape, -1)[:, :-1].amax(1)  # with a next token: (rows, features)
     expected = by_row.topk(3, dim=0).values.T
     assert torch.allclose(found.strongest.value, expected, rtol=1e-4)
     for feature in found.counts.topk(20).indices.tolist():
         places = found.top(feature)
         assert len({place // tokens.shape[1] for place in places}) == len(places) == 3
+        assert all(place % tokens.shape[1] < tokens.shape[1] - 1 for place in places)
         assert torch.allclose(table[places, feature], expected[feature], rtol=1e-4)
         assert found.top(feature, 2) == places[:2]
 
@@ -65,6 +66,13 @@ def test_pieces_do_not_matter(read):
     assert torch.equal(whole.sampled.place, found.sampled.place)
     same = whole.strongest.place == found.strongest.place
     assert same.float().mean() > 0.999, "but for ties that rounding decides"
+
+
+def test_codes_of_the_whole_text_are_kept_if_wanted(read):
+    model, sae, tokens, table, found = read
+    assert found.codes is None
+    whole = feature_evidence(sae, model, tokens, n_top=3, n_sampled=8, keep_codes=True, progress=False)
+    assert torch.allclose(whole.codes.to_dense(), table, atol=1e-3)
 
 
 def test_what_is_kept_does_not_grow_with_the_text(read):
