@@ -1,0 +1,180 @@
+"""Many features at once: drawn, explained, scored; and how much text each of them needs.
+
+Letters of shapes: D dimensions, F features, N positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae_tutorial.activations.forward import read_hook
+from sae_tutorial.evaluation.explanations import (
+    Explanation,
+    Judge,
+    Material,
+    Scores,
+    Statistics,
+    StatisticsJudge,
+    Words,
+    auc,
+    correlation,
+    explain_by_statistics,
+    materials,
+    scores,
+    wrongly_marked,
+)
+from sae_tutorial.evaluation.feature_evidence import FeatureEvidence, feature_evidence
+from sae_tutorial.evaluation.feature_pages import Passage
+from sae_tutorial.evaluation.intervals import Interval
+
+ENOUGH = 20  # matches that a feature must have to be drawn
+N_TOP, N_SAMPLED = 20, 40  # that are kept of each feature
+
+
+def evidence_of(
+    sae: Any, model: Any, tokens: Int[Tensor, "rows positions"], keep_codes: bool = True
+) -> FeatureEvidence:
+    return feature_evidence(sae, model, tokens, n_top=N_TOP, n_sampled=N_SAMPLED, keep_codes=keep_codes, progress=False)
+
+
+def drawn(evidence: FeatureEvidence, n: int, seed: int = 0) -> list[int]:
+    """n features, drawn from those with ENOUGH matches; fewer if there are fewer."""
+    enough = (evidence.counts >= ENOUGH).nonzero()[:, 0]
+    return enough[torch.randperm(len(enough), generator=torch.Generator().manual_seed(seed))[:n]].tolist()
+
+
+def material_of_drawn(
+    sae: Any, model: Any, tokens: Int[Tensor, "rows positions"], n: int, n_random: int = 20, seed: int = 0
+) -> list[Material]:
+    """The material of n features that are drawn."""
+    evidence = evidence_of(sae, model, tokens)
+    return materials(evidence, sae, model, drawn(evidence, n, seed), n_random=n_random, seed=seed)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Features of one dictionary with their explanations by statistics, and the scores of these."""
+
+    features: list[int]
+    explanations: list[Statistics]
+    scores: list[Scores]
+
+    def mean(self, score: str) -> Interval:
+        """The mean over features, with a 95% interval over them; features without that score are left out."""
+        values = np.array([getattr(one, score) for one in self.scores])
+        return Interval.of(values[~np.isnan(values)])
+
+    def kinds(self) -> dict[str, int]:
+        """How many features each kind of explanation was chosen for, the most frequent first."""
+        names = [one.kind for one in self.explanations]
+        return dict(sorted(((name, names.count(name)) for name in set(names)), key=lambda pair: -pair[1]))
+
+
+def explained(found: Sequence[Material], words: Words) -> Explained:
+    """Each feature by statistics, judged by the same statistics."""
+    explanations = [explain_by_statistics(material, words) for material in found]
+    judge = StatisticsJudge()
+    both = zip(explanations, found, strict=True)
+    return Explained([m.feature for m in found], explanations, [scores(e, m, judge) for e, m in both])
+
+
+def score_on_shown(explanation: Statistics, material: Material, n: int = 10) -> float:
+    """The simulation score on the passages that the explainer has seen: n strongest and as many random ones."""
+    active = sorted((p for p in material.shown if p.peak > 0), key=lambda p: -p.peak)[:n]
+    silent = [p for p in material.shown if p.peak <= 0][:n]
+    return correlation(explanation, active + silent, StatisticsJudge())
+
+
+# ---------------------------------------------------------------------- strong and weak matches
+
+
+def same_word_by_strength(found: Sequence[Material], n_groups: int = 5) -> Float[np.ndarray, "features groups"]:
+    """Of each feature's sampled matches, from the strongest part to the weakest: the share at a token at which its
+    strongest passages are. NaN where a feature has too few matches for that many parts."""
+    rows = []
+    for material in found:
+        top = {int(p.tokens[p.at]) for p in material.strongest}
+        at = sorted(material.active, key=lambda p: -p.peak)
+        same = np.array([float(int(p.tokens[p.at]) in top) for p in at])
+        parts = np.array_split(same, n_groups)
+        rows.append([part.mean() if len(part) else np.nan for part in parts])
+    return np.array(rows)
+
+
+# ---------------------------------------------------------------------- how much text a feature needs
+
+
+@torch.no_grad()
+def kept_by_last(
+    sae: Any,
+    model: Any,
+    evidence: FeatureEvidence,
+    features: Sequence[int],
+    lengths: Sequence[int] = (1, 2, 3, 4, 8, 16),
+    n_places: int = 10,
+) -> Float[np.ndarray, "features lengths"]:
+    """What is left of a feature's activation when the model reads BOS and the last few tokens alone, as a share of what
+    it is on the whole text: a mean over up to n_places of its sampled matches that have as many tokens before them."""
+    context = evidence.tokens.shape[1]
+    rows, columns, owners, values = [], [], [], []
+    for i, feature in enumerate(features):
+        there = evidence.sampled.place[feature] >= 0
+        places, value = evidence.sampled.place[feature][there], evidence.sampled.value[feature][there]
+        deep = places % context >= max(lengths)
+        for place, whole in list(zip(places[deep].tolist(), value[deep].tolist()))[:n_places]:
+            rows.append(place // context)
+            columns.append(place % context)
+            owners.append(i)
+            values.append(whole)
+    row, column, owner, value = (torch.tensor(of) for of in (rows, columns, owners, values))
+    left = []
+    with read_hook(model, evidence.hook_name) as read:
+        for n in lengths:
+            last = evidence.tokens[row[:, None], column[:, None] - torch.arange(n - 1, -1, -1)]
+            texts = torch.cat([evidence.tokens[row, :1], last], dim=1)
+            acts = torch.cat([read(some)[:, -1] for some in texts.split(512)])
+            codes = sae.encode(acts.to(sae.W_dec.device)).to("cpu")
+            mine = codes.features == torch.tensor(list(features))[owner[codes.tokens]]
+            found = torch.zeros(len(texts)).index_put((codes.tokens[mine],), codes.values[mine].float())
+            left.append((found / value).clamp(max=1))
+    table = torch.stack(left, dim=1).numpy()
+    means = [table[owner.numpy() == i].mean(0) if bool((owner == i).any()) else np.full(len(lengths), np.nan)
+             for i in range(len(features))]  # fmt: skip
+    return np.stack(means)
+
+
+# ---------------------------------------------------------------------- other judges
+
+
+def judged(
+    explanation: Explanation, material: Material, judge: Judge, n_simulated: int | None = None
+) -> dict[str, float]:
+    """`scores` as plain numbers, with the simulation on fewer passages where a judge takes its time."""
+    few = slice(n_simulated)
+    passages: list[Passage] = [*material.strongest[few], *material.random[few]]
+    detection = auc(
+        [judge.active(explanation, p) for p in material.active], [judge.active(explanation, p) for p in material.silent]
+    )
+    fuzzing = auc(
+        [judge.right(explanation, p, p.activations > 0) for p in material.active],
+        [judge.right(explanation, p, marks) for p, marks in wrongly_marked(material)],
+    )
+    return {"simulation": correlation(explanation, passages, judge), "detection": detection, "fuzzing": fuzzing}
+
+
+def correlations(found: Explained, names: Sequence[str]) -> dict[tuple[str, str], float]:
+    """How each pair of scores agrees over features."""
+    table = np.array([[getattr(one, name) for name in names] for one in found.scores])
+    pairs = {}
+    for i, first in enumerate(names):
+        for j, second in enumerate(names[:i]):
+            both = table[~np.isnan(table[:, [i, j]]).any(1)][:, [i, j]]
+            pairs[second, first] = float(np.corrcoef(both.T)[0, 1])
+    return pairs
