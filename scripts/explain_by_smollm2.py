@@ -27,7 +27,7 @@ from sae_tutorial.evaluation.explanations import StatisticsJudge, explain_by_sta
 from sae_tutorial.figures.feature_report import words_of
 
 NAME = "explanations.jsonl"
-N_SIMULATED = 3  # passages of each kind that the model simulates, token by token: that takes it longest
+N_SIMULATED = 2  # passages of each kind that the model simulates, token by token: that takes it longest
 
 
 def main() -> None:
@@ -60,7 +60,8 @@ def main() -> None:
             row = {"feature": material.feature, "kind": by_table[i].kind}
             row["by itself"] = judged(by_table[i], material, StatisticsJudge())
             for name, explanation in told.items():
-                row[name] = {"text": explanation.text} | judged(explanation, material, judge, N_SIMULATED)
+                simulated = N_SIMULATED if name == "statistics" else 0
+                row[name] = {"text": explanation.text} | judged(explanation, material, judge, simulated)
             with kept.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 

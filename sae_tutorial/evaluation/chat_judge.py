@@ -89,7 +89,7 @@ class ChatJudge:
         """What the model writes down, token by token: 0 where it says nothing, and where it says no number."""
         texts = self.words(passage.tokens.tolist())
         lines = "\n".join(f"{i}: {text.strip()}" for i, text in enumerate(texts, 1))
-        said = self.chat.answer(_user(SIMULATE.format(text=explanation.text, passage=lines)), 8 * len(texts))
+        said = self.chat.answer(_user(SIMULATE.format(text=explanation.text, passage=lines)), 4 * len(texts))
         found = torch.zeros(len(texts))
         for number, activation in re.findall(r"^\s*(\d+)\s*:.*?(\d+(?:\.\d+)?)\s*$", said, flags=re.MULTILINE):
             if 1 <= int(number) <= len(texts):

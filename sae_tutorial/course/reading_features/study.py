@@ -5,7 +5,7 @@ Letters of shapes: D dimensions, F features, N positions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,38 +116,38 @@ def kept_by_last(
     sae: Any,
     model: Any,
     evidence: FeatureEvidence,
-    features: Sequence[int],
+    places: Mapping[int, Sequence[int]],
     lengths: Sequence[int] = (1, 2, 3, 4, 8, 16),
-    n_places: int = 10,
 ) -> Float[np.ndarray, "features lengths"]:
-    """What is left of a feature's activation when the model reads BOS and the last few tokens alone, as a share of what
-    it is on the whole text: a mean over up to n_places of its sampled matches that have as many tokens before them."""
+    """What is left of each feature's activation at its places when the model reads BOS and the last few tokens alone,
+    as a share of what it is there after the whole text: a mean over the places that have as many tokens before them,
+    NaN where a feature has none. The share is 1 at most."""
+    context, longest = evidence.tokens.shape[1], max(lengths)
+    deep = [(f, place) for f, its in places.items() for place in its if place % context >= longest]
+    found = {length: _activations_of_last(sae, model, evidence, deep, length) for length in (*lengths, context)}
+    left = torch.stack([found[n] / found[context].clamp(min=1e-9) for n in lengths], dim=1).clamp(max=1).numpy()
+    owner = np.array([feature for feature, _ in deep])
+    return np.stack([left[owner == f].mean(0) if (owner == f).any() else np.full(len(lengths), np.nan) for f in places])
+
+
+def _activations_of_last(
+    sae: Any, model: Any, evidence: FeatureEvidence, deep: Sequence[tuple[int, int]], length: int
+) -> Float[Tensor, " places"]:
+    """The activation of each feature at its place if the model reads BOS and that many tokens up to there."""
     context = evidence.tokens.shape[1]
-    rows, columns, owners, values = [], [], [], []
-    for i, feature in enumerate(features):
-        there = evidence.sampled.place[feature] >= 0
-        places, value = evidence.sampled.place[feature][there], evidence.sampled.value[feature][there]
-        deep = places % context >= max(lengths)
-        for place, whole in list(zip(places[deep].tolist(), value[deep].tolist()))[:n_places]:
-            rows.append(place // context)
-            columns.append(place % context)
-            owners.append(i)
-            values.append(whole)
-    row, column, owner, value = (torch.tensor(of) for of in (rows, columns, owners, values))
-    left = []
+    feature, place = torch.tensor(deep).T
+    row, column = place // context, place % context
+    values = torch.zeros(len(deep))
     with read_hook(model, evidence.hook_name) as read:
-        for n in lengths:
-            last = evidence.tokens[row[:, None], column[:, None] - torch.arange(n - 1, -1, -1)]
-            texts = torch.cat([evidence.tokens[row, :1], last], dim=1)
-            acts = torch.cat([read(some)[:, -1] for some in texts.split(512)])
+        for n in torch.minimum(column, torch.tensor(length)).unique().tolist():  # tokens that there are
+            some = (torch.minimum(column, torch.tensor(length)) == n).nonzero()[:, 0]
+            last = evidence.tokens[row[some, None], column[some, None] - torch.arange(n - 1, -1, -1)]
+            texts = torch.cat([evidence.tokens[row[some], :1], last], dim=1)
+            acts = torch.cat([read(part)[:, -1] for part in texts.split(max(1, 8_192 // texts.shape[1]))])
             codes = sae.encode(acts.to(sae.W_dec.device)).to("cpu")
-            mine = codes.features == torch.tensor(list(features))[owner[codes.tokens]]
-            found = torch.zeros(len(texts)).index_put((codes.tokens[mine],), codes.values[mine].float())
-            left.append((found / value).clamp(max=1))
-    table = torch.stack(left, dim=1).numpy()
-    means = [table[owner.numpy() == i].mean(0) if bool((owner == i).any()) else np.full(len(lengths), np.nan)
-             for i in range(len(features))]  # fmt: skip
-    return np.stack(means)
+            mine = codes.features == feature[some][codes.tokens]
+            values[some[codes.tokens[mine]]] = codes.values[mine].float()
+    return values
 
 
 # ---------------------------------------------------------------------- other judges
