@@ -111,43 +111,44 @@ def same_word_by_strength(found: Sequence[Material], n_groups: int = 5) -> Float
 # ---------------------------------------------------------------------- how much text a feature needs
 
 
-@torch.no_grad()
 def kept_by_last(
     sae: Any,
     model: Any,
     evidence: FeatureEvidence,
     places: Mapping[int, Sequence[int]],
     lengths: Sequence[int] = (1, 2, 3, 4, 8, 16),
+    seed: int = 0,
 ) -> Float[np.ndarray, "features lengths"]:
-    """What is left of each feature's activation at its places when the model reads BOS and the last few tokens alone,
-    as a share of what it is there after the whole text: a mean over the places that have as many tokens before them,
-    NaN where a feature has none. The share is 1 at most."""
-    context, longest = evidence.tokens.shape[1], max(lengths)
-    deep = [(f, place) for f, its in places.items() for place in its if place % context >= longest]
-    found = {length: _activations_of_last(sae, model, evidence, deep, length) for length in (*lengths, context)}
-    left = torch.stack([found[n] / found[context].clamp(min=1e-9) for n in lengths], dim=1).clamp(max=1).numpy()
-    owner = np.array([feature for feature, _ in deep])
+    """What is left of each feature's activation at its places when only the last few tokens up to there stay, and all
+    that was before them is another row of the text, at the same positions: as a share of the activation in its own
+    text, 1 at most. A mean over the places that have as many tokens before them; NaN where a feature has none."""
+    context = evidence.tokens.shape[1]
+    deep = [(f, place) for f, its in places.items() for place in its if place % context >= max(lengths)]
+    feature, place = torch.tensor(deep).T
+    own = evidence.tokens[place // context]
+    others = torch.randint(1, len(evidence.tokens), (len(deep),), generator=torch.Generator().manual_seed(seed))
+    other = evidence.tokens[(place // context + others) % len(evidence.tokens)]
+    column, whole = place % context, _at(sae, model, evidence, own, place % context, feature)
+    back = column[:, None] - torch.arange(context)  # how far before the place each position is
+    kept = [
+        _at(sae, model, evidence, torch.where((back >= 0) & (back < n), own, other), column, feature) for n in lengths
+    ]
+    left = (torch.stack(kept, dim=1) / whole[:, None].clamp(min=1e-9)).clamp(max=1).numpy()
+    owner = feature.numpy()
     return np.stack([left[owner == f].mean(0) if (owner == f).any() else np.full(len(lengths), np.nan) for f in places])
 
 
-def _activations_of_last(
-    sae: Any, model: Any, evidence: FeatureEvidence, deep: Sequence[tuple[int, int]], length: int
-) -> Float[Tensor, " places"]:
-    """The activation of each feature at its place if the model reads BOS and that many tokens up to there."""
-    context = evidence.tokens.shape[1]
-    feature, place = torch.tensor(deep).T
-    row, column = place // context, place % context
-    values = torch.zeros(len(deep))
+@torch.no_grad()
+def _at(
+    sae: Any, model: Any, evidence: FeatureEvidence, tokens: Int[Tensor, "n positions"], column: Tensor, feature: Tensor
+) -> Float[Tensor, " n"]:
+    """In each row of tokens the activation of one feature at one position."""
     with read_hook(model, evidence.hook_name) as read:
-        for n in torch.minimum(column, torch.tensor(length)).unique().tolist():  # tokens that there are
-            some = (torch.minimum(column, torch.tensor(length)) == n).nonzero()[:, 0]
-            last = evidence.tokens[row[some, None], column[some, None] - torch.arange(n - 1, -1, -1)]
-            texts = torch.cat([evidence.tokens[row[some], :1], last], dim=1)
-            acts = torch.cat([read(part)[:, -1] for part in texts.split(max(1, 8_192 // texts.shape[1]))])
-            codes = sae.encode(acts.to(sae.W_dec.device)).to("cpu")
-            mine = codes.features == feature[some][codes.tokens]
-            values[some[codes.tokens[mine]]] = codes.values[mine].float()
-    return values
+        parts = tokens.split(64)
+        acts = torch.cat([read(some)[torch.arange(len(some)), at] for some, at in zip(parts, column.split(64))])
+    codes = sae.encode(acts.to(sae.W_dec.device)).to("cpu")
+    mine = codes.features == feature[codes.tokens]
+    return torch.zeros(len(tokens)).index_put((codes.tokens[mine],), codes.values[mine].float())
 
 
 # ---------------------------------------------------------------------- other judges
