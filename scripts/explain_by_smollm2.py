@@ -43,7 +43,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     done = {json.loads(line)["feature"] for line in kept.read_text().splitlines()} if kept.exists() else set()
     model, sae = load_language_model("stories"), reference_sae("mutual_choice")
-    materials = material_of_drawn(sae, model, story_tokens(90_000, 128, source="books"), args.features)
+    materials = material_of_drawn(sae, model, story_tokens(90_000, 128, source="books"), args.features, n_random=10)
     words = words_of(model)
     by_table = [explain_by_statistics(material, words) for material in materials]
     chat = LocalChat()
