@@ -20,13 +20,12 @@ from tqdm.auto import tqdm
 from sae_tutorial import load_language_model, reference_sae, story_tokens
 from sae_tutorial.activations.files import cache_folder, write_atomically
 from sae_tutorial.course.reading_features.study import judged, material_of_drawn
-from sae_tutorial.course.results import EVIDENCE
+from sae_tutorial.course.results import EVIDENCE, EXPLAINED
 from sae_tutorial.evaluation.chat import LocalChat
 from sae_tutorial.evaluation.chat_judge import ChatJudge, explain_by_chat
 from sae_tutorial.evaluation.explanations import StatisticsJudge, explain_by_statistics
 from sae_tutorial.figures.feature_report import words_of
 
-NAME = "explanations.jsonl"
 N_SIMULATED = 2  # passages of each kind that the model simulates, token by token: that takes it longest
 
 
@@ -36,9 +35,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=cache_folder("explanations"))
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
-    kept = args.out / NAME
+    kept = args.out / EXPLAINED
     if args.ship:
-        write_atomically(EVIDENCE / NAME, kept.read_bytes())
+        write_atomically(EVIDENCE / EXPLAINED, kept.read_bytes())
         return
     args.out.mkdir(parents=True, exist_ok=True)
     done = {json.loads(line)["feature"] for line in kept.read_text().splitlines()} if kept.exists() else set()

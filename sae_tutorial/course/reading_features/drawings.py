@@ -22,7 +22,7 @@ def from_text_to_score() -> Drawing:
     drawing.arrow(101, 78, 150, 38).arrow(101, 100, 150, 140)
     drawing.box(150, 12, 112, 52, "passages of\neven rows", BLUE).box(150, 114, 112, 52, "passages of\nodd rows", BLUE)
     drawing.arrow(262, 38, 292, 38).box(292, 12, 88, 52, "explainer", ORANGE).arrow(380, 38, 410, 38)
-    drawing.box(410, 12, 150, 52, "“active on “than”\nafter “more””", dashed=True)
+    drawing.box(410, 12, 150, 52, "active on “than”\nafter “more”", dashed=True)
     drawing.arrow(485, 64, 440, 114)
     drawing.arrow(262, 140, 392, 140, "tokens alone").box(392, 114, 88, 52, "judge", ORANGE)
     drawing.arrow(480, 140, 532, 140).box(532, 114, 80, 52, "score", GREEN)
