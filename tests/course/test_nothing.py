@@ -8,11 +8,15 @@ from drawing import figure_functions, says_nothing_is_there
 
 from sae_tutorial.course.directions import figures as directions
 from sae_tutorial.course.ioi_features import figures as ioi_features
+from sae_tutorial.course.reading_features import figures as reading_features
 from sae_tutorial.course.sparse_allocation import figures as sparse_allocation
 from sae_tutorial.course.sparse_autoencoders import figures as sparse_autoencoders
 from sae_tutorial.course.start_here import figures as start_here
 from sae_tutorial.course.superposition import figures as superposition
 from sae_tutorial.course.transformers import figures as transformers
+from sae_tutorial.evaluation.explanations import Statistics
+from sae_tutorial.evaluation.feature_pages import Passage
+from sae_tutorial.evaluation.intervals import Interval
 
 NAN, NANS, EMPTY = math.nan, torch.full((2, 2), math.nan), torch.zeros(0)
 NO_PANELS = torch.zeros(0, 2, 5)
@@ -71,6 +75,11 @@ NOTHING = {
         "f1_map": [(NANS, ["a", "b"], ["c", "d"], "t")],
         "occlusion": [({}, {"a": 1.0}, "t"), ({"p": ((1,), {"a": [NAN]})}, {"a": 1.0}, "t")],
         "splitting": [([], {}, {}, "t"), ([], {"a": []}, {"b": []}, "t")],
+    },
+    reading_features: {
+        "by_point": [({}, [], "t", "x", "y"), ({"a": NANS}, [1, 2], "t", "x", "y")],
+        "real_and_simulated": [(Passage(EMPTY.long(), EMPTY, 0), Statistics("", "token", {}), lambda ids: [], "t")],
+        "compared": [({}, "t", "x"), ({"a": {}}, "t", "x"), ({"a": {"b": Interval(NAN, NAN, NAN, 0)}}, "t", "x")],
     },
 }
 MORE = {"matrices": {"x": "x", "y": "y", "legend": "u"}}

@@ -18,7 +18,8 @@ from sae_tutorial.figures.text import label
 
 def means(table: Float[np.ndarray, "features points"]) -> list[Interval]:
     """The mean of each column over features, with its interval; features without a value are left out."""
-    return [Interval.of(column[~np.isnan(column)]) for column in np.asarray(table).T]
+    known = [column[~np.isnan(column)] for column in np.asarray(table).T]
+    return [Interval.of(column) if len(column) else Interval(np.nan, np.nan, np.nan, 0) for column in known]
 
 
 def by_point(tables: Mapping[str, Any], points: Sequence[float], title: str, x: str, y: str, **how: Any) -> go.Figure:

@@ -124,6 +124,8 @@ def kept_by_last(
     text, 1 at most. A mean over the places that have as many tokens before them; NaN where a feature has none."""
     context = evidence.tokens.shape[1]
     deep = [(f, place) for f, its in places.items() for place in its if place % context >= max(lengths)]
+    if not deep:
+        return np.full((len(places), len(lengths)), np.nan)
     feature, place = torch.tensor(deep).T
     own = evidence.tokens[place // context]
     others = torch.randint(1, len(evidence.tokens), (len(deep),), generator=torch.Generator().manual_seed(seed))
