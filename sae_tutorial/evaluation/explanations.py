@@ -83,8 +83,7 @@ def materials(
         drawn[odd] = (rows * length + columns).tolist()
     chosen = {}
     for feature in features:
-        sampled = evidence.sampled.place[feature]
-        kinds = evidence.top(feature), sampled[sampled >= 0].tolist()
+        kinds = evidence.top(feature), evidence.sample(feature)
         chosen[feature] = {
             odd: [[place for place in places if place // length % 2 == odd][:n] for places in kinds] for odd in (0, 1)
         }

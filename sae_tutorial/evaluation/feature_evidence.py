@@ -85,6 +85,11 @@ class FeatureEvidence:
         place = self.strongest.place[feature]
         return place[place >= 0][:n].tolist()
 
+    def sample(self, feature: int, n: int | None = None) -> list[int]:
+        """The places of a uniform sample of its matches."""
+        place = self.sampled.place[feature]
+        return place[place >= 0][:n].tolist()
+
     def by_strength(self, feature: int, n_groups: int = 10) -> list[list[int]]:
         """Its sampled matches in groups of equal size, from the strongest to the weakest, for a look at all of its
         range; fewer groups if there are fewer matches."""

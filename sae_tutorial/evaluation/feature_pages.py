@@ -25,6 +25,7 @@ from torch import Tensor
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.activations.memory import rows_per_pass
 from sae_tutorial.allocation import SparseCodes
+from sae_tutorial.evaluation.contexts import Context
 from sae_tutorial.evaluation.feature_evidence import FeatureEvidence, clean_codes
 
 IN_USE = 5  # a token counts as used if it occurs so often
@@ -42,6 +43,11 @@ class Passage:
     @property
     def peak(self) -> float:
         return float(self.activations[self.at])
+
+    def context(self, words: Callable[[Sequence[int]], list[str]]) -> Context:
+        """As text, for figures."""
+        texts = words(self.tokens.tolist())
+        return Context("".join(texts[: self.at]), texts[self.at], "".join(texts[self.at + 1 :]), self.peak)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def feature_pages(
     tops = {feature: evidence.top(feature, n_top) for feature in features}
     groups = {f: [_spread(group, per_group) for group in evidence.by_strength(f, n_groups)] for f in features}
     wanted = {f: [*tops[f], *(place for group in groups[f] for place in group)] for f in features}
-    samples = {f: evidence.sampled.place[f][evidence.sampled.place[f] >= 0][:TOGETHER].tolist() for f in features}
+    samples = {f: evidence.sample(f, TOGETHER) for f in features}
     passages = read_passages(evidence, sae, model, wanted, width)
     counts_CF = _active_at(evidence, sae, model, samples)
     rank_F = evidence.counts.argsort(descending=True, stable=True).argsort() + 1
