@@ -109,14 +109,16 @@ def check_pursuit(answer: Any) -> Verdict:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(60, 6, generator=generator)
     dictionary = torch.nn.functional.normalize(torch.randn(15, 6, generator=generator), dim=1)
+    overlapping = (
+        "what two directions have in common counts twice unless they are at a right angle. Fit all the chosen ones to x "
+        "together (least squares)"
+    )
     mistakes = {
         "you look for the largest dot product; a direction with a large *negative* one serves as well": _signed,
         "you choose all k by what they have in common with x; choose each by what is still left of x": _all_at_once,
         "only the newest coefficient is fitted; fit all the chosen directions to x together, each time": _plain,
-        "the coefficients are plain dot products; directions that are not at right angles count twice what they have in "
-        "common. Fit the chosen ones to x together (least squares)": _unfitted,
-        "you choose one after the other, but the coefficients are plain dot products with x; directions that are not at "
-        "right angles count twice what they have in common. Fit the chosen ones to x together (least squares)": _unfitted_steps,
+        f"the coefficients are plain dot products; {overlapping}": _unfitted,
+        f"you choose one after the other, but the coefficients are plain dot products with x; {overlapping}": _unfitted_steps,
         "you fit the residual again with the old directions, and forget what they already explain": _forgets,
     }
 
