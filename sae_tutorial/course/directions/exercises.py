@@ -110,15 +110,15 @@ def check_pursuit(answer: Any) -> Verdict:
     x = torch.randn(60, 6, generator=generator)
     dictionary = torch.nn.functional.normalize(torch.randn(15, 6, generator=generator), dim=1)
     overlapping = (
-        "what two directions have in common counts twice unless they are at a right angle. Fit all the chosen ones to x "
-        "together (least squares)"
+        "what two directions have in common counts twice unless they are at a right angle. Fit all the chosen ones "
+        "to x together (least squares)"
     )
     mistakes = {
         "you look for the largest dot product; a direction with a large *negative* one serves as well": _signed,
         "you choose all k by what they have in common with x; choose each by what is still left of x": _all_at_once,
         "only the newest coefficient is fitted; fit all the chosen directions to x together, each time": _plain,
         f"the coefficients are plain dot products; {overlapping}": _unfitted,
-        f"you choose one after the other, but the coefficients are plain dot products with x; {overlapping}": _unfitted_steps,
+        f"you choose one by one, but with plain dot products of x as coefficients; {overlapping}": _unfitted_steps,
         "you fit the residual again with the old directions, and forget what they already explain": _forgets,
     }
 

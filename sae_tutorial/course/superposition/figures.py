@@ -176,6 +176,9 @@ def dimensionality_histogram(
     labels = "share of a dimension", "features (bins of 0.01)"
     hover = "share %{x:.3f}: %{y:,}"
     fig = kinds.histogram({"": dimensionality}, title, *labels, bins=(0, 0.01), mark=levels, hover=hover)
+    names = sorted((note for note in fig.layout.annotations if note.text in levels), key=lambda note: note.x)
+    for i, note in enumerate(names):  # 3/8 and 2/5 are closer than their names are wide
+        note.update(xanchor="center", yshift=14 * (i % 2))
     return fig.update_xaxes(range=[0, 1.02])
 
 

@@ -151,8 +151,8 @@ def test_pursuit_mistakes():
             guess = guess + (x * dictionary[best]).sum(1, keepdim=True) * dictionary[best]
         return guess
 
-    wrong(check(dots_at_once), "coefficients are plain dot products; directions")
-    wrong(check(dots_step_by_step), "coefficients are plain dot products with x")
+    wrong(check(dots_at_once), "the coefficients are plain dot products; what two")
+    wrong(check(dots_step_by_step), "one by one, but with plain dot products")
 
     def shared(x, dictionary, k, score):
         atoms = dictionary[score(x @ dictionary.T).topk(k).indices].T
