@@ -25,15 +25,39 @@ def check_analogy(answer: Any) -> Verdict:
     parallelogram[3] = unit[0] - unit[1] + unit[2]
     parallelogram = torch.nn.functional.normalize(parallelogram, dim=1)
 
+    # the first and third word are alike, the second is their opposite, all others point away from a − b + c
+    away = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-0.8, 0.6], [-0.6, 0.8], [-0.8, -0.6]])
+    low = (
+        "you leave the words of the question out where others have a positive similarity; where all others have 0 or "
+        "less, a word of the question wins. Set theirs lower than any other can be: `-torch.inf`"
+    )
+
     def one_token(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(parallelogram, 0, 1, 2))
-        return None if got.numel() == 1 else f"you return {got.numel()} numbers; the answer is the id of one token"
+        got = torch.as_tensor(answer(unit, 0, 1, 2))
+        if got.numel() != 1:
+            return f"you return {got.numel()} numbers; the answer is the id of one token"
+        if float(got) != round(float(got)):
+            return f"you return {float(got):.2f}, a similarity; the answer is the id of the token that has it: `argmax`"
+        return None
+
+    def compares_tokens(answer: Callable) -> str | None:
+        questions = (0, 1, 2), (3, 4, 5), (5, 6, 7)  # ids below 8: there are as many dimensions
+        got = [int(answer(unit, *question)) for question in questions]
+        right = [solution_analogy(unit, *question) for question in questions]
+        if got != right and got in [[mistake(unit, *q) for q in questions] for mistake in _across_tokens()]:
+            return (
+                "you add up over the tokens, and get one number for each *dimension*; a dot product adds up over the "
+                "dimensions (`dim=1`), and gives one number for each token"
+            )
+        return None
 
     def leaves_the_question_out(answer: Callable) -> str | None:
         lone = torch.eye(6)  # unrelated words: the nearest to a − b + c are a and c themselves
         if int(answer(lone, 0, 1, 2)) in (0, 1, 2):
-            return "the answer is one of the three words of the question; leave them out"
-        return None
+            elsewhere = ((5, 6, 7), (9, 30, 11))  # other tokens have positive similarities there
+            left_out = all(int(answer(parallelogram, *question)) not in question for question in elsewhere)
+            return low if left_out else "the answer is one of the three words of the question; leave them out"
+        return low if int(answer(away, 0, 1, 2)) in (0, 1, 2) else None
 
     def finds_the_corner(answer: Callable) -> str | None:
         for a, b, c in ((0, 1, 2), (5, 6, 7), (9, 30, 11)):
@@ -44,7 +68,7 @@ def check_analogy(answer: Any) -> Verdict:
                 return f"for a, b, c = {a}, {b}, {c} it is token {right}; you say {got}"
         return None
 
-    tests = [one_token, leaves_the_question_out, finds_the_corner]
+    tests = [one_token, compares_tokens, leaves_the_question_out, finds_the_corner]
     hints = (
         "the rows have length 1: what does a dot product of two of them measure?",
         "compare all tokens with one vector at once, and see to it that three of them cannot win.",
@@ -59,6 +83,24 @@ def solution_analogy(unit_VD: Tensor, a: int, b: int, c: int) -> int:
     return int(similarity_V.argmax())
 
 
+def _across_tokens() -> list[Callable[[Tensor, int, int, int], int]]:
+    """Similarities along the wrong axis, one for each dimension: sums or cosines, the question left out or not."""
+
+    def way(cosine: bool, leave_out: bool) -> Callable[[Tensor, int, int, int], int]:
+        def answer(unit_VD: Tensor, a: int, b: int, c: int) -> int:
+            target_D = unit_VD[a] - unit_VD[b] + unit_VD[c]
+            product_D = (unit_VD * target_D).sum(0)
+            if cosine:
+                product_D = torch.nn.functional.cosine_similarity(unit_VD, target_D.expand_as(unit_VD), dim=0)
+            if leave_out:
+                product_D[[a, b, c]] = -torch.inf
+            return int(product_D.argmax())
+
+        return answer
+
+    return [way(cosine, leave_out) for cosine in (False, True) for leave_out in (False, True)]
+
+
 # Exercise 3: matching pursuit.
 
 
@@ -67,10 +109,16 @@ def check_pursuit(answer: Any) -> Verdict:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(60, 6, generator=generator)
     dictionary = torch.nn.functional.normalize(torch.randn(15, 6, generator=generator), dim=1)
+    overlapping = (
+        "what two directions have in common counts twice unless they are at a right angle. Fit all the chosen ones "
+        "to x together (least squares)"
+    )
     mistakes = {
         "you look for the largest dot product; a direction with a large *negative* one serves as well": _signed,
         "you choose all k by what they have in common with x; choose each by what is still left of x": _all_at_once,
         "only the newest coefficient is fitted; fit all the chosen directions to x together, each time": _plain,
+        f"the coefficients are plain dot products; {overlapping}": _unfitted,
+        f"you choose one by one, but with plain dot products of x as coefficients; {overlapping}": _unfitted_steps,
         "you fit the residual again with the old directions, and forget what they already explain": _forgets,
     }
 
@@ -122,6 +170,11 @@ def _told(x: Tensor, got: Tensor, right: Tensor, mistakes: dict[str, Callable], 
     for complaint, mistake in mistakes.items():
         if torch.allclose(got, mistake(x, dictionary, k), atol=1e-3):
             return complaint
+    if 0 < torch.linalg.matrix_rank(got, rtol=1e-4) <= k < min(x.shape):
+        return (
+            f"all tokens share the same {'direction' if k == 1 else f'{k} directions'}; let each token choose its own: "
+            "one `argmax` for each row (`dim=1`)"
+        )
     row = int((got - right).square().sum(1).argmax())
     left = [float((x[row] - guess[row]).square().sum()) for guess in (got, right)]
     return f"with k = {k}, token {row} should be left with an error of {left[1]:.3f}; yours leaves {left[0]:.3f}"
@@ -153,6 +206,20 @@ def _plain(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
     return x - left
 
 
+def _unfitted(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
+    overlap = x @ dictionary.T
+    chosen = overlap.abs().topk(k, dim=1).indices
+    return torch.einsum("bk,bkd->bd", overlap.gather(1, chosen), dictionary[chosen])
+
+
+def _unfitted_steps(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
+    overlap, guess = x @ dictionary.T, torch.zeros_like(x)
+    for _ in range(k):
+        chosen = ((x - guess) @ dictionary.T).abs().argmax(1)
+        guess = guess + overlap.gather(1, chosen[:, None]) * dictionary[chosen]
+    return guess
+
+
 def _forgets(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
     chosen: list[Tensor] = []
     left, fit = x, torch.zeros_like(x)
@@ -165,7 +232,7 @@ def _forgets(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
 
 # Exercise 4: which dictionary will win?
 
-WORST_FIRST = ("axes", "random", "PCA", "tokens")
+WORST_FIRST = ("axes", "random", "PCA", "positions")
 
 
 def check_order(answer: Any) -> Verdict:

@@ -69,7 +69,7 @@ def explained_bars(
         f"{k} per token": Curve(list(explained), [row[k] for row in explained.values()], look=shades.get(k))
         for k in counts
     }
-    x, y = "variance explained, held-out tokens", ""
+    x, y = "variance explained, held-out positions", ""
     fig = kinds.bars(bars, title, x, y, lying=True, hover="%{y}: %{x:.0%}", height=440, above=18)
     if fig.data:
         marks(fig, {level_name: level})

@@ -67,6 +67,15 @@ def independent_directions(
     return F.normalize(readers_ND, dim=1), F.normalize(writers_ND, dim=1)
 
 
+def covariant_directions(x_BD: Float[Tensor, "tokens dims"], n: int, *, seed: int = 0) -> Directions:
+    """Directions of `n` draws from a Gaussian with the covariance of x: its two-point statistics and nothing else."""
+    centred_BD = x_BD - x_BD.mean(0)
+    values_D, vectors_DD = torch.linalg.eigh(centred_BD.T @ centred_BD / len(x_BD))
+    root_DD = vectors_DD * values_D.clamp_min(0).sqrt()
+    draws_ND = torch.randn(n, len(values_D), generator=torch.Generator().manual_seed(seed))
+    return F.normalize(draws_ND @ root_DD.T, dim=1)
+
+
 def cluster_centres(
     x_BD: Float[Tensor, "tokens dims"], n: int, *, steps: int = 12, seed: int = 0
 ) -> Float[Tensor, "centres dims"]:

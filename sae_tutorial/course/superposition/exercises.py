@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sae_tutorial.course.judge import NotAnswered, Verdict, judge
 from sae_tutorial.course.superposition.toy_models import feature_dimensionality, shape
@@ -33,7 +34,12 @@ def check_training_step(answer: Any) -> Verdict:
         loss = None
         for _ in range(n_steps):
             try:
-                loss = step(W, b, x, importance, optimizer)
+                with _Products() as products:
+                    loss = step(W, b, x, importance, optimizer)
+            except RuntimeError as error:
+                if words := _told_of_torch(str(error), products.last, W):
+                    raise AssertionError(words) from None
+                raise
             except NotAnswered:
                 if not torch.equal(W, start[0]):
                     raise AssertionError(
@@ -91,6 +97,45 @@ def check_training_step(answer: Any) -> Verdict:
     return judge("Exercise 1", answer, [right_loss, right_step, right_second_step], hints, praise)
 
 
+class _Products(TorchFunctionMode):
+    """Keeps the shapes of the latest matrix product: PyTorch's own message does not say which matrices it was."""
+
+    last: tuple[tuple[int, ...], ...] | None = None
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if getattr(function, "__name__", "") in ("matmul", "__matmul__", "bmm", "mm"):
+            self.last = tuple(tuple(value.shape) for value in args[:2] if isinstance(value, Tensor))
+        return function(*args, **(kwargs or {}))
+
+
+def _told_of_torch(error: str, product: tuple[tuple[int, ...], ...] | None, W: Tensor) -> str | None:
+    """What PyTorch's complaint means here, if it is one that a learner is likely to meet."""
+    if "implicitly created only for scalar" in error:
+        return (
+            "`backward()` wants a single number, and yours is called on one loss for each model (or more). Add them up "
+            "first: models share no weights, so in a sum they do not disturb each other"
+        )
+    if "does not require grad" in error:
+        return "`backward()` finds no way from the loss to W and b: call `detach()`, if at all, after it"
+    if product is None or len(product) < 2 or not any(words in error for words in ("batch2", "shapes cannot", "size")):
+        return None
+    left, right = product
+    if left[-1:] == right[-2:-1]:
+        return None  # this product fits: the complaint is about something else
+    m, n = W.shape[1:]
+    said = f"a product of shapes {left} and {right} does not fit: the last axis left must be as long as the last but "
+    said += "one right"
+    if left == W.shape and right[-1] == n:
+        return (
+            f"{said}. W x is for an x that is a column; here every sample is a *row* of x, so W comes right: `x @ W.mT`"
+        )
+    if left[-1] == n and right == W.shape:
+        return f"{said}. From n features to m dimensions leads the transpose: `x @ W.mT`"
+    if left[-1] == m and right == W.mT.shape:
+        return f"{said}. `W.mT` leads from x to h; back from h to the features leads W itself"
+    return said
+
+
 def _toy_loss(W: Tensor, b: Tensor, x: Tensor, importance: Tensor) -> Tensor:
     return (importance * (x - (x @ W.mT @ W + b).relu()).square()).sum(dim=-1).mean(dim=-1)
 
@@ -101,6 +146,16 @@ def _wrong_losses(W: Tensor, b: Tensor, x: Tensor, importance: Tensor) -> dict[s
     linear = x - (x @ gram + b)
     return {
         "this is the loss without the ReLU: outputs may not be negative": (importance * linear.square())
+        .sum(-1)
+        .mean(-1),
+        "you take the absolute value where the ReLU belongs: it turns negative outputs round, a ReLU makes them 0": (
+            importance * (x - (x @ gram + b).abs()).square()
+        )
+        .sum(-1)
+        .mean(-1),
+        "you add the bias after the ReLU; it belongs inside, added before negative outputs become 0": (
+            importance * (x - ((x @ gram).relu() + b)).square()
+        )
         .sum(-1)
         .mean(-1),
         "this is the loss without the bias b": _toy_loss(W, torch.zeros_like(b), x, importance),
@@ -324,7 +379,7 @@ def check_dimensionality(answer: Any) -> Verdict:
         got = torch.as_tensor(answer(uneven)).float()
         for words, wrong in _wrong_shares(uneven).items():
             if torch.allclose(got, wrong, atol=1e-4):
-                return f"not right yet for columns of different lengths: {words}"
+                return words
         for W, name in ((shape("digon"), "the digon"), (shape("pentagon"), "the pentagon"), (uneven, "a random W")):
             got, right = torch.as_tensor(answer(W)).float(), feature_dimensionality(W)
             if not torch.allclose(got, right, atol=1e-4):
@@ -345,13 +400,15 @@ def _wrong_shares(W: Tensor) -> dict[str, Tensor]:
     norms, unit = W.norm(dim=0), W / W.norm(dim=0)
     along = (unit.T @ W).square()  # (i, j)
     return {
-        "you are off by the factor ‖W_i‖². Most likely the denominator has W_i where the *unit* vector Ŵ_i belongs; a "
+        "you are off by the factor ‖W_i‖². Most likely your denominator has W_i where the *unit* vector Ŵ_i belongs; a "
         "numerator of 1 has the same effect": 1 / along.sum(dim=1),
-        "the denominator adds up over i, the feature that is read; add up over j": norms**2 / along.sum(dim=0),
-        "both vectors in the denominator are at unit length; only W_i is, W_j keeps its length": norms**2
+        "your denominator adds up over i, the feature that is read; add up over j": norms**2 / along.sum(dim=0),
+        "both vectors in your denominator are at unit length; only W_i is, W_j keeps its length": norms**2
         / (unit.T @ unit).square().sum(dim=1),
-        "the sum in the denominator includes j = i": norms**2 / (along.sum(dim=1) - norms**2),
-        "the numerator is the *squared* norm": norms / along.sum(dim=1),
+        "your denominator leaves out j = i; the feature itself is one of those that are read along its direction": norms
+        ** 2
+        / (along.sum(dim=1) - norms**2),
+        "your numerator is the norm; the formula has the *squared* norm": norms / along.sum(dim=1),
     }
 
 

@@ -345,6 +345,22 @@ def _heard_along(W: Tensor) -> Tensor:
     return (directions.mT @ W).square().sum(dim=-1)
 
 
+def groups_of_features(W: Float[Tensor, "hidden features"], *, least: float) -> list[list[int]]:
+    """Features that overlap, directly or by way of others: a cosine above `least`, of either sign, connects two.
+
+    In a model that is built of separate shapes, each group is one of them.
+    """
+    if not W.shape[1]:
+        return []
+    directions = W / feature_norms(W).clamp_min(1e-12)
+    reached = (directions.T @ directions).abs() > least
+    reached.fill_diagonal_(True)
+    for _ in range(len(reached).bit_length()):  # each round doubles the length of the ways
+        reached = (reached.float() @ reached.float()) > 0
+    first = reached.int().argmax(dim=1)  # its lowest member names a group
+    return [(first == name).nonzero().flatten().tolist() for name in first.unique().tolist()]
+
+
 # What each feature of a perfectly regular shape gets: hidden dimensions / features.
 SHAPES = {
     "digon": Fraction(1, 2),
@@ -375,3 +391,15 @@ def shape(name: str) -> Float[Tensor, "hidden features"]:
         height = torch.tensor([1.0, -1.0]).repeat(4) / math.sqrt(3)
         return torch.stack([turn.cos() * math.sqrt(2 / 3), turn.sin() * math.sqrt(2 / 3), height])
     raise ValueError(f"name is {name!r}; the shapes are {', '.join(SHAPES)}")
+
+
+def distance_from_shape(W: Float[Tensor, "hidden features"], name: str) -> float:
+    """How far features are from a regular shape: the largest difference between the sorted cosines of the two.
+
+    The shape may lie in any subspace, its corners in any order. Raises ValueError for another number of features.
+    """
+    corners = shape(name)
+    if W.shape[1] != corners.shape[1]:
+        raise ValueError(f"W has {W.shape[1]} features, a {name} has {corners.shape[1]}; compare groups of that size")
+    ours, theirs = (unit.T @ unit for unit in (W / feature_norms(W).clamp_min(1e-12), corners))
+    return float((ours.flatten().sort().values - theirs.flatten().sort().values).abs().max())

@@ -2,6 +2,7 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from exercises import right, wrong_and_told
 
 from sae_tutorial.course.directions import exercises
@@ -22,7 +23,7 @@ def test_stub_and_solution(topic):
     [
         (exercises.check_analogy, lambda unit, a, b, c: 39, "you say 39"),
         (exercises.check_pursuit, lambda x, dictionary, k: torch.zeros_like(x), "an error of"),
-        (exercises.check_order, ["tokens", "axes", "random", "PCA"], "other way round"),
+        (exercises.check_order, ["positions", "axes", "random", "PCA"], "other way round"),
         (exercises.check_read, lambda x, writers: x @ writers.T, "dot product"),
         (exercises.check_bent, lambda x: x, "it is linear"),
     ],
@@ -41,6 +42,52 @@ def test_analogy_mistakes():
     wrong(check(lambda unit, a, b, c: exercises.solution_analogy(unit, b, a, c)), "signs")
     wrong(check(lambda unit, a, b, c: unit @ (unit[a] - unit[b] + unit[c])), "id of one token")
     wrong(check(lambda unit, a, b, c: 39), "you say 39")
+
+    def similarity(unit, a, b, c):
+        similarity_V = unit @ (unit[a] - unit[b] + unit[c])
+        similarity_V[[a, b, c]] = -torch.inf
+        return similarity_V
+
+    def with_floor(floor):
+        def answer(unit, a, b, c):
+            similarity_V = similarity(unit, a, b, c)
+            similarity_V[[a, b, c]] = floor
+            return similarity_V.argmax()
+
+        return answer
+
+    wrong(check(lambda unit, a, b, c: similarity(unit, a, b, c).max()), "a similarity; the answer is the id")
+    wrong(check(lambda unit, a, b, c: float(similarity(unit, a, b, c).max())), "a similarity; the answer is the id")
+    wrong(check(with_floor(0)), "lower than any other can be")
+    wrong(check(with_floor(-1)), "lower than any other can be")
+    assert check(with_floor(-9))
+
+    def across(unit, a, b, c):
+        return F.cosine_similarity(unit, (unit[a] - unit[b] + unit[c])[None], dim=0).argmax()
+
+    wrong(check(across), "(`dim=1`)")
+    wrong(check(lambda unit, a, b, c: int((unit * (unit[a] - unit[b] + unit[c])).sum(0).argmax())), "(`dim=1`)")
+
+
+def test_other_ways_to_do_arithmetic_are_right():
+    def in_numpy(unit, a, b, c):
+        unit = unit.numpy().astype("float64")
+        target = unit[a] - unit[b] + unit[c]
+        return max((i for i in range(len(unit)) if i not in (a, b, c)), key=lambda i: unit[i] @ target)
+
+    def by_distance(unit, a, b, c):
+        distance = (unit - (unit[a] - unit[b] + unit[c])).norm(dim=1)
+        distance[[a, b, c]] = torch.inf
+        return distance.argmin()
+
+    def by_cosine(unit, a, b, c):
+        cosine = F.cosine_similarity(unit, (unit[a] - unit[b] + unit[c])[None], dim=1)
+        cosine[[a, b, c]] = -2
+        return float(cosine.argmax(dim=0))
+
+    for answer in (in_numpy, by_distance, by_cosine):
+        verdict = exercises.check_analogy(answer)
+        assert verdict, verdict.message
 
 
 def test_the_librarys_pursuit_is_right_as_well():
@@ -65,6 +112,13 @@ def test_another_way_to_pursue_is_right():
     assert verdict, verdict.message
 
 
+def solved_as(x, dictionary, k, shared_from):
+    """Right below `shared_from` directions, and from there on one choice for all."""
+    if k < shared_from:
+        return exercises.solution_pursuit(x, dictionary, k)
+    return x @ torch.linalg.pinv(dictionary[:k]) @ dictionary[:k]
+
+
 def test_pursuit_mistakes():
     check = exercises.check_pursuit
 
@@ -84,6 +138,34 @@ def test_pursuit_mistakes():
     wrong(check(lambda x, d, k: greedy(x, d, k, choose=lambda overlap: overlap)), "negative")
     wrong(check(once_for_all), "choose each by what is still left")
     wrong(check(plain), "newest coefficient")
+
+    def dots_at_once(x, dictionary, k):
+        z = x @ dictionary.T
+        weak = z.abs() < z.abs().topk(k, dim=1).values[:, -1:]
+        return z.masked_fill(weak, 0) @ dictionary
+
+    def dots_step_by_step(x, dictionary, k):
+        guess = torch.zeros_like(x)
+        for _ in range(k):
+            best = ((x - guess) @ dictionary.T).abs().argmax(1)
+            guess = guess + (x * dictionary[best]).sum(1, keepdim=True) * dictionary[best]
+        return guess
+
+    wrong(check(dots_at_once), "the coefficients are plain dot products; what two")
+    wrong(check(dots_step_by_step), "one by one, but with plain dot products")
+
+    def shared(x, dictionary, k, score):
+        atoms = dictionary[score(x @ dictionary.T).topk(k).indices].T
+        return (atoms @ torch.linalg.lstsq(atoms, x.T).solution).T
+
+    for score in (
+        lambda z: z.abs().sum(0),
+        lambda z: z.square().sum(0),
+        lambda z: z.abs().amax(0),
+        lambda z: z[0].abs(),
+    ):
+        wrong(check(lambda x, d, k, score=score: shared(x, d, k, score)), "all tokens share the same direction;")
+    wrong(check(lambda x, d, k: solved_as(x, d, k, 2)), "all tokens share the same 2 directions")
     wrong(check(lambda x, d, k: x - exercises.solution_pursuit(x, d, k)), "what is left; return x̂")
     wrong(check(lambda x, d, k: d[(x @ d.T).abs().argmax(1)]), "how much of it")
     wrong(check(directions.pursuit), "It stopped")
@@ -92,19 +174,20 @@ def test_pursuit_mistakes():
 
 def test_the_order_is_judged_pair_by_pair():
     check = exercises.check_order
-    assert check(exercises.solution_order()) and check(("axes", "random", "PCA", "tokens"))
+    assert check(exercises.solution_order()) and check(("axes", "random", "PCA", "positions"))
     assert "not answered yet" in check(None).message
     wrong(check(["axes", "PCA"]), "each once")
-    wrong(check(["tokens", "PCA", "random", "axes"]), "begin with the worst")
-    wrong(check(["axes", "random", "tokens", "PCA"]), "the place of PCA")
-    wrong(check(["random", "axes", "PCA", "tokens"]), "more to choose from")
-    wrong(check(["tokens", "axes", "random", "PCA"]), "3 of the 6 pairs")
+    wrong(check(["positions", "PCA", "random", "axes"]), "begin with the worst")
+    wrong(check(["axes", "random", "positions", "PCA"]), "the place of PCA")
+    wrong(check(["random", "axes", "PCA", "positions"]), "more to choose from")
+    wrong(check(["positions", "axes", "random", "PCA"]), "3 of the 6 pairs")
     wrong(check(["axes", "random", "PCA", "k-means"]), "each once")
     wrong(check(4), "each once")
 
 
 @pytest.mark.parametrize(
-    "answer", ["axes, random, pca, tokens", "axes < random < PCA < tokens", ["Axes", " random", "PCA", "Tokens"]]
+    "answer",
+    ["axes, random, pca, positions", "axes < random < PCA < positions", ["Axes", " random", "PCA", "Positions"]],
 )
 def test_an_order_is_understood_in_any_notation(answer):
     assert exercises.check_order(answer)

@@ -41,10 +41,10 @@ def test_the_gaussian_is_marked_at_three_on_a_log_axis():
 
 
 def test_each_dictionary_has_a_bar_for_each_number_of_directions():
-    explained = {"PCA": {1: 0.1, 8: 0.4}, "tokens": {1: 0.3, 8: 0.7}}
+    explained = {"PCA": {1: 0.1, 8: 0.4}, "positions": {1: 0.3, 8: 0.7}}
     fig = plots.explained_bars(explained, 0.5, "the token", "t")
     assert {name: x for name, (x, _) in drawn(fig).items()} == {"1 per token": [0.1, 0.3], "8 per token": [0.4, 0.7]}
-    assert fig.data[0].y == ("PCA", "tokens") and fig.layout.yaxis.autorange == "reversed"
+    assert fig.data[0].y == ("PCA", "positions") and fig.layout.yaxis.autorange == "reversed"
     assert fig.layout.shapes[0].x0 == 0.5 and written(fig) == ["the token"]
     assert len({bar.marker.color for bar in fig.data}) == 2
 

@@ -131,3 +131,12 @@ def test_the_curve_starts_at_the_mean_and_ends_at_one():
     for k in (1, 3):
         guess = mean + directions.reconstruction(x - mean, frame, k)
         assert curve[k] == pytest.approx(directions.variance_explained(x, guess), abs=1e-4)
+
+
+def test_covariant_directions_have_the_covariance_of_x():
+    x = torch.randn(4_000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 1.0, 0.0]) + 5
+    found = directions.covariant_directions(x, 20_000)
+    assert torch.allclose(found.norm(dim=1), torch.ones(20_000), atol=1e-5) and found[:, 2].abs().max() < 1e-3
+    assert torch.allclose(found.square().mean(0), torch.tensor([0.75, 0.25, 0.0]), atol=0.02)  # σ₁ / (σ₁ + σ₂)
+    assert torch.equal(found, directions.covariant_directions(x, 20_000))
+    assert not torch.equal(found, directions.covariant_directions(x, 20_000, seed=1))

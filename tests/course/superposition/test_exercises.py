@@ -122,6 +122,24 @@ def test_the_notebook_can_train_with_the_solution_of_the_first_exercise():
             step_with(lambda W, b, x, i: (read(W, b, x) - x).abs().sum(-1).mean(-1)),
             "the first of two",
         ),
+        (
+            ex.check_training_step,
+            step_with(lambda W, b, x, i: (i * (torch.relu(x @ W.mT @ W) + b - x) ** 2).sum(-1).mean(-1)),
+            "bias after the ReLU",
+        ),
+        (
+            ex.check_training_step,
+            step_with(lambda W, b, x, i: (i * ((x @ W.mT @ W + b).abs() - x) ** 2).sum(-1).mean(-1)),
+            "absolute value",
+        ),
+        (ex.check_training_step, step_with(lambda W, b, x, i: (W.mT @ (W @ x) + b).sum((1, 2))), "is a *row* of x"),
+        (ex.check_training_step, step_with(lambda W, b, x, i: torch.bmm(W, x).sum((1, 2))), "is a *row* of x"),
+        (ex.check_training_step, step_with(lambda W, b, x, i: (x @ W).sum((1, 2))), "leads the transpose"),
+        (ex.check_training_step, step_with(lambda W, b, x, i: (x @ W.mT @ W.mT).sum((1, 2))), "leads W itself"),
+        (ex.check_training_step, step_with(lambda W, b, x, i: (x @ x).sum((1, 2))), "(2, 7, 5) and (2, 7, 5)"),
+        (ex.check_training_step, step_with(lambda W, b, x, i: (x @ W.mT + b).sum((1, 2))), "The size of tensor a"),
+        (ex.check_training_step, step_with(good, back=lambda loss: loss), "wants a single number"),
+        (ex.check_training_step, step_with(good, back=lambda loss: loss.sum().detach()), "finds no way"),
         (ex.check_training_step, step_with(good, move=False), "what it was before"),
         (ex.check_training_step, step_with(good, back=lambda loss: loss.mean()), "half as far"),
         (ex.check_training_step, step_with(good, zero=False), "the second is not"),
@@ -162,11 +180,16 @@ def test_the_notebook_can_train_with_the_solution_of_the_first_exercise():
             lambda W: W.norm(dim=0) ** 2 / ((W / W.norm(dim=0)).T @ (W / W.norm(dim=0))).square().sum(1),
             "W_j keeps its length",
         ),
-        (ex.check_dimensionality, lambda W: W.norm(dim=0) ** 2 / (toy.interference(W) + 1e-9), "includes j = i"),
+        (ex.check_dimensionality, lambda W: W.norm(dim=0) ** 2 / (toy.interference(W) + 1e-9), "leaves out j = i"),
         (
             ex.check_dimensionality,
             lambda W: W.norm(dim=0) / ((W / W.norm(dim=0)).T @ W).square().sum(1),
             "*squared* norm",
+        ),
+        (
+            ex.check_dimensionality,  # j = i left out, and another mistake: not the diagnosis of one of them
+            lambda W: W.norm(dim=0) / (toy.interference(W) + 1e-9),
+            "the digon",
         ),
         (ex.check_dimensionality, lambda W: W.norm(dim=0) ** 2, "the digon"),
         (ex.check_phase_boundary, lambda i: 2 * min(1, i) / (1 + i), "say the mean"),
@@ -180,3 +203,17 @@ def test_mistakes_are_named(check, wrong, says):
 
 def test_an_exception_of_the_learner_is_shown():
     assert "ZeroDivisionError" in ex.check_phase_boundary(lambda r: 1 / 0).message
+
+
+def in_columns(W, b, x, importance, optimizer):
+    """Samples as columns, as the formulas have them."""
+    x_read = torch.relu(W.mT @ (W @ x.mT) + b.mT)
+    loss = (importance.mT * (x.mT - x_read) ** 2).sum(1).mean(1)
+    optimizer.zero_grad()
+    loss.backward(torch.ones_like(loss))
+    optimizer.step()
+    return loss.tolist()
+
+
+def test_samples_as_columns_are_right_as_well():
+    right(ex.check_training_step, in_columns)

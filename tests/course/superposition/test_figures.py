@@ -72,6 +72,11 @@ def test_the_histogram_counts_in_hundredths():
     assert fig.layout.shapes[0].x0 == 0.5
 
 
+def test_fractions_that_are_close_have_their_names_at_two_heights():
+    fig = plots.dimensionality_histogram(torch.rand(9), {"2/5": 0.4, "3/8": 0.375, "1/3": 1 / 3}, "title")
+    assert {note.text: note.yshift for note in fig.layout.annotations} == {"1/3": 0, "3/8": 14, "2/5": 0}
+
+
 def test_the_phase_diagram_has_importance_across_and_probability_up():
     share = torch.tensor([[0.0, 0.5], [1.0, 0.25]])
     boundary = torch.tensor([0.5, 0.75])

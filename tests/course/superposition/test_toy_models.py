@@ -203,3 +203,28 @@ def test_the_loss_of_a_given_shape_is_what_algebra_says():
     assert pair.tolist() == pytest.approx((p**2 / 3).tolist(), rel=0.1)
     weighted = sp.loss_of_shape(torch.tensor([[1.0, 0.0]]), often, torch.tensor([[1.0, 0.5]]), **how)
     assert weighted.tolist() == pytest.approx((dropped / 2).tolist(), rel=0.01)
+
+
+def test_shapes_that_share_no_dimension_are_groups_of_their_own():
+    W = torch.block_diag(sp.shape("pentagon"), sp.shape("digon"), sp.shape("square antiprism"))
+    shuffled = torch.randperm(15, generator=torch.Generator().manual_seed(0))
+    groups = sp.groups_of_features(W[:, shuffled], least=0.25)
+    assert sorted(sorted(shuffled[group].tolist()) for group in groups) == [[*range(5)], [5, 6], [*range(7, 15)]]
+    chain = torch.stack(
+        [torch.tensor([0.0, 40, 80, 120]).deg2rad().cos(), torch.tensor([0.0, 40, 80, 120]).deg2rad().sin()]
+    )
+    assert sp.groups_of_features(chain, least=0.7) == [[0, 1, 2, 3]], "neighbours at 40° connect the ends"
+    assert sp.groups_of_features(torch.eye(3), least=0.25) == [[0], [1], [2]]
+    assert sp.groups_of_features(torch.zeros(2, 0), least=0.25) == []
+
+
+def test_a_shape_is_known_however_it_is_turned_and_sorted():
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0))).Q
+    for name in sp.SHAPES:
+        W = sp.shape(name)
+        turned = 1.1 * turn[:, : len(W)] @ W.flip(1)
+        assert sp.distance_from_shape(turned, name) < 1e-5
+    flat = torch.tensor([[1.0, 0.0, 0.0, -1.0], [0.0, 1.0, -1.0, 0.0]])
+    assert sp.distance_from_shape(flat, "tetrahedron") == pytest.approx(2 / 3), "−1 where the tetrahedron has −1/3"
+    with pytest.raises(ValueError, match="4 features, a pentagon has 5"):
+        sp.distance_from_shape(flat, "pentagon")
