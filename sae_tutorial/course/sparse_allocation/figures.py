@@ -138,7 +138,7 @@ def thresholds(each: Mapping[str, Float[Tensor, " owners"]], everybody: float, t
         above = known[known > 0]
         end = max(float(above.quantile(0.97)), 1.3 * everybody) if len(above) else 0.0
         closed = 1 - len(above) / max(1, len(known))
-        share = f" ({closed:.0%} have 0, not drawn)" if closed >= 0.005 else ""
+        share = f" (without {closed:.0%} at 0)" if closed >= 0.005 else ""  # one line, as the other heading
         panels[f"{name}{share}"] = {name: above.clamp(max=end)}
     x, y = "threshold; the last bar holds all above", [name.split()[0].lower() + "s" for name in each]
     fig = kinds.histogram(panels, title, [x] * len(panels), y, bins=bins, hover="threshold %{x:.2f}: %{y}", above=18)

@@ -62,7 +62,7 @@ def test_thresholds_are_counted_each_in_its_panel():
     assert [trace.marker.color for trace in fig.data] == [look(n).colour for n in ("Token Choice", "Feature Choice")]
     assert [shape.x0 for shape in fig.layout.shapes] == [0.5, 0.5]
     assert (fig.layout.yaxis.title.text, fig.layout.yaxis2.title.text) == ("tokens", "features")
-    assert "75% have 0" in " ".join(written(fig)).replace("<br>", " "), "what is left out is said"
+    assert "without 75% at 0" in " ".join(written(fig)).replace("<br>", " "), "what is left out is said"
 
 
 def test_bars_of_kinds_have_their_interval():
