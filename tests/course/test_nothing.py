@@ -61,6 +61,7 @@ NOTHING = {
         "by_decile": [({}, "t", "y", 1.0), ({"a": NANS[0]}, "t", "y", 1.0)],
         "trade": [(EMPTY, EMPTY, [], "t", "x", "y"), (NANS[0], NANS[0], ["a", "b"], "t", "x", "y")],
         "company": [([], 3, "t")],
+        "capacity_explorer": [(EMPTY, {}, []), (torch.zeros(3), {0.0: torch.ones(3)}, ["t"])],
         "densities": [({}, 0.1, "t"), ({"Mutual Choice": EMPTY}, 0.1, "t"), ({"Mutual Choice": NANS[0]}, 0.1, "t")],
     },
     ioi_features: {

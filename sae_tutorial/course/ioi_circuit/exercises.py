@@ -19,6 +19,7 @@ from sae_tutorial.circuits.patching import (
     Donor,
     Site,
     activations,
+    all_heads,
     foremost_heads,
     head_site,
     patch_each,
@@ -114,6 +115,16 @@ LATE = (
 )
 
 
+def _telling_heads(model: Any, run: Sentences, source: Sentences, difference: Callable[..., Tensor]) -> list[Head]:
+    """Two heads that matter, in different layers. Neither is number 0 nor has the number of its layer: an answer that
+    always takes head 0, or takes the layer for the head, would be right for such a head."""
+    found: dict[int, Head] = {}
+    for head in foremost_heads(model, run, source, difference, 8):
+        if head[1] not in (0, head[0]):
+            found.setdefault(head[0], head)
+    return list(found.values())[:2] if len(found) > 1 else foremost_heads(model, run, source, difference, 2)
+
+
 def _farthest(got: Tensor, want: Tensor) -> str:
     """Where two lists of differences, (B,) each, differ most."""
     i = int((got - want).abs().argmax())
@@ -126,9 +137,10 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
     """A function (run, donor, heads, part) -> (heads, B) logit differences, by the names of `source`, on `run` when one
     part of one head at a time comes from `donor`, which holds activations of `source`."""
     difference = partial(logit_difference, sentences=source)
-    heads = foremost_heads(model, run, source, difference, 2)
-    hooks = {part: list(dict.fromkeys(head_site(part, h).hook_name for h in heads)) for part in ("z", "pattern")}
-    donor = activations(model, source, [name for names in hooks.values() for name in names])
+    heads = _telling_heads(model, run, source, difference)
+    turned = [(number, layer) for layer, number in heads]
+    layers = sorted({layer for layer, _ in heads + turned} & set(range(model.cfg.n_layers)))
+    donor = activations(model, source, [f"blocks.{i}.attn.hook_{part}" for i in layers for part in ("z", "pattern")])
 
     def case(part: str) -> Callable[[Any], str | None]:
         def right(patch_heads: Callable[..., Any]) -> str | None:
@@ -150,6 +162,9 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
                 "You replaced all heads of the layer; one head is one index of one dimension.": lambda: patch_each(
                     model, run, [Site(site.hook_name) for site in sites], donor, difference
                 ),
+                "You always replace head 0: a head is a pair of layer and number.": lambda: patch_each(
+                    model, run, [Site(site.hook_name, 0) for site in sites], donor, difference
+                ),
                 LAST: lambda: torch.stack(
                     [
                         difference(end_logits(model, run, [(site.hook_name, partial(_last, site, donor))]))
@@ -168,6 +183,10 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
                     [difference(patched_logits(model, run, sites[: i + 1], donor)) for i in range(len(sites))]
                 ),
             }
+            if set(turned) <= set(all_heads(model)):
+                wrong["You took the layer for the number and the number for the layer: a head is (layer, number)."] = (
+                    lambda: patch_each(model, run, [head_site(part, head) for head in turned], donor, difference)
+                )
             want = patch_each(model, run, sites, donor, difference)
             if _same(got, -want):
                 return "The signs are turned: ask for the names of the original, as `difference` does."
@@ -217,7 +236,7 @@ def check_path_to_answer(
     """A function (sender, own, others) -> (B,) logit differences when everything in `own` is frozen, but for the
     sender's z, which comes from `others`."""
     difference = partial(logit_difference, sentences=prompts)
-    senders = foremost_heads(model, prompts, other, difference, 2)[::-1]  # late ones first: they reach the answer
+    senders = _telling_heads(model, prompts, other, difference)[::-1]  # late ones first: they reach the answer
     layers = range(model.cfg.n_layers)
     z_names, mlp_names = ([f"blocks.{i}.{end}" for i in layers] for end in ("attn.hook_z", "hook_mlp_out"))
     own, others = activations(model, prompts, z_names + mlp_names), activations(model, other, z_names)
@@ -249,6 +268,9 @@ def check_path_to_answer(
                 "All your hooks put in the same tensor, that of the last turn of the loop: a function looks up `held` "
                 "when it is called. Bind it with a default, `held=held`.": lambda: difference(
                     run([(name, lambda acts, hook: last) for name in z_names])
+                ),
+                "You always replace head 0: a sender is a pair of layer and number.": lambda: solve(
+                    (sender[0], 0), frozen, others
                 ),
                 "You took all heads of the sender's layer from others; the sender is one of them.": lambda: difference(
                     run(patch_hooks([Site(name) for name in frozen], held | {site.hook_name: others[site.hook_name]}))

@@ -27,7 +27,7 @@ def judge_mutual_choice(answer: Any) -> Verdict:
         "topk of the flattened table gives values and their positions; scatter puts values at positions into zeros.",
     )
     praise = "This is Mutual Choice; BatchTopK selects the same."
-    tests = [_ranks(2, _sorted_cells), *_tests((2, 5, 12), solution_mutual_choice, _others_than_mutual)]
+    tests = [_ranks(2, _sorted_cells), *_tests((6, 18, 2, 5), solution_mutual_choice, _others_than_mutual)]
     return judge("Exercise 1, Mutual Choice", answer, tests, hints, praise)
 
 
@@ -40,7 +40,7 @@ def judge_feature_choice(answer: Any) -> Verdict:
         "more, and you have the rank of each token. Which ranks get in?",
     )
     praise = "This is Feature Choice, and it takes any capacities: equal ones, or those of a law."
-    capacities = torch.full((9,), 2), torch.tensor([0, 1, 2, 3, 4, 5, 1, 2, 3])
+    capacities = torch.full((9,), 2), torch.tensor([3, 0, 1, 2, 4, 5, 1, 2, 2])
     tests = [_ranks(capacities[0], _sorted_columns), *_tests(capacities, solution_feature_choice, _others_than_feature)]
     return judge("Exercise 1, Feature Choice", answer, tests, hints, praise)
 
@@ -86,7 +86,11 @@ def _sorted_cells(table: Tensor, descending: bool) -> Tensor:
 
 
 def _tests(amounts: Sequence[Any], solve: Callable, others: Callable) -> list[Callable]:
-    """What both rules of exercise 1 must pass: shape, sign, the right matches, and neither more nor fewer with ties."""
+    """What both rules of exercise 1 must pass: shape, sign, the right matches, and neither more nor fewer with ties.
+
+    The first of `amounts` must fit into one row and one column, and be more than the positive affinities of `few`: with
+    a larger one, an answer that is another rule ends in an error before it is recognised.
+    """
     table = _table()
     few = torch.where(table > 0.52, table, -table.abs())
     alike = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0.1, 0.2, 0.3]]).repeat(2, 3)
@@ -98,7 +102,7 @@ def _tests(amounts: Sequence[Any], solve: Callable, others: Callable) -> list[Ca
         return f"for a table of shape (6, 9) you return {tuple(got.shape)}: values need their positions in the table"
 
     def sign(answer: Callable) -> str | None:
-        if (torch.as_tensor(answer(few.clone(), amounts[-1])) < 0).any():
+        if (torch.as_tensor(answer(few.clone(), amounts[0])) < 0).any():
             return "where positive affinities run out, negative ones got in: they never match"
         return None
 
@@ -149,6 +153,12 @@ def _others_than_mutual(table: Tensor, n_matches: int) -> Iterator[tuple[str, Te
 def _others_than_feature(table: Tensor, capacity: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The same of Feature Choice; with unequal capacities also what comes out when they are taken as equal."""
     yield CUT_SAID, solution_feature_choice(table, capacity - 1)
+    yield (
+        "the feature with capacity 0 gets every positive affinity: its weakest match is at index capacity − 1, and "
+        "index −1 is the last one",
+        solution_feature_choice(table, capacity.where(capacity > 0, len(table))),
+    )
+    yield "the feature with capacity 0 gets a match", solution_feature_choice(table, capacity.clamp(min=1))
     yield "one token too many in each column: ranks begin at 0", solution_feature_choice(table, capacity + 1)
     for n in range(1, 7):
         yield TOKEN_SAID, _token_choice(table, n)
@@ -158,7 +168,10 @@ def _others_than_feature(table: Tensor, capacity: Tensor) -> Iterator[tuple[str,
     )
     for n in range(7) if capacity.unique().numel() > 1 else ():
         equal = solution_feature_choice(table, torch.full_like(capacity, n))
-        yield f"every feature has a capacity of {n} with you; they differ: {capacity.tolist()}", equal
+        said = f"every feature has a capacity of {n} with you"
+        if n == int(capacity[0]):
+            said = f"you use capacity[0], {n}, for all features"
+        yield f"{said}; they differ: {capacity.tolist()}", equal
 
 
 def solution_mutual_choice(affinities: Tensor, n_matches: int) -> Tensor:
@@ -183,27 +196,40 @@ def _token_choice(affinities: Tensor, k: int) -> Tensor:
 # Exercise 2: who gets the most?
 
 
-def check_prediction(answer: Any, measured: Mapping[str, float], ends: int = 3) -> Verdict:
-    """`answer`: {"most": kind, "fewest": kind}; right if each is one of the `ends` kinds at its end of `measured`."""
+PLACES = ("first", "second", "third")
+
+
+def check_prediction(answer: Any, measured: Mapping[str, float]) -> Verdict:
+    """`answer`: {"most": kind, "fewest": kind}; right if each is one of the three kinds at its end of `measured`."""
     order = sorted(measured, key=lambda kind: -measured[kind])
+
+    def kind_of(word: Any) -> Any:
+        """A kind as it is called here, however it is written: "Names" is "name"."""
+        word = " ".join(str(word).lower().replace("_", " ").split())
+        return next((kind for kind in order if word in (kind, f"{kind}s")), word)
 
     def two_kinds(answer: Any) -> str | None:
         if not isinstance(answer, Mapping) or set(answer) != {"most", "fewest"}:
             return 'write {"most": ..., "fewest": ...}, two kinds of the table above'
-        strange = [kind for kind in answer.values() if kind not in measured]
+        strange = [kind for kind in answer.values() if kind_of(kind) not in measured]
         return f"{strange[0]!r} is not one of {', '.join(sorted(measured))}" if strange else None
 
     def at_the_end(answer: Any) -> str | None:
-        for key, group in (("most", order[:ends]), ("fewest", order[-ends:])):
-            kind = answer[key]
+        for key, group in (("most", order[: len(PLACES)]), ("fewest", order[-len(PLACES) :])):
+            kind = kind_of(answer[key])
             if kind not in group:
                 place = order.index(kind) + 1
                 return f"{kind} has {measured[kind]:.0f} features per token, place {place} of {len(order)}"
         return None
 
     def praise(answer: Any) -> str:
+        said = []
+        for key, ranked, how in (("most", order, "more"), ("fewest", order[::-1], "fewer")):
+            kind, first = kind_of(answer[key]), ranked[0]
+            place, away = ranked.index(kind), abs(measured[kind] - measured[first])
+            said.append(f"{kind} is {PLACES[place]}" + f" ({first} has {away:.1f} {how})" * (place > 0))
         told = ", ".join(f"{kind} {measured[kind]:.0f}" for kind in order)
-        return f"Features per token: {told}."
+        return f"of the most, {said[0]}; of the fewest, {said[1]}. Features per token: {told}."
 
     hints = (
         "a frequent token can have a feature of its own; what must a token without one be made of?",
@@ -268,16 +294,23 @@ def check_capacities(answer: Any) -> Verdict:
                 return f"{off}; what is left over is not for one feature alone"
         return None
 
-    hints = (
+    of_the_law = (
         "first the shares: one weight for each rank from 1 to F, divided by the sum of all weights, times the budget.",
+        "a weight is (rank + offset) ** -exponent; torch.arange counts from 0, ranks from 1.",
+    )
+    of_rounding = (
         "round all shares down and count the matches that are left over. Which features have lost most by rounding?",
+        "argsort of the rounded capacities minus the shares has those that lost most in front: one more for each, as "
+        "far as the matches that are left over go.",
     )
     praise = "`zipf_capacity` adds two things: at least 1 token for every feature, at most the whole batch."
-    return judge("Exercise 3", answer, [law, whole, fair], hints, praise)
+    shares = judge("Exercise 3", answer, [law], of_the_law)
+    return judge("Exercise 3", answer, [whole, fair], of_rounding, praise) if shares else shares
 
 
 def _near(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=1e-3)
+    """Equal but for rounding: even all that is left over, given to the last rank alone, changes its share by less."""
+    return math.isclose(one, other, rel_tol=0.01)
 
 
 def _shares(n_features: int, n_matches: int, exponent: float, offset: float) -> Tensor:

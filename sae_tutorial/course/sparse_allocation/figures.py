@@ -15,11 +15,12 @@ from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import RULE, empty, faint, levels, marks
 from sae_tutorial.figures.frame import panels as panels_
 from sae_tutorial.figures.kinds import Curve
-from sae_tutorial.figures.looks import Look, look
+from sae_tutorial.figures.looks import SKY, Look, look
 from sae_tutorial.figures.style import PALETTE, titled
 from sae_tutorial.figures.text import label, numbers
 
 Band = tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]  # mean, low end, high end
+OWN = {"Feature Choice, uniform": Look(SKY, "dash", "triangle-down")}  # where it stands beside Zipf capacities
 NOBODY = "Nothing to draw: no token has an affinity with a feature."
 
 
@@ -138,7 +139,7 @@ def thresholds(each: Mapping[str, Float[Tensor, " owners"]], everybody: float, t
         above = known[known > 0]
         end = max(float(above.quantile(0.97)), 1.3 * everybody) if len(above) else 0.0
         closed = 1 - len(above) / max(1, len(known))
-        share = f" ({closed:.0%} have 0, not drawn)" if closed >= 0.005 else ""
+        share = f" (without {closed:.0%} at 0)" if closed >= 0.005 else ""  # one line, as the other heading
         panels[f"{name}{share}"] = {name: above.clamp(max=end)}
     x, y = "threshold; the last bar holds all above", [name.split()[0].lower() + "s" for name in each]
     fig = kinds.histogram(panels, title, [x] * len(panels), y, bins=bins, hover="threshold %{x:.2f}: %{y}", above=18)
@@ -206,6 +207,36 @@ def company(counts: Sequence[int], alone: int, title: str) -> go.Figure:
     return fig.update_xaxes(dtick=max(1, int(np.ptp(values)) // 12)).update_layout(bargap=0.08)
 
 
+def capacity_explorer(
+    demand: Float[Tensor, " features"], laws: Mapping[float, Float[Tensor, " features"]], titles: Sequence[str]
+) -> go.Figure:
+    """Capacities against rank, with a slider for the exponent of their law, beside the demand; needs no kernel.
+
+    `demand` is how many matches each feature has under Mutual Choice. `laws` holds the capacities by exponent, rank 1
+    first, and `titles` says what comes of each. The first law is shown first.
+    """
+    ordered = demand.sort(descending=True).values.double()
+    ranks = np.unique(np.geomspace(1, max(1, len(ordered)), 90).round().astype(int))
+    wanted = ordered.where(ordered > 0, torch.nan)[ranks - 1] if len(ordered) else ordered
+    if not laws or not bool(wanted.isfinite().any()):
+        return empty(titles[0] if titles else "Capacities", NOBODY)
+    given = [capacity.double()[ranks - 1] for capacity in laws.values()]
+    drawn = {
+        "Mutual Choice": Curve(ranks, wanted, look=look("Mutual Choice")),
+        "capacity": Curve(ranks, given[0], look=look("Feature Choice, Zipf")),
+    }
+    x, y, hover = "rank of the feature (1 = most wanted)", "tokens in the batch", "rank %{x:,}: %{y:,} tokens"
+    fig = kinds.lines(drawn, max(titles, key=len), x, y, mode="lines", log="xy", hover=hover, height=470)
+    every = torch.stack([*given, wanted]).nan_to_num(1.0).clamp(min=1).log10()
+    fig.update_yaxes(range=[float(every.min()) - 0.1, float(every.max()) + 0.1])
+    steps = [
+        {"label": f"{s:g}", "method": "update", "args": [{"y": [numbers(own)]}, {"title.text": titled(title)}, [1]]}
+        for s, own, title in zip(laws, given, titles, strict=True)
+    ]
+    slider = {"active": 0, "steps": steps, "pad": {"t": 60}, "currentvalue": {"prefix": "exponent: "}}
+    return fig.update_layout(sliders=[slider], title_text=titled(titles[0]))
+
+
 def densities(each: Mapping[str, Float[Tensor, " features"]], floor: float, title: str) -> go.Figure:
     """Density against rank, the most frequent feature first, for each SAE.
 
@@ -217,7 +248,9 @@ def densities(each: Mapping[str, Float[Tensor, " features"]], floor: float, titl
         ordered = values.sort(descending=True).values
         ranks = np.unique(np.linspace(1, len(ordered), min(len(ordered), 130)).round().astype(int))
         dead = float((ordered == 0).float().mean()) if len(ordered) else 0.0
-        drawn[f"{name}: {dead:.1%} dead"] = Curve(ranks, ordered.clamp(min=floor)[ranks - 1], look=look(name))
+        drawn[f"{name}: {dead:.1%} dead"] = Curve(
+            ranks, ordered.clamp(min=floor)[ranks - 1], look=OWN.get(name, look(name))
+        )
     x, y, hover = "rank (1 = most frequent)", "density (share of tokens)", "rank %{x:,}: %{y:.2%}"
     fig = kinds.lines(drawn, title, x, y, mode="lines", log="y", hover=hover, height=430)
     if fig.data:

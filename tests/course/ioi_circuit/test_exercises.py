@@ -104,6 +104,10 @@ def into_the_donor(acts, new, number, part):
     return put
 
 
+def head_zero(acts, new, number, part):
+    return one_head(acts, new, 0, part)
+
+
 def last_dimension(acts, new, number, part):
     acts[..., number] = new[..., number]
     return acts
@@ -131,6 +135,15 @@ def bound_late(ours):
 
 def test_hooks_that_are_bound_late(ours):
     wrong_and_told(check_heads(ours), bound_late(ours), "changed what this hook sees")
+
+
+def test_layer_and_number_mixed_up(ours):
+    patch_heads = patcher(ours, one_head)
+
+    def turned(run, donor, heads, part="z"):
+        return patch_heads(run, donor, [(number, layer) for layer, number in heads], part)
+
+    wrong_and_told(check_heads(ours), turned, "the layer for the number")
 
 
 def as_numbers(found):
@@ -169,6 +182,7 @@ def test_patched_heads_in_other_ways(ours):
         ({"put": into_the_donor}, "wrote into the donor"),
         ({"put": one_head, "end": lambda found: torch.stack(found).mean(1)}, "no mean"),
         ({"put": last_dimension}, "one of the d_head numbers"),
+        ({"put": head_zero}, "always replace head 0"),
         ({"put": one_head, "end": one_sentence_off}, "sentence 1 should have"),
         ({"put": one_head, "end": lambda found: -torch.stack(found)}, "signs are turned"),
     ],
@@ -289,6 +303,10 @@ def writes_into_own(ours):
         (
             partial(pather, put=lambda held, new, number: last_dimension(held, new, number, "z")),
             "of the d_head numbers",
+        ),
+        (
+            partial(pather, put=lambda held, new, number: sender_alone(held, new, 0)),
+            "always replace head 0",
         ),
         (two_sentences_off, "sentence 3 should have"),
         (partial(pather, put=sender_alone, only="hook_z"), "loop over all of own"),

@@ -96,6 +96,22 @@ def by_column(a, m):
     return a.relu() * (a >= cut) * (m > 0)
 
 
+def last_index(a, m):
+    """The weakest match is looked up at index capacity − 1, which for a capacity of 0 is the last one."""
+    cut = a.sort(dim=0, descending=True).values[m - 1, torch.arange(len(m))]
+    return a.relu() * (a >= cut)
+
+
+def at_least_one(a, m):
+    return ex.solution_feature_choice(a, m.clamp(min=1))
+
+
+def first_capacity(a, m):
+    k = int(m[0])
+    values, tokens = a.topk(k, dim=0)
+    return torch.zeros_like(a).scatter(0, tokens, values.relu())
+
+
 def one_argsort(a, m):
     return a.relu() * (a.argsort(dim=0, descending=True) < m)
 
@@ -131,6 +147,12 @@ def rounded(*law):
 def rest_to_the_first(*law):
     capacity = ex._shares(*law).floor()
     capacity[0] += law[1] - capacity.sum()
+    return capacity
+
+
+def rest_to_the_last(*law):
+    capacity = ex._shares(*law).floor()
+    capacity[-1] += law[1] - capacity.sum()
     return capacity
 
 
@@ -172,7 +194,7 @@ def quantile(batches, k):
         (ex.judge_mutual_choice, as_mask, "wrong values"),
         (ex.judge_mutual_choice, token, "Token Choice"),
         (ex.judge_mutual_choice, lambda a, n: ex._token_choice(a.T, 2).T, "Feature Choice"),
-        (ex.judge_mutual_choice, lambda a, n: ex.solution_mutual_choice(a, n + 1), "there should be 2 matches"),
+        (ex.judge_mutual_choice, lambda a, n: ex.solution_mutual_choice(a, n + 1), "there should be 6 matches"),
         (ex.judge_mutual_choice, lambda a, n: ex.solution_mutual_choice(a.flip(0), n), "not the strongest"),
         (ex.judge_mutual_choice, lambda a, n: a.relu() * (a > kth(a, n)), "not above itself"),
         (ex.judge_feature_choice, lambda a, m: a.relu() * (rank_in_column(a) <= m), "ranks begin at 0"),
@@ -193,6 +215,12 @@ def quantile(batches, k):
         (ex.judge_feature_choice, one_argsort, "one argsort as ranks"),
         (ex.judge_feature_choice, lambda a, m: a * (a.argsort(dim=0) < m), "one argsort as ranks"),
         (ex.judge_feature_choice, weakest, "you keep the weakest"),
+        (ex.judge_feature_choice, last_index, "−1 is the last one"),
+        (ex.judge_feature_choice, at_least_one, "capacity 0 gets a match"),
+        (ex.judge_feature_choice, first_capacity, "you use capacity[0], 3, for all"),
+        (ex.judge_mutual_choice, lambda a, n: ex._token_choice(a, n // len(a)), "that is Token Choice"),
+        (ex.judge_mutual_choice, lambda a, n: ex._token_choice(a, n), "that is Token Choice"),
+        (ex.judge_mutual_choice, lambda a, n: first_capacity(a, [n]), "that is Feature Choice"),
         (ex.judge_feature_choice, lambda a, m: a * 0, "there should be"),
         (ex.judge_mutual_choice, one_argsort_of_cells, "one argsort as ranks"),
         (ex.judge_mutual_choice, lambda a, n: -ex.solution_mutual_choice(-a, n), "you keep the weakest"),
@@ -206,6 +234,7 @@ def quantile(batches, k):
         (ex.check_capacities, rounded, "the rounded shares add up to"),
         (ex.check_capacities, lambda *law: ex._shares(*law).floor(), "the rounded shares add up to"),
         (ex.check_capacities, rest_to_the_first, "not for one feature alone"),
+        (ex.check_capacities, rest_to_the_last, "not for one feature alone"),
         (ex.check_threshold, ex.mean_of_weakest, "still a mean over batches"),
         (ex.check_threshold, mean_of_first_left_out, "still a mean over batches"),
         (ex.check_threshold, mean_of_quantiles, "still a mean over batches"),
@@ -249,6 +278,23 @@ MEASURED = {"word piece": 50.0, "rare word": 47, "name": 45, "word": 29, "common
 def test_a_prediction_is_right_near_the_end(most, fewest):
     verdict = ex.check_prediction({"most": most, "fewest": fewest}, MEASURED)
     assert verdict and "rare word 47" in verdict.message
+
+
+def test_a_right_prediction_is_told_its_place():
+    message = ex.check_prediction({"most": "name", "fewest": "mark"}, MEASURED).message
+    assert (
+        "of the most, name is third (word piece has 5.0 more)" in message and "of the fewest, mark is first" in message
+    )
+
+
+def test_a_prediction_may_be_written_in_other_ways():
+    for most, fewest in (("Names", "Common words"), (" WORD_PIECES ", "mark")):
+        assert ex.check_prediction({"most": most, "fewest": fewest}, MEASURED)
+
+
+def test_the_hint_is_about_what_failed():
+    for wrong, hint in ((shares_of(lambda r, s, q: r**-s), "first the shares"), (rounded, "round all shares down")):
+        assert hint in [ex.check_capacities(wrong) for _ in range(2)][1].message
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_thresholds_are_counted_each_in_its_panel():
     assert [trace.marker.color for trace in fig.data] == [look(n).colour for n in ("Token Choice", "Feature Choice")]
     assert [shape.x0 for shape in fig.layout.shapes] == [0.5, 0.5]
     assert (fig.layout.yaxis.title.text, fig.layout.yaxis2.title.text) == ("tokens", "features")
-    assert "75% have 0" in " ".join(written(fig)).replace("<br>", " "), "what is left out is said"
+    assert "without 75% at 0" in " ".join(written(fig)).replace("<br>", " "), "what is left out is said"
 
 
 def test_bars_of_kinds_have_their_interval():
@@ -114,6 +114,20 @@ def test_company_counts_batches():
     assert fig.layout.shapes[0].x0 == 3 and written(fig) == ["by the trained threshold, in any batch"]
 
 
+LAWS = {0.0: torch.tensor([2, 2, 2]), 1.0: torch.tensor([4, 1, 1])}
+
+
+def test_the_slider_changes_capacities_and_the_title_and_leaves_the_demand():
+    fig = plots.capacity_explorer(torch.tensor([1, 0, 5]), LAWS, ["equal", "steep"])
+    assert drawn(fig) == {"Mutual Choice": ([1, 2, 3], [5, 1, None]), "capacity": ([1, 2, 3], [2, 2, 2])}
+    first, second = fig.layout.sliders[0].steps
+    assert fig.layout.title.text == "equal" and second.args[1] == {"title.text": "steep"}
+    assert list(first.args[0]["y"][0]) == [2, 2, 2] and list(second.args[0]["y"][0]) == [4, 1, 1]
+    assert list(second.args[2]) == [1] and [first.label, second.label] == ["0", "1"]
+    low, high = fig.layout.yaxis.range
+    assert 10**low < 1 and 10**high > 5, "no step leaves the axis"
+
+
 def test_densities_fall_and_dead_features_lie_on_the_line():
     density = {"Mutual Choice": torch.tensor([0.0, 0.5, 0.0, 0.25]), "Feature Choice": torch.full((4,), 0.125)}
     fig = plots.densities(density, 0.01, "title")
@@ -123,3 +137,5 @@ def test_densities_fall_and_dead_features_lie_on_the_line():
     }
     assert fig.layout.shapes[0].y0 == 0.01 and "never fired" in written(fig)
     assert fig.data[0].line.color == look("Mutual Choice").colour
+    both = plots.densities({f"Feature Choice, {kind}": torch.ones(3) for kind in ("Zipf", "uniform")}, 0.01, "title")
+    assert both.data[0].line.color != both.data[1].line.color
