@@ -11,11 +11,12 @@ import plotly.graph_objects as go
 
 from sae_tutorial.course.results import Evidence
 from sae_tutorial.evaluation.intervals import Ratio, holm
-from sae_tutorial.figures import grid, kinds
+from sae_tutorial.figures import grid, kinds, looks
 from sae_tutorial.figures.kinds import Curve
-from sae_tutorial.figures.looks import NAMES
+from sae_tutorial.figures.looks import GREEN, NAMES, ORANGE, PINK, SKY
 from sae_tutorial.figures.tables import Table
 
+OF_CHANGES = (ORANGE, SKY, GREEN, PINK)  # in one figure, in turn
 MEASURES = {"error": "squared error", "kl": "KL", "lost": "loss not recovered"}
 # Where rules are compared: the fields that name these rows of the grid.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -80,25 +81,39 @@ def figure(comparisons: Mapping[tuple[str, str, str], Comparison], measure: str,
 
 def by_budget(found: Mapping[str, Mapping[int, Ratio]], title: str) -> go.Figure:
     """The error of methods against Token Choice (a name -> budget -> ratio) at each budget, intervals as bars; methods
-    stand side by side, so that their bars can be told from each other."""
+    stand side by side, so that their bars can be told from each other, and as all are changes to one rule, which share
+    its colours, each has one of its own here."""
     curves, middle = {}, (len(found) - 1) / 2
     for i, (name, ratios) in enumerate(found.items()):
         at = [k * 1.08 ** (i - middle) for k in ratios]
         mean, low, high = ([getattr(ratio, end) for ratio in ratios.values()] for end in ("mean", "low", "high"))
-        curves[name] = Curve(at, mean, low, high)
+        curves[name] = Curve(at, mean, low, high, look=looks.look(name)._replace(colour=OF_CHANGES[i]))
     budgets = sorted({k for ratios in found.values() for k in ratios})
     x, y = "features per token, k (log scale)", "squared error against Token Choice"
-    fig = kinds.dots(curves, title, x, y, log="x", ticks=budgets, whiskers=True, level={"": 0.0}, hover="%{y:+.1%}")
+    fig = kinds.dots(
+        curves, title, x, y, log="x", ticks=budgets, whiskers=True, level={"": 0.0}, hover="%{y:+.1%}", size=11
+    )
     return fig.update_yaxes(tickformat="+.0%")
 
 
-def table(comparisons: Mapping[tuple[str, str, str], Comparison], settings: Sequence[str]) -> Table:
-    """Verdicts: a row for each measure and method, a column for each setting."""
+def table(
+    comparisons: Mapping[tuple[str, str, str], Comparison],
+    settings: Sequence[str],
+    methods: Sequence[str] | None = None,
+    folded: str = "",
+) -> Table:
+    """Verdicts: a row for each measure and method, or for these methods, a column for each setting. The corner says for
+    how many comparisons they are corrected, since a verdict may turn when more are made."""
     pairs = dict.fromkeys((one.measure, one.method) for one in comparisons.values())
 
     def cell(measure: str, method: str, setting: str) -> str:
         one = comparisons.get((measure, method, setting))
         return "–" if one is None else f"{one.ratio.mean:+.1%} {one.verdict}"
 
-    rows = [(MEASURES[m], NAMES[name], *(cell(m, name, setting) for setting in settings)) for m, name in pairs]
-    return Table(["measure", "method", *settings], rows)
+    rows = [
+        (MEASURES[m], NAMES[name], *(cell(m, name, setting) for setting in settings))
+        for m, name in pairs
+        if methods is None or name in methods
+    ]
+    corrected = sum(one.ratio.seeds > 1 for one in comparisons.values())
+    return Table([f"corrected for {corrected}", "method", *settings], rows, folded)

@@ -26,7 +26,7 @@ def check_prediction(answer: Any, behind: float) -> Verdict:
         return None if answer in CHANGES else f"answer one of {', '.join(map(repr, CHANGES))}; you say {answer!r}"
 
     def right(answer: str) -> str | None:
-        return None if answer == solution_prediction(behind) else f"at twice the rate it is {behind:+.1%}"
+        return None if answer == solution_prediction(behind) else f"not {answer}. Think again, or run the next cell"
 
     hints = (
         "From a quarter of the default rate to the default the gap shrinks from 6.7% to 2.3%.",
@@ -149,6 +149,17 @@ def check_ratio_interval(answer: Any) -> Verdict:
             return "three seeds drawn again are never further out than the three, and 1.96 is for many: use Student's t"
         return f"with these seeds the interval is {right:.3f} wide, yours {got:.3f}" if got > 1.4 * right else None
 
+    def unbiased(answer: Callable) -> str | None:
+        """As every row says the same here, the true width is known, and only the draws of t are luck: their mean over
+        several answers tells √(2/3) from 1."""
+        ratio_S = by_seed[:, 0] / same[:, 0]
+        right = 2 * float(student.ppf(0.975, 2) * ratio_S.std()) / 3**0.5
+        ends = [asked(answer, by_seed)[1:] for _ in range(8)]
+        got = sum(high - low for low, high in ends) / len(ends)
+        if got < 0.88 * right:
+            return "a little too narrow: numpy's std divides by n, and three seeds need n − 1; take ddof=1"
+        return None
+
     def over_both(answer: Callable) -> str | None:
         got, right = width(answer, by_both)
         if got > 1.2 * right:
@@ -163,7 +174,9 @@ def check_ratio_interval(answer: Any) -> Verdict:
         "To a draw's mean over seeds add a random t with n − 1 degrees of freedom, times the seeds' std / √n.",
     )
     praise = "Seeds and text are two sources of luck, and an interval that knows only one of them is too narrow."
-    return judge("Exercise 3", answer, [three_in_order, right_mean, over_rows, over_seeds, over_both], hints, praise)
+    return judge(
+        "Exercise 3", answer, [three_in_order, right_mean, over_rows, over_seeds, unbiased, over_both], hints, praise
+    )
 
 
 def solution_ratio_interval(mine: Tensor, theirs: Tensor, draws: int = 2000) -> tuple[float, float, float]:
@@ -207,6 +220,11 @@ def check_survives(answer: Any) -> Verdict:
         if got == [p < 0.05 for p in many]:
             return (
                 "these are the verdicts without a correction: with four comparisons the smallest p must beat 0.05 / 4"
+            )
+        if got == [True, True, False, False]:
+            return (
+                "that is Benjamini and Hochberg's procedure, which bounds how many of the survivors are false; Holm's "
+                "bounds the chance that any is: the second smallest must beat 0.05 / 3"
             )
         return _not_holm(got, many)
 

@@ -54,6 +54,8 @@ def test_figure_and_table_show_what_was_found(evidence):
     assert shown.rows[0][:2] == ("squared error", "Mutual Choice")
     assert shown.rows[0][2] == f"{ratio.mean:+.1%} less" and shown.rows[0][3] == "–"
     assert {len(row) for row in shown.rows} == {4}
+    assert shown.headers[0] == "corrected for 2", "a verdict depends on how many were compared"
+    assert table(found, ["k = 32"], ["nobody"]).rows == []
 
 
 def test_budgets_of_methods_are_beside_each_other():
