@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from sae_tutorial.figures.style import HEIGHT, LINE, TEXT, WIDTH, finish
+from sae_tutorial.figures.style import HEIGHT, LINE, SEQUENTIAL, TEXT, WIDTH, finish
 from sae_tutorial.figures.text import numbers, wrap
 
 RULE = {"color": TEXT, "width": 1}  # of lines that are no data
 DASHES = ("dash", "dot", "dashdot")
+IN_FULL = ",.3~r"  # ticks without exponents: "g" would write 1,000 as 1e+3
 NOTHING = "Nothing to draw: there is no finite number here."
 
 
@@ -109,21 +111,46 @@ def marks(fig: go.Figure, at: Mapping[str, float], *, log: bool = False, colour:
 
 def log_axis(update: Callable[..., Any], values: Any, ticks: Sequence[float] | None = None) -> None:
     """Make an axis logarithmic, with ticks where told; else at powers of ten, and where there are few of those at what
-    was measured, or at numbers between."""
+    was measured, or at numbers between. From 0.001 to 10,000 numbers are written in full, beyond as powers of ten."""
     flat = sorted({v for v in flattened(numbers(values)) if v is not None and v > 0} or {1.0})
     low, high = math.log10(flat[0]), math.log10(flat[-1])
     if ticks is None and high - low > 2.2:
-        update(type="log", dtick=1, exponentformat="power", minor={"ticks": "outside", "ticklen": 3})
+        in_full = low >= -3 and high <= 4
+        form = {"tickformat": IN_FULL} if in_full else {"exponentformat": "power"}
+        update(type="log", dtick=1, minor={"ticks": "outside", "ticklen": 3}, **form)
         return
     between = (1, 2, 5) if high - low > 1 else (1, 1.5, 2, 3, 5, 7)
     steps = [m * 10.0**e for e in range(math.floor(low) - 1, math.ceil(high) + 1) for m in between]
     near = [tick for tick in steps if low - 0.31 < math.log10(tick) < high + 0.31]
-    update(type="log", tickvals=ticks or (flat if len(flat) <= 8 else near), tickformat=",.3~g")
+    at = list(ticks or (flat if len(flat) <= 8 else near))
+    form = {"tickformat": IN_FULL} if min(at) >= 1e-4 else {"ticktext": [times_power(tick) for tick in at]}
+    update(type="log", tickvals=at, **form)
+
+
+def times_power(value: float) -> str:
+    """A number as a tick with a power of ten: 2·10⁻⁵."""
+    digits, exponent = f"{value:.2e}".split("e")
+    factor = "" if float(digits) == 1 else f"{float(digits):g}·"
+    return f"{factor}10<sup>{int(exponent)}</sup>".replace("-", "−")
 
 
 def flattened(values: Any) -> list:
     """All that nested lists hold."""
     return [one for value in values for one in flattened(value)] if isinstance(values, list) else [values]
+
+
+def ink(share: float) -> str:
+    """Black or white for text on a map: the one that has more contrast, at least 4.5:1, with the colour that SEQUENTIAL
+    has at this share of its scale. Black is pure, as no softer one is enough on the middle. NaN: the theme's colour."""
+    if not math.isfinite(share):
+        return TEXT
+    ((red, green, blue),) = sample_colorscale(SEQUENTIAL, [min(max(share, 0.0), 1.0)], colortype="tuple")
+    luminance = sum(w * _linear(part) for w, part in zip((0.2126, 0.7152, 0.0722), (red, green, blue)))
+    return "#000000" if luminance > 0.179 else "#FFFFFF"  # at 0.179 both have the same contrast. Source: WCAG 2.1
+
+
+def _linear(part: float) -> float:
+    return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
 
 
 def faint(colour: str, alpha: float) -> str:

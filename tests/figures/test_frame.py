@@ -114,3 +114,21 @@ def test_a_logarithmic_axis_has_ticks_to_read_off(values, ticks):
     axis = axis.layout.xaxis
     assert axis.type == "log"
     assert axis.dtick == 1 if ticks is None else axis.tickvals == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks", "form"),
+    [
+        ([50, 3_000], [50, 1_000, 3_000], {"tickformat": ",.3~r"}),
+        ([0.001, 10_000], None, {"tickformat": ",.3~r"}),
+        ([0.001, 0.01], None, {"tickformat": ",.3~r"}),
+        ([1e-5, 1], None, {"exponentformat": "power"}),
+        ([1e-5, 1e-4], [1e-5, 2e-5, 1e-4], {"ticktext": ["10<sup>−5</sup>", "2·10<sup>−5</sup>", "10<sup>−4</sup>"]}),
+    ],
+)
+def test_a_logarithmic_axis_writes_thousands_in_full_and_small_numbers_as_powers(values, ticks, form):
+    axis = go.Figure()
+    frame.log_axis(axis.update_xaxes, values, ticks)
+    said = axis.layout.xaxis.to_plotly_json()
+    shown = {name: said[name] for name in ("tickformat", "exponentformat", "ticktext") if name in said}
+    assert {name: list(v) if name == "ticktext" else v for name, v in shown.items()} == form

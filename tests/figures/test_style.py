@@ -1,10 +1,13 @@
+import math
 import sys
 
+import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
+from plotly.colors import sample_colorscale
 
-from sae_tutorial.figures import style
+from sae_tutorial.figures import frame, style
 from sae_tutorial.figures.text import width_of
 
 WHITE, DARK = "#FFFFFF", "#111111"  # JupyterLab's pages
@@ -98,3 +101,15 @@ def luminance(colour: str) -> float:
 def contrast(a: str, b: str) -> float:
     light, dark = sorted((luminance(a), luminance(b)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 1, 101))
+def test_ink_contrasts_with_every_colour_of_the_scale(share):
+    (colour,) = sample_colorscale(style.SEQUENTIAL, [share], colortype="tuple")
+    under = "#" + bytes(round(255 * part) for part in colour).hex()
+    assert contrast(frame.ink(share), under) >= 4.5
+
+
+def test_ink_beyond_the_scale_is_that_of_its_end_and_without_a_number_that_of_the_theme():
+    assert frame.ink(-1) == frame.ink(0) and frame.ink(2) == frame.ink(1)
+    assert frame.ink(math.nan) == style.TEXT

@@ -106,11 +106,13 @@ def thin_out(
     stages = [chosen]
     bar = tqdm([size for size in sizes if size < chosen.sum(1).max()], desc=progress, leave=False, disable=not progress)
     for size in bar:
-        value = worth(edit, loss, chosen, points)
-        value = value.mean(0, keepdim=True) if shared else value
-        value = value.masked_fill(~chosen, -torch.inf)
-        best = value.topk(size, dim=1).indices if size else value.new_zeros(len(value), 0, dtype=torch.long)
-        chosen = torch.zeros_like(chosen).scatter_(1, best, True) & chosen
+        left = torch.zeros_like(chosen)
+        if size:  # to keep none, nothing needs to be weighed
+            value = worth(edit, loss, chosen, points)
+            value = value.mean(0, keepdim=True) if shared else value
+            best = value.masked_fill(~chosen, -torch.inf).topk(size, dim=1).indices
+            left = left.scatter_(1, best, True) & chosen
+        chosen = left
         stages.append(chosen)
     return recorded(edit, loss, stages)
 

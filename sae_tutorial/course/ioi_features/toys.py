@@ -36,7 +36,7 @@ def values_found(
     has_NV: Float[Tensor, "tokens values"],
     tried: Sequence[tuple[int, float]],
     steps: int,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Sequence[int] = (0, 1),
 ) -> dict[str, list[float]]:
     """The share of each attribute's values that have a feature of F1 0.9 or more, "strong" and "weak", for each
     autoencoder (features, penalty λ) in `tried`, trained on the activations of `two_attributes`; means over seeds.
@@ -44,7 +44,7 @@ def values_found(
     λ is what a unit of a code costs against the squared error of a token.
     """
     saes = [SparseAutoencoder(SAEConfig(x_ND.shape[1], n, "relu"), seed=seed) for n, _ in tried for seed in seeds]
-    _train(saes, x_ND, [penalty for _, penalty in tried for _ in seeds], lr=1e-2, steps=steps)
+    _train(saes, x_ND, [penalty for _, penalty in tried for _ in seeds], lr=1e-2, steps=steps, batch_size=256)
     with torch.no_grad():
         found = torch.stack([best_f1(sae.encode(x_ND).to_dense() > 0, has_NV)[0] >= 0.9 for sae in saes])
     shares = found.float().view(len(tried), len(seeds), 2, -1).mean((1, 3))
@@ -86,7 +86,7 @@ def split_clusters(
     (seen_ND, _), (x_ND, sign_N) = two_clusters(8_192, seed=0), two_clusters(8_192, seed=1)
     sides_N2 = torch.stack([sign_N > 0, sign_N < 0], dim=1).float()
     saes = [SparseAutoencoder(SAEConfig(x_ND.shape[1], n_features, "relu")) for _ in penalties]
-    _train(saes, seen_ND, penalties, lr=3e-3, steps=steps)
+    _train(saes, seen_ND, penalties, lr=3e-3, steps=steps, batch_size=512)
     losses, trained, ideal = [], [], []
     for sae, penalty in zip(saes, penalties, strict=True):
         with torch.no_grad():
@@ -105,4 +105,4 @@ def _train(
     """Side by side, each with its λ: what a unit of a code costs against the squared error of a token."""
     store = ActivationStore.from_tensor(x_ND)
     l1s = [penalty / (x_ND.shape[1] ** 0.5 * store.scale) for penalty in penalties]  # in the units of our L1
-    train_many(saes, store, [TrainSettings(l1=l1, batch_size=512, **how) for l1 in l1s], progress=False)
+    train_many(saes, store, [TrainSettings(l1=l1, **how) for l1 in l1s], progress=False)

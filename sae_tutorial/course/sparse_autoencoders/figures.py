@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.figures import kinds
-from sae_tutorial.figures.frame import empty, nothing
+from sae_tutorial.figures.frame import empty, ink, nothing
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.looks import Look
 from sae_tutorial.figures.style import PALETTE, TEXT, finish
@@ -23,7 +23,6 @@ PLANE_TITLES = {  # by how training ended, as `by_hand.ending` calls it
     "halfway": "All five rows stop halfway between two rays",
     "other": "Five rows that have not arrived anywhere yet",
 }
-DARK = 0.48  # the part of the scale of colours below which white letters read better than black ones
 AT_ONCE = 400  # points of a curve that are worth storing
 
 
@@ -172,8 +171,7 @@ def recovery_map(
         return fig
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):
-            ink = "#FFFFFF" if value < DARK else "#111111"
-            font = {"size": 13, "color": ink}
+            font = {"size": 13, "color": ink(value)}
             fig.add_annotation(x=column, y=row, text=f"{value:.2f}", showarrow=False, font=font)
     return fig.update_traces(xgap=1, ygap=1).update_yaxes(autorange=True)  # the smallest below
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.figures import kinds
-from sae_tutorial.figures.frame import empty, nothing
+from sae_tutorial.figures.frame import empty, ink, nothing
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.style import PALETTE, TEXT, finish
 from sae_tutorial.figures.tables import Table
@@ -68,10 +68,11 @@ def lens_table(
     unit, columns = "probability", list(range(len(tokens)))
     fig = kinds.heat({"": probabilities}, title, "token read last", "", unit=unit, limit=1, rows=depths, cell=42)
     letters = max(3, 68 // max(1, len(tokens)) + 2)
-    short = [[t if len(t) <= letters else t[: letters - 1] + "…" for t in row] for row in guesses]
+    short = [[label(t if len(t) <= letters else t[: letters - 1] + "…") for t in row] for row in guesses]
+    inks = [[ink(p) for p in row] for row in probabilities.tolist()]
     fig.update_traces(
         x=columns,
-        text=[[label(t) for t in row] for row in short],
+        text=[[f'<span style="color:{c}">{t}</span>' for c, t in zip(*row)] for row in zip(inks, short)],
         texttemplate="%{text}",
         textfont_size=10,
         customdata=[[label(t) for t in row] for row in guesses],

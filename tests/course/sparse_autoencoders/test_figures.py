@@ -67,7 +67,7 @@ def test_recovery_map_marks_the_truth():
 def test_numbers_of_the_map_are_dark_on_light_cells_and_what_random_rows_have_comes_first():
     fig = plots.recovery_map(torch.tensor([[0.95]]), [32], [0.1], "title", random=[0.3])
     assert drawn(fig)["1"][0] == ["random rows", "0.1"] and written(fig) == ["0.30", "0.95"]
-    assert [note.font.color for note in fig.layout.annotations] == ["#FFFFFF", "#111111"]
+    assert [note.font.color for note in fig.layout.annotations] == ["#FFFFFF", "#000000"]
 
 
 def test_every_ending_has_a_title():

@@ -1,5 +1,7 @@
 """Figures of notebook 01 draw what they are given, where it belongs."""
 
+import re
+
 import pytest
 import torch
 from drawing import cells, drawn, plain
@@ -30,8 +32,9 @@ def test_the_lens_table_has_depths_down_and_tokens_across():
     assert cells(fig) == [[round(v, 4) for v in row] for row in p.tolist()]
     (heat,) = fig.data
     assert plain(heat.y) == ["embed", "layer 0"] and plain(fig.layout.xaxis.ticktext) == SHOWN
-    assert plain(heat.text[0]) == SHOWN
-    assert heat.text[1][0].endswith("…") and heat.customdata[1][0] == "a·very·long·guess·for·a·cell"
+    assert [re.sub("<[^>]+>", "", text) for text in heat.text[0]] == SHOWN
+    assert "color:#000000" in heat.text[0][0] and "color:#FFFFFF" in heat.text[0][1]  # on yellow, on blue
+    assert heat.text[1][0].endswith("…</span>") and heat.customdata[1][0] == "a·very·long·guess·for·a·cell"
 
 
 @pytest.mark.parametrize(("tokens", "cells_"), [(1, 1), (12, 12)])
