@@ -208,6 +208,8 @@ def check_clipped_head(answer: Any) -> Verdict:
                 return "the weights (r + q)^−s must sum to 1 before they share out the budget"
             if got == int((zipf_capacity(*case) == B).sum()):
                 return "you count who is full in the end; asked is whom the law gives too much, before anything is cut"
+            if q and got == solution_clipped_head(F, M, B, s, 0):
+                return f"that is the answer for q = 0, here q = {q:g}; use the offset: (r + q)^−s"
             return f"for F = {F}, M = {M:,}, B = {B:,}, s = {s}, q = {q:g} there are {right}, you say {got}"
         return None
 

@@ -16,8 +16,8 @@ from sae_tutorial.course.results import Evidence
 from sae_tutorial.evaluation.intervals import Ratio
 from sae_tutorial.figures.looks import NAMES
 
-# Rules that are not told which densities to have.
-FREE = ("token_choice", "mutual_choice", "relative", "relative_aux_zipf", "matryoshka", "relu", "gated", "jumprelu")
+# Rules that are not told which densities to have, by capacities or by a loss that fits a law (aux_zipf).
+FREE = ("token_choice", "mutual_choice", "relative", "matryoshka", "relu", "gated", "jumprelu")
 PARTS = ("main", "smollm2")  # of the grid, in which rules are compared; "reference" has the SAEs that are shipped
 MODELS = {"stories": "", "smollm2": "SmolLM2, "}
 

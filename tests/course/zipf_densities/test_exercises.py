@@ -126,6 +126,7 @@ def copying(pick):
         (ex.check_split_ranking, lambda a, b: b, "you say [4, 1, 2, 7, 3]"),
         (ex.check_clipped_head, unnormalised, "must sum to 1"),
         (ex.check_clipped_head, lambda *_: 0, "there are 4"),
+        (ex.check_clipped_head, lambda F, M, B, s, q: ex.solution_clipped_head(F, M, B, s, 0), "use the offset"),
         (ex.check_clipped_head, at_least_the_batch, "not >="),
         (ex.check_clipped_head, of_floats_alone, "let the ranks be floats"),
         (ex.check_clipped_head, full_in_the_end, "before anything is cut"),

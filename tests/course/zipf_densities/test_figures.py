@@ -1,5 +1,7 @@
 """Figures of the lesson draw what they are given, where it belongs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from drawing import drawn, plain
@@ -19,6 +21,8 @@ def test_each_sae_is_a_dot_and_the_paper_a_star():
     assert plain(fig.data[0].y) == pytest.approx([0.01, 0.005]) and plain(fig.data[1].y) == pytest.approx([0.004])
     worst, best = fig.layout.yaxis.range  # better is higher, and every dot is inside
     assert 10**worst > 0.01 and 10**best < 0.004 and "0.99" in fig.layout.yaxis.ticktext
+    random = plots.two_r_squared({f"random: {n}": [(0.9, 0.99, "no SAE")] for n in (1, 2)}, "title")
+    assert [trace.marker.symbol for trace in random.data[:2]] == ["circle-open", "square-open"]
     assert list(fig.data[0].customdata)[1] == "k = 32<br>all ranks 0.950, middle 0.995"
 
 
@@ -29,6 +33,9 @@ def test_compared_has_a_panel_for_each_measure_and_percent():
     first = fig.data[0]
     assert plain(first.y) == [10, 10] and plain(first.error_y.array) == pytest.approx([10, 10])
     assert plain(first.error_y.arrayminus) == pytest.approx([5, 5])
+    assert "2 seeds" not in fig.to_json()
+    two = plots.compared({"error": {"a": {"k = 16": replace(ratio, seeds=2)}}}, "title", {"error": "error"}, "rival")
+    assert "2 seeds" in two.to_json()
     assert fig.layout.xaxis.ticktext == ("k = 16", "k = 32") and round(fig.data[1].x[0]) == 1
     assert "Token Choice" in fig.layout.yaxis.title.text
 
@@ -50,7 +57,8 @@ def test_shares_are_the_mean_of_the_twins_with_their_range():
     for half in (0.4, 0.3):
         with_it = torch.tensor([half, half, 0.5 - half, 0.5 - half])
         pairs.append(Twins(sae, sae, lucky, [1, 10], [(torch.full((4,), 0.25), with_it)] * 2))
-    fig = plots.shares_after({"lots": {"with": pairs}}, "title")
+    fig = plots.shares_after({"lots": {"with": pairs}}, "title", wakes=5)
+    assert "B wakes up" in fig.to_json()
     by_name = {trace.name: trace for trace in fig.data if trace.name and trace.mode != "lines"}
     assert plain(by_name["with"].y) == pytest.approx([0.7, 0.7])
     assert plain(by_name["half A, without"].y) == pytest.approx([0.5, 0.5])
