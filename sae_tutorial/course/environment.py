@@ -61,4 +61,4 @@ def _gpu_remark(available: bool) -> str:
 
 
 def _load(seconds: float) -> str:
-    return "fine" if seconds < 10 else "slow: the machine is busy, or read from a cold disk; a second run is faster"
+    return "fine" if seconds < 20 else "slow: the machine is busy, or read from a cold disk; a second run is faster"

@@ -59,6 +59,13 @@ class Features:
         [(raised, lowered)] = promoted_tokens(self.evidence, self.sae, self.model, [feature], n)
         return [token for token, _ in raised], [token for token, _ in lowered]
 
+    def activations(self, feature: int) -> Float[Tensor, "rows positions"]:
+        """One feature on the whole text."""
+        codes, zeros = self.evidence.codes, torch.zeros(self.tokens.numel())
+        assert codes is not None  # `read_features` keeps them
+        mine = codes.features == feature
+        return zeros.index_put((codes.tokens[mine].cpu(),), codes.values[mine].cpu()).view(self.tokens.shape)
+
     def words(self, tokens: Iterable[int]) -> list[str]:
         return [self.model.tokenizer.decode([int(token)]) for token in tokens]
 

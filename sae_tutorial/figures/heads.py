@@ -88,11 +88,21 @@ def habit(pattern: Float[Tensor, "positions positions"], tokens: Sequence[str]) 
     return f"{shares[place]:.0%} of the tokens look most at {place}"
 
 
-def overlaps(groups: Mapping[str, Float[Tensor, " pairs"]], expected: float, title: str) -> go.Figure:
-    """One row of dots per group of head pairs, against the overlap that random spaces of the same size have."""
+def overlaps(
+    groups: Mapping[str, Float[Tensor, " pairs"]], expected: float, title: str, largest: str = ""
+) -> go.Figure:
+    """One row of dots per group of head pairs, against the overlap that random spaces of the same size have. `largest`
+    names the pair that overlaps most."""
     unit = "overlap of two spaces (mean squared cosine; 1 = the same)"
     rounded = {name: values.detach().round(decimals=3) for name, values in groups.items()}
     fig = kinds.strips(rounded, title, unit, box=True, mark={f"chance: {expected:.3f}": expected}, form=".3f")
+    if not fig.data:
+        return fig
+    fig.update_traces(line={"color": TEXT, "width": 1})  # boxes behind dots of the same colour would not be seen
+    if largest:
+        row = max(rounded, key=lambda name: rounded[name].max().item())
+        at = {"x": rounded[row].max().item(), "y": row, "xanchor": "center", "yshift": 16}
+        fig.add_annotation(text=largest, showarrow=False, **at)
     return fig.update_xaxes(rangemode="tozero")
 
 
@@ -123,11 +133,16 @@ def head_maps(scores: Mapping[str, Float[Tensor, "layers heads"]], title: str) -
     )
 
 
-def knockouts(losses: Mapping[str, float], controls: Float[Tensor, " draws"], title: str) -> go.Figure:
+def knockouts(
+    losses: Mapping[str, float],
+    controls: Float[Tensor, " draws"],
+    title: str,
+    others: str = "without as many others",
+) -> go.Figure:
     """Loss on a repetition: one bar per model, and the mean of the controls with a circle for each random draw.
 
     The losses are written above the bars: one may be so small that its bar cannot be seen."""
-    others = "without as many others"
+    others = f"{others} ({len(controls)} draws)"
     values = {**losses, others: controls.mean().item()}
     colours = [PALETTE[6], *PALETTE[3 : 2 + len(losses)], PALETTE[5]]
     curve = Curve(list(values), list(values.values()), colours=colours)

@@ -38,6 +38,12 @@ def test_another_text_is_read_with_the_same_positions_left_out(features, model):
     assert torch.allclose(found[1:], dense[1:], atol=1e-3) and found[0].count_nonzero() == 0
 
 
+def test_a_feature_on_the_whole_text_is_its_column_of_the_codes(features, best):
+    found = features.activations(best)
+    assert found.shape == features.tokens.shape and found.max() == features.largest[best]
+    assert torch.equal(found.flatten()[:2_000], features.evidence.codes.to_dense()[:2_000, best])
+
+
 def test_best_is_of_many_words_that_are_alike(features):
     score = likeness(features)
     top = score.topk(5).indices.tolist()

@@ -36,6 +36,12 @@ def test_overlaps_keep_every_pair_and_mark_chance():
     assert fig.layout.shapes[0].x0 == 0.125 and written(fig) == ["chance: 0.125"]
 
 
+def test_the_largest_overlap_is_named_where_it_is():
+    groups = {"w": torch.tensor([0.2, 0.1]), "v": torch.tensor([0.6, 0.1])}
+    note = heads.overlaps(groups, 0.125, "t", largest="0.1 → 1.0").layout.annotations[-1]
+    assert (note.text, note.x, note.y) == ("0.1 → 1.0", pytest.approx(0.6), "v")
+
+
 def test_losses_stand_at_their_positions_and_the_second_time_is_marked():
     fig = heads.loss_by_position(torch.tensor([8.0, 9.0, 1.0, 0.0]), 2, "t")
     assert drawn(fig) == {"loss": ([1, 2, 3, 4], [8, 9, 1, 0])}
@@ -53,10 +59,10 @@ def test_head_maps_have_layers_down_and_heads_across():
 
 
 def test_knockouts_have_the_mean_of_the_controls_and_each_draw():
-    fig = heads.knockouts({"whole": 1.0, "without": 3.0}, torch.tensor([1.0, 2.0]), "t")
+    fig = heads.knockouts({"whole": 1.0, "without": 3.0}, torch.tensor([1.0, 2.0]), "t", others="without 4 others")
     (keys, bars), (at, draws) = drawn(fig).values()
     assert bars == [1, 3, 1.5] and keys[:2] == ["whole", "without"]
-    assert draws == [1, 2] and at == [keys[2]] * 2 and "others" in keys[2]
+    assert draws == [1, 2] and at == [keys[2]] * 2 and keys[2] == "without 4 others<br>(2 draws)"
     assert written(fig) == ["1", "3", "1.5"]
 
 

@@ -27,10 +27,11 @@ def one_number_or_a_mix() -> Drawing:
     """What the course is about, before any of its terms: a model's numbers, one of them, and a mix of many."""
     alt = (
         "A text goes into a language model, whose numbers are drawn as circles. One number alone, a neuron, is large "
-        "on words of five kinds, drawn as dots of five colours. A mix of many numbers, a feature, is large on words "
-        "of one kind, dots of one colour."
+        "on words of several kinds, drawn as dots of several colours. A mix of many numbers, a feature, is large on "
+        "words of one kind, dots of one colour."
     )
     kinds, drawing = PALETTE[:5], Drawing(600, 152, alt)
+    mixed = [kinds[kind] for kind in (0, 0, 2, 0, 4)]  # several words are of one kind, as in the first figure
     order = (0, 3, 1, 4, 2, 1, 0, 4, 3, 2)
     for i, kind in enumerate(order):  # two lines of text
         drawing.dot(14 + 17 * (i % 5), 78 + 18 * (i // 5), 5, kinds[kind])
@@ -46,7 +47,7 @@ def one_number_or_a_mix() -> Drawing:
         drawing.line([(x + 8, y), (280, 114)], width=1)
     drawing.arrow(280, 114, 298, 114)
     for y, colours, title, says in (
-        (44, kinds, "one number alone, a neuron", "large on words of five kinds"),
+        (44, mixed, "one number alone, a neuron", "large on words of several kinds"),
         (114, [kinds[1]] * 5, "a mix of many numbers, a feature", "large on words of one kind"),
     ):
         drawing.text(304, y - 12, title, bold=True, anchor="start").text(400, y + 11, says, size=12, anchor="start")

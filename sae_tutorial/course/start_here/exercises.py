@@ -21,6 +21,11 @@ def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | 
         try:
             answered = mean_by_word(acts_BN.clone(), token_B, 4)
         except (RuntimeError, ValueError):  # rows do not fit together: would they, if the last token occurred?
+            if _divides_along_the_wrong_axis(mean_by_word):
+                return (
+                    "Sums are (tokens, neurons), counts (tokens,): to divide row by row give the counts a second axis, "
+                    "`count_V[:, None]`."
+                )
             got = _means(mean_by_word(acts_BN.clone(), token_B, 3)).nan_to_num()  # token 1 may have NaN
             if got.allclose(solution_mean_by_word(acts_BN, token_B, 3)):
                 return (
@@ -28,7 +33,12 @@ def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | 
                     "occurs. Its `minlength` says how many counts you want."
                 )
             raise
-        got = _means(answered)
+        try:
+            got = _means(answered)
+        except (RuntimeError, TypeError, ValueError):
+            if isinstance(answered, list | tuple | dict):
+                return "Return one tensor of shape (tokens, neurons); `torch.stack` makes it of your rows."
+            raise
         if got.shape != (4, 2):
             return f"Return a row for each token and a column for each neuron: (4, 2) here, not {tuple(got.shape)}."
         sums = torch.tensor([[3.0, -1.0], [0.0, 0.0], [8.0, 3.0], [0.0, 0.0]])
@@ -82,6 +92,16 @@ def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | 
     )
 
 
+def _divides_along_the_wrong_axis(mean_by_word: Callable[..., Any]) -> bool:
+    """Whether sums (tokens, neurons) are divided by counts (tokens,): with as many neurons as tokens that goes through,
+    and divides each neuron's sums by a token's count."""
+    acts_BN = torch.tensor([[1.0, 2.0, 3.0], [5.0, 1.0, 2.0], [4.0, 3.0, 7.0], [2.0, 6.0, 1.0]])
+    token_B, counts = torch.tensor([0, 1, 2, 2]), torch.tensor([1.0, 1.0, 2.0])
+    got = _means(mean_by_word(acts_BN.clone(), token_B, 3))
+    sums = torch.zeros(3, 3).index_add_(0, token_B, acts_BN)
+    return got.shape == (3, 3) and got.allclose(sums / counts)
+
+
 def _means(answered: Any) -> Tensor:
     """What a learner returned, also as an array of numpy."""
     return torch.as_tensor(answered).float()
@@ -98,6 +118,7 @@ def solution_mean_by_word(
 def check_guess(answer: Any, words: Float[Tensor, " neurons"]) -> Verdict:
     """How many of these neurons answer to fewer than two different words? Any kind of number will do."""
     n, truth = len(words), int((words < 2).sum())
+    most = int(truth + 0.03 * n)  # that counts as close enough
 
     def near(guess: Any) -> str | None:
         guess = _number(guess)
@@ -107,7 +128,14 @@ def check_guess(answer: Any, words: Float[Tensor, " neurons"]) -> Verdict:
             return f"Give a whole number of neurons, from 0 to {n:,}."
         if guess >= n / 2:
             return "You expect one meaning for each neuron to be the rule. It is a rare exception."
-        return None if guess <= truth + 0.03 * n else "There are fewer."
+        if guess <= most:
+            return None
+        return f"Far fewer: not {guess:g}, but less than one in thirty." if truth < n / 30 else "There are fewer."
+
+    def said(guess: Any) -> str:
+        if _number(guess) == truth:
+            return f"{truth} of {n:,}."
+        return f"{truth} of {n:,}: close enough." if _number(guess) else f"Nearly none: {truth} of {n:,} do."
 
     return judge(
         "Exercise 2",
@@ -115,9 +143,9 @@ def check_guess(answer: Any, words: Float[Tensor, " neurons"]) -> Verdict:
         [near],
         hints=(
             "Our neuron is the most mixed one. Would one meaning for each neuron leave room for it?",
-            "It is less than one neuron in thirty.",
+            f"Any whole number up to {most} is close enough.",
         ),
-        praise=lambda guess: f"{truth} of {n:,}." if _number(guess) == truth else f"{truth} of {n:,}: close enough.",
+        praise=said,
     )
 
 

@@ -9,15 +9,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.figures import kinds
+from sae_tutorial.figures.style import PALETTE
 
 
 def words_per_neuron(
     neurons: Float[Tensor, " neurons"], marks: Mapping[str, float], title: str, bins: float = 0.25
 ) -> go.Figure:
-    """Histogram over neurons of the effective number of words that they answer to, with a line for each of `marks`."""
+    """Histogram over neurons of the effective number of words that they answer to, with a line for each of `marks`.
+
+    Neurons below two words have a colour of their own: they are what the reader guessed.
+    """
     x = "effective number of different words among the ten that a neuron answers to most"
     hover = "%{x:.2f} words: %{y} neurons"
-    fig = kinds.histogram({"": neurons}, title, x, "neurons", bins=(0.875, bins), mark=dict(marks), hover=hover)
-    last = max(marks.values(), default=0.0)  # the largest stands right of its line, so that no two names meet
-    fig.for_each_annotation(lambda note: note.update(xanchor="left" if note.x == last else "right"))
+    fig = kinds.histogram({"": neurons}, title, x, "neurons", bins=(0.75, bins), mark=dict(marks), hover=hover)
+    if not fig.data:
+        return fig
+    fig.update_layout(height=fig.layout.height + 15, margin_t=fig.layout.margin.t + 15)
+    fig.update_traces(marker_color=[PALETTE[3] if middle < 2 else PALETTE[0] for middle in fig.data[0].x])
+    order = sorted(marks.values())
+    for note in fig.layout.annotations:  # the names of neighbours at two heights, so that no two of them meet
+        rank = order.index(note.x)
+        note.update(xanchor="left" if note.x == order[-1] else "right", yshift=15 * (rank % 2))
     return fig

@@ -27,6 +27,29 @@ def reliable(activations: Float[Tensor, "positions neurons"], top_means: Float[T
     return top_means[4] >= 0.5 * activations.topk(50, dim=0).values.mean(0)
 
 
+def words_of_random_mixes(
+    means: Float[Tensor, "words axes"],
+    words: Int[Tensor, " words"],
+    embedding: Float[Tensor, "vocab model"],
+    draws: int = 4_096,
+    seed: int = 0,
+) -> Float[Tensor, " draws"]:
+    """What the ten words count as on which a random direction is largest: a mix with weights of a normal distribution.
+
+    The mean of a mix is the mix of the `means` by word, so no text needs to be read for it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(means.shape[1], draws, generator=generator).to(means)
+    return vocabulary.effective_words(words[(means @ mix).topk(10, dim=0).indices].T, embedding)
+
+
+def overlapping(bars: Float[Tensor, "words examples"]) -> int:
+    """How many words have a range of values that meets the range of another word."""
+    low, high = bars.aminmax(dim=1)
+    meet = (low[:, None] < high) & (low < high[:, None])  # each with itself as well
+    return int((meet.sum(1) > 1).sum())
+
+
 def ten_at_random(
     tokens: Int[Tensor, " tokens"], embedding: Float[Tensor, "vocab model"], draws: int = 2_000, seed: int = 0
 ) -> tuple[float, float]:

@@ -19,6 +19,11 @@ GPT2_SIZES = {
     "GPT-2 XL": (48, 1600, 50257, 1024, 1_557_611_200),
 }
 
+BLIND_TO_ITSELF = "the diagonal is masked as well: a position may see itself, so mask j > i and not j ≥ i"
+BLIND_IN_A_LOOP = (
+    "position i does not see itself: in a loop take `[: i + 1]`, not `[:i]`; in a mask, j > i and not j ≥ i"
+)
+
 
 def check_count_parameters(answer: Callable[[int, int, int, int], int | None] | None) -> Verdict:
     """A function (layers, width, vocabulary, context) -> number of parameters of a GPT-2."""
@@ -70,6 +75,9 @@ def _mistakes_of_count(off: int, layers: int, width: int, vocabulary: int, conte
         -8 * width: "the two matrices of the MLP are missing, 4D × D each",
         -8 * width - 5: "the MLPs are missing, each of two matrices and two biases",
     }
+    heads = width // 64  # those of GPT-2
+    for too_many in (4 * width, 4 * width + 4, 3 * width, 3 * width + 3):  # matrices of attention; and their biases
+        in_layers[(heads - 1) * too_many] = "H · d = D: all heads together make D × D"
     outside = {
         0: "",
         vocabulary: "the unembedding uses the table of tokens again: count it once",
@@ -81,6 +89,7 @@ def _mistakes_of_count(off: int, layers: int, width: int, vocabulary: int, conte
     }
     both = {  # one reason for two numbers
         (-2, -1): "each LayerNorm has two vectors, a gain and a bias",
+        (2, -2): "the LayerNorm after the last layer is counted in every layer; count it once",
         (-4, -2): "all LayerNorms are missing, those of the layers and the last one",
         (-13, -2): "matrices only: all biases and LayerNorms are missing",
     }
@@ -126,6 +135,10 @@ def check_head(answer: Callable[..., tuple[Tensor, Tensor] | None] | None) -> Ve
         if torch.allclose(got_TT, want_TT, atol=1e-5):
             return None
         mistakes = _mistakes_of_pattern(got_TT, x_TD, *weights[:2], *biases[:2])
+        if not mistakes and not got_TT[0].any():  # of nothing seen: 0 in a loop, NaN from a softmax
+            of_softmax_TT = got_TT.index_fill(0, torch.tensor(0), torch.nan)
+            mistakes = _mistakes_of_pattern(of_softmax_TT, x_TD, *weights[:2], *biases[:2])
+            mistakes = [why.replace(BLIND_TO_ITSELF, BLIND_IN_A_LOOP) for why in mistakes]
         if mistakes:
             return f"The pattern is not right: {'; and '.join(mistakes)}."
         if got_TT.isnan().any():
@@ -192,7 +205,7 @@ def _mistakes_of_pattern(got_TT: Tensor, x_TD: Tensor, W_Q: Tensor, W_K: Tensor,
     masks = {
         "": future(1),
         "nothing is masked, and position i may take from positions j ≤ i only": future(len(x_TD)),
-        "the diagonal is masked as well: a position may see itself, so mask j > i and not j ≥ i": future(0),
+        BLIND_TO_ITSELF: future(0),
         "the mask begins one diagonal too late: position i still sees position i + 1": future(2),
         "you mask the past and let the future through; turn the mask around": future(1).T,
         "you mask what may be seen and keep what may not; exchange the two": ~future(1),
@@ -245,7 +258,7 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
     """A function (a (d, D), b (d, D)) -> mean squared cosine of the principal angles of their row spaces."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(4, 32, generator=generator)
-    mix = torch.randn(4, 4, generator=generator)
+    mix, b = torch.randn(4, 4, generator=generator), torch.randn(4, 32, generator=generator)
 
     def value(overlap: Callable[[Tensor, Tensor], Any], x: Tensor, y: Tensor) -> float:
         return float(overlap(x, y))
@@ -295,6 +308,8 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
             return "Square the cosines before the mean, not after it."
         if abs(got - 0.5**0.5) < 1e-3:
             return "You take the root of the mean square; the overlap is the mean square itself."
+        if any(abs(value(overlap, a, b) - _of_pairs(basis, a, b)) < 1e-3 for basis in (_by_qr, _by_svd)):
+            return "You compare the i-th vector of one basis with the i-th of the other; all d × d pairs count."
         return (
             None if abs(got - 0.5) < 1e-3 else f"Two planes that share one line overlap by 1/2; yours says {got:.3f}."
         )
@@ -316,6 +331,19 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
         ),
         praise="It sees the space and not the basis.",
     )
+
+
+def _by_qr(x_dD: Tensor) -> Tensor:
+    return torch.linalg.qr(x_dD.T).Q
+
+
+def _by_svd(x_dD: Tensor) -> Tensor:
+    return torch.linalg.svd(x_dD, full_matrices=False).Vh.T
+
+
+def _of_pairs(basis: Callable[[Tensor], Tensor], a_dD: Tensor, b_dD: Tensor) -> float:
+    """The diagonal of the d × d cosines only."""
+    return float((basis(a_dD) * basis(b_dD)).sum(0).square().mean())
 
 
 def solution_overlap(a_dD: Tensor, b_dD: Tensor) -> float:
@@ -352,7 +380,7 @@ def check_induction_score(answer: Callable[[Tensor, int], Tensor | None] | None)
         hints=(
             "Write the positions of “BOS a b c a b c” on paper. At which position is the second b, and which one is it "
             "to look at?",
-            "The rows are right; the columns are those of another kind of head.",
+            "In `suspect` the rows are right; only its columns, `again_T - length`, need a change.",
         ),
         praise="One position further, and it finds the heads that know what comes next.",
     )

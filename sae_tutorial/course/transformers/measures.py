@@ -53,6 +53,11 @@ def all_overlaps(a: Float[Tensor, "m d model"], b: Float[Tensor, "n d model"]) -
     return sums_MN / min(a.shape[-2], b.shape[-2])
 
 
+def outside(values: Float[Tensor, " m"], random: Float[Tensor, " n"]) -> tuple[float, float]:
+    """The share of `values` below all `random` ones, and the share above all of them."""
+    return (values < random.min()).float().mean().item(), (values > random.max()).float().mean().item()
+
+
 def of_heads(matrices: Float[Tensor, "layers groups rows columns"], heads: int) -> Float[Tensor, "heads rows columns"]:
     """One matrix for each head of the model, layer after layer, also where neighbouring heads share one."""
     return matrices.repeat_interleave(heads // matrices.shape[1], dim=1).flatten(0, 1)

@@ -18,6 +18,10 @@ def loop(acts, tokens, n):
     return found
 
 
+def rows_of_numbers(acts, tokens, n):
+    return loop(acts, tokens, n).tolist()
+
+
 def sums(acts, tokens, n):
     return torch.zeros(n, acts.shape[1]).index_add_(0, tokens, acts)
 
@@ -72,7 +76,7 @@ def test_mean_by_word():
     check = exercises.check_mean_by_word
     assert unanswered(check(None)) and unanswered(check(lambda acts, tokens, n: None))
     assert check(exercises.solution_mean_by_word)
-    for other_way in (loop, in_numpy, one_hot, in_place, partial(scattered, include_self=False)):
+    for other_way in (loop, rows_of_numbers, in_numpy, one_hot, in_place, partial(scattered, include_self=False)):
         assert check(other_way), check(other_way).message
 
 
@@ -100,6 +104,14 @@ def test_mean_by_word():
         (lambda acts, tokens, n: sums(acts, tokens, n) / torch.bincount(tokens)[:, None], "`bincount` goes up to"),
         (without_minlength_in_numpy, "`bincount` goes up to the largest token"),
         (lambda acts, tokens, n: sums(acts, tokens, n) / torch.ones(7, 1), "RuntimeError"),
+        (lambda acts, tokens, n: sums(acts, tokens, n) / counts(tokens, n)[:, 0], "give the counts a second axis"),
+        (lambda acts, tokens, n: sums(acts, tokens, n) / torch.bincount(tokens), "give the counts a second axis"),
+        (
+            lambda acts, tokens, n: sums(acts, tokens, n).numpy() / counts(tokens, n)[:, 0].clamp(min=1).numpy(),
+            "give the counts a second axis",
+        ),
+        (lambda acts, tokens, n: list(loop(acts, tokens, n)), "`torch.stack` makes it of your rows"),
+        (lambda acts, tokens, n: dict(enumerate(loop(acts, tokens, n))), "`torch.stack` makes it of your rows"),
         (lambda acts, tokens, n: 1 + loop(acts, tokens, n), "yours are [3.6"),
         (lambda acts, tokens, n: acts.no_such(), "AttributeError"),
     ],
@@ -116,7 +128,9 @@ def test_a_guess():
     assert check(3, words) and check(0, words) and check(20.0, words)
     assert "close enough" not in check(3, words).message and "3 of 1,000: close enough" in check(33, words).message
     assert "rare exception" in check(900, words).message
-    assert "There are fewer" in check(200, words).message
+    assert "Far fewer: not 200, but less than one in thirty." in check(200, words).message
+    assert "Far fewer: not 50, but" in check(50, words).message and "Nearly none: 3 of 1,000" in check(0, words).message
+    assert "There are fewer." in check(400, torch.cat([words, torch.ones(100)])).message
     for odd in (0.3, 2.5, -1, 1001, float("nan"), float("inf")):
         assert "Give a whole number of neurons" in check(odd, words).message
     for no_number in ("few", True, torch.tensor(True), torch.tensor([3, 4]), [3]):
@@ -128,7 +142,7 @@ def test_a_guess_may_be_a_number_of_torch_or_numpy(kind):
     words = torch.cat([torch.full((3,), 1.5), torch.full((997,), 4.0)])
     check = exercises.check_guess
     assert check(kind(3), words).message == check(3, words).message
-    assert "There are fewer" in check(kind(200), words).message
+    assert "Far fewer: not 200" in check(kind(200), words).message
 
 
 @pytest.mark.parametrize(

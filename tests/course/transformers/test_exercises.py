@@ -72,6 +72,10 @@ def test_one_mlp_matrix_too_few_is_named():
         (lambda n, w, v, c: -4 * w * n, "the biases of attention, that of W_in, or both LayerNorms"),
         (lambda n, w, v, c: -5 * w * n, "The biases of the MLP are missing"),
         (lambda n, w, v, c: 2 * w * n, "counted once"),
+        (lambda n, w, v, c: 2 * w * n - 2 * w, "The LayerNorm after the last layer is counted in every layer"),
+        (lambda n, w, v, c: (w // 64 - 1) * 4 * w**2 * n, "H · d = D: all heads together make D × D"),
+        (lambda n, w, v, c: (w // 64 - 1) * 4 * (w**2 + w) * n, "H · d = D: all heads together make D × D"),
+        (lambda n, w, v, c: (w // 64 - 1) * 3 * w**2 * n, "H · d = D: all heads together make D × D"),
         (lambda n, w, v, c: -(w**2) * n, "One D × D matrix of attention"),
         (lambda n, w, v, c: -(8 * w**2 + 5 * w) * n, "The MLPs are missing"),
         (lambda n, w, v, c: -(4 * w**2 + 4 * w) * n, "all of attention, or W_in and its bias"),
@@ -112,6 +116,25 @@ def my_head(x, wq, wk, wv, bq, bk, bv):
     for i in range(len(x)):
         pattern[i, : i + 1] = (q[i] @ k[: i + 1].T / bq.shape[0] ** 0.5).softmax(0)
     return pattern, pattern @ v
+
+
+def blind_head(scale=0.5):
+    """Position by position, and none sees itself."""
+
+    def head(x, wq, wk, wv, bq, bk, bv):
+        q, k, v = x @ wq + bq, x @ wk + bk, x @ wv + bv
+        pattern = torch.zeros(len(x), len(x))
+        for i in range(len(x)):
+            pattern[i, :i] = (q[i] @ k[:i].T / bq.shape[0] ** scale).softmax(0)
+        return pattern, pattern @ v
+
+    return head
+
+
+def test_a_loop_that_stops_before_the_position_itself_is_told_where_to_stop():
+    assert "in a loop take `[: i + 1]`, not `[:i]`" in exercises.check_head(blind_head()).message
+    both = exercises.check_head(blind_head(scale=0)).message
+    assert "`[: i + 1]`" in both and "not divided" in both
 
 
 def test_a_head_written_position_by_position_is_right():
@@ -238,6 +261,16 @@ def with_mean_of_cosines(a, b):
     return torch.linalg.svdvals(bases(a, b)[0].T @ bases(a, b)[1]).mean() ** 2
 
 
+def of_pairs(a, b):
+    q, r = bases(a, b)
+    return (q.T @ r).diagonal().square().mean()
+
+
+def of_pairs_by_svd(a, b):
+    q, r = (torch.linalg.svd(x, full_matrices=False).Vh for x in (a, b))
+    return (q * r).sum(1).square().mean()
+
+
 def without_squares(a, b):
     q, r = bases(a, b)
     return (q.T @ r).abs().sum() / len(a)
@@ -268,6 +301,8 @@ def without_bases(a, b):
         (of_columns, "makes *columns* orthonormal"),
         (with_outer_product, "makes *columns* orthonormal"),
         (with_mean_of_cosines, "before the mean"),
+        (of_pairs, "all d × d pairs count"),
+        (of_pairs_by_svd, "all d × d pairs count"),
         (without_squares, "the cosines themselves"),
         (with_cosines, "the cosines themselves"),
         (of_one_basis, "make the rows orthonormal first"),

@@ -91,3 +91,8 @@ def test_parameters_are_counted_by_what_their_names_say():
     parameters = {"wte.weight": torch.zeros(3, 2), "h.0.attn.w": torch.zeros(2, 2), "h.1.attn.b": torch.zeros(2)}
     marks = {"tokens": ("wte", "embed"), "attention": ("attn.",), "MLP": ("mlp.",)}
     assert measures.count_by_mark(parameters, marks) == {"tokens": 6, "attention": 6, "MLP": 0}
+
+
+def test_outside_all_random_ones():
+    random = torch.tensor([0.2, 0.3])
+    assert measures.outside(torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]), random) == pytest.approx((0.2, 0.4))
