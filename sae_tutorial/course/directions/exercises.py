@@ -327,6 +327,8 @@ def check_read(answer: Any) -> Verdict:
                 f"x is writer 2 with strength 1; you read {got[1]:.2f} of it: your reader does not see writer 1, "
                 "but it has the wrong length"
             )
+        if near(*(oblique[1:] @ torch.linalg.pinv(oblique).T)[0].tolist()):
+            return "nearly: x is a row, so the pseudo-inverse comes right of it without a transpose"
         return (
             f"x is writer 2 with strength 1 and nothing else: z should be (0, 1); you read ({got[0]:.2f}, {got[1]:.2f})"
         )
