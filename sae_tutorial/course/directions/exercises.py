@@ -65,6 +65,8 @@ def check_analogy(answer: Any) -> Verdict:
             if got != right:
                 if got == solution_analogy(parallelogram, b, a, c) or got == solution_analogy(parallelogram, a, c, b):
                     return "the signs are mixed up: it is a − b + c"
+                if got == _farthest(parallelogram, a, b, c):
+                    return "you return the token that is farthest away: the nearest has the smallest distance, `argmin`"
                 return f"for a, b, c = {a}, {b}, {c} it is token {right}; you say {got}"
         return None
 
@@ -99,6 +101,13 @@ def _across_tokens() -> list[Callable[[Tensor, int, int, int], int]]:
         return answer
 
     return [way(cosine, leave_out) for cosine in (False, True) for leave_out in (False, True)]
+
+
+def _farthest(unit_VD: Tensor, a: int, b: int, c: int) -> int:
+    """The largest distance in place of the smallest, the question left out."""
+    distance_V = (unit_VD - (unit_VD[a] - unit_VD[b] + unit_VD[c])).norm(dim=1)
+    distance_V[[a, b, c]] = -torch.inf
+    return int(distance_V.argmax())
 
 
 # Exercise 3: matching pursuit.

@@ -43,6 +43,13 @@ def test_analogy_mistakes():
     wrong(check(lambda unit, a, b, c: unit @ (unit[a] - unit[b] + unit[c])), "id of one token")
     wrong(check(lambda unit, a, b, c: 39), "you say 39")
 
+    def farthest(unit, a, b, c):
+        distance_V = (unit - (unit[a] - unit[b] + unit[c])).norm(dim=1)
+        distance_V[[a, b, c]] = 0
+        return int(distance_V.argmax())
+
+    wrong(check(farthest), "`argmin`")
+
     def similarity(unit, a, b, c):
         similarity_V = unit @ (unit[a] - unit[b] + unit[c])
         similarity_V[[a, b, c]] = -torch.inf
