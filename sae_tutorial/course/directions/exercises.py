@@ -65,6 +65,8 @@ def check_analogy(answer: Any) -> Verdict:
             if got != right:
                 if got == solution_analogy(parallelogram, b, a, c) or got == solution_analogy(parallelogram, a, c, b):
                     return "the signs are mixed up: it is a − b + c"
+                if got == _farthest(parallelogram, a, b, c):
+                    return "you return the token that is farthest away: the nearest has the smallest distance, `argmin`"
                 return f"for a, b, c = {a}, {b}, {c} it is token {right}; you say {got}"
         return None
 
@@ -99,6 +101,13 @@ def _across_tokens() -> list[Callable[[Tensor, int, int, int], int]]:
         return answer
 
     return [way(cosine, leave_out) for cosine in (False, True) for leave_out in (False, True)]
+
+
+def _farthest(unit_VD: Tensor, a: int, b: int, c: int) -> int:
+    """The largest distance in place of the smallest, the question left out."""
+    distance_V = (unit_VD - (unit_VD[a] - unit_VD[b] + unit_VD[c])).norm(dim=1)
+    distance_V[[a, b, c]] = -torch.inf
+    return int(distance_V.argmax())
 
 
 # Exercise 3: matching pursuit.
@@ -327,6 +336,8 @@ def check_read(answer: Any) -> Verdict:
                 f"x is writer 2 with strength 1; you read {got[1]:.2f} of it: your reader does not see writer 1, "
                 "but it has the wrong length"
             )
+        if near(*(oblique[1:] @ torch.linalg.pinv(oblique).T)[0].tolist()):
+            return "nearly: x is a row, so the pseudo-inverse comes right of it without a transpose"
         return (
             f"x is writer 2 with strength 1 and nothing else: z should be (0, 1); you read ({got[0]:.2f}, {got[1]:.2f})"
         )

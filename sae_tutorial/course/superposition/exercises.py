@@ -66,7 +66,10 @@ def check_training_step(answer: Any) -> Verdict:
     def right_step(answer: Callable) -> str | None:
         (W, b, _), (right_W, right_b, _) = after(answer, 1), after(solution_training_step, 1)
         if torch.equal(W, start[0]):
-            return "the loss is right, but W is what it was before: nothing computed a gradient and moved the weights"
+            return (
+                "the loss is right, but W is what it was before. Either backward() or step() is missing, or the order "
+                "is wrong: zero_grad, backward, step"
+            )
         if torch.allclose(W - start[0], (right_W - start[0]) / 2, atol=1e-5):
             return (
                 "the loss is right, but W moves half as far as it should: you averaged over the two models, so each "
@@ -409,6 +412,12 @@ def _wrong_shares(W: Tensor) -> dict[str, Tensor]:
         ** 2
         / (along.sum(dim=1) - norms**2),
         "your numerator is the norm; the formula has the *squared* norm": norms / along.sum(dim=1),
+        "you add up first and square then; square each dot product": norms**2 / (unit.T @ W).sum(dim=1).square(),
+        "you divided by the norms of rows; a feature is a column: `W.norm(dim=0)`": norms**2
+        / ((W / W.norm(dim=1, keepdim=True)).T @ W).square().sum(dim=1),
+        "you divided by the norm of all of W; a feature is a column: `W.norm(dim=0)`": norms**2
+        / ((W / W.norm()).T @ W).square().sum(dim=1),
+        "you added up over i and j; keep one number per i": norms**2 / along.sum(),
     }
 
 

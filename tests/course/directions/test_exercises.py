@@ -43,6 +43,13 @@ def test_analogy_mistakes():
     wrong(check(lambda unit, a, b, c: unit @ (unit[a] - unit[b] + unit[c])), "id of one token")
     wrong(check(lambda unit, a, b, c: 39), "you say 39")
 
+    def farthest(unit, a, b, c):
+        distance_V = (unit - (unit[a] - unit[b] + unit[c])).norm(dim=1)
+        distance_V[[a, b, c]] = 0
+        return int(distance_V.argmax())
+
+    wrong(check(farthest), "`argmin`")
+
     def similarity(unit, a, b, c):
         similarity_V = unit @ (unit[a] - unit[b] + unit[c])
         similarity_V[[a, b, c]] = -torch.inf
@@ -199,7 +206,7 @@ def test_reading_mistakes():
     wrong(check(lambda x, w: x @ torch.nn.functional.normalize(torch.linalg.pinv(w), dim=0)), "wrong length")
     wrong(check(lambda x, w: x @ torch.linalg.inv(w)), "square matrix")
     wrong(check(lambda x, w: x @ torch.linalg.pinv(w) @ w), "return z")
-    wrong(check(lambda x, w: x @ torch.linalg.pinv(w).T), "should be (0, 1)")
+    wrong(check(lambda x, w: x @ torch.linalg.pinv(w).T), "without a transpose")
     wrong(check(lambda x, w: (x @ w.T).sum(1)), "not (5, 2)")
     wrong(check(lambda x, w: torch.linalg.lstsq(w.T, x.T).solution), "transpose it")
     wrong(check(lambda x, w: x @ torch.linalg.qr(w.T).Q), "made the writers orthogonal")

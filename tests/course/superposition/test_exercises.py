@@ -192,6 +192,26 @@ def test_the_notebook_can_train_with_the_solution_of_the_first_exercise():
             "the digon",
         ),
         (ex.check_dimensionality, lambda W: W.norm(dim=0) ** 2, "the digon"),
+        (
+            ex.check_dimensionality,
+            lambda W: W.norm(dim=0) ** 2 / ((W / W.norm(dim=0)).T @ W).sum(1) ** 2,
+            "square each dot product",
+        ),
+        (
+            ex.check_dimensionality,
+            lambda W: W.norm(dim=0) ** 2 / ((W / W.norm(dim=1, keepdim=True)).T @ W).square().sum(1),
+            "norms of rows",
+        ),
+        (
+            ex.check_dimensionality,
+            lambda W: W.norm(dim=0) ** 2 / ((W / W.norm()).T @ W).square().sum(1),
+            "norm of all of W",
+        ),
+        (
+            ex.check_dimensionality,
+            lambda W: W.norm(dim=0) ** 2 / ((W / W.norm(dim=0)).T @ W).square().sum(),
+            "one number per i",
+        ),
         (ex.check_phase_boundary, lambda i: 2 * min(1, i) / (1 + i), "say the mean"),
         (ex.check_phase_boundary, lambda r: 0.5, "4/7"),
         (ex.check_phase_boundary, lambda r: 4 * r / (2 * (1 + r) + 3 * r), "feature 1 that gets dropped"),
