@@ -115,8 +115,7 @@ def log_axis(update: Callable[..., Any], values: Any, ticks: Sequence[float] | N
     flat = sorted({v for v in flattened(numbers(values)) if v is not None and v > 0} or {1.0})
     low, high = math.log10(flat[0]), math.log10(flat[-1])
     if ticks is None and high - low > 2.2:
-        in_full = low >= -3 and high <= 4
-        form = {"tickformat": IN_FULL} if in_full else {"exponentformat": "power"}
+        form: dict[str, Any] = {"tickformat": IN_FULL} if low >= -3 and high <= 4 else {"exponentformat": "power"}
         update(type="log", dtick=1, minor={"ticks": "outside", "ticklen": 3}, **form)
         return
     between = (1, 2, 5) if high - low > 1 else (1, 1.5, 2, 3, 5, 7)
