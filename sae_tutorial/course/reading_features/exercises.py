@@ -43,7 +43,7 @@ Rows = Sequence[tuple[list[int], list[float]]]
 
 def check_token_table(answer: Any) -> Verdict:
     """`answer(passages)`: the mean activation at each token, over all passages, as a dictionary."""
-    passages = [([3, 5, 3, 7], [2.0, 0.0, 0.0, 1.0]), ([5, 3], [0.0, 4.0]), ([9], [0.0])]
+    passages = [([3, 5, 7], [0.0, 0.0, 1.0]), ([5, 3, 3], [0.0, 5.0, 1.0]), ([9], [0.0])]
     right = solution_token_table(passages)
 
     def a_dictionary(answer: Callable) -> str | None:
@@ -77,15 +77,19 @@ def _diagnosis(got: Mapping[int, float]) -> str:
         return "token 3 occurs three times, once with 0: you left the zeros out, and so every token looks like a match"
     if math.isclose(at_3, 6.0):
         return "those are sums; divide each by how often its token occurs"
-    if math.isclose(at_3, 4.0):
+    if math.isclose(at_3, 5.0):
         return "you keep the largest activation of each token; the mean is asked for"
     if math.isclose(at_3, 1.0):
-        return "you take the mean within the first passage alone; token 3 occurs in the second, too"
-    if math.isclose(at_3, 2.5):
+        return "you overwrite: of token 3 only the last activation remains"
+    if math.isclose(at_3, 1.75):
+        return "you take the mean of the mean so far and the new value, so late ones weigh most: keep sums and counts"
+    if math.isclose(at_3, 0.0, abs_tol=1e-9):
+        return "you look at the first passage alone; token 3 occurs in the second, too, and is active there"
+    if math.isclose(at_3, 1.5):
         return "you take the mean of the means of passages; count every occurrence once"
     if math.isclose(at_3, 6.0 / 7):
         return "you divide by the number of all tokens; divide by how often this one occurs"
-    return f"token 3 has activations 2, 0 and 4, so its mean is 2; you say {at_3:g}"
+    return f"token 3 has activations 0, 5 and 1, so its mean is 2; you say {at_3:g}"
 
 
 def solution_token_table(passages: Rows) -> dict[int, float]:
@@ -126,9 +130,10 @@ def check_own_score(answer: Any) -> Verdict:
         (rng.integers(40, size=12).tolist(), (rng.random(12) * (rng.random(12) < 0.2)).tolist()) for _ in range(40)
     ]
     clear = [(tokens, [2.0 * (token < 5) + 0.1 * (token % 3) for token in tokens]) for tokens, _ in noise]
+    clear[1] = ([99, *clear[1][0][1:]], [3.0, *clear[1][1][1:]])  # a token that no even passage has
 
     def a_number(answer: Callable) -> str | None:
-        got = answer(_copied(clear))
+        got = answer(_copied(noise))
         return None if np.ndim(got) == 0 else f"return one number; you return something of shape {np.shape(got)}"
 
     def of_noise(answer: Callable) -> str | None:
@@ -142,13 +147,20 @@ def check_own_score(answer: Any) -> Verdict:
             return f"{told}: you use one half of the passages, and for both purposes"
         if abs(got - solution_own_score([*noise[1:], noise[0]])) < 1e-6:
             return "you make the table of the odd passages and test on the even ones; the task asks for the reverse"
+        if abs(got - _held_out(noise[::2], noise)) < 1e-6:
+            return f"{told}: you test on all passages, and the even ones have made the table"
         half = len(noise) // 2
         if abs(got - _held_out(noise[:half], noise[half:])) < 1e-6:
             return "you split into a first and a second half; the task asks for even and odd passages"
         return told
 
     def of_a_rule(answer: Callable) -> str | None:
-        got, right = float(answer(_copied(clear))), solution_own_score(clear)
+        try:
+            got, right = float(answer(_copied(clear))), solution_own_score(clear)
+        except KeyError:
+            return "a token that the table has not seen stops it: predict 0 there, with table.get(token, 0)"
+        if abs(got - _held_out(clear[::2], clear[1::2], skipping=True)) < 1e-6:
+            return "a token that the table has not seen is predicted as 0, and not left out: you skip it"
         return None if abs(got - right) < 1e-6 else f"of a clear rule the score is {right:.2f}, you say {got:.2f}"
 
     hints = (
@@ -164,8 +176,9 @@ def solution_own_score(passages: Rows) -> float:
     return _held_out(passages[::2], passages[1::2])
 
 
-def _held_out(shown: Rows, tests: Rows) -> float:
+def _held_out(shown: Rows, tests: Rows, skipping: bool = False) -> float:
+    """The correlation of the table of `shown` with `tests`; a token that it has not seen counts as 0, or not at all."""
     table = solution_token_table(shown)
-    said = [table.get(token, 0.0) for tokens, _ in tests for token in tokens]
-    real = [activation for _, activations in tests for activation in activations]
-    return float(np.corrcoef(said, real)[0, 1])
+    pairs = [pair for tokens, activations in tests for pair in zip(tokens, activations)]
+    pairs = [pair for pair in pairs if pair[0] in table or not skipping]
+    return float(np.corrcoef([table.get(token, 0.0) for token, _ in pairs], [a for _, a in pairs])[0, 1])

@@ -66,6 +66,14 @@ def mean_of_means(passages):
     return {token: np.mean(values) for token, values in each.items()}
 
 
+def running(passages):
+    found = {}
+    for tokens, activations in passages:
+        for token, a in zip(tokens, activations):
+            found[token] = (found[token] + a) / 2 if token in found else a
+    return found
+
+
 def by_all(passages):
     n = sum(len(tokens) for tokens, _ in passages)
     return {t: sum(v) / n for t, v in gathered(passages).items()}
@@ -88,11 +96,13 @@ def test_right_tables(answer):
         (lambda p: {t: max(v) for t, v in gathered(p).items()}, "largest activation"),
         (of_the_first, "first passage alone"),
         (mean_of_means, "mean of the means"),
+        (lambda p: {t: a for tokens, acts in p for t, a in zip(tokens, acts)}, "you overwrite"),
+        (running, "the mean of the mean so far"),
         (by_all, "number of all tokens"),
         (lambda p: [1.0], "return a dictionary"),
         (lambda p: {"3": 2.0}, "your dictionary has '3'"),
         (lambda p: {3: 2.0}, "token 7 is missing"),
-        (lambda p: {3: 5.0, 7: 1.0}, "its mean is 2; you say 5"),
+        (lambda p: {3: 4.5, 7: 1.0}, "its mean is 2; you say 4.5"),
     ],
 )
 def test_wrong_tables(answer, said):
@@ -110,6 +120,18 @@ def scored(shown, tests):
     return np.corrcoef(said, real)[0, 1]
 
 
+def skipping(p):
+    table = exercises.solution_token_table(p[::2])
+    pairs = [(table[t], a) for tokens, acts in p[1::2] for t, a in zip(tokens, acts) if t in table]
+    return np.corrcoef(np.array(pairs).T)[0, 1]
+
+
+def stopping(p):
+    table = exercises.solution_token_table(p[::2])
+    pairs = [(table[t], a) for tokens, acts in p[1::2] for t, a in zip(tokens, acts)]
+    return np.corrcoef(np.array(pairs).T)[0, 1]
+
+
 def test_the_right_score():
     assert exercises.check_own_score(exercises.solution_own_score)
     assert exercises.check_own_score(lambda p: scored(p[::2], p[1::2]))
@@ -123,6 +145,9 @@ def test_the_right_score():
         (lambda p: scored(p[::2], p[::2]), "for both purposes"),
         (lambda p: scored(p[1::2], p[::2]), "the task asks for the reverse"),
         (lambda p: scored(p[: len(p) // 2], p[len(p) // 2 :]), "a first and a second half"),
+        (lambda p: scored(p[::2], p), "you test on all passages"),
+        (skipping, "you skip it"),
+        (stopping, "stops it: predict 0 there"),
         (lambda p: 0.5, "without any rule"),
         (lambda p: np.zeros((2, 2)), "return one number"),
     ],
