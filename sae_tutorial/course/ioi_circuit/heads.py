@@ -16,9 +16,9 @@ from torch import Tensor
 from sae_tutorial.circuits.direct_effects import Writes, attention_between, direct_writes, towards
 from sae_tutorial.circuits.heads import Head
 from sae_tutorial.circuits.ioi import Sentences, TemplateMeans, logit_difference
-from sae_tutorial.circuits.patching import Site, activations, head_site, patch_hooks, patched_logits, path_patch
+from sae_tutorial.circuits.patching import Donor, Site, activations, head_site, patch_hooks, patched_logits, path_patch
 from sae_tutorial.circuits.prompts import at, end_logits
-from sae_tutorial.course.ioi_circuit.names import absent_names, with_pause
+from sae_tutorial.course.ioi_circuit.names import absent_names, lift, with_pause
 from sae_tutorial.figures.tables import Table
 
 ROLES = {"IO": "IO", "S1": "S1", "S2": "S2", "pause": "comma or full stop before S2"}
@@ -163,6 +163,32 @@ def changes_without(
         for part in ("heads", "mlps")
     )
     return logit_difference(end_logits(model, sentences, hooks), sentences), by_head, by_mlp
+
+
+def name_without(
+    model: Any, sentences: Sentences, means: TemplateMeans, gone: Sequence[Head], names: Int[Tensor, " names"]
+) -> tuple[float, float]:
+    """Ablate the heads `gone`: by how much the direct shares of all other heads in the right name, above the absent
+    ones, change in sum, and the lift that is left. Backup heads would make the first positive."""
+    hooks = patch_hooks([head_site("z", head) for head in gone], means.of(sentences))
+    before, after = direct_writes(model, sentences), direct_writes(model, sentences, hooks)
+    change = towards(after.heads - before.heads, model, sentences.io, absent_names(sentences, names))
+    for head in gone:
+        change[head] = 0
+    return float(change.sum()), float(lift(end_logits(model, sentences, hooks), sentences, names).mean())
+
+
+def looks_with_queries(model: Any, run: Sentences, donor: Donor, head: Head, start: str, end: str) -> float:
+    """Mean attention of a head from one role to another on `run`, with its queries from `donor`."""
+    caught = {}
+
+    def catch(pattern: Tensor, hook: Any) -> None:
+        caught["pattern"] = pattern[:, head[1]]
+
+    put = patch_hooks([head_site("q", head)], donor)
+    end_logits(model, run, [*put, (f"blocks.{head[0]}.attn.hook_pattern", catch)])
+    rows = torch.arange(len(run.tokens))
+    return float(caught["pattern"][rows, run.positions[start], run.positions[end]].mean())
 
 
 def about_to_say(model: Any, run: Sentences, names: Int[Tensor, " names"], layer: int) -> float:

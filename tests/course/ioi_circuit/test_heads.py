@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from sae_tutorial.circuits import ioi
+from sae_tutorial.circuits.direct_effects import attention_between
+from sae_tutorial.circuits.patching import activations
 from sae_tutorial.circuits.prompts import end_logits
 from sae_tutorial.course.ioi_circuit import heads, names
 
@@ -146,3 +148,24 @@ def test_changes_without_heads_add_up_to_what_is_left(model):
     before = ioi.logit_difference(end_logits(model, sentences), sentences).mean()
     assert abs(before + by_head.sum() + by_mlp.sum() - left.mean()) < 0.3, "but for embeddings, whose scale changes"
     assert by_head[2, 0] < -0.5 and by_head[:2].abs().max() < 0.1
+
+
+def test_nothing_ablated_changes_no_name(model):
+    sentences, ids = ioi.ioi_sentences(model, 6, seed=0), names.name_ids(model)
+    pool = ioi.counterfactual(model, ioi.ioi_sentences(model, 12, seed=2), "abc", seed=2)
+    means = ioi.TemplateMeans.over(model, pool, [f"blocks.{i}.attn.hook_z" for i in range(4)])
+    change, left = heads.name_without(model, sentences, means, [], ids)
+    assert change == 0 and left == pytest.approx(float(names.lift(end_logits(model, sentences), sentences, ids).mean()))
+    _, fewer = heads.name_without(model, sentences, means, [(1, 3), (2, 6), (3, 0), (3, 5)], ids)
+    assert fewer < left
+
+
+def test_looking_with_one_s_own_queries_is_looking(model):
+    sentences = ioi.ioi_sentences(model, 6, seed=0)
+    own = activations(model, sentences, ["blocks.0.attn.hook_q"])
+    found = heads.looks_with_queries(model, sentences, own, (0, 0), "S2", "S1")
+    expected = attention_between(model, sentences, "S2", ["S1"])["S1"][0, 0]
+    assert found == pytest.approx(float(expected), abs=1e-4)
+    swapped = ioi.counterfactual(model, sentences, "swapped")
+    other = activations(model, swapped, ["blocks.0.attn.hook_q"])
+    assert heads.looks_with_queries(model, sentences, other, (0, 0), "S2", "S1") != pytest.approx(found, abs=0.05)
