@@ -7,6 +7,9 @@ ground_truth      data whose features are known, and how well a dictionary finds
 contexts          where in a text a feature answers
 feature_evidence  what every feature does on a text, found in one pass
 feature_pages     what a reader is shown of a feature
+explanations      what a feature is said to be about, and how well that predicts it
+chat              a language model that is asked, over HTTP or in this process
+chat_judge        such a model as explainer and as judge
 """
 
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate, evaluate_many
