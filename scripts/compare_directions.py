@@ -9,18 +9,18 @@ Text, draw and scores are those of the notebook, which does this for the embedde
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
+import kept_lines
 import torch
 
 from sae_tutorial import load_language_model, reference_sae, story_tokens
-from sae_tutorial.activations.files import cache_folder, write_atomically
+from sae_tutorial.activations.files import cache_folder
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.course.reading_features import study
 from sae_tutorial.course.reading_features.rivals import rivals
-from sae_tutorial.course.results import COMPARED, EVIDENCE
+from sae_tutorial.course.results import COMPARED
 from sae_tutorial.evaluation.explanations import materials
 from sae_tutorial.figures.feature_report import words_of
 
@@ -35,10 +35,8 @@ def main() -> None:
     args = parser.parse_args()
     kept = args.out / COMPARED
     if args.ship:
-        write_atomically(EVIDENCE / COMPARED, kept.read_bytes())
-        return
-    args.out.mkdir(parents=True, exist_ok=True)
-    done = {json.loads(line)["kind"] for line in kept.read_text().splitlines()} if kept.exists() else set()
+        return kept_lines.ship(kept)
+    done = kept_lines.done(kept, "kind")
     model, sae = load_language_model("smollm2"), reference_sae("mutual_choice", model="smollm2")
     text = story_tokens(args.tokens, 128, seed=0, source="books", model="smollm2")
     hook_name = str(sae.hook_name)
@@ -55,8 +53,7 @@ def main() -> None:
         explained = study.explained(found, words_of(model))
         row = {"kind": kind, "kinds": explained.kinds(), "positions": evidence.n_positions, "hook": hook_name}
         row |= {name: [getattr(one, name) for one in explained.scores] for name in ("simulation", "at_random")}
-        with kept.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        kept_lines.add(kept, row)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,16 @@ that of the next feature by statistics, which is a control: a judge that reads w
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
+import kept_lines
 import torch
 from tqdm.auto import tqdm
 
 from sae_tutorial import load_language_model, reference_sae, story_tokens
-from sae_tutorial.activations.files import cache_folder, write_atomically
+from sae_tutorial.activations.files import cache_folder
 from sae_tutorial.course.reading_features.study import judged, material_of_drawn
-from sae_tutorial.course.results import EVIDENCE, EXPLAINED
+from sae_tutorial.course.results import EXPLAINED
 from sae_tutorial.evaluation.chat import LocalChat
 from sae_tutorial.evaluation.chat_judge import ChatJudge, explain_by_chat
 from sae_tutorial.evaluation.explanations import StatisticsJudge, explain_by_statistics
@@ -37,10 +37,8 @@ def main() -> None:
     args = parser.parse_args()
     kept = args.out / EXPLAINED
     if args.ship:
-        write_atomically(EVIDENCE / EXPLAINED, kept.read_bytes())
-        return
-    args.out.mkdir(parents=True, exist_ok=True)
-    done = {json.loads(line)["feature"] for line in kept.read_text().splitlines()} if kept.exists() else set()
+        return kept_lines.ship(kept)
+    done = kept_lines.done(kept, "feature")
     model, sae = load_language_model("stories"), reference_sae("mutual_choice")
     materials = material_of_drawn(sae, model, story_tokens(90_000, 128, source="books"), args.features, n_random=10)
     words = words_of(model)
@@ -61,8 +59,7 @@ def main() -> None:
             for name, explanation in told.items():
                 simulated = N_SIMULATED if name == "statistics" else 0
                 row[name] = {"text": explanation.text} | judged(explanation, material, judge, simulated)
-            with kept.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            kept_lines.add(kept, row)
 
 
 if __name__ == "__main__":

@@ -118,11 +118,9 @@ def feature_browser(features: Features, feature: int | None = None, text: str = 
         now = number.value
         raised = ", ".join(map(quoted, features.words(features.promoted(now, 3)[0])))
         title = f"Feature {now} is active at {float(features.density[now]):.2%} of positions and promotes {raised}"
-        at = places(features, now)[:10]
-        values = features.evidence.strongest.value[now, : len(at)]
-        acts_NS = torch.zeros(features.tokens.numel()).index_put((torch.tensor(at, dtype=torch.int64),), values)
-        acts_NS = acts_NS.view(features.tokens.shape)
-        contexts = around(features.model.tokenizer, features.tokens, acts_NS, at)
+        contexts = around(
+            features.model.tokenizer, features.tokens, features.activations(now), places(features, now)[:10]
+        )
         return feature_contexts({"": contexts}, title, "activation of the feature").update_layout(showlegend=False)
 
     number.observe(choose, names="value")

@@ -18,6 +18,7 @@ from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.allocation import SparseCodes
 from sae_tutorial.evaluation.feature_evidence import FeatureEvidence, clean_codes, feature_evidence
 from sae_tutorial.evaluation.feature_pages import promoted_tokens
+from sae_tutorial.figures.feature_report import words_of
 
 K = 20  # contexts that a feature is judged by
 RULE = (
@@ -67,7 +68,7 @@ class Features:
         return zeros.index_put((codes.tokens[mine].cpu(),), codes.values[mine].cpu()).view(self.tokens.shape)
 
     def words(self, tokens: Iterable[int]) -> list[str]:
-        return [self.model.tokenizer.decode([int(token)]) for token in tokens]
+        return words_of(self.model)(list(tokens))
 
 
 def read_features(

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import torch
 
 from sae_tutorial.activations.files import cache_folder, write_atomically
+from sae_tutorial.activations.forward import fused_forward
 
 Messages = Sequence[dict[str, str]]
 AGAIN = (408, 409, 429, 500, 502, 503, 504)  # answers after which it is worth asking once more
@@ -164,8 +165,6 @@ class LocalChat:
     def answer(self, messages: Messages, max_tokens: int = 100) -> str:
         from transformers import DynamicCache
 
-        from sae_tutorial.activations.forward import fused_forward
-
         model, cache, said = self.model, DynamicCache(), []
         new = torch.tensor([self.ids(messages)], device=model.cfg.device)
         with fused_forward(model):
@@ -179,8 +178,6 @@ class LocalChat:
 
     @torch.no_grad()
     def weigh(self, messages: Messages, answers: Sequence[str]) -> list[float]:
-        from sae_tutorial.activations.forward import fused_forward
-
         model = self.model
         first = [model.tokenizer.encode(answer, add_special_tokens=False)[0] for answer in answers]
         with fused_forward(model):

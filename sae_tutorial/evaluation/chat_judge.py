@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sae_tutorial.evaluation.chat import Chat, Messages
-from sae_tutorial.evaluation.explanations import Explanation, Material, Words
-from sae_tutorial.evaluation.feature_pages import Passage
+from sae_tutorial.evaluation.explanations import Explanation, Material
+from sae_tutorial.evaluation.feature_pages import Passage, Words
 
 LEFT, RIGHT = "<<", ">>"  # around tokens at which a feature is active
 SHARE = 0.1  # of the largest activation, from which a token is shown as active

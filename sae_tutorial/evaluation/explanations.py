@@ -26,9 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sae_tutorial.evaluation.feature_evidence import FeatureEvidence
-from sae_tutorial.evaluation.feature_pages import Passage, check_features, read_passages
-
-Words = Callable[[Sequence[int]], list[str]]
+from sae_tutorial.evaluation.feature_pages import Passage, Words, check_features, read_passages
 
 
 @dataclass(frozen=True)
@@ -147,11 +145,20 @@ def scores(explanation: Any, material: Material, judge: Judge, seed: int = 0) ->
     both, alone = (
         correlation(explanation, passages, judge) for passages in (material.strongest + random, material.random)
     )
-    found = [judge.active(explanation, passage) for passage in material.active]
-    detection = auc(found, [judge.active(explanation, passage) for passage in material.silent])
-    right = [judge.right(explanation, passage, passage.activations > 0) for passage in material.active]
+    return Scores(both, alone, detection(explanation, material, judge), fuzzing(explanation, material, judge, seed))
+
+
+def detection(explanation: Any, material: Material, judge: Judge) -> float:
+    """How often the judge is surer of a passage with the feature than of one without (AUC)."""
+    with_it, without = ([judge.active(explanation, p) for p in some] for some in (material.active, material.silent))
+    return auc(with_it, without)
+
+
+def fuzzing(explanation: Any, material: Material, judge: Judge, seed: int = 0) -> float:
+    """How often the judge is surer of the tokens at which the feature is active than of wrongly marked ones (AUC)."""
+    right = [judge.right(explanation, p, p.activations > 0) for p in material.active]
     wrong = [judge.right(explanation, p, marks) for p, marks in wrongly_marked(material, seed)]
-    return Scores(both, alone, detection, auc(right, wrong))
+    return auc(right, wrong)
 
 
 def correlation(explanation: Any, passages: Sequence[Passage], judge: Judge) -> float:

@@ -29,6 +29,7 @@ from sae_tutorial.evaluation.contexts import Context
 from sae_tutorial.evaluation.feature_evidence import FeatureEvidence, clean_codes
 
 IN_USE = 5  # a token counts as used if it occurs so often
+Words = Callable[[Sequence[int]], list[str]]  # from token ids to the text of each
 TOGETHER = 40  # of a feature's sampled matches: where others are looked for that are active with it
 
 
@@ -44,7 +45,7 @@ class Passage:
     def peak(self) -> float:
         return float(self.activations[self.at])
 
-    def context(self, words: Callable[[Sequence[int]], list[str]]) -> Context:
+    def context(self, words: Words) -> Context:
         """As text, for figures."""
         texts = words(self.tokens.tolist())
         return Context("".join(texts[: self.at]), texts[self.at], "".join(texts[self.at + 1 :]), self.peak)

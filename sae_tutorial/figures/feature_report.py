@@ -16,14 +16,13 @@ from torch import Tensor
 
 from sae_tutorial.activations.files import cache_folder, write_atomically
 from sae_tutorial.evaluation.feature_evidence import FeatureEvidence, feature_evidence
-from sae_tutorial.evaluation.feature_pages import FeaturePage, Passage, check_features, feature_pages
+from sae_tutorial.evaluation.feature_pages import FeaturePage, Passage, Words, check_features, feature_pages
 from sae_tutorial.figures.text import visible
 
 GLOW = "rgba(230, 159, 0, {:.2f})"  # orange, seen through, so that it lies behind dark text and light text
 BAR, BINS, BARS = "#E69F00", 20, (220, 44)  # of the histogram: colour, number of bars, its width and height in px
 MOST = 500  # features in one file: more of them no browser opens gladly
 
-Words = Callable[[Sequence[int]], list[str]]
 Link = Callable[[int], str]
 
 

@@ -22,16 +22,15 @@ from sae_tutorial.evaluation.explanations import (
     Scores,
     Statistics,
     StatisticsJudge,
-    Words,
-    auc,
     correlation,
+    detection,
     explain_by_statistics,
+    fuzzing,
     materials,
     scores,
-    wrongly_marked,
 )
 from sae_tutorial.evaluation.feature_evidence import FeatureEvidence, feature_evidence
-from sae_tutorial.evaluation.feature_pages import Passage
+from sae_tutorial.evaluation.feature_pages import Passage, Words
 from sae_tutorial.evaluation.intervals import Interval
 
 ENOUGH = 20  # matches that a feature must have to be drawn
@@ -162,14 +161,11 @@ def judged(
     """`scores` as plain numbers, with the simulation on fewer passages where a judge takes its time."""
     few = slice(n_simulated)
     passages: list[Passage] = [*material.strongest[few], *material.random[few]]
-    detection = auc(
-        [judge.active(explanation, p) for p in material.active], [judge.active(explanation, p) for p in material.silent]
-    )
-    fuzzing = auc(
-        [judge.right(explanation, p, p.activations > 0) for p in material.active],
-        [judge.right(explanation, p, marks) for p, marks in wrongly_marked(material)],
-    )
-    return {"simulation": correlation(explanation, passages, judge), "detection": detection, "fuzzing": fuzzing}
+    return {
+        "simulation": correlation(explanation, passages, judge),
+        "detection": detection(explanation, material, judge),
+        "fuzzing": fuzzing(explanation, material, judge),
+    }
 
 
 def correlations(found: Explained, names: Sequence[str]) -> dict[tuple[str, str], float]:
