@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -37,6 +37,30 @@ def tenths(given: Float[Tensor, " tokens"], value: Float[Tensor, " tokens"]) -> 
     """The mean of `given` in each tenth of the tokens, sorted by `value` from its lowest to its highest."""
     order = value.flatten().argsort(stable=True)
     return torch.stack([given.flatten()[part].mean() for part in order.chunk(10)])
+
+
+def tenth_effects(
+    given: Float[Tensor, " tokens"], suspects: Mapping[str, Float[Tensor, " tokens"]]
+) -> dict[str, tuple[float, float]]:
+    """As `rank_effects`, with the tenths of each quantity as categories, so that a U counts as much as a line: the
+    share of the variance of the ranks of `given` that a quantity explains alone, and what it adds to all others."""
+    y = _standard(_column(given))
+    columns = {name: _categories(value) for name, value in suspects.items()}
+
+    def explained(names: Iterable[str]) -> float:
+        table = np.concatenate([np.ones((len(y), 1)), *(columns[name] for name in names)], axis=1)
+        return 1 - float(np.square(y - table @ np.linalg.lstsq(table, y, rcond=None)[0]).mean())
+
+    whole = explained(columns)
+    return {name: (explained([name]), whole - explained(columns.keys() - {name})) for name in columns}
+
+
+def _categories(value: Tensor) -> np.ndarray:
+    """(tokens, 10): 1 in the column of the tenth to which a token belongs, as in `tenths`."""
+    table = torch.zeros(value.numel(), 10, dtype=torch.float64)
+    for i, part in enumerate(value.flatten().argsort(stable=True).chunk(10)):
+        table[part, i] = 1
+    return table.numpy()
 
 
 def _column(values: Tensor) -> np.ndarray:

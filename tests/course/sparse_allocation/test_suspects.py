@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sae_tutorial.course.sparse_allocation.suspects import rank_effects, tenths
+from sae_tutorial.course.sparse_allocation.suspects import rank_effects, tenth_effects, tenths
 
 GENERATOR = torch.Generator().manual_seed(0)
 CAUSE, NOISE = torch.randn(4000, generator=GENERATOR), torch.randn(4000, generator=GENERATOR)
@@ -33,3 +33,18 @@ def test_a_quantity_without_spread_has_none():
 def test_tenths_go_from_the_lowest_value_to_the_highest():
     given = torch.arange(20.0)
     assert tenths(given, -given).tolist() == [18.5, 16.5, 14.5, 12.5, 10.5, 8.5, 6.5, 4.5, 2.5, 0.5]
+
+
+def test_tenths_as_categories_see_a_u():
+    given = CAUSE.abs() + 0.1 * NOISE  # falls and rises with its cause: no correlation of ranks
+    assert abs(rank_effects(given, {"cause": CAUSE})["cause"][0]) < 0.05
+    found = tenth_effects(given, {"cause": CAUSE, "nothing": NOISE.flip(0), "shadow": CAUSE.exp()})
+    assert found["cause"][0] > 0.8 and found["nothing"][0] < 0.02
+    assert found["shadow"] == pytest.approx((found["cause"][0], 0), abs=1e-6), "the same tenths explain the same"
+
+
+def test_what_tenths_add_beside_the_others():
+    found = tenth_effects(CAUSE + NOISE, {"cause": CAUSE, "noise": NOISE})
+    assert all(0.35 < value < 0.6 for effect in found.values() for value in effect), "two halves that do not overlap"
+    same = tenth_effects(torch.ones(4000), {"cause": CAUSE})["cause"]
+    assert all(math.isfinite(value) for value in same)
