@@ -109,6 +109,7 @@ def _last(site: Site, donor: Donor, acts: Tensor, hook: Any = None) -> Tensor:
     return acts
 
 
+TURNED = "You took the layer for the number and the number for the layer: {} is (layer, number)."
 LATE = (
     "A later turn of the loop changed what this hook sees: a function looks up names when it is called. Bind them with "
     "defaults, such as `name=name`."
@@ -184,8 +185,8 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
                 ),
             }
             if set(turned) <= set(all_heads(model)):
-                wrong["You took the layer for the number and the number for the layer: a head is (layer, number)."] = (
-                    lambda: patch_each(model, run, [head_site(part, head) for head in turned], donor, difference)
+                wrong[TURNED.format("a head")] = lambda: patch_each(
+                    model, run, [head_site(part, head) for head in turned], donor, difference
                 )
             want = patch_each(model, run, sites, donor, difference)
             if _same(got, -want):
@@ -290,6 +291,8 @@ def check_path_to_answer(
                     sender, {name: own[name] for name in z_names}, others
                 ),
             }
+            if (turned := sender[::-1]) in all_heads(model):
+                wrong[TURNED.format("a sender")] = lambda: solve(turned, frozen, others)
             return _like(got, wrong) or f"For {label(sender)} {_farthest(got, want)}"
 
         return right
@@ -334,11 +337,12 @@ def check_prediction(answer: tuple[str, str] | None, change: float, by_heads: fl
     }
 
     def right(pair: Any) -> str | None:
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or pair[0] not in WORDS or pair[1] not in PARTS:
+        said = [_known(one, WORDS + PARTS) for one in pair] if isinstance(pair, (tuple, list)) else []
+        if len(said) != 2 or said[0] not in WORDS or said[1] not in PARTS:
             return f"Answer with a pair, one of {WORDS} and one of {PARTS}, not {pair!r}."
-        if pair[0] != word:
-            return f'Not "{pair[0]}". {why_not[pair[0]]}'
-        return None if pair[1] == part else f'"{word}" is right, but not by way of {pair[1]}.'
+        if said[0] != word:
+            return f'Not "{said[0]}". {why_not[said[0]]}'
+        return None if said[1] == part else f'"{word}" is right, but not by way of {said[1]}.'
 
     return judge(
         "Exercise 4",
@@ -353,6 +357,12 @@ def check_prediction(answer: tuple[str, str] | None, change: float, by_heads: fl
     )
 
 
+def _known(said: Any, words: Sequence[str]) -> str | None:
+    """The one of `words` that was meant, in capitals or not, with "the" or without."""
+    plain = str(said).lower().strip().removeprefix("the ")
+    return next((word for word in words if word.lower().removeprefix("the ") == plain), None)
+
+
 def solution_prediction(change: float, by_heads: float, by_mlps: float) -> tuple[str, str]:
     if change != change:
         raise ValueError("change=nan: there is no change to predict.")
@@ -361,6 +371,7 @@ def solution_prediction(change: float, by_heads: float, by_mlps: float) -> tuple
 
 
 LEAST = (0.2, 0.25, 0.5, 1, 2)  # denominators at which learners stop
+ADDED = (1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2)  # constants that they add to a denominator
 
 
 def check_faithfulness(answer: Callable[[Tensor, Tensor, Tensor], Any] | None) -> Verdict:
@@ -384,11 +395,11 @@ def check_faithfulness(answer: Callable[[Tensor, Tensor, Tensor], Any] | None) -
             return "A median, or leaving that sentence out, hides the one at fault. Weigh it instead."
         if abs(got - float((circuit - nothing).mean() / whole.mean())) < 1e-4:
             return "You took off `nothing` above the line, not below it: then the whole model itself has no 100%."
-        if any(
-            abs(got - float(((circuit - nothing) / (whole - nothing).clamp(min=least)).mean())) < 1e-3
-            for least in LEAST
-        ):
+        up, down = circuit - nothing, whole - nothing
+        if any(abs(got - float((up / down.clamp(min=least)).mean())) < 1e-3 for least in LEAST):
             return "A smallest denominator is a number that you chose, and the result depends on it. Weigh instead."
+        if any(abs(got - float((up / (down + added)).mean())) < 1e-3 for added in ADDED):
+            return "A constant in the denominator is a number that you chose; weigh instead."
         if abs(got - float(ratios.clamp(0, 1).mean())) < 1e-4:
             return "A share may be above 1: heads that were left out may hold the answer back. Do not cut it off."
         return f"For the four sentences that I tried it should be {want:.3f}; yours is {got:.3f}."

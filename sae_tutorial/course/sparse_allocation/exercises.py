@@ -27,7 +27,8 @@ def judge_mutual_choice(answer: Any) -> Verdict:
         "topk of the flattened table gives values and their positions; scatter puts values at positions into zeros.",
     )
     praise = "This is Mutual Choice; BatchTopK selects the same."
-    tests = [_ranks(2, _sorted_cells), *_tests((6, 18, 2, 5), solution_mutual_choice, _others_than_mutual)]
+    tests = [_pair(6), _ranks(2, _sorted_cells), _each_token(6, solution_mutual_choice)]
+    tests += _tests((6, 18, 2, 5), solution_mutual_choice, _others_than_mutual)
     return judge("Exercise 1, Mutual Choice", answer, tests, hints, praise)
 
 
@@ -41,7 +42,9 @@ def judge_feature_choice(answer: Any) -> Verdict:
     )
     praise = "This is Feature Choice, and it takes any capacities: equal ones, or those of a law."
     capacities = torch.full((9,), 2), torch.tensor([3, 0, 1, 2, 4, 5, 1, 2, 2])
-    tests = [_ranks(capacities[0], _sorted_columns), *_tests(capacities, solution_feature_choice, _others_than_feature)]
+    tests = [_pair(capacities[0]), _ranks(capacities[0], _sorted_columns)]
+    tests += [_each_token(capacities[0], solution_feature_choice)]
+    tests += _tests(capacities, solution_feature_choice, _others_than_feature)
     return judge("Exercise 1, Feature Choice", answer, tests, hints, praise)
 
 
@@ -75,6 +78,32 @@ def _ranks(amount: Any, sort: Callable[[Tensor, bool], Tensor]) -> Callable:
         return None
 
     return ranks
+
+
+def _pair(amount: Any) -> Callable:
+    """A test that names what `topk` returns, before anything takes it for a table."""
+
+    def pair(answer: Callable) -> str | None:
+        got = answer(_table(), amount)
+        if isinstance(got, (tuple, list)) and len(got) == 2:
+            return "you return a pair, values and positions; put the values into a table of zeros (scatter)"
+        return None
+
+    return pair
+
+
+def _each_token(amount: Any, solve: Callable) -> Callable:
+    """A test that names Token Choice where it holds negative affinities, too: before their sign is complained about."""
+
+    def each_token(answer: Callable) -> str | None:
+        table = _table()
+        got = torch.as_tensor(answer(table.clone(), amount)).float()
+        if got.shape != table.shape or torch.allclose(got, solve(table, amount)):
+            return None
+        chosen = (_token_choice(table, k, signed=True) for k in range(1, table.shape[1]))
+        return TOKEN_SAID if any(torch.allclose(got, rows) for rows in chosen) else None
+
+    return each_token
 
 
 def _sorted_columns(table: Tensor, descending: bool) -> Tensor:
@@ -188,9 +217,9 @@ def solution_feature_choice(affinities: Tensor, capacity: Tensor) -> Tensor:
     return affinities.relu() * (rank < capacity)
 
 
-def _token_choice(affinities: Tensor, k: int) -> Tensor:
+def _token_choice(affinities: Tensor, k: int, signed: bool = False) -> Tensor:
     values, features = affinities.topk(k, dim=1)
-    return torch.zeros_like(affinities).scatter(1, features, values.relu())
+    return torch.zeros_like(affinities).scatter(1, features, values if signed else values.relu())
 
 
 # Exercise 2: who gets the most?

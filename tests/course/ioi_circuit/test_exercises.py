@@ -270,6 +270,11 @@ def two_sentences_off(ours):
     return lambda *given: path(*given) + off
 
 
+def turned_round(ours):
+    path = pather(ours, sender_alone)
+    return lambda sender, own, others: path(sender[::-1], own, others)
+
+
 def the_wrong_way_round(ours):
     model, sentences, _, difference = ours
 
@@ -308,6 +313,7 @@ def writes_into_own(ours):
             partial(pather, put=lambda held, new, number: sender_alone(held, new, 0)),
             "always replace head 0",
         ),
+        (turned_round, "took the layer for the number"),
         (two_sentences_off, "sentence 3 should have"),
         (partial(pather, put=sender_alone, only="hook_z"), "loop over all of own"),
         (writes_into_own, "wrote into own"),
@@ -329,7 +335,11 @@ def test_prediction_tells_no_number_before_it_is_right():
     check = partial(ex.check_prediction, change=MEASURED[0], by_heads=MEASURED[1], by_mlps=MEASURED[2])
     assert "not answered yet" in check(None).message
     assert check(("up", "the MLPs")) and "+0.97" in check(["up", "the MLPs"]).message
+    for same in (("up", "MLPs"), ("Up", "The MLPs"), ["UP", " mlps"]):
+        assert check(same), check(same).message
     for wrong, says in (
+        (("up", "heads"), "not by way of the heads"),
+        (("the MLPs", "up"), "Answer with a pair"),
         (("stays", "the heads"), "direct attribution says"),
         (("down", "the MLPs"), "nothing to it directly"),
         (("up", "the heads"), "not by way of the heads"),
@@ -373,6 +383,9 @@ def test_faithfulness():
         (lambda c, w, n: (c - n).mean() / w.mean(), "not below it"),
         (lambda c, w, n: ((c - n) / (w - n).clamp(min=1)).mean(), "number that you chose"),
         (lambda c, w, n: ((c - n) / (w - n).clamp(min=0.5)).mean(), "number that you chose"),
+        (lambda c, w, n: ((c - n) / (w - n + 1e-4)).mean(), "A constant in the denominator"),
+        (lambda c, w, n: ((c - n) / (w - n + 0.1)).mean(), "A constant in the denominator"),
+        (lambda c, w, n: ((c - n) / (w - n + 1)).mean(), "A constant in the denominator"),
         (lambda c, w, n: ((c - n) / (w - n)).clamp(0, 1).mean(), "above 1"),
         (lambda c, w, n: (c - n) / (w - n), "One number"),
         (lambda c, w, n: 1.0, "yours is 1.000"),

@@ -190,6 +190,13 @@ def quantile(batches, k):
     ("check", "wrong", "says"),
     [
         (ex.judge_mutual_choice, lambda a, n: a.flatten().topk(n).values, "need their positions"),
+        (ex.judge_mutual_choice, lambda a, n: a.flatten().topk(n), "you return a pair"),
+        (ex.judge_feature_choice, lambda a, m: a.topk(int(m[0]), dim=0), "you return a pair"),
+        (ex.judge_feature_choice, lambda a, m: list(a.topk(int(m[0]), dim=1)), "you return a pair"),
+        (ex.judge_mutual_choice, lambda a, n: ex._token_choice(a, n // len(a), signed=True), "that is Token Choice"),
+        (ex.judge_mutual_choice, lambda a, n: ex._token_choice(a, n, signed=True), "that is Token Choice"),
+        (ex.judge_feature_choice, lambda a, m: ex._token_choice(a, int(m[0]), signed=True), "that is Token Choice"),
+        (ex.judge_mutual_choice, lambda a, n: a, "negative ones"),
         (ex.judge_mutual_choice, lambda a, n: a * (a >= kth(a, n)), "negative ones"),
         (ex.judge_mutual_choice, as_mask, "wrong values"),
         (ex.judge_mutual_choice, token, "Token Choice"),
