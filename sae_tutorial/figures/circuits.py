@@ -53,6 +53,7 @@ def signed_maps(
         (_, blue), (_, grey), (_, vermilion) = DIVERGING
         near = [[0.5 - edge, grey], [0.5 - edge, CLEAR[1][1]], [0.5 + edge, CLEAR[1][1]], [0.5 + edge, grey]]
         fig.update_layout(coloraxis_colorscale=[[0, blue], *near, [1, vermilion]])
+    fig.update_yaxes(ticklabelstandoff=5)  # a layer's number beside a cell's would read as one number
     return fig.update_xaxes(tickangle=0 if max(map(len, columns), default=0) < 4 else -60)
 
 
@@ -84,7 +85,7 @@ def two_names(
         look, text = Look(colour) if colour else None, None if kind == "others" else mine
         curves[kind] = Curve(right[where], wrong[where], about=mine, text=text, look=look)
     hover = "%{customdata}: right %{x:.2f}, wrong %{y:.2f}"
-    labels = "added to the right name, logits above other names", "added to the wrong name"
+    labels = "added to the right name (logits above other names)", "added to the wrong name (logits)"
     fig = kinds.dots(curves, title, *labels, hover=hover, diagonal=True, size=9, height=460, beside=BESIDE)
     return fig.update_traces(legendrank=2000, selector={"name": "others"})
 

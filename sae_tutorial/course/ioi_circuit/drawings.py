@@ -53,7 +53,8 @@ def circuit(heads: Mapping[str, str] = NAMED, looks_back: str = "") -> Drawing:
         "The core of the circuit. At both first mentions and at the second mention of John, head "
         f"{heads['name-carrying']} of layer 0 writes which name is there. At the last token, name movers read both "
         "first mentions and raise Mary and John; copy suppression heads read the second mention and lower John. What "
-        "makes them look there is open. MLPs amplify the sum, and the answer is Mary.",
+        "makes them look there is open. MLPs amplify the sum, and the answer is Mary. Not drawn: indirect name movers, "
+        "which read both names from a comma or full stop.",
     )
     columns = ((92, "Mary", "IO"), (210, "John", "S1"), (328, "John", "S2"), (465, "to", "END"))
     for x, word, role in columns:
@@ -72,6 +73,13 @@ def circuit(heads: Mapping[str, str] = NAMED, looks_back: str = "") -> Drawing:
     drawing.arrow(552, 101, 561, 101, colour=GREEN).arrow(552, 191, 561, 191, colour=VERMILION)
     drawing.text(465, 64, "+ Mary  + John", size=12, colour=GREEN).text(465, 154, "− John", size=12, colour=VERMILION)
     drawing.arrow(590, 76, 590, 44).box(544, 10, 74, 34, "Mary", GREY)
+    drawing.text(
+        2,
+        16,
+        "Not drawn: indirect name movers, which\nread both names from a comma or full stop",
+        size=11,
+        anchor="start",
+    )
     return drawing.text(2, 101, "layers\n1 to 3", size=11, anchor="start").text(
         2, 254, "layer\n0", size=11, anchor="start"
     )
