@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import kept_lines
-import torch
 
 from sae_tutorial import load_language_model, reference_sae, story_tokens
 from sae_tutorial.activations.files import cache_folder
-from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.course.reading_features import study
-from sae_tutorial.course.reading_features.rivals import rivals
+from sae_tutorial.course.reading_features.rivals import as_rare_as, rivals
 from sae_tutorial.course.results import COMPARED
-from sae_tutorial.evaluation.explanations import materials
 from sae_tutorial.figures.feature_report import words_of
 
 
@@ -40,17 +37,17 @@ def main() -> None:
     model, sae = load_language_model("smollm2"), reference_sae("mutual_choice", model="smollm2")
     text = story_tokens(args.tokens, 128, seed=0, source="books", model="smollm2")
     hook_name = str(sae.hook_name)
-    with read_hook(model, hook_name) as read:
-        acts_BD = torch.cat([read(rows)[:, 1:].flatten(0, 1) for rows in text[::2].split(16)])
-    mlp = (hook_name.replace("hook_resid_post", "mlp.hook_post"), model.cfg.d_mlp)
-    every: dict[str, Any] = {"SAE features": sae} | rivals(acts_BD, hook_name, mlp, args.features)
+    mlp_hook = hook_name.replace("hook_resid_post", "mlp.hook_post")
+    acts = {hook: study.activations_at(model, hook, text[::2]) for hook in (hook_name, mlp_hook)}  # rows to explain by
+    evidence = study.evidence_of(sae, model, text)
+    densities = evidence.density[study.drawn(evidence, args.features)]
+    dense = rivals(acts[hook_name], hook_name, (mlp_hook, model.cfg.d_mlp), args.features)
+    rare = {f"{kind}, rare": as_rare_as(of, acts[of.hook_name], densities) for kind, of in dense.items()}
+    every: dict[str, Any] = {"SAE features": sae} | dense | rare
     for kind, directions in every.items():
         if kind in done:
             continue
-        evidence = study.evidence_of(directions, model, text, keep_codes=True)
-        drawn = study.drawn(evidence, args.features)
-        found = materials(evidence, directions, model, drawn, n_random=args.random)
-        explained = study.explained(found, words_of(model))
+        explained = study.explained_directions(directions, model, text, words_of(model), args.features, args.random)
         row = {"kind": kind, "kinds": explained.kinds(), "positions": evidence.n_positions, "hook": hook_name}
         row |= {name: [getattr(one, name) for one in explained.scores] for name in ("simulation", "at_random")}
         kept_lines.add(kept, row)

@@ -8,6 +8,7 @@ contexts          where in a text a feature answers
 feature_evidence  what every feature does on a text, found in one pass
 feature_pages     what a reader is shown of a feature
 explanations      what a feature is said to be about, and how well that predicts it
+dark_matter       what an SAE leaves out: a linear part, and the rest
 chat              a language model that is asked, over HTTP or in this process
 chat_judge        such a model as explainer and as judge
 """

@@ -35,12 +35,11 @@ from sae_tutorial.evaluation.intervals import Interval
 
 ENOUGH = 20  # matches that a feature must have to be drawn
 N_TOP, N_SAMPLED = 20, 40  # that are kept of each feature
+N_NAMED = 10  # strongest passages that a reader would name a feature by
 
 
-def evidence_of(
-    sae: Any, model: Any, tokens: Int[Tensor, "rows positions"], keep_codes: bool = True
-) -> FeatureEvidence:
-    return feature_evidence(sae, model, tokens, n_top=N_TOP, n_sampled=N_SAMPLED, keep_codes=keep_codes, progress=False)
+def evidence_of(sae: Any, model: Any, tokens: Int[Tensor, "rows positions"]) -> FeatureEvidence:
+    return feature_evidence(sae, model, tokens, n_top=N_TOP, n_sampled=N_SAMPLED, keep_codes=True, progress=False)
 
 
 def drawn(evidence: FeatureEvidence, n: int, seed: int = 0) -> list[int]:
@@ -84,6 +83,27 @@ def explained(found: Sequence[Material], words: Words) -> Explained:
     return Explained([m.feature for m in found], explanations, [scores(e, m, judge) for e, m in both])
 
 
+def explained_directions(
+    directions: Any, model: Any, tokens: Int[Tensor, "rows positions"], words: Words, n: int, n_random: int = 20
+) -> Explained:
+    """n drawn features of any dictionary, read on a text and explained."""
+    return explained(material_of_drawn(directions, model, tokens, n, n_random), words)
+
+
+def scores_of_others(found: Explained, of: Sequence[Material]) -> Explained:
+    """A control: each feature's material, judged by the explanation of the next feature."""
+    next_ones = found.explanations[1:] + found.explanations[:1]
+    judge = StatisticsJudge()
+    both = zip(next_ones, of, strict=True)
+    return Explained(found.features, next_ones, [scores(e, m, judge) for e, m in both])
+
+
+def activations_at(model: Any, hook_name: str, tokens: Int[Tensor, "rows positions"]) -> Float[Tensor, "n d"]:
+    """Activations at a hook at all positions of the text but the first of each row."""
+    with read_hook(model, hook_name) as read:
+        return torch.cat([read(rows)[:, 1:].flatten(0, 1) for rows in tokens.split(32)])
+
+
 def score_on_shown(explanation: Statistics, material: Material, n: int = 10) -> float:
     """The simulation score on the passages that the explainer has seen: n strongest and as many random ones."""
     active = sorted((p for p in material.shown if p.peak > 0), key=lambda p: -p.peak)[:n]
@@ -95,11 +115,11 @@ def score_on_shown(explanation: Statistics, material: Material, n: int = 10) -> 
 
 
 def same_word_by_strength(found: Sequence[Material], n_groups: int = 5) -> Float[np.ndarray, "features groups"]:
-    """Of each feature's sampled matches, from the strongest part to the weakest: the share at a token at which its
-    strongest passages are. NaN where a feature has too few matches for that many parts."""
+    """Of each feature's sampled matches in odd rows, from the strongest part to the weakest: the share at a token at
+    which its strongest passages of even rows are. NaN where a feature has too few matches for that many parts."""
     rows = []
     for material in found:
-        top = {int(p.tokens[p.at]) for p in material.strongest}
+        top = {int(p.tokens[p.at]) for p in sorted(material.shown, key=lambda p: -p.peak)[:N_NAMED]}
         at = sorted(material.active, key=lambda p: -p.peak)
         same = np.array([float(int(p.tokens[p.at]) in top) for p in at])
         parts = np.array_split(same, n_groups)

@@ -9,9 +9,10 @@ import torch
 from sae_tutorial import reference_sae, story_tokens
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.course.reading_features import figures, study
-from sae_tutorial.course.reading_features.rivals import Read, rivals
+from sae_tutorial.course.reading_features.rivals import Read, as_rare_as, rivals
 from sae_tutorial.evaluation.explanations import Explanation, Material, Scores, Statistics, materials
 from sae_tutorial.evaluation.feature_pages import Passage
+from sae_tutorial.figures.feature_report import words_of
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +35,13 @@ def test_features_are_drawn_from_those_with_enough_matches(read):
 
 
 def test_the_same_word_by_strength():
-    """Two strong matches at the word of the strongest passages, two weak ones elsewhere."""
+    """Two strong matches at the word of the strongest shown passages, two weak ones elsewhere."""
     top = [passage([7, 1], [9.0, 0.0])]
+    shown = [*top, *(passage([2], [0.0]) for _ in range(study.N_NAMED))]  # ten are named by
     sampled = [passage([7], [8.0]), passage([7], [6.0]), passage([3], [2.0]), passage([4], [1.0])]
-    material = Material(0, 9.0, [], top, sampled[::-1], [])
+    material = Material(0, 9.0, shown, [], sampled[::-1], [])
     assert study.same_word_by_strength([material], n_groups=2).tolist() == [[1.0, 0.0]]
-    few = Material(0, 9.0, [], top, sampled[:1], [])
+    few = Material(0, 9.0, top, [], sampled[:1], [])
     assert math.isnan(study.same_word_by_strength([few], n_groups=2)[0, 1])
 
 
@@ -135,3 +137,28 @@ def test_figures_hold_their_data():
     assert list(fig.data[0].y) == [0, 1, 0] and list(fig.data[1].y) == [0, 0.5, 0]
     fig = figures.compared({"g": {"a": figures.means(table)[0]}}, "t", "x")
     assert list(fig.data[0].x) == [0.5]
+
+
+def test_rivals_are_cut_to_the_densities_that_are_given():
+    x = torch.randn(4_000, 6, generator=torch.Generator().manual_seed(0))
+    dense = Read("a hook", torch.eye(6), torch.full((6,), 0.5))
+    rare = as_rare_as(dense, x, torch.tensor([0.01, 0.2]))
+    codes = rare.encode(x)
+    share = codes.features.bincount(minlength=6) / len(x)
+    assert torch.allclose(share, torch.tensor([0.01, 0.2]).repeat(3), atol=0.002)
+    assert torch.equal(codes.values, dense.along(x)[codes.tokens, codes.features])  # values are what they were
+
+
+def test_rivals_that_are_rarer_already_stay_above_zero():
+    x = -torch.rand(100, 2, generator=torch.Generator().manual_seed(0))
+    assert (as_rare_as(Read("a hook", torch.eye(2)), x, torch.tensor([0.5])).above == 0).all()
+
+
+def test_the_control_judges_each_feature_by_the_next_explanation(read, model):
+    sae, _, evidence = read
+    words = words_of(model)
+    found = materials(evidence, sae, model, study.drawn(evidence, 4), n_random=10)
+    ours = study.explained(found, words)
+    control = study.scores_of_others(ours, found)
+    assert [one.text for one in control.explanations] == [ours.explanations[i].text for i in (1, 2, 3, 0)]
+    assert control.mean("simulation").mean < ours.mean("simulation").mean
