@@ -1,0 +1,1 @@
+"""Notebook 11, dark matter: what an SAE leaves out."""

@@ -1,0 +1,150 @@
+"""Exercises of notebook 11: a linear map, its R², and what it is measured against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_tutorial.course.judge import Verdict, judge
+from sae_tutorial.evaluation.dark_matter import linear_map, r_squared
+
+# Exercise 1: predict how much of the error is linear.
+
+
+def check_linear_share(guess: Any, measured: float) -> Verdict:
+    """`guess`: a share, 0 to 1, of the error's variance that a linear map predicts; `measured` is what is found."""
+
+    def a_share(guess: Any) -> str | None:
+        if isinstance(guess, bool) or not isinstance(guess, (int, float)):
+            return f"answer with a share, a number from 0 to 1; you say {guess!r}"
+        if 1 < guess <= 100:
+            return f"a share is a number from 0 to 1: write {guess / 100:g} for {guess:g}%"
+        return None if 0 <= guess <= 1 else f"a share is a number from 0 to 1; you say {guess:g}"
+
+    def near(guess: float) -> str | None:
+        if abs(guess - measured) <= 0.1:
+            return None
+        return "it is less than that" if guess > measured else "it is more than that"
+
+    hints = (
+        "An error that were pure chance would have a share of 0, one that only shrinks x a share of 1.",
+        "A linear map cannot do what the SAE does, and yet knows something: look between a tenth and a half.",
+    )
+    praise = f"It is {measured:.0%}. So the error is no noise: a matrix knows a part of it without seeing the SAE."
+    return judge("Exercise 1", guess, [a_share, near], hints, praise)
+
+
+# Exercise 2: build the map and its R².
+
+
+def check_explained(answer: Any) -> Verdict:
+    """`answer(x_fit, e_fit, x, e)`: the R² of e by the least-squares map, without a bias, from x_fit to e_fit."""
+    x_fit, x, M = _normal(60, 4), _normal(40, 4, 1), _normal(4, 3, 2)
+    noise_fit, noise = _normal(60, 3, 3), _normal(40, 3, 4)
+    sizes, means = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([3.0, -4.0, 6.0])
+
+    def a_number(answer: Callable) -> str | None:
+        got = answer(x_fit.clone(), (x_fit @ M).clone(), x.clone(), (x @ M).clone())
+        if isinstance(got, Tensor) and got.numel() > 1:
+            return f"return one number; you return {got.numel()}. Sum over tokens and coordinates, then divide"
+        try:
+            got = float(got)
+        except (TypeError, ValueError):
+            return f"return a number; you return {type(got).__name__}"
+        if math.isclose(got, 1, abs_tol=1e-3):
+            return None
+        if math.isclose(got, 0, abs_tol=1e-3):
+            return "an error that is x times a matrix gets 0. R² is 1 minus what is left over what there was"
+        return f"an error that is x times a matrix has an R² of 1; you say {got:.3f}"
+
+    def on_other_tokens(answer: Callable) -> str | None:
+        e_fit, e = (x_fit @ M + 0.5 * noise_fit) * sizes, (x @ M + 0.5 * noise) * sizes + means
+        for told, more in {"is partly linear": (e_fit, e), "is noise": (noise_fit, noise)}.items():
+            got = float(answer(x_fit.clone(), more[0].clone(), x.clone(), more[1].clone()))
+            right = solution_explained(x_fit, more[0], x, more[1])
+            if not _near(got, right):
+                otherwise = f"on an error that {told} your number is {got:.3f}, and R² is {right:.3f}"
+                return _diagnosis(got, x_fit, more[0], x, more[1]) or otherwise
+        return None
+
+    hints = (
+        "torch.linalg.lstsq(x_fit, e_fit).solution is the matrix A with the least |x_fit A − e_fit|².",
+        "R² is 1 − ((e − x @ A) ** 2).sum() / ((e − e.mean(0)) ** 2).sum().",
+    )
+    praise = "Fitted on some tokens, asked on others: this is all there is to the method."
+    return judge("Exercise 2", answer, [a_number, on_other_tokens], hints, praise)
+
+
+def _diagnosis(got: float, x_fit: Tensor, e_fit: Tensor, x: Tensor, e: Tensor) -> str | None:
+    """What a wrong number was made by."""
+    if _near(got, solution_explained(x, e, x, e)):
+        return "you fit the map on x and e, on which it is asked: fit it on x_fit and e_fit"
+    if _near(got, solution_explained(x_fit, e_fit, x_fit, e_fit)):
+        return "you ask the map on x_fit and e_fit, on which it was fitted: ask it on x and e"
+    left, there = (e - x @ linear_map(x_fit, e_fit)).square(), (e - e.mean(0)).square()
+    if _near(got, (1 - left.sum(0) / there.sum(0)).mean()):
+        return "you average R² over coordinates. Sum over all of them first, so that large ones count for more"
+    if _near(got, 1 - left.sum() / e.square().sum()):
+        return "you divide by Σ|e|²; R² divides by Σ|e − mean|²"
+    if _near(got, 1 - left.sum() / (e - e.mean()).square().sum()):
+        return "you subtract one mean of all numbers; each coordinate has its own, `e.mean(0)`"
+    with_one = [torch.cat([part, torch.ones(len(part), 1)], dim=1) for part in (x_fit, x)]
+    if _near(got, solution_explained(with_one[0], e_fit, with_one[1], e)):
+        return "your map has a bias; leave it out, as Engels et al. do"
+    return None
+
+
+def solution_explained(x_fit: Tensor, e_fit: Tensor, x: Tensor, e: Tensor) -> float:
+    A = torch.linalg.lstsq(x_fit, e_fit).solution
+    return float(1 - ((e - x @ A) ** 2).sum() / ((e - e.mean(0)) ** 2).sum())
+
+
+# Exercise 3: find the bug.
+
+
+def check_share_of_error(answer: Any) -> Verdict:
+    """`answer(x, x_hat, linear)`: how much of the error the linear part explains, as an R²."""
+    x = _normal(200, 5)
+    x_hat, linear = x - 0.2 * x - 0.1 * _normal(200, 5, 1), 0.2 * x
+    right = r_squared(linear, x - x_hat)
+
+    def of_the_error(answer: Callable) -> str | None:
+        got = answer(x.clone(), x_hat.clone(), linear.clone())
+        try:
+            got = float(got)
+        except (TypeError, ValueError):
+            return f"return a number; you return {type(got).__name__}"
+        if math.isclose(got, right, abs_tol=1e-3):
+            return None
+        if math.isclose(got, r_squared(x_hat + linear, x), abs_tol=1e-3):
+            return "that is the R² of x. Most of x is explained by x̂ already, whatever the linear part does"
+        if math.isclose(got, r_squared(linear, x), abs_tol=1e-3):
+            return "you compare the linear part with x; it is there to predict the error"
+        if math.isclose(got, r_squared(linear, x_hat - x), abs_tol=1e-3):
+            return "your error has the wrong sign: it is x − x̂, what has to be added to x̂"
+        if math.isclose(got, r_squared(linear, x_hat), abs_tol=1e-3):
+            return "you compare the linear part with x̂; it is there to predict x − x̂"
+        return f"here the R² of the error is {right:.3f}; you say {got:.3f}"
+
+    hints = (
+        "What has the linear part to predict? Ask for the R² of that alone.",
+        "The error is x − x_hat; r_squared takes what is predicted, then what there is.",
+    )
+    praise = f"Here it is {right:.2f}, where the wrong question had {r_squared(x_hat + linear, x):.2f}."
+    return judge("Exercise 3", answer, [of_the_error], hints, praise)
+
+
+def solution_share_of_error(x: Tensor, x_hat: Tensor, linear: Tensor) -> float:
+    return r_squared(linear, x - x_hat)
+
+
+def _normal(n: int, d: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def _near(a: Any, b: Any) -> bool:
+    return math.isclose(float(a), float(b), abs_tol=2e-4)

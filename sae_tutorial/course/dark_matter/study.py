@@ -1,0 +1,181 @@
+"""What is asked of an SAE's error, once for the notebook and `scripts/dark_matter.py`.
+
+Letters of shapes: N tokens, D width of an activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from sae_tutorial.activations import ActivationStore
+from sae_tutorial.autoencoder import SAEConfig, SparseAutoencoder
+from sae_tutorial.autoencoder.dictionaries import principal_directions
+from sae_tutorial.autoencoder.pursuit import gradient_pursuit
+from sae_tutorial.evaluation.dark_matter import (
+    ErrorParts,
+    error_map,
+    length_predictors,
+    linear_map,
+    r_squared,
+    reconstructed,
+    spliced_losses,
+    split_error,
+)
+from sae_tutorial.training import train
+
+N_PURSUED = 8_000  # tokens of either half that are searched: it takes a while
+
+
+@torch.no_grad()
+def pursued(sae: Any, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens d"]:
+    """x̂ with codes by gradient pursuit, as many features for each token as the SAE's own encoder gives it."""
+    codes = gradient_pursuit(sae.normalise(x) - sae.b_dec, sae.W_dec.detach().contiguous(), sae.encode(x).l0())
+    return sae.decode(codes)
+
+
+def fvu(x: Float[Tensor, "tokens d"], x_hat: Float[Tensor, "tokens d"]) -> float:
+    """Fraction of the variance about the mean that x̂ leaves."""
+    return 1 - r_squared(x_hat, x)
+
+
+def share(part: Float[Tensor, "tokens d"], x: Float[Tensor, "tokens d"]) -> float:
+    """The squares of a part of x, as a fraction of the variance of x about its mean."""
+    return float(part.square().sum() / (x - x.mean(0)).square().sum())
+
+
+def shuffled_r_squared(sae: Any, x_fit: Float[Tensor, "n d"], parts: ErrorParts, seed: int = 0) -> float:
+    """The control: a map that is fitted on errors of other tokens, dealt out at random."""
+    error_fit = x_fit - reconstructed(sae, x_fit)
+    order = torch.randperm(len(x_fit), generator=torch.Generator().manual_seed(seed))
+    return r_squared(parts.x @ linear_map(x_fit, error_fit[order]), parts.error)
+
+
+def measured(
+    sae: Any, model: Any, x_fit: Float[Tensor, "n d"], x: Float[Tensor, "m d"], text: Int[Tensor, "rows positions"]
+) -> dict[str, Any]:
+    """All that is asked of one SAE: its error's parts at `x`, with a map fitted on `x_fit`; losses on `text`, row by
+    row, with each part put back; and the same parts when its codes are searched for instead."""
+    parts, A = split_error(sae, x_fit, x), error_map(sae, x_fit)
+    found: dict[str, Any] = {
+        "fvu": fvu(x, parts.reconstruction),
+        "linear": r_squared(parts.linear, parts.error),
+        "shuffled": shuffled_r_squared(sae, x_fit, parts),
+        "nonlinear": share(parts.nonlinear, x),
+        "length": length_predictors(sae, x_fit, x),
+    }
+    few_fit, few = x_fit[:N_PURSUED], x[:N_PURSUED]
+    error_fit, searched = few_fit - pursued(sae, few_fit), pursued(sae, few)
+    B = linear_map(few_fit, error_fit)
+    rest = few - searched - few @ B
+    own = ErrorParts(few, parts.reconstruction[:N_PURSUED], parts.linear[:N_PURSUED])
+    found["pursuit"] = {
+        "fvu": fvu(few, searched),
+        "linear": r_squared(few @ B, few - searched),
+        "nonlinear": share(rest, few),
+        "own fvu": fvu(few, own.reconstruction),
+        "own nonlinear": share(own.nonlinear, few),
+    }
+    losses = spliced_losses(
+        model,
+        text,
+        str(sae.hook_name),
+        {
+            "reconstruction": lambda x: reconstructed(sae, x),
+            "with linear": lambda x: reconstructed(sae, x) + x @ A,
+            "with nonlinear": lambda x: x - x @ A,
+            "pursuit": lambda x: pursued(sae, x),
+        },
+    )
+    found["predictions"], found["clean"] = losses.predictions.int().tolist(), _short(losses.clean)
+    found["spliced"] = {name: _short(sums) for name, sums in losses.spliced.items()}
+    return found
+
+
+def _short(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]
+
+
+# ---------------------------------------------------------------------- which tokens
+
+
+def rank_correlation(a: Float[Tensor, " tokens"], b: Float[Tensor, " tokens"]) -> float:
+    """Spearman's: 1 where the tokens stand in the same order."""
+    return float(spearmanr(a.numpy(), b.numpy()).statistic)
+
+
+def by_token_identity(error_N: Float[Tensor, " tokens"], token_N: Int[Tensor, " tokens"]) -> float:
+    """How much of the variance of the log error the token alone explains, each token's mean made of the other half."""
+    log_N, half = error_N.clamp(min=1e-12).log(), torch.arange(len(error_N)) % 2
+    n = int(token_N.max()) + 1
+    said = torch.zeros(len(log_N))
+    for one in (0, 1):
+        here, there = half == one, half != one
+        count = token_N[there].bincount(minlength=n)
+        total = torch.zeros(n).index_add_(0, token_N[there], log_N[there])
+        mean = torch.where(count > 0, total / count.clamp(min=1), log_N[there].mean())
+        said[here] = mean[token_N[here]]
+    return r_squared(said, log_N)
+
+
+# ---------------------------------------------------------------------- a second SAE
+
+
+def second_sae(
+    part: Float[Tensor, "tokens d"], test: Float[Tensor, "tokens d"], d_sae: int, k: int, steps: int
+) -> float:
+    """The FVU, on `test`, of a fresh Token Choice SAE that is trained on a part of the error."""
+    sae = SparseAutoencoder(SAEConfig(part.shape[1], d_sae, "token_choice", k), seed=0)
+    train(sae, ActivationStore.from_tensor(part), steps=steps, lr=1e-3, batch_size=2048, progress=False)
+    return fvu(test, reconstructed(sae, test))
+
+
+# ---------------------------------------------------------------------- an earlier layer
+
+
+def from_earlier(
+    earlier_fit: Float[Tensor, "n d"], earlier: Float[Tensor, "m d"], error_fit: Tensor, error: Tensor
+) -> float:
+    """R² of an error vector from what lies in an earlier layer, by a linear map without a bias."""
+    return r_squared(earlier @ linear_map(earlier_fit, error_fit), error)
+
+
+def lengths(parts: ErrorParts) -> dict[str, np.ndarray]:
+    """Squared lengths of each token's error and of its two parts, over the mean squared length of x about its mean."""
+    spread = float((parts.x - parts.x.mean(0)).square().sum(1).mean())
+    named = {"error": parts.error, "linear": parts.linear, "nonlinear": parts.nonlinear}
+    return {name: (part.square().sum(1) / spread).numpy() for name, part in named.items()}
+
+
+def by_component(
+    x_fit: Float[Tensor, "n d"], parts: ErrorParts, edges: Sequence[int] = (0, 4, 16, 64, 128, 256)
+) -> dict[str, tuple[float, float]]:
+    """Groups of principal components of the activations, from the largest variance to the smallest: the share of their
+    variance that is left out, and the share of what is left out there that is linear (an R²)."""
+    axes_DD = principal_directions(x_fit)
+    along = {name: getattr(parts, name) @ axes_DD.T for name in ("x", "error", "linear")}
+    d, found = axes_DD.shape[1], {}
+    for a, b in zip(edges, [*edges[1:-1], d], strict=False):
+        x, error, linear = (along[name][:, a:b] for name in ("x", "error", "linear"))
+        found[f"{a + 1} to {b}"] = share(error, x), r_squared(linear, error)
+    return found
+
+
+def hardest(parts: ErrorParts, tokens: Int[Tensor, "rows positions"], n: int = 10) -> list[tuple[int, int, float]]:
+    """The n tokens with the largest errors, one a row of text: row, position, and the error as a share of the mean
+    variance. The parts are those of all positions but the first of each row, in order."""
+    error = torch.from_numpy(lengths(parts)["error"]).view(len(tokens), tokens.shape[1] - 1)
+    best, at = error.max(dim=1)
+    return [(int(row), int(at[row]) + 1, float(best[row])) for row in best.argsort(descending=True)[:n]]
+
+
+def increases(row: Mapping[str, Any]) -> dict[str, float]:
+    """Of a shipped row: how much each replacement raises the loss, in nats a prediction."""
+    clean, n = sum(row["clean"]), sum(row["predictions"])
+    return {name: (sum(sums) - clean) / n for name, sums in row["spliced"].items()}

@@ -1,0 +1,80 @@
+"""A text, and what an SAE leaves out at each of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_tutorial.activations.forward import read_hook
+from sae_tutorial.course.widgets import WIDE, with_picture
+from sae_tutorial.evaluation.dark_matter import ErrorParts, reconstructed
+from sae_tutorial.figures.feature_report import words_of
+from sae_tutorial.figures.kinds import Curve, bars
+from sae_tutorial.figures.looks import GREEN, ORANGE
+from sae_tutorial.figures.text import label
+
+LONGEST, BAR = 40, 260  # tokens, px of the longest bar
+
+
+@torch.no_grad()
+def parts_of_text(
+    sae: Any, model: Any, A: Float[Tensor, "d d"], text: str, spread: float
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The words of a text, and the squared lengths of the two parts of the error at each, over `spread`."""
+    ids = model.to_tokens(text, truncate=False)[:, : LONGEST + 1]
+    with read_hook(model, str(sae.hook_name)) as read:
+        x = read(ids)[0, 1:].float()
+    parts = ErrorParts(x, reconstructed(sae, x), x @ A)
+    named = {"linear": parts.linear, "nonlinear": parts.nonlinear}
+    return words_of(model)(ids[0, 1:].tolist()), {n: (p.square().sum(1) / spread).numpy() for n, p in named.items()}
+
+
+def error_viewer(
+    sae: Any, model: Any, A: Float[Tensor, "d d"], spread: float, text: str = "The old king gave his crown to a fish."
+) -> Any:
+    """Type a text, and see what is left out at each token: the linear part and the rest, as shares of the variance.
+
+    Returns an ipywidgets box: a line for text, and a table of bars.
+    """
+    import ipywidgets
+
+    sentence = ipywidgets.Text(value=text, description="Text", continuous_update=False, layout=WIDE)
+    table = ipywidgets.HTML()
+
+    def show(change: Any = None) -> None:
+        table.value = as_html(*parts_of_text(sae, model, A, sentence.value, spread))
+
+    def still() -> go.Figure:
+        words, sizes = parts_of_text(sae, model, A, sentence.value, spread)
+        keys = [f"{i} {label(word)}" for i, word in enumerate(words, 1)]
+        total = sizes["linear"] + sizes["nonlinear"]
+        title = f"Most is left out at “{words[int(total.argmax())].strip()}”"
+        groups = {name: Curve(keys, values) for name, values in sizes.items()}
+        return bars(groups, title, "token", "squared length, share of the variance", stacked=True)
+
+    sentence.observe(show, names="value")
+    show()
+    return with_picture([sentence, table], still)
+
+
+def as_html(words: Sequence[str], sizes: dict[str, np.ndarray]) -> str:
+    """A row for each token: the word, a bar for either part, and the sum in percent."""
+    if not words:
+        return "<p>Type a text.</p>"
+    scale = BAR / max(float((sizes["linear"] + sizes["nonlinear"]).max()), 1e-9)
+    rows = []
+    for word, linear, rest in zip(words, sizes["linear"], sizes["nonlinear"], strict=True):
+        strips = "".join(
+            f'<span style="display:inline-block;height:12px;width:{scale * value:.0f}px;background:{colour}"></span>'
+            for value, colour in ((linear, GREEN), (rest, ORANGE))
+        )
+        rows.append(f"<tr><td>{escape(label(word))}</td><td>{strips}</td><td>{linear + rest:.1%}</td></tr>")
+    head = "<tr><th>token</th><th>linear (green), nonlinear (orange)</th><th>left out</th></tr>"
+    return f'<table style="font-size:12px">{head}{"".join(rows)}</table>'

@@ -1,0 +1,167 @@
+"""What SAEs leave out, for three rules, three sizes, three seeds and two models: the rows of notebook 11.
+
+    python scripts/dark_matter.py           one line for each SAE, in the cache; goes on where it stopped
+    python scripts/dark_matter.py --ship    puts them into the package
+
+The SAEs of the embedded model are trained here, as those of `benchmarks/quality.py` are, but for their text: the last
+512 rows are left for the maps, half to fit them on, half to ask them. Of SmolLM2 those that the package ships are read.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import kept_lines
+from torch import Tensor
+
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model, reference_sae, story_tokens
+from sae_tutorial.activations.files import cache_folder
+from sae_tutorial.activations.shipped_text import TRAINED_ON
+from sae_tutorial.autoencoder.shipped import HOOKS
+from sae_tutorial.autoencoder.thresholds import scale_thresholds_
+from sae_tutorial.course.dark_matter import study
+from sae_tutorial.course.results import LEFT_OUT, load_runs
+from sae_tutorial.evaluation.dark_matter import reconstructed, split_error
+from sae_tutorial.training import TrainSettings, train_many
+
+K, STEPS, ROWS = 32, 1000, 256
+RULES: dict[str, dict[str, Any]] = {  # as the grid names them
+    "token_choice": {"rule": "token_choice"},
+    "mutual_choice": {"rule": "mutual_choice"},
+    "feature_choice_zipf": {"rule": "feature_choice", "capacity": "zipf"},
+}
+WIDTHS = {"token_choice": (4, 16, 32), "mutual_choice": (16,), "feature_choice_zipf": (16,)}  # times d_in
+READ = {"stories": 64, "smollm2": 32}  # rows on which losses are measured
+PARTS = {"d_sae": 1024, "k": K, "steps": 600}  # of second SAEs
+
+
+class Place:
+    """The text and the activations of the embedded model: to train on, to fit maps on, to ask them."""
+
+    def __init__(self, cache: Path) -> None:
+        self.model, self.cache = load_language_model("stories"), cache
+        corpus = TRAINED_ON["stories"]
+        tokens = story_tokens(corpus.n_tokens, 256, source=corpus.source)
+        self.text = {"train": tokens[: -2 * ROWS], "fit": tokens[-2 * ROWS : -ROWS], "ask": tokens[-ROWS:]}
+        self.hook = HOOKS["stories"]
+
+    def store(self, part: str, hook: str | None = None) -> ActivationStore:
+        return ActivationStore.harvest(
+            self.model, self.text[part], hook or self.hook, cache_dir=self.cache, progress=False
+        )
+
+    def acts(self, part: str, hook: str | None = None) -> Tensor:
+        return self.store(part, hook).rows(slice(None)).float()
+
+    def trained(self, names: list[tuple[str, int]], seed: int, hook: str | None = None) -> list[SparseAutoencoder]:
+        """SAEs by rule and width, side by side, at the rates that the grid found best."""
+        store = self.store("train", hook)
+        rate = {row["method"]: row["lr"] for row in load_runs() if row["part"] == "main" and row["k"] == K}
+        saes = [SparseAutoencoder(SAEConfig(store.d_in, w * store.d_in, k=K, **RULES[r]), seed=seed) for r, w in names]
+        plain = TrainSettings(steps=STEPS, batch_size=2048, seed=seed, encoder_dtype="bfloat16")
+        settings = [replace(plain, lr=rate[r]) for r, _ in names]
+        checkpoint = self.cache / f"dark-{seed}-{'-'.join(f'{r}{w}' for r, w in names)}-{store.hook_name}.pt"
+        train_many(saes, store, settings, checkpoint=checkpoint, checkpoint_every=250, resume="auto", progress=False)
+        ask = self.acts("ask", hook).split(4096)
+        for sae in saes:
+            at_equal_l0_(sae, ask)
+        return saes
+
+
+def at_equal_l0_(sae: SparseAutoencoder, pieces: Sequence[Tensor]) -> None:
+    """Thresholds, where there are any, such that this text has K features per token, as in the grid."""
+    if sae.config.how.thresholds is not None:
+        scale_thresholds_(sae, pieces, K)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=cache_folder("dark-matter"))
+    parser.add_argument("--ship", action="store_true")
+    args = parser.parse_args()
+    kept = args.out / LEFT_OUT
+    if args.ship:
+        return kept_lines.ship(kept)
+    place = Place(args.out)
+    for seed in range(args.seeds):
+        of_stories(place, seed, kept)
+    of_smollm2(kept)
+
+
+def of_stories(place: Place, seed: int, kept: Path) -> None:
+    """The three rules and the three sizes of one seed; and, of Token Choice, what else can be asked of its error."""
+    names = [(rule, width) for rule, widths in WIDTHS.items() for width in widths]
+    key = {name: f"stories-{name[0]}-x{name[1]}-seed{seed}" for name in names} | {"more": f"stories-more-seed{seed}"}
+    left = [name for name in key.values() if name not in kept_lines.done(kept, "key")]
+    if not left:
+        return
+    saes = dict(zip(names, place.trained(names, seed)))
+    x_fit, x = place.acts("fit"), place.acts("ask")
+    text = place.text["ask"][: READ["stories"]]
+    for name, sae in saes.items():
+        if key[name] in left:
+            about = {"key": key[name], "model": "stories", "rule": name[0], "width": name[1], "seed": seed}
+            kept_lines.add(kept, about | study.measured(sae, place.model, x_fit, x, text))
+    if key["more"] in left:
+        kept_lines.add(kept, {"key": key["more"], "model": "stories", "seed": seed} | more_of(place, seed, saes))
+
+
+def more_of(place: Place, seed: int, saes: dict[tuple[str, int], SparseAutoencoder]) -> dict[str, Any]:
+    """Which tokens are hard, for which sizes; second SAEs on the parts of the error; what an earlier layer knows."""
+    x_fit, x = place.acts("fit"), place.acts("ask")
+    error = {name: (x - reconstructed(sae, x)).square().sum(1) for name, sae in saes.items()}
+    pairs = {
+        f"{a[0]} x{a[1]}, {b[0]} x{b[1]}": study.rank_correlation(error[a], error[b])
+        for a in error
+        for b in error
+        if a < b
+    }
+    length = (x - x.mean(0)).square().sum(1)
+    token = place.text["ask"][:, 1:].flatten()  # the store leaves the first of each row out
+    small = {name: study.rank_correlation(error[name], length) for name in error}
+    identity = {f"{r} x{w}": study.by_token_identity(error[r, w], token) for r, w in error}
+    sae = saes["token_choice", 16]
+    fit, ask = split_error(sae, x, x_fit), split_error(sae, x_fit, x)  # each with the map of the other half
+    halves = {name: (getattr(fit, name), getattr(ask, name)) for name in ("error", "linear", "nonlinear")}
+    second = {name: study.second_sae(*both, **PARTS) for name, both in halves.items()}
+    second["activation"] = study.second_sae(x_fit, x, **PARTS)
+    before = "blocks.0.hook_resid_post"
+    [early] = place.trained([("token_choice", 16)], seed, before)
+    x0_fit, x0 = place.acts("fit", before), place.acts("ask", before)
+    out_fit, out = reconstructed(early, x0_fit), reconstructed(early, x0)
+    earlier = {
+        "activation": study.from_earlier(x0_fit, x0, fit.error, ask.error),
+        "SAE output": study.from_earlier(out_fit, out, fit.error, ask.error),
+        "activation, nonlinear": study.from_earlier(x0_fit, x0, fit.nonlinear, ask.nonlinear),
+        "SAE output, nonlinear": study.from_earlier(out_fit, out, fit.nonlinear, ask.nonlinear),
+    }
+    named = {"same tokens": pairs, "length": {f"{r} x{w}": v for (r, w), v in small.items()}, "identity": identity}
+    return named | {"second": second, "earlier": earlier}
+
+
+def of_smollm2(kept: Path) -> None:
+    """The SAEs that are shipped for SmolLM2, on held-out rows of its text."""
+    left = [rule for rule in ("token_choice", "mutual_choice", "feature_choice")
+            if f"smollm2-{rule}" not in kept_lines.done(kept, "key")]  # fmt: skip
+    if not left:
+        return
+    model, hook, corpus = load_language_model("smollm2"), HOOKS["smollm2"], TRAINED_ON["smollm2"]
+    tokens = story_tokens(corpus.n_tokens, 256, source=corpus.source, model="smollm2")[-320:]  # that no SAE has seen
+    stores = [ActivationStore.harvest(model, part, hook, cache_dir=kept.parent, progress=False)
+              for part in (tokens[:160], tokens[160:])]  # fmt: skip
+    x_fit, x = (store.rows(slice(None)).float() for store in stores)
+    for rule in left:
+        sae = reference_sae(rule, model="smollm2")
+        at_equal_l0_(sae, x.split(4096))
+        about = {"key": f"smollm2-{rule}", "model": "smollm2", "rule": rule, "width": 4, "seed": 0}
+        found = study.measured(sae, model, x_fit, x, tokens[160 : 160 + READ["smollm2"]])
+        kept_lines.add(kept, about | found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What notebook 11 asks of an error, on errors that are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from sae_tutorial import reference_sae, story_tokens
+from sae_tutorial.activations.forward import read_hook
+from sae_tutorial.course.dark_matter import drawings, study, viewer
+from sae_tutorial.evaluation.dark_matter import ErrorParts, error_map, r_squared, split_error
+
+
+def normal(n, d, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def read(model):
+    sae, text = reference_sae("mutual_choice"), story_tokens(12_800, 64, seed=0, source="books")
+    with read_hook(model, str(sae.hook_name)) as hook:
+        x = torch.cat([hook(rows)[:, 1:].flatten(0, 1) for rows in text.split(50)])
+    return sae, text, x
+
+
+def test_measured_tells_what_the_parts_are(read, model):
+    sae, text, x = read
+    n = len(x) // 2
+    found = study.measured(sae, model, x[:n], x[n : n + 2_000], text[:8])
+    parts = split_error(sae, x[:n], x[n : n + 2_000])
+    assert found["linear"] == pytest.approx(r_squared(parts.linear, parts.error), abs=1e-4)
+    assert found["shuffled"] < 0.05 < found["linear"]
+    assert found["nonlinear"] == pytest.approx(study.share(parts.nonlinear, parts.x), abs=1e-4)
+    assert found["pursuit"]["fvu"] < found["pursuit"]["own fvu"] == pytest.approx(found["fvu"], abs=1e-4)
+    rises = study.increases(found)
+    assert rises["with linear"] < rises["reconstruction"] and rises["with nonlinear"] < rises["reconstruction"]
+    assert len(found["clean"]) == 8 and sum(found["predictions"]) == 8 * 62
+
+
+def test_pursuit_keeps_the_number_of_features(read):
+    sae, _, x = read
+    codes = sae.encode(x[:50])
+    better = study.pursued(sae, x[:50])
+    assert (x[:50] - better).square().sum() < (x[:50] - sae.decode(codes)).square().sum()
+
+
+def test_components_with_a_planted_error():
+    """The error is a tenth of the small axes, and noise along the large ones."""
+    scale = torch.tensor([8.0, 4.0, 1.0, 0.5])
+    x_fit, x = normal(4_000, 4) * scale, normal(4_000, 4, 1) * scale
+    error = torch.cat([normal(4_000, 2, 2), 0.1 * x[:, 2:]], dim=1)
+    A = torch.diag(torch.tensor([0.0, 0.0, 0.1, 0.1]))
+    found = study.by_component(x_fit, ErrorParts(x, x - error, x @ A), edges=(0, 2, 4))
+    (large, of_large), (small, of_small) = found.values()
+    assert list(found) == ["1 to 2", "3 to 4"]
+    assert large == pytest.approx(2 / 80, rel=0.1) and small == pytest.approx(0.01, rel=0.1)
+    assert abs(of_large) < 0.02 and of_small == pytest.approx(1, abs=0.02)
+
+
+def test_the_hardest_tokens_are_found_where_they_are():
+    tokens = torch.arange(12).view(3, 4)
+    x = normal(9, 2)
+    error = torch.full((9, 2), 0.01)
+    error[4], error[8] = 5.0, 3.0  # row 1, position 2; row 2, position 3
+    found = study.hardest(ErrorParts(x, x - error, torch.zeros(9, 2)), tokens, n=2)
+    assert [(row, at) for row, at, _ in found] == [(1, 2), (2, 3)]
+
+
+def test_a_token_that_decides_the_error_explains_it():
+    token = torch.randint(5, (1_000,), generator=torch.Generator().manual_seed(0))
+    assert study.by_token_identity(torch.tensor([1.0, 2, 4, 8, 16])[token], token) == pytest.approx(1, abs=1e-6)
+    assert study.by_token_identity(normal(1_000, 1)[:, 0].abs(), token) < 0.02
+
+
+def test_earlier_layers_and_ranks():
+    x, y = normal(200, 3), normal(100, 3, 1)
+    M = normal(3, 2, 2)
+    assert study.from_earlier(x, y, x @ M, y @ M) == pytest.approx(1, abs=1e-4)
+    assert study.rank_correlation(torch.tensor([1.0, 2, 3]), torch.tensor([2.0, 30, 400])) == pytest.approx(1)
+
+
+def test_a_second_sae_learns_what_is_sparse():
+    codes = torch.relu(normal(4_096, 16) - 1)
+    data = codes @ torch.nn.functional.normalize(normal(16, 8, 3), dim=1)
+    assert study.second_sae(data[:3_000], data[3_000:], d_sae=32, k=4, steps=60) < 0.5
+
+
+def test_the_viewer_shows_the_parts_of_a_text(read, model):
+    sae, _, x = read
+    A = error_map(sae, x)
+    words, sizes = viewer.parts_of_text(sae, model, A, "She ran home.", spread=1.0)
+    assert len(words) == len(sizes["linear"]) == len(sizes["nonlinear"]) and (sizes["nonlinear"] > 0).all()
+    page = viewer.as_html(["a<b", "c"], {"linear": np.array([0.1, 0.0]), "nonlinear": np.array([0.1, 0.3])})
+    assert "a&lt;b" in page and "20.0%" in page and "30.0%" in page
+    assert viewer.as_html([], {}) == "<p>Type a text.</p>"
+    assert viewer.error_viewer(sae, model, A, 1.0).children[1].value.count("<tr>") > 5
+
+
+def test_the_drawing_says_what_it_shows():
+    assert "nonlinear error" in drawings.three_parts().alt
