@@ -24,6 +24,22 @@ def test_the_first_loss_of_few_is_on_the_layers_own_axes(tmp_path):
     assert own == pytest.approx(same, abs=1e-5) and abs(own - turned) > 1e-4
 
 
+@torch.no_grad()
+def test_noise_goes_through_the_models_own_nonlinearity(tmp_path):
+    model, tokens = tiny_model(tmp_path), rows(padded=False)
+    before, after = rotated.noise_through_mlp(model, tokens, 0, batch=1)
+    _, seen = model.run_with_cache(tokens)
+    assert torch.allclose(before, seen["blocks.0.mlp.hook_pre"][:, 1:].flatten(0, 1), atol=1e-5)
+    real = seen["blocks.0.mlp.hook_post"][:, 1:].flatten(0, 1)
+    assert after.shape == real.shape and not torch.allclose(after, real, atol=0.1)
+    mean, sd = before.mean(0), before.std(0)
+    draws = torch.Generator().manual_seed(0)
+    noise = [mean + sd * torch.randn(1, tokens.shape[1], len(mean), generator=draws) for _ in tokens]
+    by_hand = torch.nn.functional.gelu(torch.cat(noise)[:, 1:].flatten(0, 1), approximate="tanh")
+    assert torch.allclose(after, by_hand, atol=1e-5)
+    assert rotated.noise_through_mlp(model, tokens, 0, batch=1)[1].equal(after), "no noise stays behind"
+
+
 def test_the_strongest_coordinates_of_each_vector_stay():
     x = torch.tensor([[1.0, -3.0, 2.0, 0.5], [0.0, 0.1, 0.0, -0.2]])
     assert rotated.strongest(x, 0.5).tolist() == [[0, -3, 2, 0], pytest.approx([0, 0.1, 0, -0.2])]
