@@ -212,10 +212,19 @@ def phase_diagram(
     if boundary is not None:
         line = {"color": "black", "width": 3, "dash": "dash"}
         fig.add_scatter(x=packed(importance), y=packed(boundary), mode="lines", line=line, name="closed form")
+        at = 3 * len(importance) // 4  # its name above it, where all is of one light colour
+        x, y = (math.log10(float(values[at])) for values in (importance, boundary))
+        name = {"text": "closed form", "font": {"size": 12, "color": "black"}, "xanchor": "right"}
+        fig.add_annotation(x=x, y=y, yshift=12, showarrow=False, **name)
     for row, column in tie.nonzero().tolist():
         x, y = (math.log10(float(values[at])) for values, at in ((importance, column), (probability, row)))
         fig.add_annotation(x=x, y=y, text="tie", showarrow=False)
-    finish(fig, title, "importance I of feature 2 (feature 1 has 1)", "feature probability p, sparser above")
+    finish(
+        fig,
+        title,
+        "importance I of feature 2, log scale (feature 1 has 1)",
+        "feature probability p (log scale), sparser above",
+    )
     fig.update_xaxes(type="log", tickvals=[0.1, 0.3, 1, 3, 10], showgrid=False)
     return fig.update_yaxes(type="log", tickvals=[0.01, 0.03, 0.1, 0.3, 1], autorange="reversed", showgrid=False)
 
