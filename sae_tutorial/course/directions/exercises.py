@@ -211,10 +211,12 @@ class _Calls(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(function, "__name__", "")
-        if name == "argmax":
-            self.tables.append((tuple(args[0].shape), kwargs.get("dim", args[1] if len(args) > 1 else None)))
-        if name == "linalg_lstsq":
-            self.matrix = tuple(args[0].shape)
+        first = args[0] if args else kwargs.get("input", kwargs.get("A"))
+        if name == "argmax" and isinstance(first, Tensor):
+            dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
+            self.tables.append((tuple(first.shape), dim))
+        if name == "linalg_lstsq" and isinstance(first, Tensor):
+            self.matrix = tuple(first.shape)
         return function(*args, **kwargs)
 
     def mistake(self, n_tokens: int, n_directions: int, dims: int) -> str | None:

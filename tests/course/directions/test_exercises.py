@@ -212,7 +212,10 @@ def pursued(x, dictionary, k, choose=lambda table: table.argmax(1), turn=lambda 
 
 def test_pursuit_that_stops_is_told_why():
     check = exercises.check_pursuit
-    assert check(pursued)
+    for way in (lambda table: table.argmax(axis=1), lambda table: torch.argmax(input=table, dim=-1)):
+        assert check(lambda x, d, k, way=way: pursued(x, d, k, choose=way))
+    by_axis = lambda x, d, k: pursued(x, d, k, lambda table: table.argmax(axis=1), lambda atoms: atoms.mT[:3])  # noqa: E731
+    wrong(check(by_axis), "It stopped with RuntimeError")
     wrong(check(lambda x, d, k: pursued(x, d, k, choose=lambda table: table.argmax())), "one number for all tokens")
     wrong(check(lambda x, d, k: pursued(x, d, k, choose=torch.argmax)), "one number for all tokens")
     for over_tokens in (lambda table: table.argmax(0), lambda table: torch.argmax(table, dim=-2)):
