@@ -110,8 +110,9 @@ def run_from(model: Any, prompts: Prompts, hook_name: str) -> Callable[[Tensor],
     def mlp_at_end() -> list[Hook]:
         # The last MLP works on each position alone, and only END is read: a third of the work of two blocks is saved.
         # What it adds is added to all positions, of which END alone is right. Hooks in between see what they always do.
-        if before_mlp not in model.hook_dict or len(later) == 0 or any(point.has_hooks() for point in behind):
-            return []
+        kind = type(model.blocks[len(model.blocks) - 1].original_component).__name__
+        if kind != "GPT2Block" or not later or any(point.has_hooks() for point in behind):
+            return []  # other blocks may have their MLP elsewhere
         return [(before_mlp, lambda x_BPD, hook: at(x_BPD, prompts.positions["END"])[:, None])]
 
     def run(x_BPD: Tensor) -> Tensor:

@@ -87,8 +87,8 @@ def verdict(ratio: Span) -> str:
 
 def overall(levels: Sequence[Mapping[str, Mapping[str, Span]]], way: str, *names: str) -> str:
     """Does the claim hold at all levels? "yes" or "no", "in part" where levels differ or are open; for each name."""
-    found = [{verdict(level[way][name]) for level in levels} for name in names]
-    words = [{("holds",): "yes", ("fails",): "no"}.get(tuple(one), "in part") for one in found]
+    found = ["/".join({verdict(level[way][name]) for level in levels}) for name in names]
+    words = [{"holds": "yes", "fails": "no"}.get(one, "in part") for one in found]
     return words[0] if len(names) == 1 else "; ".join(f"{name}: {word}" for name, word in zip(names, words))
 
 

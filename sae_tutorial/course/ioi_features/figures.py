@@ -67,8 +67,8 @@ def orders(
         look, mode = known._replace(marker=("circle", "diamond-open")[i % 2]), ("lines+markers", "markers")[i % 2]
         drawn[name] = Curve(x, y, look=look, mode=mode)
     level = {} if nothing is None else {"no patch": nothing}
-    x, y = "patched features (log scale)", "KL (nats), mean over sentences"
-    return kinds.lines(drawn, title, x, y, log="x", level=level)
+    labels = "patched features (log scale)", "KL (nats), mean over sentences"
+    return kinds.lines(drawn, title, *labels, log="x", level=level)
 
 
 def two_scores(scores: Mapping[str, tuple[float, float]], names: tuple[str, str], title: str, y: str) -> go.Figure:
@@ -128,6 +128,10 @@ def minds(rows: Sequence[tuple[int, str, float, float]], receiver: str, instead:
     for n, word, *_ in rows if fig.data else ():
         said = {"text": f"“{word}”", "textangle": -50, "font": {"size": 11}, "showarrow": False}
         fig.add_annotation(x=n, y=1, yref="paper", yanchor="bottom", **said)
+    if fig.data:
+        fig.add_annotation(
+            x=0, xref="paper", xanchor="right", xshift=-14, y=1, yref="paper", yshift=22, text="says", showarrow=False
+        )
     return fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%").update_xaxes(tickvals=ns)
 
 
