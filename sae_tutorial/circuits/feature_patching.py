@@ -28,7 +28,7 @@ from torch import Tensor
 from sae_tutorial.activations.forward import check_hook_name, fused_forward, read_hooks
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.circuits.patching import check_shape
-from sae_tutorial.circuits.prompts import LOGITS, Prompts, end_logits, only_end
+from sae_tutorial.circuits.prompts import LOGITS, Hook, Prompts, at, end_logits, only_end
 
 Loss = Callable[[Float[Tensor, "prompts positions d"]], Float[Tensor, " prompts"]]
 Chosen = Bool[Tensor, "#prompts features"]  # one row for all prompts, or one for each
@@ -84,7 +84,11 @@ class Edit:
 
     def magnitude(self, chosen: Chosen) -> Float[Tensor, " prompts"]:
         """|x' − x|, averaged over the tokens of each prompt."""
-        return self.added(chosen).norm(dim=-1).sum(1) / self.length.clamp(min=1)
+        return self.size_of(self.added(chosen))
+
+    def size_of(self, added: Float[Tensor, "prompts positions d"]) -> Float[Tensor, " prompts"]:
+        """The `magnitude` of what is added."""
+        return added.norm(dim=-1).sum(1) / self.length.clamp(min=1)
 
 
 def run_from(model: Any, prompts: Prompts, hook_name: str) -> Callable[[Tensor], Float[Tensor, "prompts vocab"]]:
@@ -98,9 +102,21 @@ def run_from(model: Any, prompts: Prompts, hook_name: str) -> Callable[[Tensor],
     if found is None:
         raise ValueError(f"hook_name={hook_name!r}: features are patched in blocks.N.hook_resid_post, after a block.")
     later = list(model.blocks)[int(found[1]) + 1 :]
+    last = f"blocks.{len(model.blocks) - 1}."
+    before_mlp = f"{last}ln2.hook_in"
+    behind = [point for name, point in model.hook_dict.items() if name.startswith((f"{last}ln2", f"{last}mlp"))]
+    behind += [point for name, point in model.hook_dict.items() if name.startswith((f"{last}hook_", "ln_final"))]
+
+    def mlp_at_end() -> list[Hook]:
+        # The last MLP works on each position alone, and only END is read: a third of the work of two blocks is saved.
+        # What it adds is added to all positions, of which END alone is right. Hooks in between see what they always do.
+        kind = type(model.blocks[len(model.blocks) - 1].original_component).__name__
+        if kind != "GPT2Block" or not later or any(point.has_hooks() for point in behind):
+            return []  # other blocks may have their MLP elsewhere
+        return [(before_mlp, lambda x_BPD, hook: at(x_BPD, prompts.positions["END"])[:, None])]
 
     def run(x_BPD: Tensor) -> Tensor:
-        with only_end(model, prompts) as end, fused_forward(model):
+        with only_end(model, prompts, mlp_at_end()) as end, fused_forward(model):
             for block in later:
                 out = block(x_BPD)
                 x_BPD = out[0] if isinstance(out, tuple) else out

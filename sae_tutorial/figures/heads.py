@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import empty, nothing, panels
-from sae_tutorial.figures.kinds import Curve
+from sae_tutorial.figures.kinds import NO_FILL, Curve
 from sae_tutorial.figures.style import PALETTE, SEQUENTIAL, TEXT
 from sae_tutorial.figures.text import numbers, quoted
 
@@ -154,10 +154,15 @@ def knockouts(
             continue
         beside = 28 if at == fig.data[0].x[-1] else 0  # of the circles
         fig.add_annotation(x=at, y=value, text=f"{value:.2g}", showarrow=False, yshift=10, xshift=beside)
-    fig.add_scatter(
+    fig.add_box(  # of which only the points are drawn, beside each other: several draws may have the same loss
         x=[fig.data[0].x[-1]] * len(controls),
         y=numbers(controls),
-        mode="markers",
+        boxpoints="all",
+        jitter=0.8,
+        pointpos=0,
+        hoveron="points",
+        line={"color": NO_FILL},
+        fillcolor=NO_FILL,
         marker={"color": TEXT, "size": 7, "symbol": "circle-open"},
         hovertemplate="one random draw: %{y:.2f} nats<extra></extra>",
         showlegend=False,

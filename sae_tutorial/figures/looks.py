@@ -80,7 +80,7 @@ LOOKS = {
     "ReLU, L1 0.1": Look(VERMILION, "solid", "circle"),
     "ReLU, L1 0.03": Look(VERMILION, "dash", "square"),
     "ReLU, L1 0.01": Look(VERMILION, "dot", "diamond"),
-    "ReLU, L1 0": Look(GREY, "solid", "x"),
+    "ReLU, L1 0": Look(VERMILION, "dashdot", "x"),
     "PCA": Look(SKY, "solid", "circle"),
     "PCA, non-negative": Look(SKY, "dot", "circle-open"),
     "PCA, 32 axes": Look(SKY, "dash", "circle-x"),

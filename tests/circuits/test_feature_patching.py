@@ -48,7 +48,8 @@ def test_what_follows_equals_the_whole_model(model, setting):
 @pytest.mark.parametrize(
     "name",
     ["blocks.2.attn.hook_z", "blocks.3.ln2.hook_normalized", "blocks.2.attn.hook_pattern", "ln_final.hook_scale",
-     "ln_final.hook_normalized", "ln_final.hook_out", "unembed.hook_in", "hook_unembed"],
+     "blocks.3.mlp.hook_out", "blocks.3.hook_out", "ln_final.hook_normalized",
+     "ln_final.hook_out", "unembed.hook_in", "hook_unembed"],
 )  # fmt: skip
 def test_hooks_after_the_patch_are_obeyed(model, setting, name):
     sentences, _, _, y = setting

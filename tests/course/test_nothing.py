@@ -66,7 +66,6 @@ NOTHING = {
     },
     ioi_features: {
         "places": [(NANS, ["a", "b"], ["IO", "END"], "t")],
-        "bars": [({}, "t", "x"), ({"PCA": (NAN, NAN, NAN)}, "t", "x")],
         "carried": [({}, {}, 4.0, "t"), ({"PCA": (EMPTY,) * 4}, {"PCA": (EMPTY,) * 4}, 4.0, "t")],
         "orders": [({}, "t"), ({"a": ([], [])}, "t")],
         "two_scores": [({}, ("one", "two"), "t", "y")],

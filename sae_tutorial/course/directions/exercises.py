@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sae_tutorial.course.directions import hierarchy
 from sae_tutorial.course.directions import search as directions
@@ -51,6 +52,16 @@ def check_analogy(answer: Any) -> Verdict:
             )
         return None
 
+    def keeps_the_ids(answer: Callable) -> str | None:
+        questions = (0, 1, 2), (3, 4, 5), (5, 6, 7), (9, 30, 11)
+        got = [int(answer(unit, *question)) for question in questions]
+        if got == [_without_rows(unit, *question) for question in questions]:
+            return (
+                "you take the three rows of the question away, so the rows behind them move up, and you return a place "
+                "in the shorter list. Keep all rows, and see to it that those three cannot win: `-torch.inf`"
+            )
+        return None
+
     def leaves_the_question_out(answer: Callable) -> str | None:
         lone = torch.eye(6)  # unrelated words: the nearest to a − b + c are a and c themselves
         if int(answer(lone, 0, 1, 2)) in (0, 1, 2):
@@ -70,7 +81,7 @@ def check_analogy(answer: Any) -> Verdict:
                 return f"for a, b, c = {a}, {b}, {c} it is token {right}; you say {got}"
         return None
 
-    tests = [one_token, compares_tokens, leaves_the_question_out, finds_the_corner]
+    tests = [one_token, compares_tokens, keeps_the_ids, leaves_the_question_out, finds_the_corner]
     hints = (
         "the rows have length 1: what does a dot product of two of them measure?",
         "compare all tokens with one vector at once, and see to it that three of them cannot win.",
@@ -103,6 +114,12 @@ def _across_tokens() -> list[Callable[[Tensor, int, int, int], int]]:
     return [way(cosine, leave_out) for cosine in (False, True) for leave_out in (False, True)]
 
 
+def _without_rows(unit_VD: Tensor, a: int, b: int, c: int) -> int:
+    """Where the nearest stands among the tokens that are left when the rows of the question are taken away."""
+    left_V = [i for i in range(len(unit_VD)) if i not in (a, b, c)]
+    return left_V.index(solution_analogy(unit_VD, a, b, c))
+
+
 def _farthest(unit_VD: Tensor, a: int, b: int, c: int) -> int:
     """The largest distance in place of the smallest, the question left out."""
     distance_V = (unit_VD - (unit_VD[a] - unit_VD[b] + unit_VD[c])).norm(dim=1)
@@ -128,11 +145,20 @@ def check_pursuit(answer: Any) -> Verdict:
         "only the newest coefficient is fitted; fit all the chosen directions to x together, each time": _plain,
         f"the coefficients are plain dot products; {overlapping}": _unfitted,
         f"you choose one by one, but with plain dot products of x as coefficients; {overlapping}": _unfitted_steps,
+        "you choose one by one, and fit all of them together only once, at the end. Fit them after each choice: the "
+        "next direction is chosen by what that fit leaves of x": _one_refit,
         "you fit the residual again with the old directions, and forget what they already explain": _forgets,
     }
 
     def tried(answer: Callable, k: int) -> Tensor:
-        return torch.as_tensor(answer(x.clone(), dictionary.clone(), k)).float()
+        with _Calls() as calls:
+            try:
+                got = torch.as_tensor(answer(x.clone(), dictionary.clone(), k)).float()
+            except (IndexError, RuntimeError, TypeError) as error:
+                if words := calls.mistake(len(x), len(dictionary), x.shape[1]):
+                    raise AssertionError(words) from error
+                raise
+        return got
 
     def right_shape(answer: Callable) -> str | None:
         got = tried(answer, 1).shape
@@ -174,6 +200,43 @@ def solution_pursuit(x_BD: Tensor, dictionary_FD: Tensor, k: int) -> Tensor:
     return x_BD - left_BD
 
 
+class _Calls(TorchFunctionMode):
+    """Keeps what `argmax` and `lstsq` were asked, for an answer that stops: PyTorch's message names neither."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[tuple[tuple[int, ...], int | None]] = []  # the shapes that argmax saw, and its dim
+        self.matrix: tuple[int, ...] = ()  # the shape of the last matrix that lstsq was to solve with
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", "")
+        first = args[0] if args else kwargs.get("input", kwargs.get("A"))
+        if name == "argmax" and isinstance(first, Tensor):
+            dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
+            self.tables.append((tuple(first.shape), dim))
+        if name == "linalg_lstsq" and isinstance(first, Tensor):
+            self.matrix = tuple(first.shape)
+        return function(*args, **kwargs)
+
+    def mistake(self, n_tokens: int, n_directions: int, dims: int) -> str | None:
+        """The likely reason why the answer stopped."""
+        sizes = {n_tokens, n_directions}
+        for shape, dim in self.tables:
+            if set(shape) == sizes and (dim is None or shape[dim] == n_tokens):
+                found = "one number for all tokens" if dim is None else "one token for each direction"
+                return (
+                    f"your `argmax` gives {found}; each token needs a direction of its own: one `argmax` for each row "
+                    "of x @ dictionary_FD.T (`dim=1`)"
+                )
+        if len(self.matrix) == 3 and self.matrix[2] == dims != self.matrix[1]:
+            return (
+                f"`lstsq` wants the chosen directions as columns, (B, D, k), and gets {self.matrix}: swap the last two "
+                "axes, `.mT`"
+            )
+        return None
+
+
 def _told(x: Tensor, got: Tensor, right: Tensor, mistakes: dict[str, Callable], dictionary: Tensor, k: int) -> str:
     """What was done instead, if it is one of the likely mistakes; else how far off the first token is."""
     for complaint, mistake in mistakes.items():
@@ -213,6 +276,15 @@ def _plain(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
         atom = dictionary[(left @ dictionary.T).abs().argmax(1)]
         left = left - (left * atom).sum(1, keepdim=True) * atom
     return x - left
+
+
+def _one_refit(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
+    left, chosen = x, []
+    for _ in range(k):
+        chosen.append((left @ dictionary.T).abs().argmax(1))
+        atom = dictionary[chosen[-1]]
+        left = left - (left * atom).sum(1, keepdim=True) * atom
+    return _fit(x, dictionary, chosen)
 
 
 def _unfitted(x: Tensor, dictionary: Tensor, k: int) -> Tensor:

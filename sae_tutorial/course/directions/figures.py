@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_tutorial.figures import kinds
-from sae_tutorial.figures.frame import marks
+from sae_tutorial.figures.frame import DASHES, marks
 from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.figures.looks import BLUE, GREEN, SKY, Look
 from sae_tutorial.figures.style import PALETTE
@@ -18,10 +18,18 @@ from sae_tutorial.figures.style import PALETTE
 def word_shares(
     counts: Mapping[str, Float[Tensor, " neurons"]], marks: Mapping[str, float], title: str, *, most: float = 8.0
 ) -> go.Figure:
-    """Share of neurons with fewer than so many different words at their positions, a curve per way to choose them."""
+    """Share of neurons with fewer than so many different words at their positions, a curve per way to choose them.
+
+    "kind, way" names a curve: each kind has a colour, and each way a dash.
+    """
     grid = [1 + 0.05 * i for i in range(round((most - 1) / 0.05) + 1)]
-    curves = {name: Curve(grid, [float((n < at).float().mean()) for at in grid]) for name, n in counts.items()}
-    x, y = "effective number of different words", "neurons with fewer than that"
+    kinds_of, ways = (list(dict.fromkeys(name.partition(", ")[part] for name in counts)) for part in (0, 2))
+    curves = {}
+    for name, n in counts.items():
+        kind, _, way = name.partition(", ")
+        look = Look(PALETTE[kinds_of.index(kind)], ("solid", *DASHES)[ways.index(way)])
+        curves[name] = Curve(grid, [float((n < at).float().mean()) for at in grid], look=look)
+    x, y = "effective number of different words", "share with fewer than that"
     fig = kinds.lines(curves, title, x, y, mode="lines", mark=marks, hover="%{y:.0%} have fewer than %{x:.2f}")
     return fig.update_yaxes(range=[0, 1.02], tickformat=".0%")
 

@@ -6,11 +6,14 @@ Source: privileged bases, Elhage et al. 2021; to keep the strongest coordinates 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from sae_tutorial.activations.forward import read_hook, read_hooks
 
 Function = Callable[[Tensor], Tensor]
 
@@ -32,6 +35,33 @@ def loss_with(model: Any, tokens: Int[Tensor, "rows positions"], hook_name: str,
     """Cross-entropy (nats per token) if function(x) takes the place of the activations x at `hook_name`."""
     with model.hooks(fwd_hooks=[(hook_name, lambda x, hook: function(x))]):
         return model(tokens, return_type="loss").item()
+
+
+def noise_through_mlp(
+    model: Any, tokens: Int[Tensor, "rows positions"], layer: int, *, seed: int = 0, batch: int = 16
+) -> tuple[Float[Tensor, "places neurons"], Float[Tensor, "places neurons"]]:
+    """The neurons of a layer before their nonlinearity, and what the model makes of Gaussian noise in their place.
+
+    The noise has each neuron's own mean and standard deviation. The model itself takes it through the nonlinearity,
+    whichever that is; where a gate is multiplied with a linear part, both are noise. The first position is left out.
+    """
+    mlp = f"blocks.{layer}.mlp."
+    inputs = [mlp + name for name in ("hook_pre", "hook_pre_linear") if mlp + name in model.hook_dict]
+    batches = tokens.split(batch)
+    with read_hooks(model, inputs) as read:
+        found = [read(rows) for rows in batches]
+    before = {name: torch.cat([one[name][:, 1:].flatten(0, 1) for one in found]) for name in inputs}
+    moments = {name: (x.mean(0), x.std(0)) for name, x in before.items()}
+    generator = torch.Generator(tokens.device).manual_seed(seed)
+
+    def noise(x: Tensor, hook: Any, name: str) -> Tensor:
+        mean, sd = moments[name]
+        return mean + sd * torch.randn(x.shape, generator=generator).to(x)
+
+    hooks = [(name, partial(noise, name=name)) for name in inputs]
+    with model.hooks(fwd_hooks=hooks), read_hook(model, f"{mlp}hook_post") as read_after:
+        after = torch.cat([read_after(rows)[:, 1:].flatten(0, 1) for rows in batches])
+    return before[inputs[0]], after
 
 
 def losses_of_few(

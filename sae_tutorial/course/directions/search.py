@@ -1,5 +1,6 @@
 """Directions found without labels (ICA, k-means, random ones), and the best few of a dictionary for each token.
 
+    top_and_half     where a direction is strong, and half as strong
     *_directions     ways to choose directions without training
     pursuit          for each token the directions that serve it best, from any of them
     reconstruction   the token that they give
@@ -23,6 +24,16 @@ def excess_kurtosis(x_BD: Float[Tensor, "tokens dims"]) -> Float[Tensor, " dims"
     """E[z⁴] − 3 of each standardised coordinate: 0 for a Gaussian, large if mostly near zero and rarely strong."""
     z_BD = x_BD - x_BD.mean(0)
     return z_BD.pow(4).mean(0) / z_BD.square().mean(0).square() - 3
+
+
+def top_and_half(
+    x_BN: Float[Tensor, "tokens columns"], n: int
+) -> tuple[Int[Tensor, "n columns"], Int[Tensor, "n columns"]]:
+    """For each column its `n` strongest tokens, and the `n` that are closest to half of their mean strength."""
+    peak_KN, top_KN = x_BN.topk(n, dim=0)
+    few = zip(x_BN.split(128, dim=1), peak_KN.mean(0).split(128), strict=True)  # all at once would copy x_BN
+    half_KN = [(x - peak / 2).abs().topk(n, dim=0, largest=False).indices for x, peak in few]
+    return top_KN, torch.cat(half_KN, dim=1)
 
 
 def random_rotation(

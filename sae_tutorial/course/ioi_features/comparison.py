@@ -31,12 +31,13 @@ WAYS = ("patches, shared set", "patches, own", "edit, shared set", "edit, own")
 def quality(
     name: str, trained: Sequence[Dictionary], x: Float[Tensor, "tokens d"]
 ) -> tuple[str, int, int, str, str, str]:
-    """A row about one dictionary on tokens x: name, seeds, features, mean L0, mean FVU, and its range over seeds."""
+    """A row about one dictionary on tokens x: name, seeds, features, mean L0, mean FVU, and its range over seeds, where
+    there are several."""
     codes = [one.encode(x) for one in trained]
-    fvu = [1 - variance_explained(x, one.reconstruct(x)) for one in trained]
+    fvu = [1 - variance_explained(x, c @ one.directions + one.constant) for c, one in zip(codes, trained, strict=True)]
     l0 = sum(float((code != 0).float().sum(dim=1).mean()) for code in codes) / len(trained)
-    mean, apart = sum(fvu) / len(fvu), max(fvu) - min(fvu)
-    return name, len(trained), codes[0].shape[1], f"{l0:.1f}", f"{mean:.3f}", f"{apart:.4f}"
+    apart = f"{max(fvu) - min(fvu):.4f}" if len(trained) > 1 else "–"
+    return name, len(trained), codes[0].shape[1], f"{l0:.1f}", f"{sum(fvu) / len(fvu):.3f}", apart
 
 
 def spanned(of_each: Sequence[Span]) -> Span:
@@ -84,9 +85,23 @@ def verdict(ratio: Span) -> str:
     return "holds" if ratio[2] < 1 else "fails" if ratio[1] > 1 else "open"
 
 
+def overall(levels: Sequence[Mapping[str, Mapping[str, Span]]], way: str, *names: str) -> str:
+    """Does the claim hold at all levels? "yes" or "no", "in part" where levels differ or are open; for each name."""
+    found = ["/".join({verdict(level[way][name]) for level in levels}) for name in names]
+    words = [{"holds": "yes", "fails": "no"}.get(one, "in part") for one in found]
+    return words[0] if len(names) == 1 else "; ".join(f"{name}: {word}" for name, word in zip(names, words))
+
+
+def answered(levels: Sequence[Mapping[str, Mapping[str, Span]]], way: str, *names: str) -> tuple[str, str]:
+    """`intervals` and `overall`: the numbers and the answer of a closing table."""
+    return intervals(levels, way, *names), overall(levels, way, *names)
+
+
 def in_words(ratio: Span) -> str:
-    """0.20 [0.17, 0.24] holds; ∞ where a sentence never gets there."""
-    middle, low, high = (f"{v:.2f}" if v < NEVER else "∞" for v in ratio)
+    """0.20 [0.17, 0.24] holds; ∞ where a sentence never gets there. An end near 1, which decides, has a third digit."""
+    middle, low, high = (
+        "∞" if v >= NEVER else f"{v:.3f}" if f"{v:.2f}" == "1.00" and v != 1 else f"{v:.2f}" for v in ratio
+    )
     return f"{middle} [{low}, {high}] {verdict(ratio)}" if low != "∞" else "never there: fails"
 
 

@@ -65,6 +65,11 @@ def check_patch(answer: Any) -> Verdict:
         rows = torch.zeros(len(x), 1).index_fill(0, torch.tensor(chosen), 1)
         if same(got, x + rows * ((wanted - codes) @ directions)):
             return "all features are patched at tokens 0 and 3: rows are tokens, features are columns, `[:, chosen]`"
+        for j in chosen:
+            if same(got, solution_patch(x, codes, wanted, directions, [j])):
+                return f"only feature {j} is patched: does the loop return, or begin again from x, at every feature?"
+        if same(got, x.index_add(1, torch.tensor(chosen), (wanted - codes)[:, chosen])):
+            return "`chosen` numbers features, not coordinates of x; a feature's part of x lies along its direction"
         if same(got, x):
             return "nothing is patched (is a copy changed, or the original? `n = codes` does not copy)"
         return "for chosen = [0, 3] the result is another"
@@ -174,8 +179,8 @@ def check_thin_out(answer: Any) -> Verdict:
         left = [int(c.bool().sum(1).max()) for c in got]
         if left != [8, *sizes] and len({c.data_ptr() for c in got}) < len(got):
             return "several of your masks are one tensor, which changed after it was appended: append a clone of it"
-        if left == [8, *sizes[:-1], 8]:
-            return "for size 0 you leave everything: `[-size:]` with a size of 0 is the whole list"
+        if left[:-1] == [8, *sizes[:-1]] and left[-1] > 0:
+            return f"for size 0 you leave {left[-1]}, not 0; `[-size:]` with a size of 0 is the whole list"
         return None if left == [8, *sizes] else f"8 features, then {sizes} are to be left; yours leave {left}"
 
     def the_best(answer: Callable) -> str | None:
@@ -240,22 +245,26 @@ def check_halfway(answer: Any) -> Verdict:
     """`answer(counts, losses)`: the count at which the loss is half of that at count 0, on straight lines; or inf."""
 
     def plain(answer: Callable) -> str | None:
-        got = float(answer([0, 1, 2, 4, 8], [8.0, 7.0, 5.0, 3.6, 0.8]))
-        if math.isclose(got, 2 + 2 * 1.0 / 1.4, abs_tol=1e-4):
+        got = float(answer([0, 1, 2, 6, 12], [8.0, 7.0, 5.0, 3.6, 0.8]))
+        if math.isclose(got, 2 + 4 * 1.0 / 1.4, abs_tol=1e-4):
             return None
-        if got == 4:
-            return "4 is the first count that was tried at which half is reached; the line from 2 to 4 is there earlier"
+        if got == 6:
+            return "6 is the first count that was tried at which half is reached; the line from 2 to 6 is there earlier"
         if got == 2:
             return "with 2 features the loss is 5.0, not yet half of 8.0"
-        if math.isclose(got, 3):
-            return "3 is the middle of 2 and 4; the loss falls from 5.0 to 3.6 between them, and is at 4.0 later"
-        if math.isclose(got, 2 + 2 * 0.4 / 1.4, abs_tol=1e-4):
-            return "2.57 is as far from 2 as the crossing is from 4: the way begins at the loss of 2 features, 5.0"
+        if got == 3:
+            return "3 is a position in the list, the first at which half is reached; a number of features is asked for"
+        if got == 12:
+            return "12 is the last count; if you use np.interp, it wants rising x, and losses fall (and may rise again)"
+        if math.isclose(got, 4):
+            return "4 is the middle of 2 and 6; the loss falls from 5.0 to 3.6 between them, and is at 4.0 later"
+        if math.isclose(got, 2 + 4 * 0.4 / 1.4, abs_tol=1e-4):
+            return "3.14 is as far from 2 as the crossing is from 6: the way begins at the loss of 2 features, 5.0"
         if math.isclose(got, 2 + 1.0 / 1.4, abs_tol=1e-4):
-            return "2.71 is a position in the list; the count is asked for, and the two points there are 2 and 4 apart"
-        if math.isclose(got, 2 + 2 * 0.6 / 1.4, abs_tol=1e-4):
+            return "2.71 is a position in the list; the count is asked for, and from 2 to 6 there are four"
+        if math.isclose(got, 2 + 4 * 0.6 / 1.4, abs_tol=1e-4):
             return "half of the first loss, 8.0, is 4.0; yours is the middle between the first loss and the last one"
-        told = "losses 8, 7, 5, 3.6, 0.8 for 0, 1, 2, 4, 8 features: the line from 2 to 4 crosses 4.0 at 3.43"
+        told = "losses 8, 7, 5, 3.6, 0.8 for 0, 1, 2, 6, 12 features: the line from 2 to 6 crosses 4.0 at 4.86"
         return f"{told}, you say {got:.3g}"
 
     def exactly(answer: Callable) -> str | None:

@@ -64,8 +64,9 @@ def _first_below(x_SB: Tensor, loss_SB: Tensor, part: float) -> Tensor:
 def recorded(edit: Edit, loss: Loss, chosen: Sequence[Chosen]) -> Stages:
     """Loss and magnitude for each choice of features."""
     with torch.no_grad():
-        losses = torch.stack([loss(edit.patched(c)) for c in chosen])
-        magnitudes = torch.stack([edit.magnitude(c) for c in chosen])
+        added = [edit.added(c) for c in chosen]
+        losses = torch.stack([loss(edit.x + step) for step in added])
+        magnitudes = torch.stack([edit.size_of(step) for step in added])
     sizes = torch.stack([c.sum(1).float().mean() for c in chosen])
     return Stages(sizes, losses, magnitudes, tuple(chosen))
 

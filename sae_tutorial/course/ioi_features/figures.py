@@ -12,7 +12,7 @@ from torch import Tensor
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import levels, log_axis, marks
 from sae_tutorial.figures.kinds import Curve, Span
-from sae_tutorial.figures.looks import LOOKS, Look, looks
+from sae_tutorial.figures.looks import LOOKS, Look
 from sae_tutorial.figures.style import PALETTE
 
 Band = tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]  # x, mean, low, high
@@ -24,15 +24,6 @@ def places(share: Float[Tensor, "hooks roles"], hooks: Sequence[str], roles: Seq
     names: dict[str, Any] = {"columns": roles, "rows": hooks, "hover": "%{y}, %{x}: %{z:.0%} of the KL is left"}
     axes: dict[str, Any] = {"x": "position that is patched", "y": "residual stream", "unit": "share of the KL left"}
     return kinds.heat({"": share}, title, **axes, **names, limit=1, written=".0%", cell=46, form=".0%")
-
-
-def bars(values: Mapping[str, Span], title: str, x: str) -> go.Figure:
-    """One horizontal bar for each dictionary, with its interval."""
-    found = looks(values)
-    middle, low, high = zip(*values.values()) if values else ([], [], [])
-    curve = Curve(list(values), middle, low, high, colours=[found[name].colour for name in values])
-    height = 100 + 32 * len(values)
-    return kinds.bars({"": curve}, title, x, "", lying=True, hover="%{y}: %{x:.3g}", height=height)
 
 
 def carried(
@@ -64,15 +55,20 @@ def carried(
     return fig.update_yaxes(range=[-0.2, 1.04 * max([nothing, *highs])]) if fig.data else fig
 
 
-def orders(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> go.Figure:
+def orders(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, nothing: float | None = None
+) -> go.Figure:
     """KL against number of features, a pair of orders for each dictionary in which features are left out: a line with
-    small dots for the first, open diamonds for the second. What comes before a colon is the dictionary's name."""
+    small dots for the first, open diamonds for the second. What comes before a colon is the dictionary's name.
+    `nothing` is the KL without a patch, which a logarithmic axis cannot show at 0 features."""
     drawn = {}
     for i, (name, (x, y)) in enumerate(curves.items()):
         known = LOOKS.get(name.split(":")[0], Look(PALETTE[i // 2]))
         look, mode = known._replace(marker=("circle", "diamond-open")[i % 2]), ("lines+markers", "markers")[i % 2]
         drawn[name] = Curve(x, y, look=look, mode=mode)
-    return kinds.lines(drawn, title, "patched features (log scale)", "KL (nats), mean over sentences", log="x")
+    level = {} if nothing is None else {"no patch": nothing}
+    labels = "patched features (log scale)", "KL (nats), mean over sentences"
+    return kinds.lines(drawn, title, *labels, log="x", level=level)
 
 
 def two_scores(scores: Mapping[str, tuple[float, float]], names: tuple[str, str], title: str, y: str) -> go.Figure:
@@ -121,12 +117,21 @@ def name_patterns(
 
 
 def minds(rows: Sequence[tuple[int, str, float, float]], receiver: str, instead: str, giver: str) -> go.Figure:
-    """The probabilities of two names against the number of patched features, rows as of `names.change_of_mind`."""
+    """The probabilities of two names against the number of patched features, and above them what the model says, which
+    may be neither; rows as of `names.change_of_mind`."""
     ns = [row[0] for row in rows]
     there = next((f"with {n} features the model says {instead}" for n, word, *_ in rows if word == instead), None)
     title = f"{giver} and {receiver}, patched towards {instead}: {there or f'the model never says {instead}'}"
     drawn = {name: Curve(ns, [row[i] for row in rows], look=_turn(i - 2)) for i, name in ((2, receiver), (3, instead))}
-    fig = kinds.lines(drawn, title, "patched features", "probability", hover="%{x} features: %{y:.0%}", height=330)
+    how: dict[str, Any] = {"hover": "%{x} features: %{y:.0%}", "height": 370, "above": 44}
+    fig = kinds.lines(drawn, title, "patched features", "probability", **how)
+    for n, word, *_ in rows if fig.data else ():
+        said = {"text": f"“{word}”", "textangle": -50, "font": {"size": 11}, "showarrow": False}
+        fig.add_annotation(x=n, y=1, yref="paper", yanchor="bottom", **said)
+    if fig.data:
+        fig.add_annotation(
+            x=0, xref="paper", xanchor="right", xshift=-14, y=1, yref="paper", yshift=22, text="says", showarrow=False
+        )
     return fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%").update_xaxes(tickvals=ns)
 
 

@@ -40,6 +40,15 @@ def patterns_by_chance(
     return sum(counts) / draws, min(counts), max(counts)
 
 
+def subsets(
+    among_F: Bool[Tensor, " features"], size: int, draws: int, seed: int = 0
+) -> list[Bool[Tensor, " features"]]:
+    """Some of these features, `size` of them (or all, if they are fewer), drawn at random, a few times."""
+    generator, there = torch.Generator().manual_seed(seed), among_F.nonzero()[:, 0].cpu()
+    chosen = [there[torch.randperm(len(there), generator=generator)[:size]] for _ in range(draws)]
+    return [torch.zeros_like(among_F).index_fill(0, one.to(among_F.device), True) for one in chosen]
+
+
 def strongest_words(
     acts_NF: Float[Tensor, "tokens features"], words: Int[Tensor, " tokens"], decode: Callable, n: int = 12
 ) -> list[str]:

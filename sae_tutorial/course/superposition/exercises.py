@@ -229,6 +229,11 @@ def check_six(answer: Any) -> Verdict:
         if too_few:
             known = "with five features the pentagon, one feature more than two pairs, held up to p = 0.14"
             return f"not so at p = {' and '.join(too_few)}: collisions are rare enough there to keep more; {known}"
+        if too_many == ["0.15"]:  # a hexagon
+            return (
+                "not so at p = 0.15: even at p = 0.14 a pentagon of five had only just caught up with two pairs; a "
+                "hexagon's neighbours are closer, 60° and not 72°, so it needs rarer features"
+            )
         if too_many:
             known = "with five features, two pairs gave way to the pentagon only below p = 0.19"
             return f"not so at p = {' and '.join(too_many)}: {known}, and a sixth makes collisions more frequent"

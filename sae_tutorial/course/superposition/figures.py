@@ -19,7 +19,6 @@ from sae_tutorial.figures.style import CLEAR, DIVERGING, GRID, PALETTE, SEQUENTI
 from sae_tutorial.figures.text import numbers, packed
 
 REACH = 1.35  # half the width of a panel of directions: trained norms reach about 1.15
-SPARSITY = "1/p, from always on to rarely on (log scale)"
 READ = "output %{y}, feature %{x}: %{z:.2f}<extra></extra>"
 LIGHT = sample_colorscale(get_colorscale(SEQUENTIAL), np.linspace(0.25, 1, 7))  # its first quarter is night blue
 
@@ -131,15 +130,15 @@ def gram_and_norms(
 
 
 def dimensionality_cloud(
-    inverse_density: Float[Tensor, " sweep"],
+    probability: Float[Tensor, " sweep"],
     dimensionality: Float[Tensor, "sweep features"],
     represented: Tensor,
     average: Float[Tensor, " sweep"],
     levels: Mapping[str, float],
     title: str,
 ) -> go.Figure:
-    """The share of a dimension of every represented feature against sparsity, a line through the average shares
-    m / ‖W‖²_F, and the fractions of regular shapes.
+    """The share of a dimension of every represented feature against how often features are on, a line through the
+    average shares m / ‖W‖²_F, and the fractions of regular shapes.
 
     Dots of one model are spread sideways at random, so that they can be told apart.
     """
@@ -147,26 +146,28 @@ def dimensionality_cloud(
         return empty(title, "Nothing to draw: no feature is represented.")
     spread = np.random.default_rng(0)
     x, y = [], []
-    for inverse, values, keep in zip(inverse_density.tolist(), dimensionality, represented, strict=True):
+    for often, values, keep in zip(probability.tolist(), dimensionality, represented, strict=True):
         kept = numbers(values[keep], 4)
         y += kept
-        x += numbers(inverse * 1.045 ** spread.uniform(-1, 1, len(kept)))
+        x += numbers(often * 1.045 ** spread.uniform(-1, 1, len(kept)))
     dots = go.Scattergl if len(x) > 20_000 else go.Scatter
     marker, hover = {"size": 3.5, "opacity": 0.6, "color": PALETTE[0]}, "share %{y:.3f}<extra></extra>"
     cloud = dots(x=x, y=y, mode="markers", marker=marker, hovertemplate=hover, name="one feature")
     fig = go.Figure(cloud, layout={"height": 440})
     line = {"color": PALETTE[3], "width": 1.5}
     fig.add_scatter(
-        x=numbers(inverse_density),
+        x=numbers(probability),
         y=numbers(average),
         mode="lines",
         line=line,
         name="average, m / ‖W‖²",
-        hovertemplate="1/p = %{x:.2f}: %{y:.3f}<extra></extra>",
+        hovertemplate="p = %{x:.3f}: %{y:.3f}<extra></extra>",
     )
-    finish(fig, title, SPARSITY, "share of a dimension")
+    finish(fig, title, "feature probability p (log scale), rarer to the right", "share of a dimension")
+    fig.update_layout(legend_itemsizing="constant")
     frame.levels(fig, levels)
-    return fig.update_xaxes(type="log", tickvals=[1, 2, 3, 5, 10, 20]).update_yaxes(range=[0, 1.05])
+    fig.update_xaxes(type="log", tickvals=[1, 0.5, 0.3, 0.2, 0.1, 0.05], range=[0.02, math.log10(0.045)])
+    return fig.update_yaxes(range=[0, 1.05])
 
 
 def dimensionality_histogram(
@@ -211,10 +212,19 @@ def phase_diagram(
     if boundary is not None:
         line = {"color": "black", "width": 3, "dash": "dash"}
         fig.add_scatter(x=packed(importance), y=packed(boundary), mode="lines", line=line, name="closed form")
+        at = 3 * len(importance) // 4  # its name above it, where all is of one light colour
+        x, y = (math.log10(float(values[at])) for values in (importance, boundary))
+        name = {"text": "closed form", "font": {"size": 12, "color": "black"}, "xanchor": "right"}
+        fig.add_annotation(x=x, y=y, yshift=12, showarrow=False, **name)
     for row, column in tie.nonzero().tolist():
         x, y = (math.log10(float(values[at])) for values, at in ((importance, column), (probability, row)))
         fig.add_annotation(x=x, y=y, text="tie", showarrow=False)
-    finish(fig, title, "importance I of feature 2 (feature 1 has 1)", "feature probability p, sparser above")
+    finish(
+        fig,
+        title,
+        "importance I of feature 2, log scale (feature 1 has 1)",
+        "feature probability p (log scale), sparser above",
+    )
     fig.update_xaxes(type="log", tickvals=[0.1, 0.3, 1, 3, 10], showgrid=False)
     return fig.update_yaxes(type="log", tickvals=[0.01, 0.03, 0.1, 0.3, 1], autorange="reversed", showgrid=False)
 

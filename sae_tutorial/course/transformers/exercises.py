@@ -75,6 +75,10 @@ def _mistakes_of_count(off: int, layers: int, width: int, vocabulary: int, conte
         -8 * width: "the two matrices of the MLP are missing, 4D × D each",
         -8 * width - 5: "the MLPs are missing, each of two matrices and two biases",
     }
+    if off == vocabulary:
+        return "The unembedding has no bias of its own in GPT-2."
+    if off == (2 * layers + 1) * (2 - 2 * width):
+        return "A LayerNorm has a gain and a bias for each of the D numbers, not one of each."
     heads = width // 64  # those of GPT-2
     for too_many in (4 * width, 4 * width + 4, 3 * width, 3 * width + 3):  # matrices of attention; and their biases
         in_layers[(heads - 1) * too_many] = "H · d = D: all heads together make D × D"
@@ -118,7 +122,15 @@ def check_head(answer: Callable[..., tuple[Tensor, Tensor] | None] | None) -> Ve
     q, k, v = (x_TD @ w + b for w, b in zip(weights, biases, strict=True))
 
     def returned(head: Callable[..., Any]) -> tuple[Any, Any]:
-        got = head(*inputs)
+        try:
+            got = head(*inputs)
+        except RuntimeError as error:
+            if "(5x3 and 5x3)" not in str(error):
+                raise
+            told = (
+                "The score of a pair of positions is one number, so there are T × T of them: a row of q by a row of k."
+            )
+            raise AssertionError(f"{told} A transposed k makes them all at once.") from error
         assert isinstance(got, tuple | list) and len(got) == 2, "Return two tensors: the pattern and what is gathered."
         assert not any(isinstance(part, np.ndarray) for part in got), (
             "You return arrays of numpy; the notebook needs tensors. `torch.as_tensor` makes one of an array."
@@ -269,7 +281,7 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
             return None
         found = {  # what other ends make of a sum of squares of 4, where d = 4 and D = 32
             4.0: "you have the sum of the squared cosines; divide it by d, the number of rows, for their mean",
-            0.25: "this is the mean over all d × d entries; divide the sum of their squares by d",
+            0.25: "this is the mean over all d × d entries, or the largest; divide the sum of their squares by d",
             0.125: f"you divide by D = {a.shape[1]}, the length of a row; divide by d = {len(a)}, their number",
             2.0: "the formula has the square of the norm, divided by d",
             0.5: "the norm is not squared yet; the formula has its square, divided by d",
@@ -439,16 +451,17 @@ def check_prediction(answer: str | None, alone: float, together: float) -> Verdi
     measured = f"silenced alone it costs {alone:.1f} nats, all together cost {together:.1f}"
 
     def said(guess: str) -> str | None:
-        if str(guess).strip().lower() not in ("a", "b", "c"):
+        letter = str(guess).strip().lower().rstrip(").")
+        if letter not in ("a", "b", "c"):
             return f"Answer with one letter, 'a', 'b' or 'c', not {guess!r}."
-        if str(guess).strip().lower() == right:
+        if letter == right:
             return None
         expected = {
             "a": "That would be so if it did the work alone",
             "b": "That would be so if each head did its part and no other could step in",
             "c": "That would be so if the others could do its work too",
         }
-        return f"{expected[str(guess).strip().lower()]}. Measured: {measured}."
+        return f"{expected[letter]}. Measured: {measured}."
 
     return judge(
         "Exercise 5",

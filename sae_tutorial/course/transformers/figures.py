@@ -66,7 +66,9 @@ def lens_table(
     if nothing(probabilities):
         return empty(title)
     unit, columns = "probability", list(range(len(tokens)))
-    fig = kinds.heat({"": probabilities}, title, "token read last", "", unit=unit, limit=1, rows=depths, cell=42)
+    fig = kinds.heat(
+        {"": probabilities}, title, "token read last", "read after", unit=unit, limit=1, rows=depths, cell=42
+    )
     letters = max(3, 68 // max(1, len(tokens)) + 2)
     short = [[label(t if len(t) <= letters else t[: letters - 1] + "…") for t in row] for row in guesses]
     inks = [[ink(p) for p in row] for row in probabilities.tolist()]

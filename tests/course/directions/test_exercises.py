@@ -1,5 +1,6 @@
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,22 @@ def test_analogy_mistakes():
 
     wrong(check(farthest), "`argmin`")
 
+    def rows_removed(unit, a, b, c):
+        others = torch.ones(len(unit), dtype=torch.bool)
+        others[[a, b, c]] = False
+        return (unit[others] @ (unit[a] - unit[b] + unit[c])).argmax()
+
+    def rows_removed_by_distance(unit, a, b, c):
+        others = [i for i in range(len(unit)) if i not in (a, b, c)]
+        return int((unit[others] - (unit[a] - unit[b] + unit[c])).norm(dim=1).argmin())
+
+    def rows_removed_in_numpy(unit, a, b, c):
+        unit = unit.numpy()
+        return (np.delete(unit, [a, b, c], axis=0) @ (unit[a] - unit[b] + unit[c])).argmax()
+
+    for answer in (rows_removed, rows_removed_by_distance, rows_removed_in_numpy):
+        wrong(check(answer), "the rows behind them move up")
+
     def similarity(unit, a, b, c):
         similarity_V = unit @ (unit[a] - unit[b] + unit[c])
         similarity_V[[a, b, c]] = -torch.inf
@@ -92,7 +109,11 @@ def test_other_ways_to_do_arithmetic_are_right():
         cosine[[a, b, c]] = -2
         return float(cosine.argmax(dim=0))
 
-    for answer in (in_numpy, by_distance, by_cosine):
+    def rows_removed_and_found_again(unit, a, b, c):
+        others = [i for i in range(len(unit)) if i not in (a, b, c)]
+        return others[int((unit[others] @ (unit[a] - unit[b] + unit[c])).argmax())]
+
+    for answer in (in_numpy, by_distance, by_cosine, rows_removed_and_found_again):
         verdict = exercises.check_analogy(answer)
         assert verdict, verdict.message
 
@@ -177,6 +198,50 @@ def test_pursuit_mistakes():
     wrong(check(lambda x, d, k: d[(x @ d.T).abs().argmax(1)]), "how much of it")
     wrong(check(directions.pursuit), "It stopped")
     wrong(check(lambda x, d, k: directions.pursuit(x, d, k)[0]), "return x̂")
+
+
+def pursued(x, dictionary, k, choose=lambda table: table.argmax(1), turn=lambda atoms: atoms.mT):
+    """The notebook's solution, with other ways to choose and to hand the directions to `lstsq`."""
+    left, chosen = x, []
+    for _ in range(k):
+        chosen.append(choose((left @ dictionary.T).abs()))
+        atoms = turn(dictionary[torch.stack(chosen, dim=1)])
+        left = x - (atoms @ torch.linalg.lstsq(atoms, x[:, :, None]).solution)[:, :, 0]
+    return x - left
+
+
+def test_pursuit_that_stops_is_told_why():
+    check = exercises.check_pursuit
+    for way in (lambda table: table.argmax(axis=1), lambda table: torch.argmax(input=table, dim=-1)):
+        assert check(lambda x, d, k, way=way: pursued(x, d, k, choose=way))
+    by_axis = lambda x, d, k: pursued(x, d, k, lambda table: table.argmax(axis=1), lambda atoms: atoms.mT[:3])  # noqa: E731
+    wrong(check(by_axis), "It stopped with RuntimeError")
+    wrong(check(lambda x, d, k: pursued(x, d, k, choose=lambda table: table.argmax())), "one number for all tokens")
+    wrong(check(lambda x, d, k: pursued(x, d, k, choose=torch.argmax)), "one number for all tokens")
+    for over_tokens in (lambda table: table.argmax(0), lambda table: torch.argmax(table, dim=-2)):
+        wrong(check(lambda x, d, k, way=over_tokens: pursued(x, d, k, choose=way)), "one token for each direction")
+
+    def at_once(x, dictionary, k):
+        return dictionary[(x @ dictionary.T).abs().argmax()]
+
+    wrong(check(at_once), "one number for all tokens")
+    wrong(check(lambda x, d, k: pursued(x, d, k, turn=lambda atoms: atoms)), "swap the last two axes, `.mT`")
+    # what stops for another reason is not explained away
+    wrong(check(lambda x, d, k: pursued(x, d, k, turn=lambda atoms: atoms.mT[:3])), "It stopped with RuntimeError")
+    wrong(check(lambda x, d, k: x @ x), "It stopped with RuntimeError")
+
+
+def test_a_single_refit_at_the_end():
+    def one_refit(x, dictionary, k):
+        left, chosen = x, []
+        for _ in range(k):
+            chosen.append((left @ dictionary.T).abs().argmax(1))
+            atom = dictionary[chosen[-1]]
+            left = left - (left * atom).sum(1, keepdim=True) * atom
+        atoms = dictionary[torch.stack(chosen, dim=1)].mT
+        return (atoms @ torch.linalg.lstsq(atoms, x[:, :, None]).solution)[:, :, 0]
+
+    wrong(exercises.check_pursuit(one_refit), "only once, at the end")
 
 
 def test_the_order_is_judged_pair_by_pair():

@@ -16,6 +16,13 @@ def test_a_curve_says_how_many_neurons_have_fewer_words():
     assert fig.layout.shapes[0].x0 == 4.5 and "chance" in written(fig)
 
 
+def test_kinds_of_curves_have_colours_and_ways_have_dashes():
+    names = ["neurons, top", "neurons, half", "random, top", "random, half"]
+    lines = [t.line for t in plots.word_shares(dict.fromkeys(names, torch.tensor([2.0])), {}, "t").data]
+    assert lines[0].color == lines[1].color != lines[2].color == lines[3].color
+    assert lines[0].dash == lines[2].dash != lines[1].dash == lines[3].dash
+
+
 def test_hit_rates_have_a_bar_per_relation_and_way():
     rates = {"he → she": {"arithmetic": 0.6, "neighbour": 0.5}, "up": {"arithmetic": 0.1, "neighbour": 0}}
     fig = plots.hit_rates(rates, "t")

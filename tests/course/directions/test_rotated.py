@@ -1,5 +1,6 @@
 import pytest
 import torch
+from grouped_model import grouped_model
 from tiny_model import rows, tiny_model
 
 from sae_tutorial.course.directions import rotated
@@ -22,6 +23,36 @@ def test_the_first_loss_of_few_is_on_the_layers_own_axes(tmp_path):
     own, same, turned = rotated.losses_of_few(model, tokens, hook, 0.25, [eye, random_rotation(len(eye), seed=1)])
     assert own == rotated.loss_with(model, tokens, hook, lambda x: rotated.strongest(x, 0.25))
     assert own == pytest.approx(same, abs=1e-5) and abs(own - turned) > 1e-4
+
+
+@torch.no_grad()
+def test_noise_goes_through_the_models_own_nonlinearity(tmp_path):
+    model, tokens = tiny_model(tmp_path), rows(padded=False)
+    before, after = rotated.noise_through_mlp(model, tokens, 0, batch=1)
+    _, seen = model.run_with_cache(tokens)
+    assert torch.allclose(before, seen["blocks.0.mlp.hook_pre"][:, 1:].flatten(0, 1), atol=1e-5)
+    real = seen["blocks.0.mlp.hook_post"][:, 1:].flatten(0, 1)
+    assert after.shape == real.shape and not torch.allclose(after, real, atol=0.1)
+    mean, sd = before.mean(0), before.std(0)
+    draws = torch.Generator().manual_seed(0)
+    noise = [mean + sd * torch.randn(1, tokens.shape[1], len(mean), generator=draws) for _ in tokens]
+    by_hand = torch.nn.functional.gelu(torch.cat(noise)[:, 1:].flatten(0, 1), approximate="tanh")
+    assert torch.allclose(after, by_hand, atol=1e-5)
+    assert rotated.noise_through_mlp(model, tokens, 0, batch=1)[1].equal(after), "no noise stays behind"
+
+
+@torch.no_grad()
+def test_both_inputs_of_a_gated_mlp_become_noise(tmp_path):
+    model, tokens = grouped_model(tmp_path), rows(padded=False)[:1]
+    before, after = rotated.noise_through_mlp(model, tokens, 1)
+    _, seen = model.run_with_cache(tokens)
+    gate, linear = (seen[f"blocks.1.mlp.{name}"] for name in ("hook_pre", "hook_pre_linear"))
+    assert torch.allclose(before, gate[0, 1:], atol=1e-5)
+    draws, noise = torch.Generator().manual_seed(0), []
+    for x in (gate, linear):
+        mean, sd = x[0, 1:].mean(0), x[0, 1:].std(0)
+        noise.append(mean + sd * torch.randn(x.shape, generator=draws))
+    assert torch.allclose(after, (torch.nn.functional.silu(noise[0]) * noise[1])[0, 1:], atol=1e-4)
 
 
 def test_the_strongest_coordinates_of_each_vector_stay():

@@ -33,6 +33,15 @@ def test_excess_kurtosis_of_known_distributions():
     assert torch.allclose(directions.excess_kurtosis(3 * x + 1), expected, atol=0.15)
 
 
+def test_the_strongest_tokens_and_those_at_half_strength():
+    x = torch.tensor([[1.0, 10, 4, 5, 12, -11, 7], [6.0, -9, 0, 1, 2, 3, -4]]).T
+    top, half = directions.top_and_half(x, 2)
+    assert top.T.tolist() == [[4, 1], [0, 5]]
+    assert [sorted(column) for column in half.T.tolist()] == [[3, 6], [4, 5]]  # half is 5.5, and 2.25
+    wide = gaussian(50, 300)
+    assert directions.top_and_half(wide, 3)[1][:, 200:].equal(directions.top_and_half(wide[:, 200:], 3)[1])
+
+
 def test_a_random_rotation_is_orthogonal_and_may_keep_a_vector():
     turn = directions.random_rotation(9, seed=1)
     assert torch.allclose(turn @ turn.T, torch.eye(9), atol=1e-5)

@@ -45,6 +45,14 @@ def test_spans_in_words():
     assert c.in_words((2.0, 0.9, math.inf)) == "2.00 [0.90, ∞] open"
     assert c.in_words((math.inf, 1.5, math.inf)) == "∞ [1.50, ∞] fails"
     assert c.in_words((math.inf,) * 3) == "never there: fails"
+    assert c.in_words((1.2, 1.004, 1.5)) == "1.20 [1.004, 1.50] fails", "two digits would not say which side of 1"
+
+
+def test_a_claim_is_answered_by_all_levels():
+    low, high, across = (0.5, 0.4, 0.6), (2.0, 1.5, 3.0), (1.0, 0.5, 2.0)
+    levels = [{"way": {"a": low, "b": high, "c": low}}, {"way": {"a": low, "b": high, "c": across}}]
+    assert [c.overall(levels, "way", name) for name in "abc"] == ["yes", "no", "in part"]
+    assert c.overall(levels, "way", "a", "c") == "a: yes; c: in part"
 
 
 def test_a_curve_of_seeds_has_their_mean_and_outer_ends():

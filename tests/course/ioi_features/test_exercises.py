@@ -73,6 +73,11 @@ def rows_exchanged(x, codes, wanted, directions, chosen):
     return x + (new - codes) @ directions
 
 
+def one_feature(x, codes, wanted, directions, one):
+    """What is left of a loop that returns at its first feature, or begins again from x at the last."""
+    return x + (wanted - codes)[:, one] @ directions[one]
+
+
 def in_place(x, codes, wanted, directions, chosen):
     """Right, though it writes into everything that it is given."""
     wanted -= codes
@@ -179,6 +184,9 @@ def test_other_right_answers(check, answer):
         (lambda x, c, w, d, f: x + (w - c)[:, f] @ d[:, f], "`directions[chosen]`, not columns"),
         (lambda x, c, w, d, f: rows_exchanged(x, c, w, d, f), "all features are patched at tokens 0 and 3"),
         (lambda x, c, w, d, f: (x.add_((w - c)[:, f] @ d[f]), None)[1], "returns None: return x"),
+        (lambda x, c, w, d, f: one_feature(x, c, w, d, f[:1]), "only feature 0 is patched"),
+        (lambda x, c, w, d, f: one_feature(x, c, w, d, f[-1:]), "only feature 3 is patched"),
+        (lambda x, c, w, d, f: x.index_add(1, torch.tensor(f).long(), (w - c)[:, f]), "not coordinates of x"),
     ],
 )
 def test_patch_mistakes(answer, complaint):
@@ -188,10 +196,12 @@ def test_patch_mistakes(answer, complaint):
 @pytest.mark.parametrize(
     "answer, complaint",
     [
-        (lambda n, kl: next((a for a, b in zip(n, kl) if b <= kl[0] / 2), math.inf), "4 is the first count"),
+        (lambda n, kl: next((a for a, b in zip(n, kl) if b <= kl[0] / 2), math.inf), "6 is the first count"),
         (lambda n, kl: max(a for a, b in zip(n, kl) if b > kl[0] / 2), "not yet half"),
-        (lambda n, kl: max(n), "crosses 4.0 at 3.43"),
-        (lambda n, kl: 3.0, "3 is the middle of 2 and 4"),
+        (lambda n, kl: 5.0, "crosses 4.0 at 4.86"),
+        (lambda n, kl: next((i for i, b in enumerate(kl) if b <= kl[0] / 2), math.inf), "a position in the list"),
+        (lambda n, kl: float(np.interp(kl[0] / 2, kl, n)), "wants rising x"),
+        (lambda n, kl: 4.0, "4 is the middle of 2 and 6"),
         (lambda n, kl: mirrored(n, kl), "the way begins at the loss of 2 features"),
         (lambda n, kl: crossing(range(len(n)), kl), "a position in the list"),
         (lambda n, kl: crossing(n, [kl[0] + kl[-1], *kl[1:]]), "between the first loss and the last one"),
@@ -213,7 +223,8 @@ def test_halfway_mistakes(answer, complaint):
         (lambda *it: [c[:1] for c in e.solution_thin_out(*it)], "6 masks of shape"),
         (lambda ed, f, sizes: [ed.used, *(torch.zeros(6, n) for n in sizes)], "not numbers of features"),
         (lambda ed, f, sizes: e.solution_thin_out(ed, f, [5, 4, 2, 1, 0]), "yours leave [8, 5, 4, 2, 1, 0]"),
-        (from_the_end, "for size 0 you leave everything"),
+        (from_the_end, "for size 0 you leave 8, not 0"),
+        (lambda *it: [*e.solution_thin_out(*it)[:-1], e.solution_thin_out(*it)[-2]], "for size 0 you leave 1, not 0"),
         (one_mask, "append a clone of it"),
         (all_are_used, "not every feature changes in every sentence"),
         (without_a_graph, "needs x.requires_grad_()"),

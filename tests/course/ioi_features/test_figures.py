@@ -1,6 +1,5 @@
 """Figures of notebook 09 draw what they are given, where it belongs."""
 
-import pytest
 import torch
 from drawing import cells, drawn, plain, written
 
@@ -15,13 +14,6 @@ def test_places_have_hooks_down_and_roles_across():
     assert cells(fig) == [[0.5, 1], [0.25, 0]] and drawn(fig)["1"] == (["IO", "END"], ["a", "b"])
     assert fig.layout.yaxis.autorange == "reversed", "the first hook on top"
     assert [plain(row) for row in fig.data[0].text] == [["50%", "100%"], ["25%", "0%"]]
-
-
-def test_bars_lie_with_their_intervals():
-    fig = plots.bars({"PCA": (1.0, 0.5, 1.5), "Mutual Choice": (0.2, 0.1, 0.4)}, "t", "x")
-    assert drawn(fig) == {"1": ([1, 0.2], ["PCA", "Mutual Choice"])}
-    assert plain(fig.data[0].error_x.array) == pytest.approx([0.5, 0.2])
-    assert plain(fig.data[0].marker.color) == [look("PCA").colour, look("Mutual Choice").colour]
 
 
 def test_carried_has_a_line_and_a_band_in_each_panel():
@@ -47,6 +39,8 @@ def test_orders_have_features_across_and_kl_up():
     assert {trace.marker.color for trace in known.data} == {look("PCA").colour}
     assert drawn(fig) == {"a": ([1, 2], [3, 1]), "b": ([4], [2])} and fig.layout.xaxis.type == "log"
     assert [trace.mode for trace in fig.data] == ["lines+markers", "markers"], "no line where nothing was measured"
+    level = plots.orders({"a": ([1, 2], [3.0, 1.0])}, "t", nothing=4.0)
+    assert [shape.y0 for shape in level.layout.shapes] == [4.0] and "no patch" in written(level)
 
 
 def test_two_scores_stand_beside_each_other():
@@ -95,6 +89,7 @@ def test_a_change_of_mind_is_told_in_the_title():
     rows = [(0, "Mary", 0.9, 0.0), (4, "to", 0.1, 0.2), (6, "Anna", 0.0, 0.5)]
     fig = plots.minds(rows, "Mary", "Anna", "John")
     assert drawn(fig) == {"Mary": ([0, 4, 6], [0.9, 0.1, 0]), "Anna": ([0, 4, 6], [0, 0.2, 0.5])}
+    assert [(note.x, note.text) for note in fig.layout.annotations][:3] == [(0, "“Mary”"), (4, "“to”"), (6, "“Anna”")]
     assert "with 6 features the model says Anna" in fig.layout.title.text.replace("<br>", " ")
     assert "never says Anna" in plots.minds(rows[:2], "Mary", "Anna", "John").layout.title.text.replace("<br>", " ")
 

@@ -28,6 +28,14 @@ def test_coins_with_the_same_odds_make_patterns_too():
     assert mean == pytest.approx(1.5, abs=0.05) and (least, most) == (1, 2)
 
 
+def test_subsets_are_drawn_from_what_is_there():
+    among = torch.tensor([1, 0, 1, 1, 0]).bool()
+    drawn = names.subsets(among, 2, draws=20)
+    assert all(one.sum() == 2 and not (one & ~among).any() for one in drawn)
+    assert len({tuple(one.tolist()) for one in drawn}) == 3, "all pairs come up"
+    assert torch.equal(names.subsets(among, 9, draws=1)[0], among)
+
+
 def test_with_all_axes_the_model_names_the_other(model):
     axes = Dictionary.of_axes("axes", torch.eye(model.cfg.d_model), torch.zeros(model.cfg.d_model))
     rows = names.change_of_mind(model, HOOK, axes, "Mary", "John", "Anna", [0, 4, 256])

@@ -151,6 +151,7 @@ def test_the_notebook_can_train_with_the_solution_of_the_first_exercise():
         (ex.check_six, "ABC", "where they are rarer"),
         (ex.check_six, "CCB", "p = 0.15 and 0.3: with five features, two pairs gave way"),
         (ex.check_six, "BBA", "p = 0.05: collisions are rare enough there to keep more"),
+        (ex.check_six, "CCA", "had only just caught up with two pairs"),
         (ex.check_six, "AAA", "p = 0.05 and 0.15: collisions are rare enough"),
         (ex.check_superposed, lambda W: W.shape[1] > torch.linalg.matrix_rank(W), "three are dropped"),
         (ex.check_superposed, lambda W: torch.linalg.matrix_rank(W) < (W.norm(dim=0) > 0).sum(), "norm 0.04"),

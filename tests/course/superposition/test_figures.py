@@ -48,13 +48,13 @@ def test_gram_and_norms_has_a_map_and_bars_per_model():
 def test_dimensionality_cloud_keeps_what_is_represented():
     D = torch.tensor([[0.5, 0.5, 0.1], [0.4, 0.3, 0.2]])
     kept = torch.tensor([[True, True, False], [True, True, True]])
-    fig = plots.dimensionality_cloud(
-        torch.tensor([1.0, 10.0]), D, kept, torch.tensor([0.5, 0.3]), {"1/2": 0.5}, "title"
-    )
+    fig = plots.dimensionality_cloud(torch.tensor([1.0, 0.1]), D, kept, torch.tensor([0.5, 0.3]), {"1/2": 0.5}, "title")
     x, y = drawn(fig)["one feature"]
     assert y == [0.5, 0.5, 0.4, 0.3, 0.2]
-    assert x[:2] == pytest.approx([1, 1], rel=0.05) and x[2:] == pytest.approx([10] * 3, rel=0.05)
-    assert drawn(fig)["average, m / ‖W‖²"] == ([1, 10], pytest.approx([0.5, 0.3]))
+    assert x[:2] == pytest.approx([1, 1], rel=0.05) and x[2:] == pytest.approx([0.1] * 3, rel=0.05)
+    assert drawn(fig)["average, m / ‖W‖²"] == ([1, 0.1], pytest.approx([0.5, 0.3]))
+    left, right = fig.layout.xaxis.range
+    assert left > right, "rarer features stand to the right"
     assert "1/2" in written(fig) and fig.layout.shapes[0].y0 == 0.5
 
 

@@ -61,6 +61,8 @@ def test_one_mlp_matrix_too_few_is_named():
     ("off", "says"),  # how many parameters, with layers n, width w, vocabulary v and context c
     [
         (lambda n, w, v, c: -v * w, "The table of tokens is missing"),
+        (lambda n, w, v, c: v, "no bias of its own"),
+        (lambda n, w, v, c: (2 * n + 1) * (2 - 2 * w), "for each of the D numbers"),
         (lambda n, w, v, c: -(v + c) * w, "The two tables are missing"),
         (lambda n, w, v, c: v * w, "count it once"),
         (lambda n, w, v, c: -w, "a gain and a bias, not one of them"),
@@ -197,6 +199,7 @@ def wrong_head(
         (wrong_head(gather=lambda p, x, v, w: p.T @ v), "sum over those that are taken from"),
         (wrong_head(gather=lambda p, x, v, w: v), "not yet weighted"),
         (wrong_head(gather=lambda p, x, v, w: 2 * (p @ v)), "the values gathered with it are not"),
+        (lambda x, *weights: (((q := x @ weights[0]) * q).softmax(-1), (q * q) @ q), "T × T of them"),
         (lambda *inputs: solution_pattern(*inputs)[0], "Return two tensors"),
         (lambda *inputs: (solution_pattern(*inputs)[1], 0), "Return two tensors"),
         (lambda *inputs: [part.numpy() for part in solution_pattern(*inputs)], "arrays of numpy"),
@@ -373,7 +376,7 @@ def test_a_prediction_is_held_against_what_was_measured(alone, right):
     for guess in "abc":
         verdict = exercises.check_prediction(guess, alone, together=9.0)
         assert bool(verdict) == (guess == right) and f"{alone:.1f} nats" in verdict.message
-    assert exercises.check_prediction(right.upper(), alone, 9.0)
+    assert exercises.check_prediction(right.upper(), alone, 9.0) and exercises.check_prediction(f"{right})", alone, 9.0)
     assert "one letter" in exercises.check_prediction("d", alone, 9.0).message
     assert "not answered yet" in exercises.check_prediction(None, alone, 9.0).message
 
