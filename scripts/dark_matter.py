@@ -4,7 +4,8 @@
     python scripts/dark_matter.py --ship    puts them into the package
 
 The SAEs of the embedded model are trained here, as those of `benchmarks/quality.py` are, but for their text: the last
-512 rows are left for the maps, half to fit them on, half to ask them. Of SmolLM2 those that the package ships are read.
+512 rows are held out, the first 128 of these to fit maps on, the last 128 to ask them. Of SmolLM2 those that the
+package ships are read.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from sae_tutorial.course.results import LEFT_OUT, load_runs
 from sae_tutorial.evaluation.dark_matter import reconstructed, split_error
 from sae_tutorial.training import TrainSettings, train_many
 
-K, STEPS, ROWS = 32, 1000, 256
+K, STEPS, HELD_OUT, ROWS = 32, 1000, 512, 128
 RULES: dict[str, dict[str, Any]] = {  # as the grid names them
     "token_choice": {"rule": "token_choice"},
     "mutual_choice": {"rule": "mutual_choice"},
     "feature_choice_zipf": {"rule": "feature_choice", "capacity": "zipf"},
 }
 WIDTHS = {"token_choice": (4, 16, 32), "mutual_choice": (16,), "feature_choice_zipf": (16,)}  # times d_in
-READ = {"stories": 64, "smollm2": 32}  # rows on which losses are measured
+READ = {"stories": 64, "smollm2": 16}  # rows on which losses are measured
 PARTS = {"d_sae": 1024, "k": K, "steps": 600}  # of second SAEs
 
 
@@ -46,7 +47,7 @@ class Place:
         self.model, self.cache = load_language_model("stories"), cache
         corpus = TRAINED_ON["stories"]
         tokens = story_tokens(corpus.n_tokens, 256, source=corpus.source)
-        self.text = {"train": tokens[: -2 * ROWS], "fit": tokens[-2 * ROWS : -ROWS], "ask": tokens[-ROWS:]}
+        self.text = {"train": tokens[:-HELD_OUT], "fit": tokens[-HELD_OUT:][:ROWS], "ask": tokens[-ROWS:]}
         self.hook = HOOKS["stories"]
 
     def store(self, part: str, hook: str | None = None) -> ActivationStore:

@@ -2,7 +2,7 @@
 
     parts = split_error(sae, acts_fit, acts)      the map is fitted on acts_fit, and asked on acts
     r_squared(parts.linear, parts.error)          how much of the error vector a linear map of the activation predicts
-    length_predictors(sae, acts_fit, acts)        the same of its squared length, and what simpler numbers predict
+    length_predictors(acts_fit, error_fit, parts) the same of its squared length
     losses = spliced_losses(model, tokens, hook_name, {"x̂": partial(reconstructed, sae), …})
 
 Protocol: Engels, Riggs & Tegmark 2024. error = x − x̂; linear error = x A, with A by least squares and without a bias;
@@ -67,24 +67,23 @@ def r_squared(predicted: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"]) ->
 
 @dataclass(frozen=True, eq=False)
 class ErrorParts:
-    """Of some tokens: x = x̂ + linear + nonlinear, each (N, D)."""
+    """Of some tokens: x = x̂ + linear + nonlinear, each (N, D); `A` is the map that makes the linear part of x."""
 
     x: Float[Tensor, "tokens d"]
     reconstruction: Float[Tensor, "tokens d"]
-    linear: Float[Tensor, "tokens d"]
+    A: Float[Tensor, "d d"]
 
     @property
     def error(self) -> Float[Tensor, "tokens d"]:
         return self.x - self.reconstruction
 
     @property
+    def linear(self) -> Float[Tensor, "tokens d"]:
+        return self.x @ self.A
+
+    @property
     def nonlinear(self) -> Float[Tensor, "tokens d"]:
         return self.error - self.linear
-
-
-def error_map(sae: Any, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "d d"]:
-    """A, the linear map from an activation to the SAE's error at it, fitted on these tokens."""
-    return linear_map(x, x - reconstructed(sae, x))
 
 
 def split_error(sae: Any, x_fit: Float[Tensor, "tokens d"], x: Float[Tensor, "tokens d"]) -> ErrorParts:
@@ -92,27 +91,23 @@ def split_error(sae: Any, x_fit: Float[Tensor, "tokens d"], x: Float[Tensor, "to
 
     Raises what `linear_map` raises.
     """
-    return ErrorParts(x, reconstructed(sae, x), x @ error_map(sae, x_fit))
+    return ErrorParts(x, reconstructed(sae, x), linear_map(x_fit, x_fit - reconstructed(sae, x_fit)))
 
 
-@torch.no_grad()
-def length_predictors(sae: Any, x_fit: Float[Tensor, "tokens d"], x: Float[Tensor, "tokens d"]) -> dict[str, float]:
-    """R², on `x`, of the squared length of the error as a linear function, fitted on `x_fit`, of the activation; of the
-    activation's squared length alone; and of the number of features alone."""
+def length_predictors(
+    x_fit: Float[Tensor, "n d"], error_fit: Float[Tensor, "n d"], parts: ErrorParts
+) -> dict[str, float]:
+    """R² of the error's squared length as a linear function, fitted on other tokens and with a constant, of the
+    activation; and of the activation's squared length alone."""
 
-    def known(of: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        one = torch.ones(len(of), 1, device=of.device, dtype=of.dtype)
-        l0 = torch.cat([sae.encode(part).l0() for part in of.split(at_once(of.device, 8 * sae.config.d_sae))])
-        parts = {"activation": of, "its length": of.square().sum(1, keepdim=True), "features": l0[:, None].to(of)}
-        error = (of - reconstructed(sae, of)).square().sum(1, keepdim=True)
-        return error, {name: torch.cat([part, one], dim=1) for name, part in parts.items()}
+    def known(x: Tensor) -> dict[str, Tensor]:
+        one = x.new_ones(len(x), 1)
+        given = {"activation": x, "its length": x.square().sum(1, keepdim=True)}
+        return {name: torch.cat([part, one], dim=1) for name, part in given.items()}
 
-    (y_fit, known_fit), (y, known_here) = known(x_fit), known(x)
-    return {
-        name: r_squared(known_here[name] @ linear_map(given, y_fit), y)
-        for name, given in known_fit.items()
-        if float(given[:, 0].std()) > 0  # Token Choice has as many features everywhere
-    }
+    y_fit, y = (error.square().sum(1, keepdim=True) for error in (error_fit, parts.error))
+    here = known(parts.x)
+    return {name: r_squared(here[name] @ linear_map(given, y_fit), y) for name, given in known(x_fit).items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,17 +20,16 @@ from sae_tutorial.autoencoder.dictionaries import principal_directions
 from sae_tutorial.autoencoder.pursuit import gradient_pursuit
 from sae_tutorial.evaluation.dark_matter import (
     ErrorParts,
-    error_map,
+    Replace,
     length_predictors,
     linear_map,
     r_squared,
     reconstructed,
     spliced_losses,
-    split_error,
 )
 from sae_tutorial.training import train
 
-N_PURSUED = 8_000  # tokens of either half that are searched: it takes a while
+N_PURSUED = 4_000  # tokens of either half that are searched: it takes a while
 
 
 @torch.no_grad()
@@ -50,9 +49,10 @@ def share(part: Float[Tensor, "tokens d"], x: Float[Tensor, "tokens d"]) -> floa
     return float(part.square().sum() / (x - x.mean(0)).square().sum())
 
 
-def shuffled_r_squared(sae: Any, x_fit: Float[Tensor, "n d"], parts: ErrorParts, seed: int = 0) -> float:
+def shuffled_r_squared(
+    x_fit: Float[Tensor, "n d"], error_fit: Float[Tensor, "n d"], parts: ErrorParts, seed: int = 0
+) -> float:
     """The control: a map that is fitted on errors of other tokens, dealt out at random."""
-    error_fit = x_fit - reconstructed(sae, x_fit)
     order = torch.randperm(len(x_fit), generator=torch.Generator().manual_seed(seed))
     return r_squared(parts.x @ linear_map(x_fit, error_fit[order]), parts.error)
 
@@ -62,40 +62,43 @@ def measured(
 ) -> dict[str, Any]:
     """All that is asked of one SAE: its error's parts at `x`, with a map fitted on `x_fit`; losses on `text`, row by
     row, with each part put back; and the same parts when its codes are searched for instead."""
-    parts, A = split_error(sae, x_fit, x), error_map(sae, x_fit)
+    error_fit = x_fit - reconstructed(sae, x_fit)
+    parts = ErrorParts(x, reconstructed(sae, x), linear_map(x_fit, error_fit))
     found: dict[str, Any] = {
         "fvu": fvu(x, parts.reconstruction),
         "linear": r_squared(parts.linear, parts.error),
-        "shuffled": shuffled_r_squared(sae, x_fit, parts),
+        "shuffled": shuffled_r_squared(x_fit, error_fit, parts),
         "nonlinear": share(parts.nonlinear, x),
-        "length": length_predictors(sae, x_fit, x),
+        "length": length_predictors(x_fit, error_fit, parts),
+        "pursuit": searched(sae, x_fit[:N_PURSUED], x[:N_PURSUED], parts),
     }
-    few_fit, few = x_fit[:N_PURSUED], x[:N_PURSUED]
-    error_fit, searched = few_fit - pursued(sae, few_fit), pursued(sae, few)
-    B = linear_map(few_fit, error_fit)
-    rest = few - searched - few @ B
-    own = ErrorParts(few, parts.reconstruction[:N_PURSUED], parts.linear[:N_PURSUED])
-    found["pursuit"] = {
-        "fvu": fvu(few, searched),
-        "linear": r_squared(few @ B, few - searched),
-        "nonlinear": share(rest, few),
-        "own fvu": fvu(few, own.reconstruction),
-        "own nonlinear": share(own.nonlinear, few),
-    }
-    losses = spliced_losses(
-        model,
-        text,
-        str(sae.hook_name),
-        {
-            "reconstruction": lambda x: reconstructed(sae, x),
-            "with linear": lambda x: reconstructed(sae, x) + x @ A,
-            "with nonlinear": lambda x: x - x @ A,
-            "pursuit": lambda x: pursued(sae, x),
-        },
-    )
+    losses = spliced_losses(model, text, str(sae.hook_name), replacements(sae, parts.A))
     found["predictions"], found["clean"] = losses.predictions.int().tolist(), _short(losses.clean)
     found["spliced"] = {name: _short(sums) for name, sums in losses.spliced.items()}
     return found
+
+
+def searched(sae: Any, x_fit: Float[Tensor, "n d"], x: Float[Tensor, "m d"], parts: ErrorParts) -> dict[str, float]:
+    """What the search for codes leaves out of `x`, the first tokens of `parts`, beside what the encoder does there."""
+    found = ErrorParts(x, pursued(sae, x), linear_map(x_fit, x_fit - pursued(sae, x_fit)))
+    own = ErrorParts(x, parts.reconstruction[: len(x)], parts.A)
+    return {
+        "fvu": fvu(x, found.reconstruction),
+        "linear": r_squared(found.linear, found.error),
+        "nonlinear": share(found.nonlinear, x),
+        "own fvu": fvu(x, own.reconstruction),
+        "own nonlinear": share(own.nonlinear, x),
+    }
+
+
+def replacements(sae: Any, A: Float[Tensor, "d d"]) -> dict[str, Replace]:
+    """What can be put in the place of an activation: x̂; x̂ with either part of the error; x̂ by search."""
+    return {
+        "reconstruction": lambda x: reconstructed(sae, x),
+        "with linear": lambda x: reconstructed(sae, x) + x @ A,
+        "with nonlinear": lambda x: x - x @ A,
+        "pursuit": lambda x: pursued(sae, x),
+    }
 
 
 def _short(values: Tensor) -> list[float]:

@@ -27,12 +27,13 @@ LONGEST, BAR = 40, 260  # tokens, px of the longest bar
 def parts_of_text(
     sae: Any, model: Any, A: Float[Tensor, "d d"], text: str, spread: float
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The words of a text, and the squared lengths of the two parts of the error at each, over `spread`."""
+    """The words of a text, and the squared lengths of the error and of its two parts at each, over `spread`. (At one
+    token the parts need not add up: they are at right angles on average only.)"""
     ids = model.to_tokens(text, truncate=False)[:, : LONGEST + 1]
     with read_hook(model, str(sae.hook_name)) as read:
         x = read(ids)[0, 1:].float()
-    parts = ErrorParts(x, reconstructed(sae, x), x @ A)
-    named = {"linear": parts.linear, "nonlinear": parts.nonlinear}
+    parts = ErrorParts(x, reconstructed(sae, x), A)
+    named = {"error": parts.error, "linear": parts.linear, "nonlinear": parts.nonlinear}
     return words_of(model)(ids[0, 1:].tolist()), {n: (p.square().sum(1) / spread).numpy() for n, p in named.items()}
 
 
@@ -54,9 +55,8 @@ def error_viewer(
     def still() -> go.Figure:
         words, sizes = parts_of_text(sae, model, A, sentence.value, spread)
         keys = [f"{i} {label(word)}" for i, word in enumerate(words, 1)]
-        total = sizes["linear"] + sizes["nonlinear"]
-        title = f"Most is left out at “{words[int(total.argmax())].strip()}”"
-        groups = {name: Curve(keys, values) for name, values in sizes.items()}
+        title = f"Most is left out at “{words[int(sizes['error'].argmax())].strip()}”"
+        groups = {name: Curve(keys, sizes[name]) for name in ("linear", "nonlinear")}
         return bars(groups, title, "token", "squared length, share of the variance", stacked=True)
 
     sentence.observe(show, names="value")
@@ -65,16 +65,18 @@ def error_viewer(
 
 
 def as_html(words: Sequence[str], sizes: dict[str, np.ndarray]) -> str:
-    """A row for each token: the word, a bar for either part, and the sum in percent."""
+    """A row for each token: the word, a bar for either part, and the whole error in percent."""
     if not words:
         return "<p>Type a text.</p>"
     scale = BAR / max(float((sizes["linear"] + sizes["nonlinear"]).max()), 1e-9)
     rows = []
-    for word, linear, rest in zip(words, sizes["linear"], sizes["nonlinear"], strict=True):
+    for word, *of_word in zip(words, *(sizes[name] for name in ("error", "linear", "nonlinear")), strict=True):
+        error, linear, rest = of_word
         strips = "".join(
             f'<span style="display:inline-block;height:12px;width:{scale * value:.0f}px;background:{colour}"></span>'
             for value, colour in ((linear, GREEN), (rest, ORANGE))
         )
-        rows.append(f"<tr><td>{escape(label(word))}</td><td>{strips}</td><td>{linear + rest:.1%}</td></tr>")
+        shown = escape(word.strip() or repr(word)[1:-1])
+        rows.append(f"<tr><td>{shown}</td><td>{strips}</td><td>{error:.1%}</td></tr>")
     head = "<tr><th>token</th><th>linear (green), nonlinear (orange)</th><th>left out</th></tr>"
     return f'<table style="font-size:12px">{head}{"".join(rows)}</table>'

@@ -7,7 +7,7 @@ import torch
 from sae_tutorial import reference_sae, story_tokens
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.course.dark_matter import drawings, study, viewer
-from sae_tutorial.evaluation.dark_matter import ErrorParts, error_map, r_squared, split_error
+from sae_tutorial.evaluation.dark_matter import ErrorParts, r_squared, split_error
 
 
 def normal(n, d, seed=0):
@@ -16,16 +16,16 @@ def normal(n, d, seed=0):
 
 @pytest.fixture(scope="module")
 def read(model):
-    sae, text = reference_sae("mutual_choice"), story_tokens(12_800, 64, seed=0, source="books")
+    sae, text = reference_sae("mutual_choice"), story_tokens(12_800, 256, seed=0)
     with read_hook(model, str(sae.hook_name)) as hook:
-        x = torch.cat([hook(rows)[:, 1:].flatten(0, 1) for rows in text.split(50)])
+        x = torch.cat([hook(rows)[:, 1:].flatten(0, 1) for rows in text.split(10)])
     return sae, text, x
 
 
 def test_measured_tells_what_the_parts_are(read, model):
     sae, text, x = read
     n = len(x) // 2
-    found = study.measured(sae, model, x[:n], x[n : n + 2_000], text[:8])
+    found = study.measured(sae, model, x[:n], x[n : n + 2_000], text[:20])
     parts = split_error(sae, x[:n], x[n : n + 2_000])
     assert found["linear"] == pytest.approx(r_squared(parts.linear, parts.error), abs=1e-4)
     assert found["shuffled"] < 0.05 < found["linear"]
@@ -33,7 +33,7 @@ def test_measured_tells_what_the_parts_are(read, model):
     assert found["pursuit"]["fvu"] < found["pursuit"]["own fvu"] == pytest.approx(found["fvu"], abs=1e-4)
     rises = study.increases(found)
     assert rises["with linear"] < rises["reconstruction"] and rises["with nonlinear"] < rises["reconstruction"]
-    assert len(found["clean"]) == 8 and sum(found["predictions"]) == 8 * 62
+    assert len(found["clean"]) == 20 and sum(found["predictions"]) == 20 * 254
 
 
 def test_pursuit_keeps_the_number_of_features(read):
@@ -49,7 +49,7 @@ def test_components_with_a_planted_error():
     x_fit, x = normal(4_000, 4) * scale, normal(4_000, 4, 1) * scale
     error = torch.cat([normal(4_000, 2, 2), 0.1 * x[:, 2:]], dim=1)
     A = torch.diag(torch.tensor([0.0, 0.0, 0.1, 0.1]))
-    found = study.by_component(x_fit, ErrorParts(x, x - error, x @ A), edges=(0, 2, 4))
+    found = study.by_component(x_fit, ErrorParts(x, x - error, A), edges=(0, 2, 4))
     (large, of_large), (small, of_small) = found.values()
     assert list(found) == ["1 to 2", "3 to 4"]
     assert large == pytest.approx(2 / 80, rel=0.1) and small == pytest.approx(0.01, rel=0.1)
@@ -61,7 +61,7 @@ def test_the_hardest_tokens_are_found_where_they_are():
     x = normal(9, 2)
     error = torch.full((9, 2), 0.01)
     error[4], error[8] = 5.0, 3.0  # row 1, position 2; row 2, position 3
-    found = study.hardest(ErrorParts(x, x - error, torch.zeros(9, 2)), tokens, n=2)
+    found = study.hardest(ErrorParts(x, x - error, torch.zeros(2, 2)), tokens, n=2)
     assert [(row, at) for row, at, _ in found] == [(1, 2), (2, 3)]
 
 
@@ -86,10 +86,11 @@ def test_a_second_sae_learns_what_is_sparse():
 
 def test_the_viewer_shows_the_parts_of_a_text(read, model):
     sae, _, x = read
-    A = error_map(sae, x)
+    A = split_error(sae, x, x[:10]).A
     words, sizes = viewer.parts_of_text(sae, model, A, "She ran home.", spread=1.0)
     assert len(words) == len(sizes["linear"]) == len(sizes["nonlinear"]) and (sizes["nonlinear"] > 0).all()
-    page = viewer.as_html(["a<b", "c"], {"linear": np.array([0.1, 0.0]), "nonlinear": np.array([0.1, 0.3])})
+    sizes = {"error": [0.2, 0.3], "linear": [0.1, 0.0], "nonlinear": [0.1, 0.3]}
+    page = viewer.as_html(["a<b", "c"], {name: np.array(values) for name, values in sizes.items()})
     assert "a&lt;b" in page and "20.0%" in page and "30.0%" in page
     assert viewer.as_html([], {}) == "<p>Type a text.</p>"
     assert viewer.error_viewer(sae, model, A, 1.0).children[1].value.count("<tr>") > 5
