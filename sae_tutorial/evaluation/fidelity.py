@@ -298,8 +298,8 @@ def _evaluation(
     density = (sums["uses"].double() / n).float()
     law = middle_law(density)
     needy = None if law is None else zipf_shortfall(density, law, UNDERUSED_PART) > 0
-    owner = sae.config.how.owner
-    has_budget = owner == "token" or (batch_rule and owner is not None)
+    how = sae.config.how
+    has_budget = how.owner is not None and (batch_rule or how.thresholds is None)
     threshold = sae.threshold.detach().cpu().clone()
     return Evaluation(
         n_tokens=int(n),
