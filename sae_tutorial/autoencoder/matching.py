@@ -17,12 +17,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.activations.memory import at_once
-from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches, feature_choice, threshold_choice
-from sae_tutorial.allocation.fast.selection import strongest
+from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches, feature_choice
+from sae_tutorial.allocation.fast.selection import compact, strongest
+from sae_tutorial.allocation.fast.table import Table, least_positive
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 FLOAT32 = 4  # bytes
-RARE = 1 / 16  # share of positive bids below which a score for each of them is cheaper than a table of scores
+RARE = 1 / 24  # share of positive bids below which a score for each of them is cheaper than a table of scores
 SAMPLE = 64  # tokens, or features, that tell the share
 
 
@@ -47,6 +48,7 @@ def match(
     dtype: torch.dtype | None = None,
     slack: float = 0.0,
     guess: float | None = None,
+    memory: Tensor | None = None,
 ) -> SparseCodes:
     """The matches of these tokens by the rule of training, with their bids in the precision of `u` (normalised input);
     bids are affinities unless the config says more (`SparseAutoencoder.bids`).
@@ -56,6 +58,7 @@ def match(
     dtype        the precision to make them in, if they are not; None: that of the weights
     slack        widens the budget, as in `SparseAutoencoder.allocate`
     guess        where the weakest match may lie, if that is known (`mutual_choice`): saves time, changes nothing
+    memory       for a table of scores, of the shape and precision of bids, if there is some
 
     With bids that are rounded, the result is the rule's on exact ones unless rounding moved a match below all
     runners-up within a quarter of the budget. bfloat16 reorders a few per cent of the ranks near the cut.
@@ -69,9 +72,9 @@ def match(
     else:
         bids = sae.bids(u, dtype) if bids is None else bids
         if gradients is not None and _are_rare(bids):
-            codes = threshold_choice(bids, 0.0)
+            codes = compact(Table(bids), bids.new_full((1, 1), least_positive(bids)))
         else:
-            codes, nominated = sae.allocate(bids, step, wider, None if rounded else guess, gradients), rounded
+            codes, nominated = sae.allocate(bids, step, wider, None if rounded else guess, gradients, memory), rounded
     if known and not nominated:
         return codes
     if not known:

@@ -290,13 +290,16 @@ class SparseAutoencoder(nn.Module):
         gradients: Float[Tensor, "tokens d_out"],
         *,
         features: slice | Int[Tensor, " some"] = ALL,
+        out: Tensor | None = None,
     ) -> Float[Tensor, "tokens features"]:
         """What bids are worth in training where the config has a beta, and `gradients` (`in_units`) are known:
 
-            score = bid + β · bid · |W_dec g|          in the bids' precision, without a graph
+            score = bid + β · bid · |W_dec g|
+
+        in the bids' precision, without a graph, and into the memory of `out` if there is some.
         """
         with torch.no_grad():
-            out = self.table_memory(*bids.shape, bids.dtype)
+            out = self.table_memory(*bids.shape, bids.dtype) if out is None else out
             torch.mm(gradients.to(bids.dtype), self.W_dec[features].T.to(bids.dtype), out=out)
             return torch.addcmul(bids, bids, out.abs_(), value=self.config.gradient_weight, out=out)
 
@@ -330,16 +333,17 @@ class SparseAutoencoder(nn.Module):
         slack: float = 0.0,
         guess: float | None = None,
         gradients: Float[Tensor, "tokens d_out"] | None = None,
+        out: Tensor | None = None,
     ) -> SparseCodes:
         """The matches of a batch by the rule of training (penalty rules have but one), with their bids as values;
-        `guess` is that of `match`. With `gradients`, `scores` are compared."""
+        `guess` is that of `match`. With `gradients`, `scores` are compared, which go into the memory of `out`."""
         if self.config.how.owner is None:
             return self.allocate_by_threshold(bids)
         bids = self._table(bids)
         budget = self.budget(len(bids), step, slack)
         if gradients is None:
             return allocation.fast.by_owner(bids, *budget, guess=guess)
-        codes = allocation.fast.by_owner(self.scores(bids, gradients), *budget)
+        codes = allocation.fast.by_owner(self.scores(bids, gradients, out=out), *budget)
         return codes.with_values(bids[codes.tokens, codes.features])
 
     def allocate_by_threshold(self, bids: Float[Tensor, "tokens features"]) -> SparseCodes:

@@ -47,6 +47,7 @@ class Trainee:
         # For bids, and for what they are made from: pages that the system need not clear at every step.
         self.memory: Tensor | None = None
         self.operand: Tensor | None = None
+        self.scores: Tensor | None = None
         self.weakest: float | None = None  # match of the last batch: mutual_choice begins to look there
         self.law = NO_LAW  # aux_zipf's
 
@@ -109,20 +110,20 @@ class Trainee:
             if self.memory is None or len(self.memory) != len(u):
                 self.memory = sae.table_memory(len(u), sae.config.d_sae, self.dtype)
                 self.operand = sae.operand_memory(sae.config.d_sae, self.dtype) if sae.config.compares_bids else None
+                self.scores = None if gradients is None else torch.empty_like(self.memory)
             bids_BF = sae.bids(u, self.dtype, out=self.memory, operand=self.operand)
         if sae.config.how.owner == "feature":
             if self.step < DEMAND_EVERY or self.step % DEMAND_EVERY == 0:
                 some = u[: matching.tokens_at_once(sae)]
                 table = sae.bids(some) if bids_BF is None else bids_BF
-                table = table if gradients is None else sae.scores(table, gradients[: len(some)])
+                table = table if gradients is None else sae.scores(table, gradients[: len(table)], out=self.scores)
                 self.usage.count_demand(table, sae.config.n_matches(len(some)))
             if self.settings.reranks_at(self.step):
                 rerank_(sae, self.usage.demand)
         elif sae.config.floor_shape == "zipf" and self.settings.reranks_at(self.step):
             rerank_(sae, self.usage.density)
-        codes = matching.match(
-            sae, u, self.step, gradients=gradients, bids=bids_BF, dtype=self.dtype, guess=self.weakest
-        )
+        known = {"gradients": gradients, "bids": bids_BF, "memory": self.scores}
+        codes = matching.match(sae, u, self.step, **known, dtype=self.dtype, guess=self.weakest)
         if sae.config.how.owner == "batch" and gradients is None:
             budget_was_spent = len(codes) == sae.config.n_matches(len(u)) > 0
             self.weakest = float(codes.values.min()) if budget_was_spent else None
