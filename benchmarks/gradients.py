@@ -24,13 +24,19 @@ from sae_tutorial.training.settings import TrainSettings
 from sae_tutorial.training.step import Trainee
 
 # features, tokens of a batch, mean L0, steps, tokens of the store
-SIZES = {"quick": (256, 256, 8, 40, 4_096), "cpu": (8192, 2048, 32, 1000, 400_000), "cuda": (16384, 8192, 32, 3000, 10**6)}
+SIZES = {
+    "quick": (256, 256, 8, 40, 4_096),
+    "cpu": (8192, 2048, 32, 1000, 400_000),
+    "cuda": (16384, 8192, 32, 3000, 10**6),
+}
 BASES = {"gradient_choice": "token_choice", "mutual_choice with beta": "mutual_choice"}
 PARTS = 20
 AT_MOST = 1.3
 
 
-def trainees(store: ActivationStore, device: str, n_features: int, k: int, settings: TrainSettings) -> dict[str, Trainee]:
+def trainees(
+    store: ActivationStore, device: str, n_features: int, k: int, settings: TrainSettings
+) -> dict[str, Trainee]:
     """One of each rule, from the same weights."""
     configs = {rule: SAEConfig(store.d_in, n_features, rule, k) for rule in (*BASES.values(), "gradient_choice")}
     configs["mutual_choice with beta"] = SAEConfig(store.d_in, n_features, "mutual_choice", k, beta=1.0)
@@ -89,7 +95,9 @@ def main() -> None:
         of_rounds = common.ratio(rounds[name], rounds[base])
         whole = common.short(sum(rounds[name]) / sum(rounds[base]))
         measured = of_rounds | {"median": whole}
-        targets.append(common.target(f"{name} against {base}, all steps of a training", where, measured, at_most=AT_MOST))
+        targets.append(
+            common.target(f"{name} against {base}, all steps of a training", where, measured, at_most=AT_MOST)
+        )
     targets.append(
         common.target(
             "a harvest with gradients against one without", where, common.ratio(reading["with"], reading["without"])
@@ -104,9 +112,7 @@ def main() -> None:
     question = "how long steps that look at gradients take, over a whole training"
     settings = {"steps": steps, "parts": PARTS, "rounds_of_the_harvest": args.rounds}
     raw = {"milliseconds": milliseconds, "positive": positive, "harvest": reading}
-    common.finish(
-        args, "gradients", question, described, raw=raw, settings=settings, tables=tables, targets=targets
-    )
+    common.finish(args, "gradients", question, described, raw=raw, settings=settings, tables=tables, targets=targets)
 
 
 if __name__ == "__main__":

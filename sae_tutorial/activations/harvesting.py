@@ -158,9 +158,7 @@ class Harvest:
             b = min(a + plan["batch_size"], span[1])
             position_B = torch.arange(int(first[a]), int(first[b]))
             if len(position_B):
-                sides = [
-                    self._at_kept(side, self.text.mask(a, b)).to(device, self.dtype) for side in read(slice(a, b))
-                ]
+                sides = [self._at_kept(side, self.text.mask(a, b)).to(device, self.dtype) for side in read(slice(a, b))]
                 ratio_B = sides[0].float().norm(dim=1).cpu().double() / plan["median"]
                 if self.without is not None:
                     large_B = torch.isin(position_B, self.without)

@@ -10,7 +10,14 @@ fast       the same choices with fewer passes over the table
 blockwise  the same from one block of features after the other, where the table does not fit into memory
 """
 
-from sae_tutorial.allocation.codes import SparseCodes, decode, encode_matches, sensitivity_at, stack_features, stack_tokens
+from sae_tutorial.allocation.codes import (
+    SparseCodes,
+    decode,
+    encode_matches,
+    sensitivity_at,
+    stack_features,
+    stack_tokens,
+)
 from sae_tutorial.allocation.fast import feature_choice, gradient_choice, mutual_choice, threshold_choice, token_choice
 from sae_tutorial.allocation.rules import scores
 from sae_tutorial.allocation.zipf import ZipfFit, fit_zipf, zipf_capacity

@@ -45,7 +45,9 @@ RULES = {
     "mutual_choice": Rule("the k·B strongest matches of the batch (what BatchTopK selects)", "batch", "one"),
     "feature_choice": Rule("each feature takes as many tokens as its capacity allows", "feature", "each"),
     "matryoshka": Rule("as mutual_choice, each prefix of groups must reconstruct alone", "batch", "one", nested=True),
-    "gradient_choice": Rule("as token_choice, by what gradients of the loss add to affinities", "token", "each", beta=1.0),
+    "gradient_choice": Rule(
+        "as token_choice, by what gradients of the loss add to affinities", "token", "each", beta=1.0
+    ),
     "relu": Rule("every positive affinity, made sparse by a penalty", penalty="l1"),
     "jumprelu": Rule(
         "every affinity above its feature's learned threshold", thresholds="each", learned=True, penalty="l0"

@@ -63,7 +63,9 @@ def measure_thresholds(
         return sae
     batches = list(batches) if isinstance(batches, Iterator) else batches
     taken = None
-    if sae.config.how.owner != "feature" and sae.config.how.thresholds == "each":  # the rule alone gives no budget to each
+    if (
+        sae.config.how.owner != "feature" and sae.config.how.thresholds == "each"
+    ):  # the rule alone gives no budget to each
         taken = [_taken(sae, *_sides(sae, batch, i), first_step + i) for i, batch in enumerate(batches)]
     # Batches differ: a feature with capacity 1 may fairly have 0 or 5 of its tokens in one batch.
     slack = 1.0 if sae.config.how.owner == "feature" else 0.25
@@ -101,7 +103,7 @@ class _Listed(NamedTuple):
 
 def _sides(sae: SparseAutoencoder, batch: Any, i: int) -> tuple[Tensor, Tensor | None]:
     """Activations and gradients of one batch, both in the units inside."""
-    x_BD, gradients_BO = batch if isinstance(batch, tuple | list) else (batch, None)
+    x_BD, gradients_BO = batch if isinstance(batch, tuple) else (batch, None)
     if not sae.config.gradient_weight:
         return sae.normalise(x_BD), None
     if gradients_BO is None and sae.config.how.owner != "feature":

@@ -32,7 +32,9 @@ def by_autograd(model, tokens, hook_name):
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("hook_name", [HOOK, "blocks.1.hook_resid_post", "blocks.0.attn.hook_z", "blocks.0.hook_mlp_out"])
+@pytest.mark.parametrize(
+    "hook_name", [HOOK, "blocks.1.hook_resid_post", "blocks.0.attn.hook_z", "blocks.0.hook_mlp_out"]
+)
 def test_harvested_gradients_are_autograds(tiny, tokens, hook_name):
     store = harvest(tiny, tokens, hook_name, gradients=True)
     assert_close(everything(store.gradients), by_autograd(tiny, tokens, hook_name), rtol=1e-3, atol=1e-4)
@@ -120,6 +122,8 @@ def test_tensors_of_gradients_fit_their_activations():
     with pytest.raises(ValueError, match=r"row by row, got acts \(9, 4\) and gradients \(8, 4\)"):
         ActivationStore.from_tensor(x, gradients=x[1:])
     with pytest.raises(ValueError, match="gradients: activation 3, coordinate 1 is NaN"):
-        ActivationStore.from_tensor(x, gradients=x.index_put((torch.tensor(3), torch.tensor(1)), torch.tensor(torch.nan)))
+        ActivationStore.from_tensor(
+            x, gradients=x.index_put((torch.tensor(3), torch.tensor(1)), torch.tensor(torch.nan))
+        )
     with pytest.raises(TypeError, match="gradients must be a tensor, got list"):
         ActivationStore.from_tensor(x, gradients=[1.0])

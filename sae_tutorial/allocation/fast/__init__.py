@@ -82,7 +82,13 @@ def by_owner(
     return token_choice(affinities, int(budget)) if owner == "token" else feature_choice(affinities, budget)
 
 
-for _rule in (token_choice, feature_choice, mutual_choice, threshold_choice, gradient_choice):  # the same promise, in the same words
+for _rule in (
+    token_choice,
+    feature_choice,
+    mutual_choice,
+    threshold_choice,
+    gradient_choice,
+):  # the same promise, in the same words
     _rule.__doc__ = getattr(rules, _rule.__name__).__doc__
 
 
