@@ -99,7 +99,7 @@ class Run:
         parts += [f"{self.steps}x{self.batch_size}", f"lr{'best' if self.factor is None else format(self.factor, 'g')}"]
         parts += ["finer"] * (self.part == "finer")
         parts += [f"noise{self.noise:g}"] * (self.noise > 0) + [self.precision] * (self.precision != "bfloat16")
-        parts += [f"beta{self.beta:g}"] * (self.beta is not None)
+        parts += [] if self.beta is None else [f"beta{self.beta:g}"]
         return "-".join(parts)
 
     @property

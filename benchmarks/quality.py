@@ -295,9 +295,9 @@ def measured(trained: list[Trained], place: Place) -> list[tuple[dict[str, Any],
 
 @torch.no_grad()
 def steering(sae: SparseAutoencoder, place: Place) -> dict[str, float]:
-    """What features do to the model's predictions in contexts that have nothing to do with them: KL from the model as it
-    is, in nats per token, with a feature added at every position; the mean over features that fire. `steering` adds all
-    of them as long as activations deviate from their mean (root mean square), `steering_own` as strong as they fire."""
+    """What features do to the model's predictions in contexts that have nothing to do with them: KL from the model as
+    it is, in nats per token, with a feature added at every position; the mean over features that fire. `steering` makes
+    each as long as activations deviate from their mean (root mean square), `steering_own` as strong as it fires."""
     tokens = place.text["measured"][:STEERED_ROWS, :STEERED_CONTEXT].to(place.device)
     codes = sae.encode(torch.cat(place.others["measured"]))
     uses_F = codes.features.bincount(minlength=sae.config.d_sae)

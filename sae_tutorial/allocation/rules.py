@@ -110,9 +110,10 @@ def gradient_choice(
 
     sensitivity   W_dec g: how fast the model's loss changes along each feature's direction
 
-    Equals `token_choice` of `scores`, with affinities in the place of the values; β = 0 is token_choice. Source: Olmo et
-    al. 2024 (arXiv 2411.10397), Gradient SAEs, whose top-k selection also relies on gradients of the input activation.
-    The formula is a reading of the paper at second hand. That values are z is ours.
+    Equals `token_choice` of `scores`, with affinities in the place of the values; β = 0 is token_choice. Source: Olmo
+    et al. 2024 (arXiv 2411.10397), Gradient SAEs, whose top-k selection also relies on gradients of the input
+    activation. The formula is a reading at second hand, as the paper's text was not available; values that are z, the
+    units of g and β, and all that happens at inference are ours.
 
     Raises ValueError that names the first score that is NaN or inf.
     """

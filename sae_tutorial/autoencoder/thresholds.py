@@ -6,9 +6,9 @@ weakest match, which is often used, lets in too little: for a feature with one t
 share if its affinities have an exponential tail.) No table of all batches is needed: of each batch, only the strongest
 few beyond its budget can matter. Where a batch turns out to have been cut too early, a second look takes more of it.
 
-Where gradients decide in training, nobody has them at inference. Each feature then has a threshold of its own, which lets
-in as many tokens as the rule gave it, gradients and all, over these batches. (Of a token alone, no more is known of its
-gradient than what is usual for the feature. This is ours.)
+Where gradients decide in training, nobody has them at inference. Each feature then has a threshold of its own, which
+lets in as many tokens as the rule gave it, gradients and all, over these batches. (Of a token alone, no more is known
+about its gradient than what is usual for the feature. This is ours.)
 
 Feature Choice with fewer matches than features hands out its budget by turns. A feature's budget is then its share of
 a whole rotation (`window`), 1 or more, however few batches there are.
@@ -49,9 +49,9 @@ def measure_thresholds(
 
     Needed by mutual_choice, matryoshka (one threshold), and by feature_choice and whatever has a beta (one for each
     feature); other rules are left alone. With a beta, batches are pairs of activations and the gradients there:
-    `zip(store.batches(2048), store.gradients.batches(2048))`. Batches should have the size of those in training: 16 of 2048 tokens pin the mean L0 to well under a percent.
-    Where feature_choice has more features than matches, capacities rotate with the step; `first_step` sets where, and
-    it takes `window(sae, n_tokens)` batches to pin them.
+    `zip(store.batches(2048), store.gradients.batches(2048))`. Batches should have the size of those in training: 16 of
+    2048 tokens pin the mean L0 to well under a percent. Where feature_choice has more features than matches, capacities rotate with the step;
+    `first_step` sets where, and it takes `window(sae, n_tokens)` batches to pin them.
 
     The budget is met exactly, with two exceptions. Equal affinities at the cut get in together or not at all, whichever
     is nearer to the budget. And where capacities rotate, a feature whose share of the rotation comes within one or two

@@ -84,8 +84,8 @@ def check_stores(
             name = "store" if target_store is None else "target_store"
             what = "no gradients" if gradients is None else "gradients that are all equal"
             raise ValueError(
-                f"{name} has {what}, by which rule={sae.config.rule!r} with beta={sae.config.gradient_weight:g} chooses; "
-                "harvest it with gradients=True, or set beta=0"
+                f"{name} has {what}, by which rule={sae.config.rule!r} with beta={sae.config.gradient_weight:g} "
+                "chooses; harvest it with gradients=True, or set beta=0"
             )
         if target_store is not None and target_store.d_in != sae.config.d_out:
             raise ValueError(f"target_store has width {target_store.d_in}, the SAE has d_out={sae.config.d_out}")

@@ -172,7 +172,8 @@ def train(sae: SparseAutoencoder, *same: Any, on_step: Any = None, **options: An
 
     Raises TypeError or ValueError for wrong arguments; for stores that do not fit: another width, other tokens, fewer
     positions than a batch, constant activations, no gradients for an SAE with a beta; and for a checkpoint of other
-    stores or settings, or a file that is none. OSError where no checkpoint can be written. FloatingPointError if the loss is no longer a number.
+    stores or settings, or a file that is none. OSError where no checkpoint can be written. FloatingPointError if the
+    loss is no longer a number.
     """
     each = (lambda step, metrics: on_step(step, metrics[0])) if callable(on_step) else on_step
     return train_many([sae], *same, on_step=each, **options)[0]

@@ -1,5 +1,5 @@
-"""Gradients of the loss, harvested beside the activations: those of autograd through the whole model, in the same order,
-in memory and on disk."""
+"""Gradients of the loss, harvested beside the activations: those of autograd through the whole model, in the same
+order, in memory and on disk."""
 
 import pytest
 import torch

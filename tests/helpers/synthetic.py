@@ -30,11 +30,11 @@ def superposed(n_tokens=8000, d_in=16, n_features=32, mean_active=3.0, seed=0):
 
 
 def store_and_held_out(**sizes):
-    """A store with three quarters of the tokens, the remaining tokens, and the directions. Gradients are those of a loss
-    that falls with the square of the distance from the mean."""
+    """A store with three quarters of the tokens, the remaining tokens, and the directions. The store's gradients point
+    to the mean, as if the loss rose with the squared distance from it."""
     x, directions = superposed(**sizes)
     cut = len(x) * 3 // 4
-    return ActivationStore.from_tensor(x[:cut], gradients=x.mean(0) - x[:cut]), x[cut:], directions
+    return ActivationStore.from_tensor(x[:cut], gradients=x[:cut] - x.mean(0)), x[cut:], directions
 
 
 def recovered(sae, directions):

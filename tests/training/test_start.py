@@ -123,7 +123,7 @@ def test_training_begins_with_the_function_that_there_is(rule, more):
     store, x, _ = store_and_held_out()
     for seed in range(3):
         sae, before = imported(rule, seed, **more), imported(rule, seed, **more)
-        trainee = prepared(sae, TrainSettings(), store, None)
+        trainee = prepared(sae, TrainSettings(encoder_dtype="float32"), store, None)
         gradients = x.mean(0) - x if sae.config.gradient_weight else None
         for batch_rule in (True, False):
             more_of_training = {"gradients": gradients} if batch_rule else {}

@@ -77,8 +77,8 @@ def strongest(
     by: Float[Tensor, " listed"] | None = None,
 ) -> SparseCodes:
     """Of listed matches, the `budget` strongest positive ones of the whole "batch", of each "token" or of each
-    "feature": one number, or one for each. Ties go to the lowest token, then the lowest feature. `by` are the numbers to
-    compare, where these are not the values."""
+    "feature": one number, or one for each. Ties go to the lowest token, then the lowest feature. `by` are the numbers
+    to compare, where these are not the values."""
     by = listed.values if by is None else by
     positive_N = by > 0
     if not positive_N.all():
