@@ -299,7 +299,7 @@ class SparseAutoencoder(nn.Module):
         in the bids' precision, without a graph, and into the memory of `out` if there is some.
         """
         with torch.no_grad():
-            out = self.table_memory(*bids.shape, bids.dtype) if out is None else out
+            out = self.table_memory(len(bids), bids.shape[1], bids.dtype) if out is None else out
             torch.mm(gradients.to(bids.dtype), self.W_dec[features].T.to(bids.dtype), out=out)
             return torch.addcmul(bids, bids, out.abs_(), value=self.config.gradient_weight, out=out)
 

@@ -50,8 +50,8 @@ def measure_thresholds(
     Needed by mutual_choice, matryoshka (one threshold), and by feature_choice and whatever has a beta (one for each
     feature); other rules are left alone. With a beta, batches are pairs of activations and the gradients there:
     `zip(store.batches(2048), store.gradients.batches(2048))`. Batches should have the size of those in training: 16 of
-    2048 tokens pin the mean L0 to well under a percent. Where feature_choice has more features than matches, capacities rotate with the step;
-    `first_step` sets where, and it takes `window(sae, n_tokens)` batches to pin them.
+    2048 tokens pin the mean L0 to well under a percent. Where feature_choice has more features than matches, capacities
+    rotate with the step; `first_step` sets where, and it takes `window(sae, n_tokens)` batches to pin them.
 
     The budget is met exactly, with two exceptions. Equal affinities at the cut get in together or not at all, whichever
     is nearer to the budget. And where capacities rotate, a feature whose share of the rotation comes within one or two

@@ -126,8 +126,8 @@ def train_many(
                 try:
                     sae, u_BD = trainee.sae, trainee.sae.normalise(x_BD)
                     target_BO = u_BD if y_BO is None else sae.normalise_target(y_BO)
-                    asks = g_BO is not None and sae.config.gradient_weight
-                    trainee.advance(u_BD, target_BO, sae.in_units(g_BO) if asks else None)
+                    asked = g_BO if sae.config.gradient_weight else None
+                    trainee.advance(u_BD, target_BO, None if asked is None else sae.in_units(asked))
                 except (ValueError, FloatingPointError) as error:
                     error.add_note(f"in step {done} of {steps}" + (f", SAE {i} of {len(saes)}" if i else ""))
                     raise

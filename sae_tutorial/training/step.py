@@ -9,6 +9,8 @@ Letters of shapes: B tokens, D inputs, F features, O outputs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -122,7 +124,7 @@ class Trainee:
                 rerank_(sae, self.usage.demand)
         elif sae.config.floor_shape == "zipf" and self.settings.reranks_at(self.step):
             rerank_(sae, self.usage.density)
-        known = {"gradients": gradients, "bids": bids_BF, "memory": self.scores}
+        known: dict[str, Any] = {"gradients": gradients, "bids": bids_BF, "memory": self.scores}
         codes = matching.match(sae, u, self.step, **known, dtype=self.dtype, guess=self.weakest)
         if sae.config.how.owner == "batch" and gradients is None:
             budget_was_spent = len(codes) == sae.config.n_matches(len(u)) > 0
