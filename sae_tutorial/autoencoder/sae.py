@@ -112,11 +112,6 @@ class SparseAutoencoder(nn.Module):
         that has not been measured yet, and for gradients that are missing, or not wanted.
         """
         u_BD = _finite("x", x, self.normalise(x))
-        if batch_rule and self.config.gradient_weight and gradients is None:
-            raise ValueError(
-                f"batch_rule=True chooses as in training, where this {self.config.rule} SAE looks at gradients of the "
-                "loss: give gradients=…, or leave batch_rule away"
-            )
         if gradients is None:
             return self.encode_normalised(u_BD, batch_rule)
         if not batch_rule or not self.config.gradient_weight:
@@ -379,6 +374,11 @@ class SparseAutoencoder(nn.Module):
         gradients: Float[Tensor, "tokens d_out"] | None = None,
     ) -> SparseCodes:
         """`encode`, for input that is normalised already, and gradients that are in their units."""
+        if batch_rule and self.config.gradient_weight and gradients is None:
+            raise ValueError(
+                f"batch_rule=True chooses as in training, where this {self.config.rule} SAE looks at gradients of the "
+                "loss: give gradients=…, or leave batch_rule away"
+            )
         with torch.no_grad():
             if batch_rule:
                 codes = self.allocate(self.bids(u), gradients=gradients)

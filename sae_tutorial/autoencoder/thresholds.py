@@ -62,10 +62,8 @@ def measure_thresholds(
     if not sae.config.how.measured:
         return sae
     batches = list(batches) if isinstance(batches, Iterator) else batches
-    taken = None
-    if (
-        sae.config.how.owner != "feature" and sae.config.how.thresholds == "each"
-    ):  # the rule alone gives no budget to each
+    taken = None  # by each feature, where its budget is not what the rule says
+    if sae.config.how.thresholds == "each" and sae.config.how.owner != "feature":
         taken = [_taken(sae, *_sides(sae, batch, i), first_step + i) for i, batch in enumerate(batches)]
     # Batches differ: a feature with capacity 1 may fairly have 0 or 5 of its tokens in one batch.
     slack = 1.0 if sae.config.how.owner == "feature" else 0.25
