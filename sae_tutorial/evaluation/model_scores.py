@@ -1,8 +1,8 @@
 """What an explanation is worth to a language model that is not asked anything: it only reads.
 
-    surprisal(explanation, material, model, words)                   does the explanation make its passages likelier?
-    embedding(explanation, material, mean_stream(model, texts), words)   does it lie closer to them?
-    intervention(explanation, 7, sae, model, prompts, scorer, largest=…)  does what the feature writes bring it to mind?
+    surprisal(explanation, material, model, words)                         does it make the passages likelier?
+    embedding(explanation, material, mean_stream(model, texts), words)     does it lie close to them?
+    intervention(explanation, 7, sae, model, prompts, scorer, largest=2.5) does what the feature writes suggest it?
 
 The first two are AUCs over passages that the explainer has not seen, `material.active` against `material.silent`, 0.5
 at chance. The third is in nats, 0 at chance, and about what the feature does rather than where it is active.
@@ -15,26 +15,26 @@ the feature, where they match the KL divergence of the next token.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from sae_tutorial.activations.arguments import as_number, as_whole
-from sae_tutorial.activations.forward import check_hook_name, fused_forward, read_hook
-from sae_tutorial.activations.memory import at_once, rows_per_pass
+from sae_tutorial.activations.forward import check_hook_name, read_hook
+from sae_tutorial.activations.memory import rows_per_pass
 from sae_tutorial.evaluation.chat_judge import plain
 from sae_tutorial.evaluation.explanations import Explanation, Material, auc
 from sae_tutorial.evaluation.feature_evidence import hook_of
 from sae_tutorial.evaluation.feature_pages import Passage, Words, check_features
 from sae_tutorial.evaluation.steered_text import write
+from sae_tutorial.evaluation.text_losses import check_length, ids_of, losses_after, tokenizer_of
 
 DESCRIBED = "Description: {}\n"
 NEUTRAL = "Various unrelated sentences."  # what an explanation is compared with
@@ -65,36 +65,6 @@ def surprisal(explanation: Explanation, material: Material, model: Any, words: W
     )
     helped = [plain_loss - loss for loss, plain_loss in zip(with_it, without)]
     return auc(helped[: len(active)], helped[len(active) :])
-
-
-@torch.no_grad()
-def losses_after(model: Any, before: str, texts: Sequence[str]) -> list[Float[Tensor, " tokens"]]:
-    """Of each text the loss of each of its tokens, in nats, when the model has read its BOS and what stands `before`.
-
-    That is read once, and its keys and values serve all texts. Both are tokenized on their own, so that a text has the
-    same tokens whatever stands before it. Texts are padded on the right: a causal model does not see what comes later,
-    and only their own tokens are looked at. Raises ValueError for more tokens than the model reads, or none before.
-    """
-    from transformers import DynamicCache
-
-    head, tails = _ids(model, before, begins=True), [_ids(model, text) for text in texts]
-    if not head:
-        raise ValueError(f"before is {before!r}, so nothing predicts the first token of a text; put a word there")
-    for i, tail in enumerate(tails):
-        _check_length(model, len(head) + len(tail), f"texts[{i}] with what stands before it")
-    found, read, device = [torch.zeros(0)] * len(tails), DynamicCache(), model.cfg.device
-    with fused_forward(model):
-        how = {"return_type": "logits", "use_cache": True}
-        last_1V = model(torch.tensor([head]).to(device), past_key_values=read, **how)[0, -1:]
-        for some in _batches([len(tail) for tail in tails], model):
-            tokens_BS = pad_sequence([torch.tensor(tails[i]) for i in some], batch_first=True)
-            cache = copy.deepcopy(read)
-            cache.batch_repeat_interleave(len(some))
-            for i, logits_SV in zip(some, model(tokens_BS.to(device), past_key_values=cache, **how)):
-                tail = torch.tensor(tails[i]).to(device)
-                said = torch.cat([last_1V, logits_SV[: len(tail) - 1]]).float()
-                found[i] = cross_entropy(said, tail, reduction="none").cpu()
-    return found
 
 
 # ---------------------------------------------------------------------- embedding
@@ -141,10 +111,10 @@ def mean_stream(model: Any, reference: Sequence[str], hook_name: str | None = No
 
 def _streams(model: Any, texts: list[str], hook_name: str) -> Float[Tensor, "texts d"]:
     """Each text's mean over its tokens, BOS left out."""
-    rows = [_ids(model, text, begins=True) for text in texts]
-    first = len(rows[0]) - len(_ids(model, texts[0]))  # 1 where the model has a BOS
+    rows = [ids_of(model, text, begins=True) for text in texts]
+    first = len(rows[0]) - len(ids_of(model, texts[0]))  # 1 where the model has a BOS
     for i, row in enumerate(rows):
-        _check_length(model, len(row), f"texts[{i}]")
+        check_length(model, len(row), f"texts[{i}]")
         if len(row) == first:
             raise ValueError(f"texts[{i}] is {texts[i]!r}, which has no token; leave it out")
     found: list[Tensor] = [torch.zeros(0)] * len(rows)
@@ -197,7 +167,8 @@ def written(
     """How the model goes on with each prompt, unchanged and with the feature's decoder row added at every position but
     BOS. Both are drawn at temperature 1 with the same random numbers, which `seed` fixes.
 
-    prompts     token ids of the model, BOS first: `story_tokens(…)[:16, :10]`, or `model.to_tokens` of one text
+    prompts     token ids of the model, BOS first: `model.to_tokens` of one text, or `story_tokens(8 * 256)[:, :17]`,
+                beginnings of eight stories. After other text, unless it is long, the embedded model writes random tokens
     largest     the feature's largest activation, as in `Material`: the unit of `strength`
     n_tokens    that are written after each prompt
     hook_name   where the row is added; None: where the SAE was trained to write
@@ -254,16 +225,16 @@ def _checked_prompts(prompts: Any, model: Any, n_tokens: int) -> Int[Tensor, "pr
     if not isinstance(prompts, Tensor) or prompts.ndim != 2 or prompts.dtype != torch.int64 or not prompts.numel():
         raise TypeError(
             f"prompts must be a (prompts, positions) tensor of token ids, got {prompts!r:.60}; "
-            "story_tokens(…)[:16, :10] is one, or model.to_tokens(text)"
+            "model.to_tokens(text) is one, or story_tokens(8 * 256)[:, :17]"
         )
-    bos = model.tokenizer.bos_token_id
-    if (prompts[:, 0] != bos).any():
+    bos = tokenizer_of(model).bos_token_id
+    if bos is not None and (prompts[:, 0] != bos).any():
         raise ValueError(f"prompts must begin with BOS, {bos}, got {prompts[:, 0].tolist()[:5]} in the first column")
-    _check_length(model, prompts.shape[1] + n_tokens, f"prompts with n_tokens={n_tokens} more")
+    check_length(model, prompts.shape[1] + n_tokens, f"prompts with n_tokens={n_tokens} more")
     return prompts.to(model.cfg.device)
 
 
-# ---------------------------------------------------------------------- texts and tokens
+# ---------------------------------------------------------------------- what is read
 
 
 def _text_of(explanation: Explanation) -> str:
@@ -278,26 +249,3 @@ def _text_of(explanation: Explanation) -> str:
 def _texts(passages: Sequence[Passage], words: Words) -> list[str]:
     """Passages as text; those of white space alone are left out."""
     return [text for text in (plain(passage, words) for passage in passages) if text]
-
-
-def _ids(model: Any, text: str, begins: bool = False) -> list[int]:
-    """Of a text, after BOS where it begins a row and the model has one."""
-    if getattr(model, "tokenizer", None) is None:
-        raise ValueError(
-            "model has no tokenizer, so it reads no text; load it with load_language_model(…, tokenizer=…)"
-        )
-    bos = model.tokenizer.bos_token_id if begins else None
-    return [*([] if bos is None else [bos]), *model.tokenizer.encode(text, add_special_tokens=False)]
-
-
-def _check_length(model: Any, length: int, what: str) -> None:
-    if length > model.cfg.n_ctx:
-        raise ValueError(f"{what}: {length} tokens, and this model reads {model.cfg.n_ctx} at most; shorten it")
-
-
-def _batches(lengths: Sequence[int], model: Any) -> Iterator[list[int]]:
-    """Places of texts that have a token, those of about the same length together, as many as their logits allow."""
-    order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: lengths[i])
-    size = at_once(model.cfg.device, 4 * max(lengths, default=1) * model.cfg.d_vocab)
-    for first in range(0, len(order), size):
-        yield order[first : first + size]

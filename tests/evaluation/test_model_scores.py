@@ -9,7 +9,7 @@ import torch
 from tiny_model import D_MODEL, rows, tiny_model
 
 from sae_tutorial import SAEConfig, SparseAutoencoder
-from sae_tutorial.evaluation import model_scores
+from sae_tutorial.evaluation import model_scores, text_losses
 from sae_tutorial.evaluation.explanations import Explanation, Material
 from sae_tutorial.evaluation.feature_pages import Passage
 from sae_tutorial.evaluation.model_scores import (
@@ -19,11 +19,11 @@ from sae_tutorial.evaluation.model_scores import (
     brought_to_mind,
     embedding,
     intervention,
-    losses_after,
     mean_stream,
     surprisal,
     written,
 )
+from sae_tutorial.evaluation.text_losses import losses_after
 
 D_VOCAB, AGAIN = 400, 5.0
 RAISED, LOWERED, HOOK = 7, 9, "blocks.1.hook_resid_post"
@@ -84,7 +84,7 @@ def test_losses_are_those_of_the_definition_whatever_the_batch(monkeypatch):
     before, texts, model = "a b", ["a", "b a b c", "", "d e"], Counting()
     together = losses_after(model, before, texts)
     assert model.shapes == [(1, 3), (3, 4)]
-    monkeypatch.setattr(model_scores, "at_once", lambda device, size: 1)
+    monkeypatch.setattr(text_losses, "at_once", lambda device, size: 1)
     alone = losses_after(model, before, texts)
     assert len(model.shapes) == 2 + 4
     for i, text in enumerate(texts):
