@@ -168,7 +168,7 @@ def written(
     BOS. Both are drawn at temperature 1 with the same random numbers, which `seed` fixes.
 
     prompts     token ids of the model, BOS first: `model.to_tokens` of one text, or `story_tokens(8 * 256)[:, :17]`,
-                beginnings of eight stories. After other text, unless it is long, the embedded model writes random tokens
+                beginnings of eight stories. After a bit of other text the embedded model writes random tokens
     largest     the feature's largest activation, as in `Material`: the unit of `strength`
     n_tokens    that are written after each prompt
     hook_name   where the row is added; None: where the SAE was trained to write
