@@ -54,17 +54,21 @@ def surprisal(explanation: Explanation, material: Material, model: Any, words: W
     Any language model that `load_language_model` loaded; `words` is of the model that the feature is in. Raises
     TypeError or ValueError for an explanation without text and for a model without a tokenizer.
     """
-    text = _text_of(explanation)
+    return surprisals([explanation], material, model, words)[0]
+
+
+def surprisals(explanations: Sequence[Explanation], material: Material, model: Any, words: Words) -> list[float]:
+    """`surprisal` of each of several explanations, such as the feature's own and a control, on the same passages."""
+    said = [_text_of(explanation) for explanation in explanations]
     active, silent = _texts(material.active, words), _texts(material.silent, words)
     if not active or not silent:
-        return math.nan
-    texts = active + silent
-    with_it, without = (
-        [float(losses.mean()) for losses in losses_after(model, DESCRIBED.format(said), texts)]
-        for said in (text, NEUTRAL)
+        return [math.nan] * len(said)
+    without, *with_it = (
+        [float(losses.mean()) for losses in losses_after(model, DESCRIBED.format(text), active + silent)]
+        for text in (NEUTRAL, *said)
     )
-    helped = [plain_loss - loss for loss, plain_loss in zip(with_it, without)]
-    return auc(helped[: len(active)], helped[len(active) :])
+    helped = [[before - after for before, after in zip(without, losses)] for losses in with_it]
+    return [auc(one[: len(active)], one[len(active) :]) for one in helped]
 
 
 # ---------------------------------------------------------------------- embedding
@@ -146,10 +150,11 @@ def intervention(
 ) -> float:
     """By how many nats the scorer's surprisal at the explanation falls, when what it has read before was written with
     the feature switched on instead of off: `brought_to_mind` of what `written` gives, whose arguments are explained
-    there. A control is the explanation of another feature with all else the same, the seed and the strength too."""
+    there. A control is the explanation of another feature, with all else the same, seed and strength too."""
     _text_of(explanation)
     how: dict[str, Any] = {"largest": largest, "strength": strength, "n_tokens": n_tokens, "hook_name": hook_name}
-    return brought_to_mind(explanation, *written(feature, sae, model, prompts, **how, seed=seed), scorer)
+    texts = written(feature, sae, model, prompts, **how, seed=seed)
+    return brought_to_mind([explanation], *texts, scorer)[0]
 
 
 def written(
@@ -194,21 +199,26 @@ def written(
     return texts[: len(prompts)], texts[len(prompts) :]
 
 
-def brought_to_mind(explanation: Explanation, clean: Sequence[str], steered: Sequence[str], scorer: Any) -> float:
-    """The scorer's surprisal at the whole explanation after a clean text, less that after the steered one, in nats, its
-    mean over pairs; positive where steered texts suggest it. NaN without a pair.
+def brought_to_mind(
+    explanations: Sequence[Explanation], clean: Sequence[str], steered: Sequence[str], scorer: Any
+) -> list[float]:
+    """Of each explanation the scorer's surprisal at the whole of it after a clean text, less that after the steered
+    one, in nats, the mean over pairs; positive where steered texts suggest it. NaN without a pair.
 
     What it reads: <PASSAGE>, the text, The above passage contains an amplified amount of "<explanation>".
     """
-    text = _text_of(explanation) + '"'
+    said = [_text_of(explanation) + '"' for explanation in explanations]
     if len(clean) != len(steered):
         raise ValueError(f"clean has {len(clean)} texts and steered {len(steered)}; they must be pairs")
     if not len(clean):
-        return math.nan
-    surprise = [
-        float(losses_after(scorer, AMPLIFIED.format(passage), [text])[0].sum()) for passage in (*clean, *steered)
-    ]
-    return float(np.mean(surprise[: len(clean)]) - np.mean(surprise[len(clean) :]))
+        return [math.nan] * len(said)
+    surprise_TE = np.array(
+        [
+            [float(losses.sum()) for losses in losses_after(scorer, AMPLIFIED.format(passage), said)]
+            for passage in (*clean, *steered)
+        ]
+    )
+    return (surprise_TE[: len(clean)] - surprise_TE[len(clean) :]).mean(0).tolist()
 
 
 def _along(sae: Any, feature: int, largest: float, strength: float) -> Float[Tensor, " d"]:

@@ -21,6 +21,7 @@ from sae_tutorial.evaluation.model_scores import (
     intervention,
     mean_stream,
     surprisal,
+    surprisals,
     written,
 )
 from sae_tutorial.evaluation.text_losses import losses_after
@@ -109,6 +110,7 @@ def test_an_explanation_that_names_the_word_is_found_by_what_it_saves():
     assert surprisal(ABOUT, material(), model, words) == 1
     assert surprisal(OTHER, material(), model, words) == 0
     assert surprisal(Explanation(NEUTRAL), material(), model, words) == 0.5  # nothing is won or lost anywhere
+    assert surprisals([ABOUT, OTHER, Explanation(NEUTRAL)], material(), model, words) == [1, 0, 0.5]
 
 
 def test_surprisal_is_about_the_loss_per_token():
@@ -206,8 +208,8 @@ def test_the_score_is_the_mean_difference_of_surprisals_of_the_whole_explanation
         sum(scorer.loss(AMPLIFIED.format(a), 'the w7"')) - sum(scorer.loss(AMPLIFIED.format(b), 'the w7"'))
         for a, b in zip(clean, steered)
     ]
-    found = brought_to_mind(Explanation("the w7"), clean, steered, scorer)
-    assert found == pytest.approx(sum(expected) / 2, rel=1e-4) and found > 0
+    found, other = brought_to_mind([Explanation("the w7"), Explanation("a longer one")], clean, steered, scorer)
+    assert found == pytest.approx(sum(expected) / 2, rel=1e-4) and found > 0 and abs(other) < 0.1
 
 
 def test_texts_depend_on_the_seed_alone_and_on_as_much_of_the_row_as_was_asked(writer, sae):
@@ -243,7 +245,7 @@ def test_nothing_to_compare_is_nan():
     for nothing, texts in ((empty, words), (blank, white), (full, words)):
         assert math.isnan(surprisal(ABOUT, nothing, Counting(), texts))
         assert math.isnan(embedding(ABOUT, nothing, bag_of_words, texts))
-    assert math.isnan(brought_to_mind(ABOUT, [], [], Counting()))
+    assert all(map(math.isnan, brought_to_mind([ABOUT, OTHER], [], [], Counting())))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,7 @@ def test_an_explanation_must_have_words(writer, sae, explanation, error, message
         lambda: surprisal(explanation, material(), Counting(), words),
         lambda: embedding(explanation, material(), bag_of_words, words),
         lambda: intervention(explanation, 0, sae, writer, PROMPTS, Counting(), **HOW),
-        lambda: brought_to_mind(explanation, [], [], Counting()),
+        lambda: brought_to_mind([explanation], [], [], Counting()),
     ):
         with pytest.raises(error, match=message):
             score()
@@ -329,4 +331,4 @@ def test_a_sae_that_knows_no_hook_is_refused(writer, sae):
 
 def test_texts_come_in_pairs():
     with pytest.raises(ValueError, match="clean has 2 texts and steered 1; they must be pairs"):
-        brought_to_mind(ABOUT, ["a", "b"], ["a"], Counting())
+        brought_to_mind([ABOUT], ["a", "b"], ["a"], Counting())
