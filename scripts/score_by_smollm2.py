@@ -6,7 +6,9 @@
 Features, text and explanations by statistics are those of `explain_by_smollm2.py`, and more of them. Each explanation
 is scored beside that of the next feature, which is a control: on the same passages, and on the same texts that the
 embedded model wrote with the feature switched on. Detection and fuzzing by the statistics themselves stand beside them.
-A feature takes some 15 seconds on one core that has nothing else to do.
+Those explanations say where a feature is active. What it does may be something else, so the intervention also scores
+the tokens whose logits its decoder row raises most, and as a control those that the next feature raises. A feature
+takes some 20 seconds on one core that has nothing else to do.
 """
 
 from __future__ import annotations
@@ -25,24 +27,29 @@ from tqdm.auto import tqdm
 
 from sae_tutorial import load_language_model, reference_sae, story_tokens
 from sae_tutorial.activations.files import cache_folder
-from sae_tutorial.course.reading_features.study import material_of_drawn
+from sae_tutorial.course.reading_features.study import drawn, evidence_of
 from sae_tutorial.course.results import SCORED
 from sae_tutorial.evaluation.chat_judge import plain
 from sae_tutorial.evaluation.explanations import (
+    Explanation,
     Material,
     Statistics,
     StatisticsJudge,
     detection,
     explain_by_statistics,
     fuzzing,
+    materials,
 )
-from sae_tutorial.evaluation.feature_pages import Words
+from sae_tutorial.evaluation.feature_evidence import FeatureEvidence
+from sae_tutorial.evaluation.feature_pages import Words, promoted_tokens
 from sae_tutorial.evaluation.model_scores import Embed, brought_to_mind, embedding, mean_stream, surprisals, written
 from sae_tutorial.figures.feature_report import words_of
 
-N_PROMPTS, LENGTH = 8, 17  # beginnings of stories, BOS and 16 tokens each: fewer, and the model cannot tell a story
-STRENGTH, N_TOKENS = 1.0, 20
-N_EXAMPLES = 2  # of the texts that were written, kept to be looked at
+N_PROMPTS, LENGTH = 6, 17  # beginnings of stories, BOS and 16 tokens each: fewer, and the model cannot tell a story
+STRENGTH, N_TOKENS = 4.0, 20  # at 1 one hardly sees what a feature does, at 8 the text falls apart
+N_RAISED = 6
+ITS_OWN, ANOTHER = "statistics", "another feature"
+RAISED, RAISED_BY_ANOTHER = "raised", "raised by another feature"
 
 
 def beginnings() -> Int[Tensor, "prompts positions"]:
@@ -50,35 +57,35 @@ def beginnings() -> Int[Tensor, "prompts positions"]:
     return story_tokens(256 * N_PROMPTS, 256)[:, :LENGTH]
 
 
-def scores_of(
-    told: dict[str, Statistics],
-    material: Material,
-    texts: tuple[list[str], list[str]],
-    reader: Any,
-    embed: Embed,
-    words: Words,
+def raised(evidence: FeatureEvidence, sae: Any, model: Any, features: list[int], words: Words) -> list[Explanation]:
+    """Of each feature what its decoder row makes likelier, in the words of an explanation."""
+    found = []
+    for most, _ in promoted_tokens(evidence, sae, model, features, N_RAISED):
+        said = (f"“{word.strip() or word}”" for word in words([token for token, _ in most]))
+        found.append(Explanation(f"raises {', '.join(dict.fromkeys(said))}"))
+    return found
+
+
+def scores_where_active(
+    told: dict[str, Statistics], material: Material, reader: Any, embed: Embed, words: Words
 ) -> dict[str, dict[str, Any]]:
-    """Of each explanation by its name; `texts` are those written with the feature off, and on."""
-    explanations, judge = list(told.values()), StatisticsJudge()
-    by_name = zip(
-        told.items(), surprisals(explanations, material, reader, words), brought_to_mind(explanations, *texts, reader)
-    )
+    judge = StatisticsJudge()
+    by_name = zip(told.items(), surprisals(list(told.values()), material, reader, words))
     return {
         name: {
             "text": explanation.text,
             "surprisal": surprise,
             "embedding": embedding(explanation, material, embed, words),
-            "intervention": brought,
             "detection": detection(explanation, material, judge),
             "fuzzing": fuzzing(explanation, material, judge),
         }
-        for (name, explanation), surprise, brought in by_name
+        for (name, explanation), surprise in by_name
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--features", type=int, default=50)
+    parser.add_argument("--features", type=int, default=40)
     parser.add_argument("--out", type=Path, default=cache_folder("model_scores"))
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
@@ -88,22 +95,29 @@ def main() -> None:
         return checksums.record()
     done = kept_lines.done(kept, "feature")
     model, sae, reader = load_language_model("stories"), reference_sae("mutual_choice"), load_language_model("smollm2")
-    materials = material_of_drawn(sae, model, story_tokens(90_000, 128, source="books"), args.features, n_random=10)
+    evidence = evidence_of(sae, model, story_tokens(90_000, 128, source="books"))
+    found = materials(evidence, sae, model, drawn(evidence, args.features), n_random=10)
     words, prompts = words_of(model), beginnings()
-    by_table = [explain_by_statistics(material, words) for material in materials]
-    passages = [plain(material.shown[len(material.shown) // 2], words) for material in materials]
+    by_table = [explain_by_statistics(material, words) for material in found]
+    by_row = raised(evidence, sae, model, [material.feature for material in found], words)
+    passages = [plain(material.shown[len(material.shown) // 2], words) for material in found]
     embed = mean_stream(reader, [*passages, *(explanation.text for explanation in by_table)])
-    for i, material in enumerate(tqdm(materials)):
+    for i, material in enumerate(tqdm(found)):
         if material.feature in done:
             continue
-        began = time.perf_counter()
-        how: dict[str, Any] = {"largest": material.largest, "strength": STRENGTH, "n_tokens": N_TOKENS}
-        clean, steered = written(material.feature, sae, model, prompts, **how)
-        told = {"statistics": by_table[i], "another feature": by_table[(i + 1) % len(by_table)]}
+        began, other = time.perf_counter(), (i + 1) % len(found)
+        told = {ITS_OWN: by_table[i], ANOTHER: by_table[other]}
         row: dict[str, Any] = {"feature": material.feature, "kind": by_table[i].kind}
         row |= {"n_active": len(material.active), "n_silent": len(material.silent)}
-        row |= scores_of(told, material, (clean, steered), reader, embed, words)
-        row |= {"clean": clean[:N_EXAMPLES], "steered": steered[:N_EXAMPLES]}
+        row |= scores_where_active(told, material, reader, embed, words)
+        effects = {RAISED: by_row[i], RAISED_BY_ANOTHER: by_row[other]}
+        row |= {name: {"text": explanation.text} for name, explanation in effects.items()}
+        how: dict[str, Any] = {"largest": material.largest, "strength": STRENGTH, "n_tokens": N_TOKENS}
+        clean, steered = written(material.feature, sae, model, prompts, **how)
+        read = told | effects
+        for name, score in zip(read, brought_to_mind(list(read.values()), clean, steered, reader)):
+            row[name]["intervention"] = score
+        row |= {"clean": clean[0], "steered": steered[0]}
         kept_lines.add(kept, row | {"seconds": round(time.perf_counter() - began, 1)})
 
 

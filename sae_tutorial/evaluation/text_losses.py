@@ -40,9 +40,9 @@ def losses_after(model: Any, before: str, texts: Sequence[str]) -> list[Float[Te
             cache = copy.deepcopy(read)
             cache.batch_repeat_interleave(len(some))
             for i, logits_SV in zip(some, model(tokens_BS.to(device), past_key_values=cache, **how)):
-                tail = torch.tensor(tails[i]).to(device)
-                said = torch.cat([last_1V, logits_SV[: len(tail) - 1]]).float()
-                found[i] = cross_entropy(said, tail, reduction="none").cpu()
+                tail_S = torch.tensor(tails[i]).to(device)
+                said_SV = torch.cat([last_1V, logits_SV[: len(tail_S) - 1]]).float()
+                found[i] = cross_entropy(said_SV, tail_S, reduction="none").cpu()
     return found
 
 
