@@ -14,7 +14,6 @@ takes some 20 seconds on one core that has nothing else to do.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -105,20 +104,17 @@ def main() -> None:
     for i, material in enumerate(tqdm(found)):
         if material.feature in done:
             continue
-        began, other = time.perf_counter(), (i + 1) % len(found)
+        other = (i + 1) % len(found)
         told = {ITS_OWN: by_table[i], ANOTHER: by_table[other]}
         row: dict[str, Any] = {"feature": material.feature, "kind": by_table[i].kind}
         row |= {"n_active": len(material.active), "n_silent": len(material.silent)}
         row |= scores_where_active(told, material, reader, embed, words)
-        effects = {RAISED: by_row[i], RAISED_BY_ANOTHER: by_row[other]}
-        row |= {name: {"text": explanation.text} for name, explanation in effects.items()}
         how: dict[str, Any] = {"largest": material.largest, "strength": STRENGTH, "n_tokens": N_TOKENS}
-        clean, steered = written(material.feature, sae, model, prompts, **how)
-        read = told | effects
-        for name, score in zip(read, brought_to_mind(list(read.values()), clean, steered, reader)):
-            row[name]["intervention"] = score
-        row |= {"clean": clean[0], "steered": steered[0]}
-        kept_lines.add(kept, row | {"seconds": round(time.perf_counter() - began, 1)})
+        texts = written(material.feature, sae, model, prompts, **how)
+        read = told | {RAISED: by_row[i], RAISED_BY_ANOTHER: by_row[other]}
+        for name, score in zip(read, brought_to_mind(list(read.values()), *texts, reader)):
+            row.setdefault(name, {"text": read[name].text})["intervention"] = score
+        kept_lines.add(kept, row | {"clean": texts[0][0], "steered": texts[1][0]})
 
 
 if __name__ == "__main__":
