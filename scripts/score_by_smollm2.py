@@ -8,7 +8,7 @@ is scored beside that of the next feature, which is a control: on the same passa
 embedded model wrote with the feature switched on. Detection and fuzzing by the statistics themselves stand beside them.
 Those explanations say where a feature is active. What it does may be something else, so the intervention also scores
 the tokens whose logits its decoder row raises most, and as a control those that the next feature raises. A feature
-takes some 20 seconds on one core that has nothing else to do.
+takes some 15 seconds on one core that has nothing else to do.
 """
 
 from __future__ import annotations
