@@ -43,6 +43,7 @@ METHODS = {
     "relative_aux_zipf": Method({"rule": "mutual_choice", "relative": True}, ZIPF_AUX),
     "feature_choice_relative": Method({"rule": "feature_choice", "capacity": "zipf", "relative": True}),
     "matryoshka": Method({"rule": "matryoshka"}),
+    "gradient_choice": Method({"rule": "gradient_choice"}),
     "mutual_choice_twice": Method({"rule": "mutual_choice"}, after="mutual_choice"),
     "token_choice_twice": Method({"rule": "token_choice"}, after="token_choice"),
     "feature_choice_after_mutual": Method({"rule": "feature_choice", "capacity": "zipf"}, after="mutual_choice"),
@@ -58,6 +59,7 @@ FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate that TrainSettings takes by 
 FEWER_FACTORS = (0.5, 1.0, 2.0)
 PEER_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the same rate; their own defaults are about an eighth
 MOST_FACTORS = 8
+BETAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # of part "gradient", each with the learning rate of its method
 NOISE = (0.01, 0.05, 0.1)  # share of rows that are random tokens
 LENGTHS = (3, 10)  # times the steps of the usual run; the first has sweeps of its own, the second its rates
 REFERENCE = {  # methods of the SAEs that the package ships, by their rule
@@ -83,6 +85,7 @@ class Run:
     factor: float | None = None  # of the learning rate; None: the best of the sweep of its method
     noise: float = 0.0
     precision: str = "bfloat16"  # of the product that nominates candidates; float32 decides in any case
+    beta: float | None = None  # of the config; None: what its rule takes
 
     @property
     def key(self) -> str:
@@ -96,6 +99,7 @@ class Run:
         parts += [f"{self.steps}x{self.batch_size}", f"lr{'best' if self.factor is None else format(self.factor, 'g')}"]
         parts += ["finer"] * (self.part == "finer")
         parts += [f"noise{self.noise:g}"] * (self.noise > 0) + [self.precision] * (self.precision != "bfloat16")
+        parts += [] if self.beta is None else [f"beta{self.beta:g}"]
         return "-".join(parts)
 
     @property
@@ -115,7 +119,7 @@ class Run:
     def config(self, d_in: int, method: str | None = None) -> SAEConfig:
         fields = METHODS[method or self.method].sae
         k = None if fields["rule"] in PENALTY_RULES else self.k
-        return SAEConfig(d_in=d_in, d_sae=self.width * d_in, k=k, **fields)
+        return SAEConfig(d_in=d_in, d_sae=self.width * d_in, k=k, **{"beta": self.beta} | fields)
 
     def train_settings(self, d_in: int, factor: float, coefficient: float | None = None) -> TrainSettings:
         method = METHODS[self.method]
@@ -218,6 +222,8 @@ def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
     yield from cells("smollm2", RULES[:3], SEEDS, (16, 64), **smollm2)
     yield from rates([*core, *new][3:], **smollm2)
     yield from cells("smollm2", [*core, *new][3:], SEEDS, (32,), **smollm2)
+    for beta in BETAS:
+        yield from cells("gradient", [*RULES[1:3], "gradient_choice"], SEEDS, (32,), beta=beta)
     yield from cells("precision", RULES, SEEDS, (32,), precision="float32")
     yield from cells("main", RULES, MORE_SEEDS, BUDGETS)
     yield from (run for share in NOISE for run in cells("noise", noisy, SEEDS[:2], (32,), noise=share))

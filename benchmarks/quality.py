@@ -16,6 +16,9 @@ learning rates. What has thresholds is read at the same L0 as everything else: a
 factor, so that there are k features per token on the text that is read. What pays a penalty instead is trained again
 with another coefficient until its L0 is within 3 % of k.
 
+Part "gradient" has the score of Gradient Choice under three rules, with the strength β of the gradients swept. What it
+trains is asked how well it steers as well (`steering`).
+
 Each finished run adds one line to `runs.jsonl` and its arrays to `arrays/KEY.npz` in --out, and its weights to
 `weights/KEY`; `--ship` packs lines and arrays into `sae_tutorial/assets/evidence`, which the notebooks read. `--unpack`
 is the way back: all but the weights, so the grid goes on elsewhere, and what needed weights is kept as it was shipped.
@@ -73,6 +76,7 @@ TOKENS = {model: text.n_tokens for model, text in TRAINED_ON.items()}
 MEASURED, VALIDATING, NOISY = 256, 64, 32  # rows; NOISY random ones beside those that are measured, in part "noise"
 MEASURED_OF = {"smollm2": 64}  # its forward pass takes forty times as long
 NEAR, MOST_TRIALS, SLOPE = 0.03, 6, -1.0  # of a search for an L0: how near, how often, and how L0 follows a coefficient
+STEERED, STEERED_ROWS, STEERED_CONTEXT = 64, 8, 64  # features, and the text on which they are tried
 TOGETHER = 5  # SAEs side by side
 ALONE: set[str] = set()  # keys of runs that were trained with one that diverged
 
@@ -112,12 +116,19 @@ class Place:
                 parts[part] = with_random_rows(parts[part], share, self.model.cfg.d_vocab)
         return parts
 
-    def store(self, part: str) -> ActivationStore:
-        return ActivationStore.harvest(self.model, self.text[part], self.hook, cache_dir=self.cache, progress=False)
+    def store(self, part: str, gradients: bool = False) -> ActivationStore:
+        return ActivationStore.harvest(
+            self.model, self.text[part], self.hook, cache_dir=self.cache, gradients=gradients, progress=False
+        )
 
     @cached_property
     def train(self) -> ActivationStore:
         return self.store("train")
+
+    @cached_property
+    def train_with_gradients(self) -> ActivationStore:
+        """The same activations, and the gradients of the loss beside them."""
+        return self.store("train", gradients=True)
 
     @cached_property
     def others(self) -> dict[str, list[torch.Tensor]]:
@@ -168,6 +179,8 @@ def train_together(runs: list[Run], factors: list[float], place: Place, rows: li
         done = in_two_phases(first, settings[0], place)
         return [Trained(first, done[1].sae, factors[0], done[0].seconds + done[1].seconds, about(done[1]))]
     saes = [SparseAutoencoder(run.config(store.d_in), seed=run.seed).to(place.device) for run in runs]
+    if any(sae.config.gradient_weight for sae in saes):
+        store = place.train_with_gradients
     group = hashlib.sha256(repr([(run.key, factor) for run, factor in zip(runs, factors)]).encode()).hexdigest()[:16]
     checkpoint = place.cache / f"grid-{group}.pt"  # who else was in the group depends on who had which lock
     done = train_many(
@@ -274,7 +287,39 @@ def measured(trained: list[Trained], place: Place) -> list[tuple[dict[str, Any],
     if trained[0].run.part in ("rates", "finer"):
         return [(row, None) for row in of_rows]
     saes = [one.sae for one in trained]
+    if trained[0].run.part == "gradient":
+        for row, sae in zip(of_rows, saes):
+            row |= steering(sae, place)
     return list(zip(of_rows, evaluate_many(saes, place.model, place.text["measured"], place.hook, progress=False)))
+
+
+@torch.no_grad()
+def steering(sae: SparseAutoencoder, place: Place) -> dict[str, float]:
+    """What features do to the model's predictions in contexts that have nothing to do with them: KL from the model as
+    it is, in nats per token, with a feature added at every position; the mean over features that fire. `steering` makes
+    each as long as activations deviate from their mean (root mean square), `steering_own` as strong as it fires."""
+    tokens = place.text["measured"][:STEERED_ROWS, :STEERED_CONTEXT].to(place.device)
+    codes = sae.encode(torch.cat(place.others["measured"]))
+    uses_F = codes.features.bincount(minlength=sae.config.d_sae)
+    own_F = torch.zeros(sae.config.d_sae, device=uses_F.device).index_add_(0, codes.features, codes.values) / uses_F
+    alive = uses_F.nonzero()[:, 0]
+    chosen = alive[torch.randperm(len(alive), generator=torch.Generator().manual_seed(0))[:STEERED].to(alive.device)]
+    directions = sae.W_dec[chosen] * sae.scale
+    length = float(place.train.scale) * math.sqrt(sae.config.d_in)
+
+    def log_probs(addend: torch.Tensor | None) -> torch.Tensor:
+        hooks = [] if addend is None else [(place.hook, lambda acts, hook: acts + addend)]
+        with place.model.hooks(fwd_hooks=hooks):
+            logits = place.model(tokens, return_type="logits", use_cache=False)
+        return logits[:, 1:].float().log_softmax(-1)
+
+    clean = log_probs(None)
+    found = {}
+    for name, size in (("steering", length / directions.norm(dim=1)), ("steering_own", own_F[chosen])):
+        changed = (log_probs(c * direction) for c, direction in zip(size, directions))
+        kl = [float((clean.exp() * (clean - there)).sum(-1).mean()) for there in changed]
+        found[name] = sum(kl) / max(1, len(kl))
+    return found
 
 
 def line(trained: Trained, more: dict[str, Any], found: Evaluation | None, place: Place, commit: str) -> dict[str, Any]:
@@ -372,6 +417,11 @@ def groups(runs: list[Run]) -> list[list[Run]]:
         slow = run.is_peer or run.is_penalised or METHODS[run.method].after
         alone = run.key if slow or run.key in ALONE else ""
         same = (run.part, run.model, run.width, run.k, run.seed, run.steps, run.batch_size, run.noise, run.precision)
+        same = (
+            *same,
+            run.beta,
+            run.method == "gradient_choice" and run.beta is None,
+        )  # what wants gradients goes apart
         found.setdefault((alone, *same), []).append(run)
     return [group[i : i + TOGETHER] for group in found.values() for i in range(0, len(group), TOGETHER)]
 
@@ -397,7 +447,13 @@ def do_one_group(args: argparse.Namespace, places: dict[tuple, Place], commit: s
                 diverged(args, mine, factors, error)
                 return True
             for one, (more, found) in zip(trained, measured(trained, place)):
-                if one.run.seed in SEEDS and one.run.part not in ("rates", "finer", "precision", "reference"):
+                if one.run.seed in SEEDS and one.run.part not in (
+                    "rates",
+                    "finer",
+                    "precision",
+                    "reference",
+                    "gradient",
+                ):
                     save_sae(one.sae, args.out / "weights" / one.run.key, exact=False)
                 text = f"{first.model}-noise{first.noise:g}"
                 add(args.out, line(one, more, found, place, commit), found, text)

@@ -12,6 +12,9 @@ from sae_tutorial.circuits.direct_effects import attention_between, direct_write
 from sae_tutorial.circuits.feature_patching import loss_towards, run_from
 from sae_tutorial.circuits.prompts import end_logits
 from sae_tutorial.evaluation.contexts import around, examples
+from sae_tutorial.evaluation.explanations import Explanation, Material
+from sae_tutorial.evaluation.feature_pages import Passage
+from sae_tutorial.evaluation.model_scores import brought_to_mind, surprisal
 
 STORY = (
     "Once upon a time there was a little girl who lived in a village near the forest. Every morning she walked to "
@@ -114,3 +117,16 @@ def test_it_is_read_without_warnings(smol, tokens):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ActivationStore.harvest(smol, tokens, f"blocks.{BLOCK}.hook_resid_post", max_norm=None, progress=False)
+
+
+def test_a_topic_that_is_named_makes_its_sentences_likelier_and_is_brought_to_mind_by_them(smol):
+    sea = ["the boat sailed slowly out of the harbour", "waves washed over the deck all night"]
+    sea += ["a storm broke the mast of the old ship", "the captain steered toward the island"]
+    land = ["she put the bread and butter on the table", "they planted roses beside the garden wall"]
+    land += ["the teacher wrote a sum upon the board", "a doctor came to see the sick child"]
+    passages = [Passage(torch.tensor([i]), torch.tensor([float(i < 4)]), 0) for i in range(8)]
+    material = Material(0, 1.0, [], [], passages[:4], passages[4:])
+    about, other = Explanation("ships and the sea"), Explanation("food in a kitchen")
+    assert surprisal(about, material, smol, lambda ids: [(sea + land)[i] for i in ids]) > 0.8
+    named, not_named = brought_to_mind([about, other], land, sea, smol)
+    assert named > 1 and not_named < 0

@@ -23,11 +23,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 ReadHook = Callable[[Int[Tensor, "batch context"]], Float[Tensor, "batch context *d"]]
 ReadHooks = Callable[[Int[Tensor, "batch context"]], dict[str, Tensor]]
+IGNORED = -100  # the next token where none is to be predicted
 
 
 class _AllRead(Exception):
@@ -65,10 +66,7 @@ def read_hooks(
             model(tokens_BS.to(model.cfg.device), return_type=None, use_cache=False)
         for name in names:
             if name not in caught:
-                raise RuntimeError(
-                    f"hook_name={name!r} exists but did not fire during a forward pass. "
-                    "Optional hooks must be switched on first, for example model.set_use_attn_result(True)."
-                )
+                raise _never_fired(name)
         return {name: caught.pop(name) for name in names}
 
     with ExitStack() as stack:
@@ -82,10 +80,51 @@ def read_hooks(
 
 
 @contextmanager
+def read_gradients(
+    model: Any, hook_name: str, *, fused: bool = True
+) -> Iterator[Callable[[Int[Tensor, "batch context"], Bool[Tensor, "batch context"]], tuple[Tensor, Tensor]]]:
+    """A function from token ids, and which of them are text, to the activations at one hook and the gradients there:
+    those of the next token's cross-entropy, summed over all tokens of the text that are predicted. One pass forward,
+    and one back that ends at the hook. Rows do not see each other, so a row's gradients do not depend on the others.
+
+    Raises as `read_hooks` does.
+    """
+    leaves: list[Tensor] = []
+
+    def cut(activations: Tensor, hook: Any) -> Tensor:
+        leaves.append(activations.detach().requires_grad_())
+        return leaves[-1]
+
+    def read(tokens_BS: Tensor, is_text_BS: Tensor) -> tuple[Tensor, Tensor]:
+        leaves.clear()
+        with model.hooks(fwd_hooks=[(hook_name, cut)]):
+            logits_BSV = model(tokens_BS.to(model.cfg.device), return_type="logits", use_cache=False)
+        if not leaves:
+            raise _never_fired(hook_name)
+        next_BS = torch.where(is_text_BS, tokens_BS, IGNORED)[:, 1:].to(logits_BSV.device)
+        logits_NV = logits_BSV[:, :-1].flatten(0, 1).float()
+        loss = F.cross_entropy(logits_NV, next_BS.flatten(), ignore_index=IGNORED, reduction="sum")
+        leaf = leaves.pop()
+        [gradients] = torch.autograd.grad(loss, [leaf], materialize_grads=True)
+        return leaf.detach(), gradients
+
+    with read_hooks(model, (), fused=fused, with_gradients=True):
+        check_hook_name(model, hook_name)
+        yield read
+
+
+@contextmanager
 def read_hook(model: Any, hook_name: str, *, fused: bool = True) -> Iterator[ReadHook]:
     """`read_hooks` for one hook: a function from token ids (batch, context) to its activations."""
     with read_hooks(model, [hook_name], fused=fused) as read:
         yield lambda tokens_BS: read(tokens_BS)[hook_name]
+
+
+def _never_fired(hook_name: str) -> RuntimeError:
+    return RuntimeError(
+        f"hook_name={hook_name!r} exists but did not fire during a forward pass. "
+        "Optional hooks must be switched on first, for example model.set_use_attn_result(True)."
+    )
 
 
 def check_hook_name(model: Any, hook_name: str) -> None:

@@ -5,12 +5,15 @@ On disk, a harvest is a folder `<hook>-<key>`, where the key is a hash of all th
     harvest.json    spec (what the key is made of) and plan (how the work is cut into batches and shards)
     tokens.npz      the tokens that were read, and the first and last kept one of each row
     shard_*.bin     the activations, with a record of each beside it (see shards.py)
+    gradients_*.bin the gradients there, row by row, where they were asked for
 """
 
 import hashlib
 import json
 import math
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +26,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_tutorial.activations.files import remove_abandoned, sealed, unsealed, write_atomically, write_once
-from sae_tutorial.activations.forward import ReadHook, read_hook
+from sae_tutorial.activations.forward import read_gradients, read_hook
 from sae_tutorial.activations.kept_text import KeptText
 from sae_tutorial.activations.massive import sampled_rows
 from sae_tutorial.activations.shards import Moments, Shard
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TEXT = ("tokens", "start", "stop")
+SIDES = ("shard", "gradients")  # names of files
+Sides = list[tuple[Float[Tensor, "positions d_in"], Moments]]  # activations, and gradients where they are asked for
+ReadRows = Callable[[slice | Int[Tensor, " rows"]], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,12 @@ class Harvest:
     max_norm: float | None
     without: Int[Tensor, " n"] | None  # positions to be left out, instead of those that max_norm finds
     progress: bool
+    gradients: bool
 
-    def to_memory(self, device: torch.device | str) -> tuple[Float[Tensor, "positions d_in"], Moments, Tensor]:
-        """All kept activations in one tensor, their moments, and what was left out."""
+    def to_memory(self, device: torch.device | str) -> tuple[Sides, Float[Tensor, "n 3"]]:
+        """All kept activations (and gradients) in one tensor, their moments, and what was left out."""
         plan = self._plan()
-        with read_hook(self.model, self.hook_name, fused=plan["fused"]) as read, self._bar(len(self.text)) as bar:
+        with self._reading(plan["fused"]) as read, self._bar(len(self.text)) as bar:
             return self._read(read, plan, (0, len(self.text.tokens)), device, bar)
 
     def to_disk(self, cache_dir: Path, shard_bytes: int) -> Path:
@@ -63,7 +70,7 @@ class Harvest:
             "hook_name": self.hook_name,
             "dtype": str(self.dtype)[6:],
             "max_norm": self.max_norm if self.without is None else text.hash(self.without),
-        }
+        } | ({"gradients": True} if self.gradients else {})  # others have the key that they always had
         folder = cache_dir / f"{self.hook_name}-{_key(spec)[:16]}"
         remove_abandoned(folder)
         if not (folder / "harvest.json").exists():
@@ -77,16 +84,19 @@ class Harvest:
         # It stays cut as it was when it was begun, so that it ends with the same bytes.
         spec, plan = _read_manifest(folder)
         missing = []
-        for path, positions, span in _shards(folder, plan, text):
-            if path.exists() and path.with_suffix(".json").exists():
-                Shard.read(path, _key(spec), positions, plan["d_in"], self.dtype).verify()
+        for paths, positions, span in _shards(folder, spec, plan, text):
+            if all(path.exists() and path.with_suffix(".json").exists() for path in paths):
+                for path in paths:
+                    Shard.read(path, _key(spec), positions, plan["d_in"], self.dtype).verify()
             else:
-                missing.append((path, positions, span))
+                missing.append((paths, positions, span))
         if missing:
             total = sum(positions for _, positions, _ in missing)
-            with read_hook(self.model, self.hook_name, fused=plan["fused"]) as read, self._bar(total) as bar:
-                for path, _, span in missing:
-                    Shard.write(path, _key(spec), *self._read(read, plan, span, "cpu", bar))
+            with self._reading(plan["fused"]) as read, self._bar(total) as bar:
+                for paths, _, span in missing:
+                    sides, left_out = self._read(read, plan, span, "cpu", bar)
+                    for path, (rows_ND, moments) in zip(paths, sides, strict=True):
+                        Shard.write(path, _key(spec), rows_ND, moments, left_out)
         return folder
 
     def _plan(self) -> dict[str, Any]:
@@ -95,23 +105,35 @@ class Harvest:
         first, *others = sampled_rows(self.text).split(1)
         theirs, ours = (self._of_rows(first, fused) for fused in (False, True))
         tolerance = 1e-4 if next(self.model.parameters()).dtype == torch.float32 else 3e-2
-        agrees = not (ours - theirs).norm() / theirs.norm() > tolerance  # NaN is reported where it is stored
+        # NaN is reported where it is stored.
+        agrees = not any((b - a).norm() > tolerance * a.norm() for a, b in zip(theirs, ours))
         if not agrees:
             warnings.warn(
                 f"The fused forward pass disagrees with the model's own at {self.hook_name}; the slower one harvests.",
                 stacklevel=4,
             )
-        sample = [ours if agrees else theirs]
+        sample = [(ours if agrees else theirs)[0]]
         if others:
-            sample += [self._of_rows(rows_B, agrees) for rows_B in torch.cat(others).split(self.batch_size)]
+            sample += [self._of_rows(rows_B, agrees)[0] for rows_B in torch.cat(others).split(self.batch_size)]
         median = torch.cat([acts_BD.norm(dim=1) for acts_BD in sample]).median()
-        return {"batch_size": self.batch_size, "fused": agrees, "d_in": theirs.shape[-1], "median": float(median)}
+        return {"batch_size": self.batch_size, "fused": agrees, "d_in": theirs[0].shape[-1], "median": float(median)}
 
-    def _of_rows(self, rows_B: Int[Tensor, " rows"], fused: bool) -> Float[Tensor, "kept d_in"]:
-        """The kept activations of these rows, in float32."""
+    @contextmanager
+    def _reading(self, fused: bool) -> Iterator[ReadRows]:
+        """A function from rows of the text to the activations there, and the gradients if they are asked for."""
+        tokens, is_text = self.text.tokens, self.text.mask(0, len(self.text.tokens))
+        if self.gradients:
+            with read_gradients(self.model, self.hook_name, fused=fused) as read_both:
+                yield lambda rows: list(read_both(tokens[rows], is_text[rows]))
+        else:
+            with read_hook(self.model, self.hook_name, fused=fused) as read:
+                yield lambda rows: [read(tokens[rows])]
+
+    def _of_rows(self, rows_B: Int[Tensor, " rows"], fused: bool) -> list[Float[Tensor, "kept d_in"]]:
+        """What is read at the kept tokens of these rows, in float32."""
         mask_BS = torch.cat([self.text.mask(row, row + 1) for row in rows_B.tolist()])
-        with read_hook(self.model, self.hook_name, fused=fused) as read:
-            return self._at_kept(read(self.text.tokens[rows_B]), mask_BS).float()
+        with self._reading(fused) as read:
+            return [self._at_kept(side, mask_BS).float() for side in read(rows_B)]
 
     def _at_kept(self, acts: Tensor, mask_BS: Tensor) -> Float[Tensor, "kept d_in"]:
         """Activations at the kept tokens, heads concatenated; ValueError if they are not one vector per token."""
@@ -125,38 +147,44 @@ class Harvest:
         return acts.flatten(2)[mask_BS.to(acts.device)]
 
     def _read(
-        self, read: ReadHook, plan: dict[str, Any], span: tuple[int, int], device: torch.device | str, bar: tqdm
-    ) -> tuple[Float[Tensor, "positions d_in"], Moments, Float[Tensor, "n 3"]]:
-        """The activations of these rows of the text, as stored, their moments, and what was left out."""
-        first, n, parts, left_out = self.text.first, 0, [], []
-        acts_ND = torch.empty(int(first[span[1]] - first[span[0]]), plan["d_in"], dtype=self.dtype, device=device)
+        self, read: ReadRows, plan: dict[str, Any], span: tuple[int, int], device: torch.device | str, bar: tqdm
+    ) -> tuple[Sides, Float[Tensor, "n 3"]]:
+        """What there is at these rows of the text, as stored, with its moments; and what was left out."""
+        first, n, left_out = self.text.first, 0, [torch.empty(0, 3).double()]
+        size = int(first[span[1]] - first[span[0]]), plan["d_in"]
+        kept = [torch.empty(size, dtype=self.dtype, device=device) for _ in range(1 + self.gradients)]
+        parts: list[list[Moments]] = [[] for _ in kept]
         for a in range(*span, plan["batch_size"]):
             b = min(a + plan["batch_size"], span[1])
             position_B = torch.arange(int(first[a]), int(first[b]))
             if len(position_B):
-                acts_BD = self._at_kept(read(self.text.tokens[a:b]), self.text.mask(a, b)).to(device, self.dtype)
-                ratio_B = acts_BD.float().norm(dim=1).cpu().double() / plan["median"]
+                sides = [self._at_kept(side, self.text.mask(a, b)).to(device, self.dtype) for side in read(slice(a, b))]
+                ratio_B = sides[0].float().norm(dim=1).cpu().double() / plan["median"]
                 if self.without is not None:
                     large_B = torch.isin(position_B, self.without)
                 else:  # what is not finite is no outlier but an error, raised below
                     large_B = (ratio_B > (self.max_norm or math.inf)) & ratio_B.isfinite()
                 if large_B.any():
                     left_out.append(torch.stack([*self.text.locate(position_B[large_B]), ratio_B[large_B]], dim=1))
-                    acts_BD = acts_BD[~large_B.to(device)]
-                if len(acts_BD):
-                    parts.append(moments_of_finite(acts_BD, f"rows {a} to {b - 1} of tokens"))
-                acts_ND[n : n + len(acts_BD)] = acts_BD
-                n += len(acts_BD)
+                    sides = [side_BD[~large_B.to(device)] for side_BD in sides]
+                m = n + len(sides[0])
+                for kept_ND, side_BD, known, of in zip(kept, sides, parts, ("", "gradients of "), strict=False):
+                    if m > n:
+                        known.append(moments_of_finite(side_BD, f"{of}rows {a} to {b - 1} of tokens"))
+                    kept_ND[n:m] = side_BD
+                n = m
                 bar.update(len(position_B))
-        parts = parts or [Moments(0, torch.zeros(plan["d_in"]).double(), 0.0)]
-        return acts_ND[:n], Moments.merged(parts), torch.cat([torch.empty(0, 3).double(), *left_out])
+        nothing = Moments(0, torch.zeros(plan["d_in"]).double(), 0.0)
+        found = [(kept_ND[:n], Moments.merged(known or [nothing])) for kept_ND, known in zip(kept, parts)]
+        return found, torch.cat(left_out)
 
     def _bar(self, total: int) -> tqdm:
         return tqdm(total=total, desc=self.hook_name, unit=" tokens", unit_scale=True, disable=not self.progress)
 
 
-def read_harvest(folder: Path) -> tuple[str, KeptText, list[Shard]]:
-    """(hook_name, the text, its shards) of a folder that `Harvest.to_disk` made."""
+def read_harvest(folder: Path) -> tuple[str, KeptText, list[list[Shard]]]:
+    """(hook_name, the text, the shards of its activations, and of its gradients where there are any) of a folder that
+    `Harvest.to_disk` made."""
     spec, plan = _read_manifest(folder)
     try:
         with np.load(folder / "tokens.npz") as arrays:
@@ -167,8 +195,9 @@ def read_harvest(folder: Path) -> tuple[str, KeptText, list[Shard]]:
     if not intact:
         raise ValueError(f"{folder}/tokens.npz is missing or corrupted. Delete the folder {folder} and harvest again.")
     key, d_in, dtype = _key(spec), plan["d_in"], DTYPES[spec["dtype"]]
-    shards = [Shard.read(path, key, positions, d_in, dtype) for path, positions, _ in _shards(folder, plan, text)]
-    return spec["hook_name"], text, shards
+    found = _shards(folder, spec, plan, text)
+    sides = zip(*([Shard.read(path, key, n, d_in, dtype) for path in paths] for paths, n, _ in found))
+    return spec["hook_name"], text, [list(shards) for shards in sides]
 
 
 def moments_of_finite(acts_BD: Tensor, name: str, first: int = 0) -> Moments:
@@ -180,11 +209,17 @@ def moments_of_finite(acts_BD: Tensor, name: str, first: int = 0) -> Moments:
     return moments
 
 
-def _shards(folder: Path, plan: dict[str, Any], text: KeptText) -> list[tuple[Path, int, tuple[int, int]]]:
-    """(file, kept tokens, rows of the text from and to) of every shard that holds something."""
-    n, step = len(text.tokens), plan["rows_per_shard"]
+def _shards(
+    folder: Path, spec: dict[str, Any], plan: dict[str, Any], text: KeptText
+) -> list[tuple[list[Path], int, tuple[int, int]]]:
+    """(files, kept tokens, rows of the text from and to) of every shard that holds something: one file of activations,
+    and one of gradients if they were asked for."""
+    n, step, names = len(text.tokens), plan["rows_per_shard"], SIDES if "gradients" in spec else SIDES[:1]
     spans = [(i, a, min(a + step, n)) for i, a in enumerate(range(0, n, step))]
-    counted = [(folder / f"shard_{i:05d}.bin", int(text.first[b] - text.first[a]), (a, b)) for i, a, b in spans]
+    counted = [
+        ([folder / f"{name}_{i:05d}.bin" for name in names], int(text.first[b] - text.first[a]), (a, b))
+        for i, a, b in spans
+    ]
     return [shard for shard in counted if shard[1]]
 
 

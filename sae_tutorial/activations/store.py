@@ -20,7 +20,7 @@ from sae_tutorial.activations.forward import check_hook_name
 from sae_tutorial.activations.harvesting import DTYPES, Harvest, moments_of_finite, read_harvest
 from sae_tutorial.activations.kept_text import KeptText, checked_tokens, special_ids
 from sae_tutorial.activations.massive import checked_max_norm, warn_of_massive
-from sae_tutorial.activations.memory import MIB, rows_per_pass
+from sae_tutorial.activations.memory import MIB, at_once, rows_per_pass
 from sae_tutorial.activations.shards import Moments, Shard, gather_rows
 
 SAMPLED = 32  # rows by which `ActivationStore.about` tells stores apart
@@ -42,7 +42,11 @@ class ActivationStore:
                           store.tokens, and the norm there in units of the median norm
         store.hook_name   where it was read, or None
         store.folder      where it lies on disk, or None
+        store.gradients   a store of the loss's gradients at the same positions, in the same order: its batches of the
+                          same size and seed are those of these activations. None unless they were asked for
     """
+
+    gradients: "ActivationStore | None" = None
 
     def __init__(
         self,
@@ -72,7 +76,8 @@ class ActivationStore:
     def __repr__(self) -> str:
         where = f" on disk at {self.folder}" if self.folder else " in memory"
         hook = f" of {self.hook_name}" if self.hook_name else ""
-        return f"ActivationStore({len(self):,} × {self.d_in} {str(self.dtype)[6:]}{hook},{where})"
+        beside = " with gradients" if self.gradients is not None else ""
+        return f"ActivationStore({len(self):,} × {self.d_in} {str(self.dtype)[6:]}{hook}{beside},{where})"
 
     # ------------------------------------------------------------------ making one
 
@@ -89,6 +94,7 @@ class ActivationStore:
         bos_id: int | Literal["auto", "any"] | None = "auto",
         pad_id: int | Literal["auto"] | None = "auto",
         max_norm: float | None = 10.0,
+        gradients: bool = False,
         like: "ActivationStore | None" = None,
         shard_bytes: int = 128 * MIB,
         device: torch.device | str = "cpu",
@@ -112,6 +118,9 @@ class ActivationStore:
         max_norm    tokens whose norm exceeds so many times the median norm are left out, with a warning: the "massive
                     activations" of Sun et al. 2024, which would rule mean, scale and loss. The median is that of some
                     512 tokens in rows spread evenly over `tokens`. None keeps all
+        gradients   harvest `store.gradients` beside the activations, for rules that compare by them: those of the next
+                    token's cross-entropy, summed over the text (a token has a part in the losses of all later ones of
+                    its row), with respect to each activation. One pass forward through the whole model, and one back
         like        a store of the same text and another hook: leave out what it left out, to train on the two together
         device      where an in-memory store lives
 
@@ -123,17 +132,23 @@ class ActivationStore:
         if dtype not in DTYPES.values():
             raise ValueError(f"dtype={dtype!r} is not stored: take torch.float32 or torch.bfloat16.")
         text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
-        batch_size = rows_per_pass(model.cfg.device, text.context) if batch_size is None else batch_size
+        if batch_size is None:
+            batch_size = rows_per_pass(model.cfg.device, text.context)
+            if gradients:  # which need the logits of all tokens, and their gradients
+                batch_size = min(batch_size, at_once(model.cfg.device, 4 * text.context * model.cfg.d_vocab))
         batch_size, shard_bytes = as_whole("batch_size", batch_size, 1), as_whole("shard_bytes", shard_bytes, 1)
         max_norm = checked_max_norm(max_norm)
         its_text = like._text if isinstance(like, ActivationStore) else None
         if like is not None and (its_text is None or its_text.hash() != text.hash()):
             raise ValueError(f"like must be a store that was harvested from these tokens, got {like!r}")
         without = None if like is None else like._without
-        harvest = Harvest(model, text, hook_name, dtype, batch_size, max_norm, without, progress)
+        harvest = Harvest(model, text, hook_name, dtype, batch_size, max_norm, without, progress, bool(gradients))
         if cache_dir is None:
-            acts, moments, left_out = harvest.to_memory(device)
-            store = cls(moments, acts=acts, text=text, left_out=left_out, hook_name=hook_name)
+            sides, left_out = harvest.to_memory(device)
+            made = [
+                cls(moments, acts=acts, text=text, left_out=left_out, hook_name=hook_name) for acts, moments in sides
+            ]
+            store = made[0]._with_gradients(*made[1:])
         else:
             store = cls.open(harvest.to_disk(path_of("cache_dir", cache_dir), shard_bytes), verify=False)
         if like is None and len(store.left_out):
@@ -148,28 +163,54 @@ class ActivationStore:
         Raises ValueError that names the file and the fix if something is missing, corrupted or foreign.
         """
         folder = path_of("folder", folder)
-        hook_name, text, shards = read_harvest(folder)
-        for shard in shards if verify else []:
-            shard.verify()
-        moments = Moments.merged([shard.moments for shard in shards])
-        left_out = torch.cat([shard.left_out for shard in shards])
-        return cls(moments, shards=shards, text=text, left_out=left_out, hook_name=hook_name, folder=folder)
+        hook_name, text, sides = read_harvest(folder)
+        made = []
+        for shards in sides:
+            for shard in shards if verify else []:
+                shard.verify()
+            moments = Moments.merged([shard.moments for shard in shards])
+            left_out = torch.cat([shard.left_out for shard in shards])
+            made.append(cls(moments, shards=shards, text=text, left_out=left_out, hook_name=hook_name, folder=folder))
+        return made[0]._with_gradients(*made[1:])
 
     @classmethod
-    def from_tensor(cls, acts: Float[Tensor, "positions d_in"], hook_name: str | None = None) -> "ActivationStore":
+    def from_tensor(
+        cls,
+        acts: Float[Tensor, "positions d_in"],
+        hook_name: str | None = None,
+        *,
+        gradients: Float[Tensor, "positions d_in"] | None = None,
+    ) -> "ActivationStore":
         """A store around a tensor that is there already (synthetic data, another library's activations); not copied.
+        `gradients`, row by row, become `store.gradients`.
 
-        Raises TypeError for anything but a tensor, ValueError if it is not floating, (positions, d_in), and finite.
+        Raises TypeError for anything but a tensor, ValueError if it is not floating, (positions, d_in), and finite, and
+        for gradients of another shape.
         """
+        store = cls._around("acts", acts, hook_name)
+        if gradients is None:
+            return store
+        of_gradients = cls._around("gradients", gradients, hook_name)
+        if gradients.shape != acts.shape:
+            shapes = f"acts {tuple(acts.shape)} and gradients {tuple(gradients.shape)}"
+            raise ValueError(f"gradients must be those of these activations, row by row, got {shapes}.")
+        return store._with_gradients(of_gradients)
+
+    @classmethod
+    def _around(cls, name: str, acts: Tensor, hook_name: str | None) -> "ActivationStore":
         if not isinstance(acts, Tensor):
-            raise TypeError(f"acts must be a tensor, got {type(acts).__name__}: torch.as_tensor makes one.")
+            raise TypeError(f"{name} must be a tensor, got {type(acts).__name__}: torch.as_tensor makes one.")
         dense = acts.layout == torch.strided and not acts.is_meta
         if acts.ndim != 2 or not acts.is_floating_point() or acts.numel() == 0 or not dense:
             got = f"{tuple(acts.shape)} {acts.dtype}" + ("" if dense else f", {acts.layout} on {acts.device}")
-            raise ValueError(f"acts must be a floating (positions, d_in) tensor, got {got}.")
+            raise ValueError(f"{name} must be a floating (positions, d_in) tensor, got {got}.")
         acts, step = acts.detach(), max(1, 16 * MIB // acts.shape[1])
-        parts = [moments_of_finite(acts[a : a + step], "acts", first=a) for a in range(0, len(acts), step)]
+        parts = [moments_of_finite(acts[a : a + step], name, first=a) for a in range(0, len(acts), step)]
         return cls(Moments.merged(parts), acts=acts, hook_name=hook_name)
+
+    def _with_gradients(self, gradients: "ActivationStore | None" = None) -> "ActivationStore":
+        self.gradients = gradients
+        return self
 
     # ------------------------------------------------------------------ what it holds
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_tutorial.allocation.checks import FLOATING, WHOLE, check_inside, check_tensor
-from sae_tutorial.allocation.products import Decode, EncodeMatches, MatchPattern
+from sae_tutorial.allocation.products import Decode, EncodeMatches, MatchPattern, dots
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -183,3 +183,11 @@ def encode_matches(
             raise ValueError(f"{name} must have shape {expected[name]} for these codes, got {tuple(tensor.shape)}")
     known = None if rescore else codes.values.detach().to(x.dtype)
     return codes.with_values(EncodeMatches.apply(x, W_enc, b_enc, b_dec, known, codes._pattern))
+
+
+def sensitivity_at(
+    codes: SparseCodes, gradients: Float[Tensor, "tokens d_out"], W_dec: Float[Tensor, "features d_out"]
+) -> Float[Tensor, " matches"]:
+    """`(gradients @ W_dec.T)` at the matches of `codes`, one dot product for each: how fast the loss changes along the
+    feature's direction. Without a graph."""
+    return dots(gradients.detach(), W_dec.detach(), codes._pattern)

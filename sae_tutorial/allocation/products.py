@@ -4,7 +4,7 @@ A code matrix of B tokens by F features is almost all zeros: with 32 matches per
 it. So nothing here ever builds it. Two primitives carry everything, each stated with the dense expression it equals:
 
     _sum_rows   Z @ table          a weighted sum of a few rows of `table` for each row of the sparse Z
-    _dots       (A @ B.T) at Z     one dot product for each match
+    dots        (A @ B.T) at Z     one dot product for each match
 
 The decoder, the encoder and their gradients are uses of these two. Letters of shapes: B tokens, D inputs, F features,
 N matches.
@@ -111,7 +111,7 @@ class Decode(torch.autograd.Function):
     def backward(ctx, dout_BD):
         values_N, W_FD = ctx.saved_tensors
         need_values, need_W, _ = ctx.needs_input_grad
-        dvalues_N = _dots(dout_BD, W_FD, ctx.pattern) if need_values else None
+        dvalues_N = dots(dout_BD, W_FD, ctx.pattern) if need_values else None
         dW_FD = _transposed_product(values_N, ctx.pattern, dout_BD, _memory_for(W_FD)) if need_W else None
         return dvalues_N, dW_FD, None
 
@@ -123,7 +123,7 @@ class EncodeMatches(torch.autograd.Function):
     def forward(ctx, x_BD, W_DF, b_enc_F, b_dec_D, known_N, pattern):
         centred_BD = x_BD if b_dec_D is None else x_BD - b_dec_D
         if known_N is None:
-            values_N = (_dots(centred_BD, W_DF.T, pattern) + b_enc_F[pattern.features]).relu()
+            values_N = (dots(centred_BD, W_DF.T, pattern) + b_enc_F[pattern.features]).relu()
         else:
             values_N = known_N.clone()  # an output must not be an input
         ctx.save_for_backward(centred_BD, W_DF, values_N)
@@ -173,7 +173,7 @@ def _transposed_product(
     return memory_FD
 
 
-def _dots(A_BD: Tensor, W_FD: Tensor, pattern: MatchPattern) -> Float[Tensor, " matches"]:
+def dots(A_BD: Tensor, W_FD: Tensor, pattern: MatchPattern) -> Float[Tensor, " matches"]:
     """`(A_BD @ W_FD.T)[tokens, features]`."""
     if kernels.serve(A_BD, W_FD):
         return kernels.products.dots(A_BD, W_FD, pattern.tokens, pattern.features)

@@ -9,6 +9,8 @@ an optimisation: maximise the sum of the matched affinities under a budget. The 
     mutual_choice      at most M matches in the whole table     (Mutual Choice; what BatchTopK selects)
     threshold_choice   every match above a threshold, no budget (JumpReLU's gate: inference)
 
+`gradient_choice` has the budget of token_choice, and another idea of what a match is worth: `scores`.
+
 Each optimum is found by sorting, so it is exact. The framing, allocation under a sparsity budget with these
 constraints, is Ayonrinde 2024 (arXiv 2411.02124). The details are ours: only positive affinities match; a budget that
 cannot be met is met as far as it can; ties go to the lowest token, then the lowest feature.
@@ -96,6 +98,33 @@ def threshold_choice(
     check_affinities(affinities)
     theta = check_threshold(threshold, affinities)
     return _matches(affinities, affinities > theta.clamp(min=0))
+
+
+def gradient_choice(
+    affinities: Float[Tensor, "tokens features"],
+    sensitivity: Float[Tensor, "tokens features"],
+    k: int,
+    beta: float = 1.0,
+) -> SparseCodes:
+    """The `k` positive affinities z of each token with the largest scores z + β·z·|sensitivity|; values are z.
+
+    sensitivity   W_dec g: how fast the model's loss changes along each feature's direction
+
+    Equals `token_choice` of `scores`, with affinities in the place of the values; β = 0 is token_choice. Source: Olmo
+    et al. 2024 (arXiv 2411.10397), Gradient SAEs, whose top-k selection also relies on gradients of the input
+    activation. The formula is a reading at second hand, as the paper's text was not available; values that are z, the
+    units of g and β, and all that happens at inference are ours.
+
+    Raises ValueError that names the first score that is NaN or inf.
+    """
+    chosen = token_choice(scores(affinities, sensitivity, beta).detach(), k)
+    return chosen.with_values(affinities[chosen.tokens, chosen.features])
+
+
+def scores(affinities: Float[Tensor, "*any"], sensitivity: Float[Tensor, "*any"], beta: float) -> Float[Tensor, "*any"]:
+    """z + β·z·|sensitivity|: what a match would add to the activation, plus β times how much the loss would change with
+    it, to first order. Positive where z is."""
+    return affinities + beta * affinities * sensitivity.abs()
 
 
 def _strongest_first(affinities: Tensor, dim: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -22,6 +22,7 @@ class Rule:
     penalty     the field of TrainSettings that weighs it
     gated       a gate decides whether a feature is on, and r_mag and b_mag how strongly
     nested      the features are groups, each of which must reconstruct together with those before it
+    beta        how much gradients of the loss count in the comparison, where the config does not say
     """
 
     about: str
@@ -31,6 +32,7 @@ class Rule:
     penalty: str | None = None
     gated: bool = False
     nested: bool = False
+    beta: float = 0.0
 
     @property
     def measured(self) -> bool:
@@ -43,6 +45,9 @@ RULES = {
     "mutual_choice": Rule("the k·B strongest matches of the batch (what BatchTopK selects)", "batch", "one"),
     "feature_choice": Rule("each feature takes as many tokens as its capacity allows", "feature", "each"),
     "matryoshka": Rule("as mutual_choice, each prefix of groups must reconstruct alone", "batch", "one", nested=True),
+    "gradient_choice": Rule(
+        "as token_choice, by what gradients of the loss add to affinities", "token", "each", beta=1.0
+    ),
     "relu": Rule("every positive affinity, made sparse by a penalty", penalty="l1"),
     "jumprelu": Rule(
         "every affinity above its feature's learned threshold", thresholds="each", learned=True, penalty="l0"
@@ -50,8 +55,11 @@ RULES = {
     "gated": Rule("a gate decides whether, a magnitude how strongly", penalty="l1", gated=True),
 }
 BUDGET_RULES = tuple(name for name, rule in RULES.items() if rule.owner is not None)
+TAKE_BETA = tuple(name for name, rule in RULES.items() if rule.beta or rule.owner in ("batch", "feature"))
 PENALTY_RULES = tuple(name for name, rule in RULES.items() if rule.owner is None)
 CAPACITIES = ("uniform", "zipf", "fitted")
+# With gradients each feature has a threshold of its own: one for all would forget which of them the loss listens to.
+BY_GRADIENTS = {name: replace(rule, thresholds="each") for name, rule in RULES.items()}
 FLOORS = ("uniform", "zipf")
 
 
@@ -108,6 +116,14 @@ class SAEConfig:
         'the floor of each feature. "uniform": the same; "zipf": falling with its rank like capacities',
         FLOORS,
     )
+    beta: float | None = number(
+        None,
+        "gradient_choice, mutual_choice, matryoshka, feature_choice: in training, compare z + β·z·|W_dec g| instead of "
+        "affinities z, where g is the gradient of the model's loss with respect to what is reconstructed, in units of "
+        "its root-mean-square coordinate. What matches keeps its value z. `train` takes g from the `gradients` of its "
+        "store; at inference there are none, and each feature has a threshold. None: 1 for gradient_choice, else 0",
+        least=0,
+    )
 
     def __post_init__(self):
         check_fields(self)
@@ -139,6 +155,9 @@ class SAEConfig:
         if self.relative and (self.how.owner not in ("batch", "feature") or self.is_transcoder):
             kind = "a transcoder, which measures from no b_dec" if self.is_transcoder else f"rule={self.rule!r}"
             raise ValueError(f"relative=True compares tokens of a batch; it has no meaning for {kind}: leave it out")
+        if self.beta and self.rule not in TAKE_BETA:
+            fix = "'gradient_choice' is token_choice with it" if self.rule == "token_choice" else "leave it out"
+            raise ValueError(f"beta={self.beta!r} has no meaning for rule={self.rule!r}; {fix}")
         if self.floor and self.how.owner != "batch":
             raise ValueError(
                 f"floor={self.floor!r} is for mutual_choice and matryoshka, not for {self.rule!r}; leave it out"
@@ -151,7 +170,12 @@ class SAEConfig:
     @property
     def how(self) -> Rule:
         """The row of RULES that `rule` names."""
-        return RULES[self.rule]
+        return BY_GRADIENTS[self.rule] if self.beta else RULES[self.rule]
+
+    @property
+    def gradient_weight(self) -> float:
+        """β: how much gradients count in what is compared. Where it is 0, none are needed."""
+        return RULES[self.rule].beta if self.beta is None else self.beta
 
     @property
     def compares_bids(self) -> bool:

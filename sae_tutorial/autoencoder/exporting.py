@@ -1,8 +1,8 @@
 """SAEs in the formats of SAELens, sparsify and dictionary_learning: for each, the files by name.
 
 All of them take raw activations, so `raw` comes from `folded`. In SAELens's eyes, Mutual Choice and Matryoshka are
-`jumprelu` with one threshold for all features, Feature Choice, and whatever has a floor, is `jumprelu` with one for
-each. No other library has thresholds that depend on the length of a token, as those of relative=True do.
+`jumprelu` with one threshold for all features; Feature Choice, and whatever has a floor or a beta, is `jumprelu` with
+one for each. No other library has thresholds that depend on the length of a token, as those of relative=True do.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def as_dictionary_learning(raw: SparseAutoencoder, about: dict[str, Any]) -> dic
     if config.is_transcoder:
         raise ValueError("dictionary_learning has no transcoders; use format='saelens', or leave format out")
     kinds = {layout.rule: kind for kind, layout in others.DICTIONARIES.items()}  # of two for relu, that without norms
-    plain = (config.k is None or config.k == int(config.k)) and not config.floor
+    plain = (config.k is None or config.k == int(config.k)) and not (config.floor or config.gradient_weight)
     kind = kinds.get(config.rule if plain else "jumprelu", kinds["jumprelu"])
     layout, weights, k = others.DICTIONARIES[kind], _weights(raw), int(config.k or 0)
     if not layout.subtracts_b_dec:
@@ -100,7 +100,7 @@ def saelens_cfg(raw: SparseAutoencoder, about: dict[str, Any]) -> dict[str, Any]
     heads = "hook_z" if str(about.get("hook_name")).endswith("hook_z") else "none"
     cfg |= {"normalize_activations": "none", "reshape_activations": heads}
     cfg |= {"metadata": {"sae_lens_version": "6.0.0", "prepend_bos": True} | about}
-    if config.how.owner == "token":
+    if config.rule == "token_choice":
         cfg |= {"k": int(config.k or 0), "rescale_acts_by_decoder_norm": False}
     return cfg | ({"d_out": config.d_out} if config.is_transcoder else {})
 

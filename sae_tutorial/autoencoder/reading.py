@@ -150,6 +150,8 @@ def check_values(tensors: dict[str, Tensor], where: str) -> None:
             raise ValueError(f"{where}: {name} holds {bad}; the training diverged, take an earlier checkpoint")
         if name in ("scale", "out_scale") and not tensor > 0:
             raise ValueError(f"{where}: {name} must be greater than 0, it is {float(tensor)}")
+    if "gradient_scale" in tensors and tensors["gradient_scale"] == 0:
+        raise ValueError(f"{where}: gradient_scale must not be 0, it is the unit of gradients")
     if "subsidy" in tensors and not (tensors["subsidy"] >= 1).all():
         raise ValueError(f"{where}: subsidy must be 1 or more, its least is {float(tensors['subsidy'].min()):g}")
     rank, law, seen = tensors["rank"], tensors["zipf_law"].tolist(), int(tensors["tokens_seen"])

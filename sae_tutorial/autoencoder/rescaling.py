@@ -23,6 +23,8 @@ def unit_decoder_(sae: SparseAutoencoder) -> SparseAutoencoder:
     if sae.config.how.gated:
         sae.b_mag.mul_(norm_F)
     sae.threshold.mul_(norm_F if sae.threshold.dim() else norm_F.mean())
+    if sae.config.gradient_weight:
+        sae.gradient_scale.div_(norm_F.mean())  # of training, which goes on with its choices if norms are equal
     return sae
 
 
@@ -57,6 +59,8 @@ def folded(sae: SparseAutoencoder) -> SparseAutoencoder:
         if config.how.gated:  # the magnitude sees the same shift as the gate, in its own measure
             other.b_mag.sub_(shift_F * other.r_mag.exp())
     other.W_dec.mul_(scale_out)
+    if config.gradient_weight:  # W_dec g stays what it was
+        other.gradient_scale.mul_(scale_out)
     other.b_dec.mul_(scale_out).add_(mean_out)
     if config.skip:
         other.W_skip.mul_(scale_out / scale)

@@ -1,7 +1,8 @@
 """SparseAutoencoder: an encoder, an allocation rule and a decoder, as SAEConfig specifies.
 
     affinities = relu((x − b_dec) W_enc + b_enc)       how strongly each feature answers to each token
-    codes      = rule(affinities)                      who gets to use which feature; some compare `bids` instead
+    codes      = rule(affinities)                      who gets to use which feature; some compare `bids` instead, and
+                                                       some `scores`, which know the gradient of the model's loss
     x̂          = codes W_dec + b_dec                   each token, as a sum of a few directions
 
 Raw activations go in and raw reconstructions come out: the input's mean and scale travel with the weights. Codes, and
@@ -27,7 +28,7 @@ from sae_tutorial.autoencoder.config import SAEConfig
 
 ALL = slice(None)
 OPERAND_ROWS = 1024  # encoder rows that are scaled and rounded at a time
-UNSET = -1.0  # a threshold that has not been measured yet
+UNSET = -1.0  # a threshold, or a unit of gradients, that has not been measured yet
 ORIGIN = ("model_name", "hook_name", "target_hook_name", "imported")  # attributes that are not in the state dict
 
 
@@ -46,14 +47,16 @@ class SparseAutoencoder(nn.Module):
     number for mutual_choice and matryoshka, (F,) for feature_choice and jumprelu (which learns it), in the units
     inside, and below 0 until it has been measured; rank (F,), the place of each feature in the order of capacities,
     0 first; zipf_law (exponent, offset); tokens_seen, how many tokens `train` has trained it on; subsidy (F,), 1 or
-    more, where the config has a floor.
+    more, where the config has a floor; gradient_scale, the unit of gradients, where it has a beta (below 0
+    until `train` has taken it from a store).
 
     Attributes, saved with it: model_name and hook_name, the activations that it reads, and target_hook_name, those that
     a transcoder predicts (None: not known); imported, whether another library trained it.
 
     Training and inference differ on purpose. Mutual and Feature Choice look at a whole batch, so a trained SAE carries
     thresholds measured on many batches, and `encode` uses them: a token's code does not depend on its neighbours.
-    `encode(x, batch_rule=True)` lets the tokens of x compete as in training.
+    `encode(x, batch_rule=True)` lets the tokens of x compete as in training. Nor are there gradients at inference: each
+    feature's threshold lets in as many tokens as it got in training, so one that the loss listens to has a low one.
     """
 
     model_name: str | None = None
@@ -65,6 +68,7 @@ class SparseAutoencoder(nn.Module):
     rank: Tensor
     zipf_law: Tensor
     subsidy: Tensor
+    gradient_scale: Tensor
     tokens_seen: Tensor
 
     def __init__(self, config: SAEConfig, seed: int = 0):
@@ -93,14 +97,26 @@ class SparseAutoencoder(nn.Module):
 
     # ------------------------------------------------------------------ in raw activations
 
-    def encode(self, x: Float[Tensor, "tokens d_in"], batch_rule: bool = False) -> SparseCodes:
+    def encode(
+        self,
+        x: Float[Tensor, "tokens d_in"],
+        batch_rule: bool = False,
+        *,
+        gradients: Float[Tensor, "tokens d_out"] | None = None,
+    ) -> SparseCodes:
         """The features of each token of `x`, each token by itself; differentiable at the matches.
 
-        batch_rule=True allocates as in training: the tokens of `x` share one budget. token_choice does not care.
-        Raises ValueError for an x that is not (tokens, d_in) or that holds NaN or inf, and where the rule needs a
-        threshold that has not been measured yet.
+        batch_rule=True allocates as in training: the tokens of `x` share one budget. token_choice does not care. An SAE
+        with a beta then needs the `gradients` of the model's loss, row by row, as its store had them.
+        Raises ValueError for an x that is not (tokens, d_in) or that holds NaN or inf, where the rule needs a threshold
+        that has not been measured yet, and for gradients that are missing, or not wanted.
         """
-        return self.encode_normalised(_finite(x, self.normalise(x)), batch_rule)
+        u_BD = _finite("x", x, self.normalise(x))
+        if gradients is None:
+            return self.encode_normalised(u_BD, batch_rule)
+        if not batch_rule or not self.config.gradient_weight:
+            raise ValueError("gradients are for batch_rule=True and an SAE with a beta; leave them away")
+        return self.encode_normalised(u_BD, True, _finite("gradients", gradients, self.in_units(gradients)))
 
     def decode(self, codes: SparseCodes) -> Float[Tensor, "tokens d_out"]:
         """The reconstruction that these codes stand for. A skip path needs the input: `forward` adds it."""
@@ -113,7 +129,7 @@ class SparseAutoencoder(nn.Module):
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """encode, then decode; any number of leading dimensions."""
         x_ND = x.flatten(0, -2) if _real("x", x).dim() > 1 else x[None]  # `normalise` refuses what is neither
-        u_ND = _finite(x_ND, self.normalise(x_ND))
+        u_ND = _finite("x", x_ND, self.normalise(x_ND))
         x_hat_NO = self.denormalise(self.decode_normalised(self.encode_normalised(u_ND), u_ND))
         return x_hat_NO.view(*x.shape[:-1], self.config.width_out)
 
@@ -133,6 +149,16 @@ class SparseAutoencoder(nn.Module):
     def normalise_target(self, y: Float[Tensor, "tokens d_out"]) -> Float[Tensor, "tokens d_out"]:
         """(y − out_mean) / out_scale: what a transcoder predicts, to the units inside."""
         return (_real("y", y).to(self.W_dec.dtype) - self.out_mean) / self.out_scale
+
+    def in_units(self, gradients: Float[Tensor, "tokens d_out"]) -> Float[Tensor, "tokens d_out"]:
+        """Gradients of the loss with respect to raw activations (a transcoder's: outputs), in their own units: about 1
+        per coordinate."""
+        if _real("gradients", gradients).shape[1:] != (self.config.width_out,):
+            got = tuple(gradients.shape)
+            raise ValueError(f"gradients must be (tokens, {self.config.width_out}), a row for each token, got {got}")
+        if self.gradient_scale < 0:
+            raise ValueError("this SAE has no unit of gradients yet; `train` takes it from its store")
+        return gradients.to(self.W_dec.dtype) / self.gradient_scale
 
     def denormalise(self, u: Float[Tensor, "tokens d_out"]) -> Float[Tensor, "tokens d_out"]:
         """Reconstructions back to raw units."""
@@ -253,6 +279,30 @@ class SparseAutoencoder(nn.Module):
             values_N = values_N * self.subsidy[codes.features] ** power
         return codes.with_values(values_N) if self.config.compares_bids else codes
 
+    def scores(
+        self,
+        bids: Float[Tensor, "tokens features"],
+        gradients: Float[Tensor, "tokens d_out"],
+        *,
+        features: slice | Int[Tensor, " some"] = ALL,
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "tokens features"]:
+        """What bids are worth in training where the config has a beta, and `gradients` (`in_units`) are known:
+
+            score = bid + β · bid · |W_dec g|
+
+        in the bids' precision, without a graph, and into the memory of `out` if there is some.
+        """
+        with torch.no_grad():
+            out = self.table_memory(len(bids), bids.shape[1], bids.dtype) if out is None else out
+            torch.mm(gradients.to(bids.dtype), self.W_dec[features].T.to(bids.dtype), out=out)
+            return torch.addcmul(bids, bids, out.abs_(), value=self.config.gradient_weight, out=out)
+
+    def scores_at(self, codes: SparseCodes, gradients: Float[Tensor, "tokens d_out"]) -> Float[Tensor, " matches"]:
+        """The same for listed matches, whose values are bids."""
+        sensitivity_N = allocation.sensitivity_at(codes, gradients, self.W_dec)
+        return allocation.scores(codes.values, sensitivity_N, self.config.gradient_weight)
+
     def table_memory(self, n_tokens: int, n_features: int, dtype: torch.dtype) -> Tensor:
         """Memory for a table of affinities (tokens, features). On a CPU, a product into memory ordered by features is a
         tenth faster; for Token Choice, which reads a token's features in one go, order by tokens is worth as much."""
@@ -277,19 +327,25 @@ class SparseAutoencoder(nn.Module):
         step: int = 0,
         slack: float = 0.0,
         guess: float | None = None,
+        gradients: Float[Tensor, "tokens d_out"] | None = None,
+        out: Tensor | None = None,
     ) -> SparseCodes:
         """The matches of a batch by the rule of training (penalty rules have but one), with their bids as values;
-        `guess` is that of `match`."""
+        `guess` is that of `match`. With `gradients`, `scores` are compared, which go into the memory of `out`."""
         if self.config.how.owner is None:
             return self.allocate_by_threshold(bids)
         bids = self._table(bids)
-        return allocation.fast.by_owner(bids, *self.budget(len(bids), step, slack), guess=guess)
+        budget = self.budget(len(bids), step, slack)
+        if gradients is None:
+            return allocation.fast.by_owner(bids, *budget, guess=guess)
+        codes = allocation.fast.by_owner(self.scores(bids, gradients, out=out), *budget)
+        return codes.with_values(bids[codes.tokens, codes.features])
 
     def allocate_by_threshold(self, bids: Float[Tensor, "tokens features"]) -> SparseCodes:
         """The matches of each token by itself, with their bids as values: by `threshold`, or by the rule of training
         where that is one of single tokens already."""
         bids = self._table(bids)
-        if self.config.how.owner == "token":
+        if self.config.how.owner == "token" and not self.config.how.measured:
             return allocation.token_choice(bids, self.config.n_matches(1))
         if self.config.how.measured and (self.threshold < 0).any():
             raise ValueError(
@@ -311,11 +367,21 @@ class SparseAutoencoder(nn.Module):
         by_rank = allocation.zipf_capacity(self.config.d_sae, n_matches, n_tokens, exponent, offset, step)
         return by_rank.to(self.rank.device)[self.rank]
 
-    def encode_normalised(self, u: Float[Tensor, "tokens d_in"], batch_rule: bool = False) -> SparseCodes:
-        """`encode`, for input that is normalised already."""
+    def encode_normalised(
+        self,
+        u: Float[Tensor, "tokens d_in"],
+        batch_rule: bool = False,
+        gradients: Float[Tensor, "tokens d_out"] | None = None,
+    ) -> SparseCodes:
+        """`encode`, for input that is normalised already, and gradients that are in their units."""
+        if batch_rule and self.config.gradient_weight and gradients is None:
+            raise ValueError(
+                f"batch_rule=True chooses as in training, where this {self.config.rule} SAE looks at gradients of the "
+                "loss: give gradients=…, or leave batch_rule away"
+            )
         with torch.no_grad():
             if batch_rule:
-                codes = self.allocate(self.bids(u))
+                codes = self.allocate(self.bids(u), gradients=gradients)
             else:  # each token by itself, so as many at a time as memory likes
                 pieces = _real("u", u).split(at_once(u.device, u.element_size() * self.config.d_sae))
                 codes = stack_tokens([self.allocate_by_threshold(self.bids(piece)) for piece in pieces])
@@ -360,6 +426,8 @@ def fresh_buffers(config: SAEConfig) -> dict[str, Tensor]:
     buffers = {"mean": torch.zeros(config.d_in), "scale": torch.tensor(1.0)}
     if config.floor:
         buffers["subsidy"] = torch.ones(F)
+    if config.gradient_weight:
+        buffers["gradient_scale"] = torch.tensor(UNSET)
     if config.is_transcoder:
         buffers |= {"out_mean": torch.zeros(config.width_out), "out_scale": torch.tensor(1.0)}
     if not config.how.learned:
@@ -374,10 +442,11 @@ def _real(name: str, value: Any) -> Tensor:
     return value
 
 
-def _finite(x: Tensor, u: Tensor) -> Tensor:
+def _finite(name: str, x: Tensor, u: Tensor) -> Tensor:
     """`u`, x in the units inside: an affinity of −inf is like any other negative one, so no rule would notice."""
     if not u.isfinite().all():
         place = (~u.isfinite()).nonzero()[0].tolist()
-        wanted = f"activations must be finite numbers in the precision of the SAE, {u.dtype}; leave such rows out"
-        raise ValueError(f"x{place} is {float(x[tuple(place)])}: {wanted}")
+        what = "activations" if name == "x" else name
+        wanted = f"{what} must be finite numbers in the precision of the SAE, {u.dtype}; leave such rows out"
+        raise ValueError(f"{name}{place} is {float(x[tuple(place)])}: {wanted}")
     return u

@@ -6,6 +6,10 @@ weakest match, which is often used, lets in too little: for a feature with one t
 share if its affinities have an exponential tail.) No table of all batches is needed: of each batch, only the strongest
 few beyond its budget can matter. Where a batch turns out to have been cut too early, a second look takes more of it.
 
+Where gradients decide in training, nobody has them at inference. Each feature then has a threshold of its own, which
+lets in as many tokens as the rule gave it, gradients and all, over these batches. (Of a token alone, no more is known
+about its gradient than what is usual for the feature. This is ours.)
+
 Feature Choice with fewer matches than features hands out its budget by turns. A feature's budget is then its share of
 a whole rotation (`window`), 1 or more, however few batches there are.
 """
@@ -13,7 +17,7 @@ a whole rotation (`window`), 1 or more, however few batches there are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,7 +25,7 @@ from torch import Tensor
 
 from sae_tutorial.allocation import threshold_choice
 from sae_tutorial.allocation.zipf import ROTATION
-from sae_tutorial.autoencoder.matching import match, tokens_at_once
+from sae_tutorial.autoencoder.matching import match, strongest_of_each, tokens_at_once
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 ALWAYS = 1e30  # times its threshold: what has a threshold of 0, and is let in whatever the factor
@@ -37,28 +41,34 @@ def window(sae: SparseAutoencoder, n_tokens: int) -> int:
 
 @torch.no_grad()
 def measure_thresholds(
-    sae: SparseAutoencoder, batches: Iterable[Float[Tensor, "tokens d_in"]], first_step: int = 0
+    sae: SparseAutoencoder,
+    batches: Iterable[Float[Tensor, "tokens d_in"] | tuple[Tensor, Tensor]],
+    first_step: int = 0,
 ) -> SparseAutoencoder:
     """Set `sae.threshold` so that it lets in, over these batches of raw activations, what the rule of training would.
 
-    Needed by mutual_choice, matryoshka (one threshold) and feature_choice (one for each feature); other rules are left
-    alone. Batches should have the size of those in training: 16 of 2048 tokens pin the mean L0 to well under a percent.
-    Where feature_choice has more features than matches, capacities rotate with the step; `first_step` sets where, and
-    it takes `window(sae, n_tokens)` batches to pin them.
+    Needed by mutual_choice, matryoshka (one threshold), and by feature_choice and whatever has a beta (one for each
+    feature); other rules are left alone. With a beta, batches are pairs of activations and the gradients there:
+    `zip(store.batches(2048), store.gradients.batches(2048))`. Batches should have the size of those in training: 16 of
+    2048 tokens pin the mean L0 to well under a percent. Where feature_choice has more features than matches, capacities
+    rotate with the step; `first_step` sets where, and it takes `window(sae, n_tokens)` batches to pin them.
 
     The budget is met exactly, with two exceptions. Equal affinities at the cut get in together or not at all, whichever
     is nearer to the budget. And where capacities rotate, a feature whose share of the rotation comes within one or two
     batches gets a little less. Batches may be looked at twice or more: an iterator is read into memory first.
 
-    Raises ValueError if there are no batches, or one without tokens.
+    Raises ValueError if there are no batches, one without tokens, or one without the gradients that it needs.
     """
     if not sae.config.how.measured:
         return sae
     batches = list(batches) if isinstance(batches, Iterator) else batches
+    taken = None  # by each feature, where its budget is not what the rule says
+    if sae.config.how.thresholds == "each" and sae.config.how.owner != "feature":
+        taken = [_taken(sae, *_sides(sae, batch, i), first_step + i) for i, batch in enumerate(batches)]
     # Batches differ: a feature with capacity 1 may fairly have 0 or 5 of its tokens in one batch.
     slack = 1.0 if sae.config.how.owner == "feature" else 0.25
     while True:
-        listed = _strongest(sae, batches, first_step, slack)
+        listed = _strongest(sae, batches, first_step, slack, taken)
         cut = listed.cut()
         # A list that is full may hide affinities below its weakest. With as much slack as batches it holds all budgets,
         # and where these rotate, none of a single batch helps.
@@ -89,21 +99,46 @@ class _Listed(NamedTuple):
         return _cut(self.values[order], starts, ends, self.budget, down=1 / 16 if self.rotates else 1 / 2)
 
 
-def _strongest(sae: SparseAutoencoder, batches: Iterable[Tensor], first_step: int, slack: float) -> _Listed:
+def _sides(sae: SparseAutoencoder, batch: Any, i: int) -> tuple[Tensor, Tensor | None]:
+    """Activations and gradients of one batch, both in the units inside."""
+    x_BD, gradients_BO = batch if isinstance(batch, tuple) else (batch, None)
+    if not sae.config.gradient_weight:
+        return sae.normalise(x_BD), None
+    if gradients_BO is None and sae.config.how.owner != "feature":
+        raise ValueError(
+            f"batches[{i}] has no gradients, by which this {sae.config.rule} SAE chooses: give pairs, as "
+            "zip(store.batches(2048), store.gradients.batches(2048)) does"
+        )
+    return sae.normalise(x_BD), None if gradients_BO is None else sae.in_units(gradients_BO)
+
+
+def _taken(sae: SparseAutoencoder, u_BD: Tensor, gradients_BO: Tensor | None, step: int) -> Tensor:
+    """(F,) how many of these tokens each feature gets by the rule of training."""
+    return match(sae, u_BD, step, gradients=gradients_BO).features.bincount(minlength=sae.config.d_sae)
+
+
+def _strongest(
+    sae: SparseAutoencoder, batches: Iterable[Any], first_step: int, slack: float, taken: list[Tensor] | None
+) -> _Listed:
     each = sae.config.how.thresholds == "each"
     width = sae.config.d_sae if each else 1
     values, features, rotation = [], [], 1
     budget, hidden = (torch.zeros(width, dtype=d, device=sae.W_dec.device) for d in (torch.int64, sae.W_dec.dtype))
-    for i, x_BD in enumerate(batches):
-        u_BD = sae.normalise(x_BD)
+    for i, batch in enumerate(batches):
+        u_BD, _ = _sides(sae, batch, i)
         if not len(u_BD):
             raise ValueError(f"batches[{i}] has no tokens, but thresholds are measured on activations; leave it out")
         rotation = max(rotation, window(sae, len(u_BD)))
-        strongest = match(sae, u_BD, first_step + i, slack=slack)
+        if taken is None:
+            strongest = match(sae, u_BD, first_step + i, slack=slack)
+            own, room = (sae.budget(len(u_BD), first_step + i, more)[1] for more in (0.0, slack))
+        else:
+            own, room = taken[i], taken[i] + 4 + (taken[i] * slack).long()
+            strongest = strongest_of_each(sae, u_BD, room)
         values.append(strongest.values)
         features.append((strongest.features * each).int())
-        budget += sae.budget(len(x_BD), first_step + i)[1]
-        room = torch.as_tensor(sae.budget(len(x_BD), first_step + i, slack)[1], device=budget.device).view(-1)
+        budget += own
+        room = torch.as_tensor(room, device=budget.device).view(-1)
         weakest = torch.full_like(hidden, torch.inf).scatter_reduce_(0, features[-1].long(), values[-1], "amin")
         full = features[-1].bincount(minlength=width) >= room
         hidden = torch.where(full, torch.maximum(hidden, weakest), hidden)

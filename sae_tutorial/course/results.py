@@ -29,8 +29,9 @@ from sae_tutorial.figures.looks import NAMES
 
 EVIDENCE = ASSETS / "evidence"
 RUNS, ARRAYS, STABILITY = "runs.jsonl", "arrays.npz", "stability.jsonl"
-EXPLAINED, COMPARED = "explanations.jsonl", "directions.jsonl"  # of notebook 10, from `scripts/`
-LEFT_OUT = "dark_matter.jsonl"  # of notebook 11
+# Of notebook 10, from `scripts/`; and of notebook 11.
+EXPLAINED, COMPARED, SCORED = "explanations.jsonl", "directions.jsonl", "model_scores.jsonl"
+LEFT_OUT = "dark_matter.jsonl"
 # What is summed over the tokens of each row of the text that was measured on: of a run, and of the text itself.
 OF_A_RUN = ("error", "matches", "ce_spliced", "kl")
 OF_A_TEXT = ("tokens", "predictions", "spread", "ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
@@ -206,6 +207,11 @@ def load_explanations(folder: Path | str | None = None) -> tuple[dict[str, Any],
 def load_directions(folder: Path | str | None = None) -> tuple[dict[str, Any], ...]:
     """What `scripts/compare_directions.py` found on SmolLM2, a row for each kind. Raises what `load_runs` raises."""
     return tuple(_lines(*_read(COMPARED, folder)))
+
+
+def load_model_scores(folder: Path | str | None = None) -> tuple[dict[str, Any], ...]:
+    """What `scripts/score_by_smollm2.py` found, a row for each feature. Raises what `load_runs` raises."""
+    return tuple(_lines(*_read(SCORED, folder)))
 
 
 def load_dark_matter(folder: Path | str | None = None) -> tuple[dict[str, Any], ...]:

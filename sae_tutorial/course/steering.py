@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.activations.forward import fused_forward
 from sae_tutorial.course.features import Features, codes_of
+from sae_tutorial.evaluation.steered_text import write
 from sae_tutorial.figures.feature_report import cell, shaded
 
 
@@ -101,34 +101,11 @@ def steer(
     }
     add_BD = torch.stack(list(kinds.values())).repeat_interleave(n_texts, 0).to(model.cfg.device)
     start = model.to_tokens(prompt)
-    tokens = _write(
+    tokens = write(
         model, start.repeat(len(add_BD), 1), features.evidence.hook_name, add_BD, n_tokens, n_texts, generator
     )
     found = {name: _read(features, feature, some, start.shape[1]) for name, some in zip(kinds, tokens.split(n_texts))}
     return Steering(found, features.words, prompt)
-
-
-def _write(
-    model: Any, tokens: Tensor, hook_name: str, add_BD: Tensor, n_tokens: int, n_texts: int, generator: torch.Generator
-) -> Int[Tensor, "texts positions"]:
-    """Go on with each row of tokens; rows i and i + n_texts draw with the same random numbers."""
-    from transformers import DynamicCache
-
-    cache, new = DynamicCache(), tokens
-
-    def hook(acts: Tensor, hook: Any) -> Tensor:
-        added = add_BD[:, None].expand_as(acts).clone()
-        added[:, : int(new is tokens)] = 0  # the first pass reads the prompt, and that begins with BOS
-        return acts + added
-
-    with fused_forward(model), model.hooks(fwd_hooks=[(hook_name, hook)]):
-        for _ in range(n_tokens):
-            logits_BV = model(new, return_type="logits", past_key_values=cache, use_cache=True)[:, -1].float()
-            u_B1 = torch.rand(n_texts, 1, generator=generator).to(logits_BV).repeat(len(tokens) // n_texts, 1)
-            chosen_B1 = torch.searchsorted(logits_BV.softmax(-1).cumsum(-1), u_B1)
-            new = chosen_B1.clamp(max=logits_BV.shape[1] - 1)
-            tokens = torch.cat([tokens, new], dim=1)
-    return tokens
 
 
 def _read(features: Features, feature: int, tokens: Int[Tensor, "texts positions"], n_prompt: int) -> Written:

@@ -2,6 +2,8 @@
 
 intervals         how sure one can be: over seeds, over sentences
 splicing          a reconstruction put in the place of what it reconstructs, inside the model
+steered_text      what a model writes while something is added at a hook
+text_losses       how likely it finds a text when it has read something else
 fidelity          `evaluate`: L0, FVU, loss recovered, dead and underused features
 ground_truth      data whose features are known, and how well a dictionary finds them again
 contexts          where in a text a feature answers
@@ -11,6 +13,7 @@ explanations      what a feature is said to be about, and how well that predicts
 dark_matter       what an SAE leaves out: a linear part, and the rest
 chat              a language model that is asked, over HTTP or in this process
 chat_judge        such a model as explainer and as judge
+model_scores      what an explanation is worth to a model that only reads: surprisal, embedding, intervention
 """
 
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate, evaluate_many

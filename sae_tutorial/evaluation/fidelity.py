@@ -222,8 +222,8 @@ def _check(sae: Any, model: Any, in_hook: str, target_hook: str | None, batch_ru
     for name, weight in sae.state_dict().items():
         if weight.isnan().any() or (weight.isinf().any() and name != "threshold"):
             raise ValueError(f"sae: its {name} holds NaN or infinite numbers; load or train it again")
-    if not batch_rule:
-        sae.encode_normalised(torch.zeros(1, sae.config.d_in).to(sae.W_dec))  # a threshold that is missing is named
+    # A threshold that is missing is named, and so are gradients, which are not there to choose by.
+    sae.encode_normalised(torch.zeros(1, sae.config.d_in).to(sae.W_dec), batch_rule)
     for trained_on, here in ((sae.hook_name, in_hook), (sae.target_hook_name, target_hook)):
         if None not in (trained_on, here) and model.hook_dict.get(trained_on) is not model.hook_dict[here]:
             warnings.warn(f"this SAE was trained on {trained_on!r}, and is evaluated at {here!r}", stacklevel=4)
@@ -298,8 +298,8 @@ def _evaluation(
     density = (sums["uses"].double() / n).float()
     law = middle_law(density)
     needy = None if law is None else zipf_shortfall(density, law, UNDERUSED_PART) > 0
-    owner = sae.config.how.owner
-    has_budget = owner == "token" or (batch_rule and owner is not None)
+    how = sae.config.how
+    has_budget = how.owner is not None and (batch_rule or how.thresholds is None)
     threshold = sae.threshold.detach().cpu().clone()
     return Evaluation(
         n_tokens=int(n),

@@ -25,6 +25,7 @@ NAMES = {
     "gated": "Gated",
     "jumprelu": "JumpReLU",
     "token_choice": "Token Choice",
+    "gradient_choice": "Gradient Choice",
     "matryoshka": "Matryoshka",
     "mutual_choice": "Mutual Choice",
     "relative": "Mutual Choice, relative",
@@ -49,6 +50,7 @@ NAMES = {
 LOOKS = {
     "Token Choice": Look(BLUE),
     "Token Choice, twice": Look(BLUE, "dash", "circle-open"),
+    "Gradient Choice": Look(BLUE, "longdash", "cross"),
     "dictionary_learning TopK": Look(BLUE, "dot", "hexagon"),
     "SAELens TopK": Look(BLUE, "dashdot", "hexagon-open"),
     "Mutual Choice": Look(ORANGE, "solid", "square"),

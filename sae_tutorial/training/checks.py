@@ -79,6 +79,14 @@ def check_stores(
         if sae.config.is_transcoder != (target_store is not None):
             got = f"got d_out={sae.config.d_out} and target_store={target_store!r}"
             raise ValueError(f"target_store is what a transcoder predicts, whose config has d_out; {got}")
+        gradients = stores[-1].gradients
+        if sae.config.gradient_weight and (gradients is None or gradients.scale == 0):
+            name = "store" if target_store is None else "target_store"
+            what = "no gradients" if gradients is None else "gradients that are all equal"
+            raise ValueError(
+                f"{name} has {what}, by which rule={sae.config.rule!r} with beta={sae.config.gradient_weight:g} "
+                "chooses; harvest it with gradients=True, or set beta=0"
+            )
         if target_store is not None and target_store.d_in != sae.config.d_out:
             raise ValueError(f"target_store has width {target_store.d_in}, the SAE has d_out={sae.config.d_out}")
     if len({one.text_hash for one in stores} - {None}) > 1 or len({len(one) for one in stores}) > 1:

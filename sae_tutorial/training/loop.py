@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from sae_tutorial.training.settings import TrainSettings
 from sae_tutorial.training.start import start_, unit_rows_
 from sae_tutorial.training.step import Trainee
 
-Batch = tuple[Tensor, Tensor | None]  # activations, and what is predicted of them
+Batch = tuple[Tensor, Tensor | None, Tensor | None]  # activations, what is predicted of them, gradients of the loss
 SAMPLE = 8192  # activations that initialisation looks at
 
 
@@ -95,13 +95,15 @@ def train_many(
     if on_step is not None and not callable(on_step):
         raise TypeError(f"on_step must be a function of the step and its metrics, got {on_step!r}")
     path = checkpoint_file(checkpoint, resume)
+    gradients = stores[-1].gradients if any(sae.config.gradient_weight for sae in saes) else None
     store.batches(batch_size, seed)  # refuses a batch that is larger than the store, before anything is changed
 
     def batches(start: int) -> Iterator[Batch]:
-        """Raw activations, and raw targets of the same positions, from step `start` on."""
+        """Raw activations, and raw targets and gradients of the same positions, from step `start` on."""
         device = saes[0].W_dec.device
-        sides = [s.batches(batch_size, seed, epochs=None, start_batch=start, device=device) for s in stores]
-        return ((side[0], side[1] if target_store else None) for side in zip(*sides))
+        options: dict[str, Any] = {"epochs": None, "start_batch": start, "device": device}
+        sides = (store, target_store, gradients)
+        return zip(*(repeat(None) if one is None else one.batches(batch_size, seed, **options) for one in sides))
 
     resuming = path if resume and path is not None and path.exists() else None
     was = [(copy(sae), {name: t.clone() for name, t in sae.state_dict().items()}) for sae in saes if resuming]
@@ -119,11 +121,13 @@ def train_many(
         check_room(trainees, stores, path)
     resumed = f"resumed at step {first:,}" if first else None
     with tqdm(total=steps, initial=first, desc=resumed, disable=not progress, unit="step") as bar:
-        for done, (x_BD, y_BO) in zip(range(first + 1, steps + 1), batches(first)):
+        for done, (x_BD, y_BO, g_BO) in zip(range(first + 1, steps + 1), batches(first)):
             for i, trainee in enumerate(trainees):
                 try:
-                    u_BD = trainee.sae.normalise(x_BD)
-                    trainee.advance(u_BD, u_BD if y_BO is None else trainee.sae.normalise_target(y_BO))
+                    sae, u_BD = trainee.sae, trainee.sae.normalise(x_BD)
+                    target_BO = u_BD if y_BO is None else sae.normalise_target(y_BO)
+                    asked = g_BO if sae.config.gradient_weight else None
+                    trainee.advance(u_BD, target_BO, None if asked is None else sae.in_units(asked))
                 except (ValueError, FloatingPointError) as error:
                     error.add_note(f"in step {done} of {steps}" + (f", SAE {i} of {len(saes)}" if i else ""))
                     raise
@@ -167,8 +171,9 @@ def train(sae: SparseAutoencoder, *same: Any, on_step: Any = None, **options: An
     `measure_thresholds`. The SAE takes on the stores' hook names.
 
     Raises TypeError or ValueError for wrong arguments; for stores that do not fit: another width, other tokens, fewer
-    positions than a batch, constant activations; and for a checkpoint of other stores or settings, or a file that is
-    none. OSError where no checkpoint can be written. FloatingPointError if the loss is no longer a number.
+    positions than a batch, constant activations, no gradients for an SAE with a beta; and for a checkpoint of other
+    stores or settings, or a file that is none. OSError where no checkpoint can be written. FloatingPointError if the
+    loss is no longer a number.
     """
     each = (lambda step, metrics: on_step(step, metrics[0])) if callable(on_step) else on_step
     return train_many([sae], *same, on_step=each, **options)[0]
@@ -179,6 +184,9 @@ def prepared(
 ) -> Trainee:
     """Give a fresh SAE its units and its start, any SAE unit rows as far as possible, and make it a trainee."""
     unit_rows_(sae)
+    of_loss = (store if target_store is None else target_store).gradients
+    if sae.config.gradient_weight and of_loss is not None and sae.gradient_scale < 0:
+        sae.gradient_scale.fill_(of_loss.scale)
     if not sae.started:
         n = min(len(store), SAMPLE, tokens_at_once(sae))
         rows = torch.linspace(0, len(store) - 1, n).long()  # evenly from the whole store
@@ -207,8 +215,9 @@ class Replayed:
     start: int
     n: int
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return (x_BD for x_BD, _ in islice(self.batches(self.start), self.n))
+    def __iter__(self) -> Iterator[Any]:
+        sides = islice(self.batches(self.start), self.n)
+        return (x_BD if g_BO is None else (x_BD, g_BO) for x_BD, _, g_BO in sides)
 
 
 def _measure(trainee: Trainee, done: int, batches: Callable[[int], Iterator[Batch]]) -> None:

@@ -23,7 +23,13 @@ from sae_tutorial.autoencoder.rescaling import unit_decoder_
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.training.usage import rerank_
 
-OF_THE_RULE = ("threshold", "rank", "zipf_law", "subsidy")  # what is in a state dict and means nothing to another rule
+OF_THE_RULE = (
+    "threshold",
+    "rank",
+    "zipf_law",
+    "subsidy",
+    "gradient_scale",
+)  # what is in a state dict and means nothing to another rule
 
 
 def geometric_median(
@@ -63,6 +69,8 @@ def unit_rows_(sae: SparseAutoencoder) -> None:
         sae.W_dec.div_(common)
         for tensor in (sae.W_enc, sae.b_enc, sae.threshold):
             tensor.mul_(common)
+        if sae.config.gradient_weight:
+            sae.gradient_scale.div_(common)
 
 
 @torch.no_grad()

@@ -9,6 +9,8 @@ Letters of shapes: B tokens, D inputs, F features, O outputs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -47,14 +49,20 @@ class Trainee:
         # For bids, and for what they are made from: pages that the system need not clear at every step.
         self.memory: Tensor | None = None
         self.operand: Tensor | None = None
+        self.scores: Tensor | None = None
         self.weakest: float | None = None  # match of the last batch: mutual_choice begins to look there
         self.law = NO_LAW  # aux_zipf's
 
-    def advance(self, u: Float[Tensor, "tokens d_in"], target: Float[Tensor, "tokens d_out"]) -> None:
-        """One step on one batch, both sides in the units inside."""
+    def advance(
+        self,
+        u: Float[Tensor, "tokens d_in"],
+        target: Float[Tensor, "tokens d_out"],
+        gradients: Float[Tensor, "tokens d_out"] | None = None,
+    ) -> None:
+        """One step on one batch, all sides in the units inside."""
         sae, settings = self.sae, self.settings
         has_budget = sae.config.how.owner is not None
-        losses = self.budget_losses(u, target) if has_budget else self.penalty_losses(u, target, self.step)
+        losses = self.budget_losses(u, target, gradients) if has_budget else self.penalty_losses(u, target, self.step)
         lr = settings.lr_at(self.step, sae.config.d_sae)
         grad_norm = self.optimiser.step(losses.loss, lr)
         self.usage.count(losses.density, len(u))
@@ -74,10 +82,10 @@ class Trainee:
         resample_(self.sae, u, dead_F, self.optimiser, seed=self.settings.seed + self.step)
         self.usage.silent[dead_F] = 0
 
-    def budget_losses(self, u: Tensor, target: Tensor) -> Losses:
+    def budget_losses(self, u: Tensor, target: Tensor, gradients: Tensor | None = None) -> Losses:
         """Reconstruct from the matches of the rule; let dead or underused latents try their hand at the rest."""
         sae, settings = self.sae, self.settings
-        bids_BF, codes = self.choose(u)
+        bids_BF, codes = self.choose(u, gradients)
         codes = encode_matches(u, sae.W_enc, sae.b_enc, codes, sae.centre, rescore=False)
         if sae.config.how.nested:
             groups = sae.config.group_sizes
@@ -95,25 +103,30 @@ class Trainee:
         return losses
 
     @torch.no_grad()
-    def choose(self, u: Float[Tensor, "tokens d_in"]) -> tuple[Float[Tensor, "tokens features"] | None, SparseCodes]:
+    def choose(
+        self, u: Float[Tensor, "tokens d_in"], gradients: Float[Tensor, "tokens d_out"] | None = None
+    ) -> tuple[Float[Tensor, "tokens features"] | None, SparseCodes]:
         """Bids, if they fit into memory, and the matches of the rule with affinities in the weights' precision."""
         sae, bids_BF = self.sae, None
         if matching.fits(sae, len(u)):
             if self.memory is None or len(self.memory) != len(u):
                 self.memory = sae.table_memory(len(u), sae.config.d_sae, self.dtype)
                 self.operand = sae.operand_memory(sae.config.d_sae, self.dtype) if sae.config.compares_bids else None
+                self.scores = None if gradients is None else torch.empty_like(self.memory)
             bids_BF = sae.bids(u, self.dtype, out=self.memory, operand=self.operand)
         if sae.config.how.owner == "feature":
             if self.step < DEMAND_EVERY or self.step % DEMAND_EVERY == 0:
                 some = u[: matching.tokens_at_once(sae)]
                 table = sae.bids(some) if bids_BF is None else bids_BF
+                table = table if gradients is None else sae.scores(table, gradients[: len(table)], out=self.scores)
                 self.usage.count_demand(table, sae.config.n_matches(len(some)))
             if self.settings.reranks_at(self.step):
                 rerank_(sae, self.usage.demand)
         elif sae.config.floor_shape == "zipf" and self.settings.reranks_at(self.step):
             rerank_(sae, self.usage.density)
-        codes = matching.match(sae, u, self.step, bids=bids_BF, dtype=self.dtype, guess=self.weakest)
-        if sae.config.how.owner == "batch":
+        known: dict[str, Any] = {"gradients": gradients, "bids": bids_BF, "memory": self.scores}
+        codes = matching.match(sae, u, self.step, **known, dtype=self.dtype, guess=self.weakest)
+        if sae.config.how.owner == "batch" and gradients is None:
             budget_was_spent = len(codes) == sae.config.n_matches(len(u)) > 0
             self.weakest = float(codes.values.min()) if budget_was_spent else None
         return bids_BF, sae.from_bids(u, codes)

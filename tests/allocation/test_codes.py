@@ -318,9 +318,9 @@ def test_both_ways_of_taking_dots_agree():
     """Devices and precisions without the sampled product gather instead, a piece at a time."""
     codes, A, W = example(torch.float32), random(5, 4, dtype=torch.float32), random(6, 4, dtype=torch.float32)
     dense = (A @ W.T)[codes.tokens, codes.features]
-    torch.testing.assert_close(products._dots(A, W, codes._pattern), dense)
+    torch.testing.assert_close(products.dots(A, W, codes._pattern), dense)
     torch.testing.assert_close(
-        products._dots(A.bfloat16(), W.bfloat16(), codes._pattern).float(), dense, rtol=3e-2, atol=3e-2
+        products.dots(A.bfloat16(), W.bfloat16(), codes._pattern).float(), dense, rtol=3e-2, atol=3e-2
     )
 
 

@@ -81,7 +81,8 @@ def test_encode_and_decode_equal_the_formulas(rule, more):
 @pytest.mark.parametrize("rule", BUDGET_RULES)
 def test_batch_rule_spends_the_budget(rule):
     sae = make(rule)
-    assert len(sae.encode(tokens(), batch_rule=True)) == 4 * 40
+    gradients = tokens().flip(0) if sae.config.gradient_weight else None
+    assert len(sae.encode(tokens(), batch_rule=True, gradients=gradients)) == 4 * 40
 
 
 @pytest.mark.parametrize("rule", RULES)

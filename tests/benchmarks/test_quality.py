@@ -9,6 +9,7 @@ import pytest
 import quality
 import torch
 from grid import (
+    BETAS,
     FACTORS,
     FEWER_FACTORS,
     METHODS,
@@ -308,3 +309,43 @@ def test_peers_get_the_activations_that_our_saes_see(tmp_path):
     acts = np.load(activations_file(store, tmp_path))
     assert torch.allclose(torch.from_numpy(acts), store.normalise(store.rows(slice(0, 400))), atol=1e-6)
     assert acts.shape == (400, 8) and not (tmp_path / "normalised.partial.npy").exists()
+
+
+def test_part_gradient_sweeps_beta_under_three_rules_with_the_rates_of_their_methods():
+    runs = [run for run in everything() if run.part == "gradient"]
+    assert {(run.method, run.beta, run.seed) for run in runs} == {
+        (method, beta, seed)
+        for method in ("gradient_choice", "mutual_choice", "feature_choice_zipf")
+        for beta in BETAS
+        for seed in (0, 1, 2)
+    }
+    [one] = [run for run in runs if (run.method, run.beta, run.seed) == ("mutual_choice", 2.0, 0)]
+    assert one.key.endswith("-beta2") and one.config(8).beta == 2 and one.like == "mutual_choice"
+    assert best_factor(swept("mutual_choice", [3, 2, 1, 2, 3]), one) == 1.0
+    assert Run("main", "mutual_choice", 32, 0).config(8).beta is None
+
+
+def test_what_gradients_choose_is_trained_measured_and_asked_how_it_steers(place, tmp_path, monkeypatch):
+    def small(rows, steps=12):
+        for method in ("gradient_choice", "feature_choice_zipf"):
+            for beta in (0.0, 2.0):
+                yield Run("gradient", method, 8, 0, width=1, steps=12, factor=1.0, batch_size=256, beta=beta)
+        yield Run("main", "gradient_choice", 8, 0, width=1, steps=12, factor=1.0, batch_size=256)
+
+    for name, value in (("Place", place), ("grid", small), ("STEERED", 4), ("STEERED_ROWS", 2)):
+        monkeypatch.setattr(quality, name, value)
+    names = {"only": None, "seeds": None, "model": None, "text": None, "tokens": 0, "device": "cpu", "steps": 12}
+    args = argparse.Namespace(out=tmp_path / "out", cache=tmp_path / "cache", **names)
+    args.out.mkdir()
+    while quality.do_one_group(args, {}, "abc"):
+        pass
+    rows = load_runs(args.out).rows
+    assert len(rows) == 5
+    for row in rows:
+        assert row["l0"] == pytest.approx(8, rel=1e-3) and row["kl"] > 0
+        assert (row.get("steering", 0) > 0) == (row["part"] == "gradient") == (row.get("steering_own", 0) > 0)
+    by_beta = {row["beta"]: row["fvu"] for row in rows if row["method"] == "gradient_choice"}
+    assert len(set(by_beta.values())) == 3
+    assert [path.name for path in (args.out / "weights").iterdir()] == [
+        "stories-gradient_choice-x1-k8-seed0-12x256-lr1"
+    ]

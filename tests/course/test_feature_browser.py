@@ -144,7 +144,7 @@ def test_what_is_added_is_the_decoder_row_and_as_long_a_random_direction_everywh
     features, best, monkeypatch
 ):
     added = []
-    monkeypatch.setattr(steering, "_write", lambda *a: added.append(a[3]) or a[1].repeat(1, 3))
+    monkeypatch.setattr(steering, "write", lambda *a: added.append(a[3]) or a[1].repeat(1, 3))
     steering.steer(features, best, 2.0, "Once upon", n_texts=1)
     nothing, steered, random = added[0]
     sae = features.sae
@@ -155,7 +155,7 @@ def test_what_is_added_is_the_decoder_row_and_as_long_a_random_direction_everywh
 def test_writing_with_a_cache_is_writing_without(features, best):
     model, add_BD = features.model, torch.randn(2, 256, generator=torch.Generator().manual_seed(0))
     start = model.to_tokens("Once upon").repeat(2, 1)
-    tokens = steering._write(model, start, features.evidence.hook_name, add_BD, 5, 1, torch.Generator().manual_seed(1))
+    tokens = steering.write(model, start, features.evidence.hook_name, add_BD, 5, 1, torch.Generator().manual_seed(1))
     generator, expected = torch.Generator().manual_seed(1), start
 
     def hook(acts, hook):

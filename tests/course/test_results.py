@@ -11,7 +11,7 @@ import pytest
 
 from sae_tutorial.activations import files
 from sae_tutorial.course import results
-from sae_tutorial.course.results import Runs, load_evidence, load_runs
+from sae_tutorial.course.results import Runs, load_evidence, load_explanations, load_model_scores, load_runs
 from sae_tutorial.figures.looks import NAMES
 
 
@@ -140,3 +140,20 @@ def test_a_grid_of_ones_own_says_where_it_is_damaged(tmp_path):
             load_evidence(tmp_path)
     with pytest.raises(TypeError, match="folder must be the path"):
         load_runs(3)
+
+
+def test_what_a_model_makes_of_explanations_it_reads_is_about_those_it_was_asked_about():
+    """Two scripts draw the same features first, and explain them in the same words from the same text."""
+    asked, scored = load_explanations(), load_model_scores()
+    assert [row["feature"] for row in scored[: len(asked)]] == [row["feature"] for row in asked]
+    for row, other in zip(scored, asked):
+        assert row["statistics"]["text"] == other["statistics"]["text"]
+        assert row["statistics"]["detection"] == pytest.approx(other["by itself"]["detection"], nan_ok=True)
+    for row in scored:
+        for name in ("statistics", "another feature"):
+            numbers = [row[name][score] for score in ("surprisal", "embedding", "detection", "fuzzing")]
+            alone = row["n_active"] == 0 or row["n_silent"] == 0  # then there is nothing to compare
+            assert all(math.isnan(number) if alone else 0 <= number <= 1 for number in numbers)
+        effects = [row[name] for name in ("statistics", "another feature", "raised", "raised by another feature")]
+        assert all(math.isfinite(one["intervention"]) for one in effects)
+        assert row["statistics"]["text"] != row["another feature"]["text"]

@@ -34,7 +34,7 @@ def an_sae(rule="jumprelu", k=None, d_sae=64, d_in=D_MODEL, **more):
         sae.b_dec.add_(0.05 * torch.arange(len(sae.b_dec)).sin())
         sae.mean.add_(0.1)
         sae.scale.fill_(2.0)
-        if rule in ("jumprelu", "mutual_choice"):
+        if rule in ("jumprelu", "mutual_choice", "gradient_choice"):
             sae.threshold.fill_(0.4)
         if sae.config.skip:
             sae.W_skip.copy_(0.3 * torch.eye(D_MODEL))
@@ -321,6 +321,14 @@ def test_batch_rule_spends_the_budget_and_has_no_threshold(model):
     assert run(sae, model, rows()).threshold == pytest.approx(0.4)
     found = run(sae, model, rows(), batch_rule=True)
     assert found.l0 == pytest.approx(3) and found.threshold is None
+
+
+def test_an_sae_that_chose_by_gradients_is_read_by_its_thresholds(model):
+    sae = an_sae("gradient_choice", k=3)
+    found = run(sae, model, rows())
+    assert found.threshold.shape == (sae.config.d_sae,) and found.l0 > 0 and found.kl > 0
+    with pytest.raises(ValueError, match="looks at gradients of the loss"):
+        run(sae, model, rows(), batch_rule=True)
 
 
 def test_one_sae_takes_the_arguments_of_many():

@@ -30,10 +30,11 @@ def superposed(n_tokens=8000, d_in=16, n_features=32, mean_active=3.0, seed=0):
 
 
 def store_and_held_out(**sizes):
-    """A store with three quarters of the tokens, the remaining tokens, and the directions."""
+    """A store with three quarters of the tokens, the remaining tokens, and the directions. The store's gradients point
+    to the mean, as if the loss rose with the squared distance from it."""
     x, directions = superposed(**sizes)
     cut = len(x) * 3 // 4
-    return ActivationStore.from_tensor(x[:cut]), x[cut:], directions
+    return ActivationStore.from_tensor(x[:cut], gradients=x[:cut] - x.mean(0)), x[cut:], directions
 
 
 def recovered(sae, directions):
@@ -56,6 +57,8 @@ def make(rule, d_in=8, d_sae=64, **more):
         if sae.config.is_transcoder:
             sae.out_mean.copy_(torch.randn(5, generator=generator))
             sae.out_scale.fill_(3.0)
+        if sae.config.gradient_weight:
+            sae.gradient_scale.fill_(0.5)
         if rule not in ("relu", "gated", "token_choice"):
             sae.threshold.copy_(0.3 + 0.1 * torch.rand(sae.threshold.shape, generator=generator))
     return sae

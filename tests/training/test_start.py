@@ -123,14 +123,17 @@ def test_training_begins_with_the_function_that_there_is(rule, more):
     store, x, _ = store_and_held_out()
     for seed in range(3):
         sae, before = imported(rule, seed, **more), imported(rule, seed, **more)
-        trainee = prepared(sae, TrainSettings(), store, None)
+        trainee = prepared(sae, TrainSettings(encoder_dtype="float32"), store, None)
+        gradients = x.mean(0) - x if sae.config.gradient_weight else None
         for batch_rule in (True, False):
-            new, old = (one.encode(x, batch_rule=batch_rule) for one in (sae, before))
+            more_of_training = {"gradients": gradients} if batch_rule else {}
+            new, old = (one.encode(x, batch_rule=batch_rule, **more_of_training) for one in (sae, before))
             assert len(old) > 0 and torch.equal(new.tokens, old.tokens) and torch.equal(new.features, old.features)
             assert_close(sae.decode(new), before.decode(old), rtol=1e-4, atol=1e-4)
         if rule in BUDGET_RULES:
-            assert torch.equal(trainee.choose(x)[1].features, before.encode(x, batch_rule=True).features)
-        if rule not in ("token_choice", "mutual_choice", "matryoshka") and not more:
+            chosen = trainee.choose(x, None if gradients is None else sae.in_units(gradients))[1].features
+            assert torch.equal(chosen, before.encode(x, batch_rule=True, gradients=gradients).features)
+        if rule not in ("token_choice", "gradient_choice", "mutual_choice", "matryoshka") and not more:
             assert_close(sae.W_dec.norm(dim=1), torch.ones(256))
         else:
             ratio = sae.W_dec / before.W_dec

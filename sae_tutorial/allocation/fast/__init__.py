@@ -58,6 +58,16 @@ def threshold_choice(
     return _codes(affinities, listed.where(listed.values > theta_1F[0, listed.features]))
 
 
+def gradient_choice(
+    affinities: Float[Tensor, "tokens features"],
+    sensitivity: Float[Tensor, "tokens features"],
+    k: int,
+    beta: float = 1.0,
+) -> SparseCodes:
+    chosen = token_choice(rules.scores(affinities, sensitivity, beta).detach(), k)
+    return chosen.with_values(affinities[chosen.tokens, chosen.features])
+
+
 def by_owner(
     affinities: Float[Tensor, "tokens features"],
     owner: str,
@@ -72,7 +82,13 @@ def by_owner(
     return token_choice(affinities, int(budget)) if owner == "token" else feature_choice(affinities, budget)
 
 
-for _rule in (token_choice, feature_choice, mutual_choice, threshold_choice):  # the same promise, in the same words
+for _rule in (
+    token_choice,
+    feature_choice,
+    mutual_choice,
+    threshold_choice,
+    gradient_choice,
+):  # the same promise, in the same words
     _rule.__doc__ = getattr(rules, _rule.__name__).__doc__
 
 

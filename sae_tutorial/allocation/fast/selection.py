@@ -70,13 +70,20 @@ def _look_into_lines(
     return busy_M[found // LINE] * LINE + found % LINE, z_ML.view(-1).index_select(0, found)
 
 
-def strongest(listed: SparseCodes, owner: str, budget: int | Int[Tensor, " owners"]) -> SparseCodes:
+def strongest(
+    listed: SparseCodes,
+    owner: str,
+    budget: int | Int[Tensor, " owners"],
+    by: Float[Tensor, " listed"] | None = None,
+) -> SparseCodes:
     """Of listed matches, the `budget` strongest positive ones of the whole "batch", of each "token" or of each
-    "feature": one number, or one for each. Ties go to the lowest token, then the lowest feature."""
-    positive_N = listed.values > 0
+    "feature": one number, or one for each. Ties go to the lowest token, then the lowest feature. `by` are the numbers
+    to compare, where these are not the values."""
+    by = listed.values if by is None else by
+    positive_N = by > 0
     if not positive_N.all():
-        listed = listed.where(positive_N)
-    values_N = listed.values.detach()
+        listed, by = listed.where(positive_N), by[positive_N]
+    values_N = by.detach()
     if owner == "batch":
         return listed.where(_strongest(values_N, int(budget)))
     owner_N, n_owners = (listed.tokens, listed.shape[0]) if owner == "token" else (listed.features, listed.shape[1])

@@ -13,10 +13,10 @@ from sae_tutorial.course.results import Evidence
 from sae_tutorial.evaluation.intervals import Ratio, holm
 from sae_tutorial.figures import grid, kinds, looks
 from sae_tutorial.figures.kinds import Curve
-from sae_tutorial.figures.looks import GREEN, NAMES, ORANGE, PINK, SKY
+from sae_tutorial.figures.looks import NAMES, ORANGE, PINK, SKY, VERMILION
 from sae_tutorial.figures.tables import Table
 
-OF_CHANGES = (ORANGE, SKY, GREEN, PINK)  # in one figure, in turn
+OF_CHANGES = (ORANGE, SKY, VERMILION, PINK)  # in one figure, in turn
 MEASURES = {"error": "squared error", "kl": "KL", "lost": "loss not recovered"}
 # Where rules are compared: the fields that name these rows of the grid.
 SETTINGS: dict[str, dict[str, Any]] = {

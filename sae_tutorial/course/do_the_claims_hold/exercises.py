@@ -54,6 +54,10 @@ def check_what_differs(answer: Any) -> Verdict:
     unfair = fair | {"lr": 5.6e-3, "steps": 3000}
     lacking = {name: value for name, value in fair.items() if name != "seed"}
 
+    def names(answer: Callable) -> str | None:
+        got = answer(dict(one), dict(fair))
+        return "return the names, not how many they are" if isinstance(got, (int, float)) else None
+
     def fair_pair(answer: Callable) -> str | None:
         got = set(answer(dict(one), dict(fair)))
         if "method" in got:
@@ -79,7 +83,7 @@ def check_what_differs(answer: Any) -> Verdict:
         "A dictionary's get(name) is None where the name is missing, and None differs from every value.",
     )
     praise = "Ask this of every table of methods that you read: what else differs between two of its rows?"
-    return judge("Exercise 2", answer, [fair_pair, unfair_pair, lacking_pair], hints, praise)
+    return judge("Exercise 2", answer, [names, fair_pair, unfair_pair, lacking_pair], hints, praise)
 
 
 def _unlike(got: set[str], right: set[str]) -> str | None:
@@ -129,6 +133,8 @@ def check_ratio_interval(answer: Any) -> Verdict:
             return "that is a mean of the rows' ratios, in which an easy row counts as much as a hard one; sum first"
         if math.isclose(got, right + 1, abs_tol=2e-3):
             return "that is the ratio itself; subtract 1, so that 0 means no difference"
+        if got < right and math.isclose(asked(answer, by_row)[1], right, abs_tol=2e-3):
+            return "the first number is to be the mean; yours is the lower end"
         return f"the mean is {right:+.4f}, you say {got:+.4f}"
 
     def over_rows(answer: Callable) -> str | None:
@@ -145,17 +151,21 @@ def check_ratio_interval(answer: Any) -> Verdict:
         got, right = width(answer, by_seed)
         if got < 0.2 * right:
             return "every row says the same here and the seeds differ, but your interval has no width; seeds vary, too"
-        if got < 0.7 * right:
+        if got < 0.57 * right:
             return "three seeds drawn again are never further out than the three, and 1.96 is for many: use Student's t"
+        if math.isclose(got, 3**0.5 * right, rel_tol=0.15):
+            return "too wide by √3: the spread of a mean of n seeds is their std divided by √n"
         return f"with these seeds the interval is {right:.3f} wide, yours {got:.3f}" if got > 1.4 * right else None
 
     def unbiased(answer: Callable) -> str | None:
         """As every row says the same here, the true width is known, and only the draws of t are luck: their mean over
-        several answers tells √(2/3) from 1."""
+        several answers tells √(2/3) from 1, and 2.92 from 4.30, which end 90% and 95% of Student's t."""
         ratio_S = by_seed[:, 0] / same[:, 0]
         right = 2 * float(student.ppf(0.975, 2) * ratio_S.std()) / 3**0.5
         ends = [asked(answer, by_seed)[1:] for _ in range(8)]
         got = sum(high - low for low, high in ends) / len(ends)
+        if got < 0.75 * right:
+            return "with Student's t, but are these the ends of a 90% interval? Take the 2.5% and the 97.5% quantile"
         if got < 0.88 * right:
             return "a little too narrow: numpy's std divides by n, and three seeds need n − 1; take ddof=1"
         return None
@@ -217,6 +227,10 @@ def check_survives(answer: Any) -> Verdict:
 
     def corrected(answer: Callable) -> str | None:
         got = asked(answer, many)
+        if asked(answer, [0.03, 0.03, 0.3, 0.6]) == [True, False, False, False]:
+            return (
+                "you divide by 1 for the smallest p, by n for the largest; Holm begins with n: 0.05 / 4, then 0.05 / 3"
+            )
         if got == [p < 0.05 for p in many]:
             return (
                 "these are the verdicts without a correction: with four comparisons the smallest p must beat 0.05 / 4"

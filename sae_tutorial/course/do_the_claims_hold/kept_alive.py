@@ -21,11 +21,15 @@ from sae_tutorial.figures.tables import Table
 GREY_DOTS, SQUARES, DOTS, DASHES = Look(GREY), Look(SKY, marker="square"), Look(VERMILION), Look(GREY, "dash")
 
 
-def nearest_other(dictionary: Float[Tensor, "features d"]) -> Float[Tensor, " features"]:
-    """For each row, the largest cosine with another row of the same dictionary: near 1 for a duplicate."""
+def nearest_other(
+    dictionary: Float[Tensor, "features d"], among: Float[Tensor, "features d"] | None = None
+) -> Float[Tensor, " features"]:
+    """For each row, the largest cosine with a row of another number, in the same dictionary: near 1 for a duplicate.
+    Or `among` the rows of a second one: two SAEs that began with the same weights have features alike for that reason
+    alone, and these have the same number."""
     best: list[Tensor] = []
-    for cosines in cosine_blocks(dictionary, dictionary):
-        cosines.diagonal(sum(map(len, best))).fill_(-1)  # itself
+    for cosines in cosine_blocks(dictionary, dictionary if among is None else among):
+        cosines.diagonal(sum(map(len, best))).fill_(-1)  # the same number
         best.append(cosines.amax(1))
     return torch.cat(best)
 

@@ -42,6 +42,13 @@ def shared(evidence: Evidence, **fields: Any) -> float | None:
     return sum(pairs) / len(pairs) if pairs else None
 
 
+def shared_of_live(evidence: Evidence, **fields: Any) -> float | None:
+    """`shared` of the features that fire on held-out text: what never fires cannot be found again, and a rule with many
+    dead features is not worse at finding the others. None without a pair."""
+    share, dead = shared(evidence, **fields), [row["dead"] for row in evidence.runs.where(**fields)]
+    return None if share is None or not dead else share / (1 - sum(dead) / len(dead))
+
+
 def rules(evidence: Evidence, **fields: Any) -> dict[str, dict[str, float | None]]:
     """MEASURES of each rule of one cell of the grid, means over its seeds, and how many these are: least error first.
     "shared" is what two seeds have in common."""
@@ -90,11 +97,33 @@ def crossed(found: Mapping[tuple[str, str], float], corner: str, form: str = ".1
     return Table([corner, *(NAMES.get(method, method) for method in methods)], rows)
 
 
+def of_shared(evidence: Evidence, methods: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What two seeds have in common, a row for each method: the share of all features, and in brackets of those that
+    fire. "–" without a pair; settings in which no method has one are left out."""
+
+    def cell(method: str, fields: Mapping[str, Any]) -> str:
+        of_all, of_live = (share(evidence, method=method, **fields) for share in (shared, shared_of_live))
+        return "–" if of_all is None or of_live is None else f"{of_all:.0%} ({of_live:.0%})"
+
+    columns = {name: [cell(method, fields) for method in methods] for name, fields in settings.items()}
+    columns = {name: cells for name, cells in columns.items() if set(cells) != {"–"}}
+    rows = [(NAMES[method], *cells) for method, *cells in zip(methods, *columns.values())]
+    return Table(["shared by two seeds (of live)", *columns], rows)
+
+
+def recovered(evidence: Evidence, methods: tuple[str, str], fields: Mapping[str, Any]) -> tuple[float, float]:
+    """The loss recovered by two methods, means over the seeds that both have."""
+    one, other = (evidence.runs.values("recovered", method=method, **fields) for method in methods)
+    seeds = one.keys() & other.keys()
+    return sum(one[seed] for seed in seeds) / len(seeds), sum(other[seed] for seed in seeds) / len(seeds)
+
+
 def random_rows(
     evidence: Evidence, methods: Sequence[str], text: slice, random: slice
 ) -> dict[tuple, dict[str, float]]:
     """By share of random rows in training and method: features per token on rows of text and on random rows, and the
-    error against Token Choice on either and on all. What was trained without random rows was measured without, too."""
+    error against Token Choice on either and on all, with its seeds. What was trained without random rows was measured
+    without, too."""
     trained = sorted({row["noise"] for row in evidence.runs.where(part="noise")})
     places = {0.0: {"part": "main", "model": "stories", "k": 32}}
     places |= {noise: {"part": "noise", "noise": noise, "k": 32} for noise in trained}
@@ -106,6 +135,7 @@ def random_rows(
         for name, lines in parts.items():
             ratio = evidence.ratio("error", method, "token_choice", lines, **fields)
             one[f"error on {name}"] = ratio.mean if ratio else float("nan")
+            one["seeds"] = ratio.seeds if ratio else 0
         found[noise, method] = one
     return found
 
@@ -116,6 +146,7 @@ RANDOM_ROWS = {
     "error on text": "+.1%",
     "error on random rows": "+.1%",
     "error on all rows": "+.1%",
+    "seeds": ".0f",
 }
 
 

@@ -5,7 +5,7 @@ Letters of shapes: B tokens, D dimensions, F features. A dictionary W_dec is (F,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -16,7 +16,12 @@ from torch.nn.functional import normalize
 from sae_tutorial.evaluation.ground_truth import best_cosines
 
 Step = Callable[[Tensor, Tensor, Tensor, float, torch.optim.Optimizer], float]
+CROSS = (  # rows to start from that write any point of a plane, and biases: the fifth row is silent
+    torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]]),
+    torch.tensor([0.0, 0.0, 0.0, 0.0, -3.0]),
+)
 ENDINGS = ("truth", "cross", "halfway", "other")
+Fit = tuple[Float[Tensor, "features d"], Float[Tensor, " features"], list[Float[Tensor, "features d"]]]
 UntiedStep = Callable[[Tensor, Tensor, Tensor, Tensor, float, torch.optim.Optimizer], float]
 
 
@@ -82,10 +87,14 @@ def fit(
     seed: int = 0,
     moments: Collection[int] = (),
     batch_size: int = 256,
-) -> tuple[Float[Tensor, "features d"], Float[Tensor, " features"], list[Float[Tensor, "features d"]]]:
-    """Train with `step` from random rows: the rows, the bias, and the rows before the steps named in `moments`."""
+    start: tuple[Float[Tensor, "features d"], Float[Tensor, " features"]] | None = None,
+) -> Fit:
+    """Train with `step` from random rows, or from the rows and biases of `start`: the rows, the bias, and the rows
+    before the steps named in `moments`."""
     draw = torch.Generator().manual_seed(seed)
     W_dec, b_enc = random_rows(n_features, x.shape[1], seed), torch.zeros(n_features, requires_grad=True)
+    if start:
+        W_dec, b_enc = (one.clone().requires_grad_() for one in start)
     adam, seen = torch.optim.Adam([W_dec, b_enc], lr=lr), []
     for now in range(steps + 1):
         if now in moments:
@@ -115,6 +124,18 @@ def ending(rows: Float[Tensor, "features 2"], truth: Float[Tensor, "features 2"]
     if (opposite & upright).sum() >= 4:
         return "cross"
     return "halfway" if (best_cosines(rows, truth) - middle).abs().max() < 0.03 else "other"
+
+
+@torch.no_grad()
+def lowest_losses(
+    fits: Iterable[Fit], x: Float[Tensor, "tokens 2"], truth: Float[Tensor, "features 2"], lam: float
+) -> dict[str, float]:
+    """Each ending of `fits`, and the lowest loss on x, penalty included, with which it was reached."""
+    lowest: dict[str, float] = {}
+    for W_dec, b_enc, _ in fits:
+        end, loss = ending(W_dec, truth), float(loss_of(x, W_dec, b_enc, lam))
+        lowest[end] = min(loss, lowest.get(end, loss))
+    return lowest
 
 
 @contextmanager

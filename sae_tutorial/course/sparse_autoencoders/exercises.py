@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from sae_tutorial.evaluation import ground_truth
 PARTS = ("my_encode", "my_decode", "my_loss", "my_step")
 COLUMNS = "you normalise the columns of W_dec, one for each dimension; a feature is a row"
 NUMPY = "return a tensor: NumPy has no gradients, and without them nothing can be trained"
+SHAPES = "the shapes do not fit. Given are {given}; asked for is {asked}. Mind the order, and which of them needs a .T"
 SILENT = "your step trains, but returns nothing; return the loss as a number"
 
 
@@ -45,7 +47,11 @@ def _check_encode(name: str, answer: Any) -> Verdict:
     x, W_dec, b_enc = _toy()
 
     def right(answer: Callable) -> str | None:
-        got, z = answer(x, W_dec, b_enc), by_hand.encode(x, W_dec, b_enc)
+        z = by_hand.encode(x, W_dec, b_enc)
+        try:
+            got = answer(x, W_dec, b_enc)
+        except (RuntimeError, ValueError) as error:
+            return _misfit(error, given="x (50, 4), W_dec (6, 4) and b_enc (6,)", asked="the code, (50, 6)")
         if isinstance(got, np.ndarray):
             return NUMPY
         if not isinstance(got, Tensor) or got.shape != z.shape:
@@ -75,7 +81,11 @@ def _check_decode(name: str, answer: Any) -> Verdict:
     z = by_hand.encode(x, W_dec, b_enc)
 
     def right(answer: Callable) -> str | None:
-        got, x_hat = answer(z, W_dec), by_hand.decode(z, W_dec)
+        x_hat = by_hand.decode(z, W_dec)
+        try:
+            got = answer(z, W_dec)
+        except (RuntimeError, ValueError) as error:
+            return _misfit(error, given="z (50, 6) and W_dec (6, 4)", asked="the reconstruction, (50, 4)")
         if isinstance(got, np.ndarray):
             return NUMPY
         got = torch.as_tensor(got)
@@ -87,6 +97,13 @@ def _check_decode(name: str, answer: Any) -> Verdict:
 
     hints = ("x̂ is a sum of rows of W_dec, each times its entry of z.", "(B, F) times (F, D) is (B, D).")
     return judge(name, answer, [right], hints, "right.")
+
+
+def _misfit(error: Exception, *, given: str, asked: str) -> str:
+    """What to say of an error about shapes, torch's or NumPy's; any other goes on to `judge`."""
+    if not any(word in str(error) for word in ("shape", "size", "broadcast")):
+        raise error
+    return SHAPES.format(given=given, asked=asked)
 
 
 def _check_loss(name: str, answer: Any) -> Verdict:
@@ -165,14 +182,17 @@ def _check_step(name: str, answer: Any) -> Verdict:
     def one_step(answer: Callable) -> str | None:
         W_dec, b_enc, said = after(answer, 1)
         if torch.allclose(W_dec, W_0, atol=1e-6) and torch.allclose(b_enc, b_0, atol=1e-6):
-            return "W_dec and b_enc are where they were: it takes loss.backward() and adam.step()"
+            return (
+                "W_dec and b_enc are where they were: it takes loss.backward() and then adam.step(), with no "
+                "zero_grad() between them"
+            )
         norms = W_dec.norm(dim=1)
         if ((W_dec.norm(dim=0) - 1).abs() < 1e-4).all():
             return COLUMNS
         if (norms - 1).abs().max() > 1e-4:
             return (
                 f"after the step the rows of W_dec have norms from {norms.min():.3f} to {norms.max():.3f}; bring them "
-                "back to 1, in place, or the caller never sees it"
+                "back to 1 after adam.step(), and in place, or the caller never sees it"
             )
         if not any(same((W_dec, b_enc), after(one, 1)) for one in (by_hand.train_step, _plain_step)):
             if same((W_dec, b_enc), after(_plain_step, 1, lam=0.0)):
@@ -218,7 +238,9 @@ def note_prediction(best: str | None, error: float | None) -> Verdict:
         return Verdict(False, f"○ {name}: not answered yet.")
     if best not in DICTIONARIES:
         return Verdict(False, f"○ {name}: choose one of {', '.join(map(repr, DICTIONARIES))}.")
-    if isinstance(error, str) or not 0 < error < 1:
+    if not isinstance(error, Real):
+        return Verdict(False, f"○ {name}: give the share as a number, without quotes: 0.2 is 20%.")
+    if not 0 < error < 1:
         return Verdict(False, f"○ {name}: a share lies between 0 and 1; 0.2 is 20%.")
     return Verdict(True, f"{name}: noted. You expect {best!r} to leave least, {error:.0%}. The next cell measures.")
 
@@ -259,6 +281,8 @@ def check_best_code(answer: Any) -> Verdict:
                 why = ": the derivative of (a − z)² is −2 (a − z), so mind the 2" if twice else ""
                 if abs(got - a) < 1e-5:
                     why = ": without a penalty a would be best, but each unit of z costs λ"
+                if got > a + 1e-5:
+                    why = ": a penalty makes codes smaller, not larger"
                 if got == 0:
                     why = ": this feature is not lost, only one below λ/2 is"
                 if abs(got - a * (1 - lam / 2)) < 1e-5:

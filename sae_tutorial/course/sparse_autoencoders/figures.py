@@ -19,7 +19,7 @@ from sae_tutorial.figures.text import numbers
 REACH = 1.75  # half the width of the plane
 PLANE_TITLES = {  # by how training ended, as `by_hand.ending` calls it
     "truth": "With a price on the code, five rows turn into the five directions that made the data",
-    "cross": "Four rows form a cross that can write any point, and the fifth row falls silent",
+    "cross": "Four rows form a cross that can write any point, and the fifth row hardly ever fires",
     "halfway": "All five rows stop halfway between two rays",
     "other": "Five rows that have not arrived anywhere yet",
 }

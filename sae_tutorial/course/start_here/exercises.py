@@ -57,8 +57,8 @@ def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | 
             return "This is the largest activation of each word, one lucky position; the exercise asks for the mean."
         if got[2].allclose(sums[2] / 4):
             return (
-                "You divide by one too many. `scatter_reduce` counts the zeros that it begins with as one more row, "
-                "unless `include_self=False`."
+                "You divide by one too many. With `+ 1` there is no 0 / 0, but every mean is too small: use "
+                "`clamp(min=1)`. With `scatter_reduce` the zeros that it begins with count: `include_self=False`."
             )
         for divided_by in (1, 3):  # the count may have been lost as well, or not
             if any(got[2].allclose(row / divided_by) for row in acts_BN[token_B == 2]):
@@ -122,21 +122,19 @@ def check_guess(answer: Any, words: Float[Tensor, " neurons"]) -> Verdict:
 
     def near(guess: Any) -> str | None:
         guess = _number(guess)
-        if isinstance(guess, bool) or not isinstance(guess, int | float):
-            return f"{guess!r} is no number. How many of the {n:,} neurons?"
-        if not 0 <= guess <= n or guess % 1:
-            return f"Give a whole number of neurons, from 0 to {n:,}."
         if guess >= n / 2:
             return "You expect one meaning for each neuron to be the rule. It is a rare exception."
         if guess <= most:
             return None
-        return f"Far fewer: not {guess:g}, but less than one in thirty." if truth < n / 30 else "There are fewer."
+        return f"Far fewer: not {guess:g}, but less than one in a hundred." if truth < n / 100 else "There are fewer."
 
     def said(guess: Any) -> str:
         if _number(guess) == truth:
             return f"{truth} of {n:,}."
         return f"{truth} of {n:,}: close enough." if _number(guess) else f"Nearly none: {truth} of {n:,} do."
 
+    if answer is not None and (odd := _no_guess(_number(answer), n)):
+        return Verdict(False, f"○ Exercise 2: {odd}")  # not a wrong answer: it costs no hint
     return judge(
         "Exercise 2",
         answer,
@@ -149,6 +147,13 @@ def check_guess(answer: Any, words: Float[Tensor, " neurons"]) -> Verdict:
     )
 
 
+def _no_guess(guess: Any, n: int) -> str:
+    """Why this cannot be a number of neurons, of which there are n; "" if it can."""
+    if isinstance(guess, bool) or not isinstance(guess, int | float):
+        return f"{guess!r} is no number. How many of the {n:,} neurons?"
+    return "" if 0 <= guess <= n and guess % 1 == 0 else f"Give a whole number of neurons, from 0 to {n:,}."
+
+
 def _number(guess: Any) -> Any:
     """A number of torch or numpy as one of Python; anything else as it is."""
     return guess.item() if hasattr(guess, "item") and getattr(guess, "shape", None) in ((), (1,)) else guess
@@ -158,13 +163,23 @@ def check_effective_number(answer: Callable[[Tensor], Any] | None) -> Verdict:
     """A function from unit vectors (words, dimensions) to 1 / (mean of max(0, cosine) over all pairs)."""
     eye = torch.eye(6)
 
+    def function(effective_number: Any) -> str | None:
+        return None if callable(effective_number) else "Give the function itself, not what it returns."
+
     def five(effective_number: Callable[[Tensor], Any]) -> str | None:
         got = float(effective_number(eye[[0, 1, 2, 3, 4] * 4]))
         if abs(got - 0.2) < 1e-3:
             return "That is the mean similarity. The number of words is one divided by it."
         if abs(got - 1 / 80) < 1e-4:
             return "Take the mean over the pairs, not the sum."
-        if got == float("inf") or abs(got - 20 / 3) < 0.01 or abs(got - 19 / 3) < 0.01:
+        if abs(got - 0.25) < 1e-3:
+            return "You divide the sum of the table by K. A mean over all K × K pairs divides it by K²."
+        if abs(got - 8) < 1e-3 or abs(got - 4.2) < 1e-3:
+            return (
+                "You take each pair of different words once, and the table has it twice. All K × K cells belong to "
+                "the mean."
+            )
+        if got == float("inf") or any(abs(got - wrong) < 0.01 for wrong in (20 / 3, 19 / 3, 40 / 3)):
             return "A word is still not compared with itself. All K × K pairs belong to the mean."
         return (
             None if abs(got - 5) < 1e-3 else f"Five unrelated words in equal shares count as 5; yours says {got:.3g}."
@@ -178,7 +193,8 @@ def check_effective_number(answer: Callable[[Tensor], Any] | None) -> Verdict:
         got = float(effective_number(torch.cat([eye[:1], -eye[:1]])))
         if abs(got - 2) < 1e-3:
             return None
-        return f"Opposite vectors are unrelated, similarity 0, and count as 2; yours says {got:.3g}."
+        why = ". You take them for the same word" if abs(got - 1) < 1e-3 else ""
+        return f"Opposite vectors are unrelated, similarity 0, and count as 2; yours says {got:.3g}{why}."
 
     def alike(effective_number: Callable[[Tensor], Any]) -> str | None:
         got = float(effective_number(torch.tensor([[1.0, 0.0], [0.5, 0.75**0.5]])))
@@ -189,7 +205,7 @@ def check_effective_number(answer: Callable[[Tensor], Any] | None) -> Verdict:
     return judge(
         "Exercise 3",
         answer,
-        [five, same, opposite, alike],
+        [function, five, same, opposite, alike],
         hints=(
             "Compute by hand, then with the function: two unrelated words, and one word twice.",
             "One line takes something away from the table of cosines that the formula keeps.",

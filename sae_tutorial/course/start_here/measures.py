@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.course import vocabulary
+from sae_tutorial.course.features import Features
 
 
 def most_mixed(
@@ -25,6 +26,39 @@ def most_mixed(
 def reliable(activations: Float[Tensor, "positions neurons"], top_means: Float[Tensor, "ten neurons"]) -> Tensor:
     """Whether a neuron's mean on its fifth word reaches half of its peak, the mean of its 50 largest activations."""
     return top_means[4] >= 0.5 * activations.topk(50, dim=0).values.mean(0)
+
+
+def reach(
+    activations: Float[Tensor, " positions"],
+    tokens: Int[Tensor, " positions"],
+    words: Int[Tensor, " words"],
+    low: float,
+) -> tuple[float, float, list[int]]:
+    """The share of positions with at least `low`, the share of these that hold one of `words`, and the tokens at the
+    rest of them, the most frequent first."""
+    there = tokens[activations >= low]
+    hold = torch.isin(there, words.to(there.device))
+    counts = torch.bincount(there[~hold])
+    others = [token for token in counts.argsort(descending=True, stable=True).tolist() if counts[token]]
+    return len(there) / len(tokens), hold.float().mean().item(), others
+
+
+def mean_by_word(features: Features, words: Int[Tensor, " words"]) -> Float[Tensor, "words features"]:
+    """Each feature's mean activation on each of `words`, as `vocabulary.mean_by_token` has it for neurons.
+
+    From the sparse codes, since all features on the whole text would fill the memory.
+    """
+    codes, tokens_B = features.evidence.codes, features.tokens.flatten()
+    assert codes is not None  # `read_features` keeps them
+    n_features, words = codes.shape[1], words.to(tokens_B.device)
+    row_V = torch.full((int(tokens_B.max()) + 1,), -1, device=tokens_B.device)
+    row_V[words] = torch.arange(len(words), device=tokens_B.device)
+    row_M = row_V.to(codes.tokens.device)[tokens_B.to(codes.tokens.device)[codes.tokens.long()]]
+    ours = row_M >= 0
+    cells = row_M[ours] * n_features + codes.features[ours].long()
+    sums = codes.values.new_zeros(len(words) * n_features).index_add_(0, cells, codes.values[ours])
+    counts_W = torch.bincount(tokens_B, minlength=len(row_V))[words].to(sums.device)
+    return sums.view(len(words), n_features) / counts_W.clamp(min=1)[:, None]
 
 
 def words_of_random_mixes(

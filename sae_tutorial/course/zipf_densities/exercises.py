@@ -60,6 +60,10 @@ def check_fit(answer: Any) -> Verdict:
         got, right = asked(answer, all_ranks, noisy)[2], least_squares(all_ranks, noisy)[2]
         if abs(got - right) < 3e-3:
             return None
+        if abs(got**2 - right) < 3e-3:
+            return (
+                f"of sorted log-normal draws R² is {right:.3f}, you say {got:.3f}: that is the correlation; square it"
+            )
         return f"of sorted log-normal draws R² is {right:.3f}, you say {got:.3f}: a share of the variance of log p"
 
     hints = (
@@ -144,11 +148,11 @@ def check_split_ranking(answer: Any) -> Verdict:
     first, second = np.array([2, 5, 9, 0, 7]), np.array([4, 1, 2, 7, 3])
 
     def right_shape(answer: Callable) -> str | None:
-        shape = np.asarray(answer(first, second)).shape
+        shape = np.asarray(answer(first.copy(), second.copy())).shape
         return None if shape == (5,) else f"five features should give five numbers, got shape {shape}"
 
     def right_order(answer: Callable) -> str | None:
-        got = np.asarray(answer(first, second)).tolist()
+        got = np.asarray(answer(first.copy(), second.copy())).tolist()
         if got == split_ranking_with_a_bug(first, second).tolist():
             return (
                 "the bug is still there: `rank` says where each feature goes; it does not say which feature goes first"
@@ -184,6 +188,15 @@ def check_clipped_head(answer: Any) -> Verdict:
     """`answer(n_features, n_matches, n_tokens, exponent, offset)`: who would get more than the batch."""
     cases = ((1024, 32 * 1000, 1000, 1.0, 0.0), (1024, 32 * 1000, 1000, 1.0, 10.0), (4096, 32 * 2048, 2048, 1.5, 0.0))
 
+    def a_number(answer: Callable) -> str | None:
+        return "return how many, not which: sum over the ranks" if np.ndim(answer(*cases[1])) else None
+
+    def ranks_begin_at_1(answer: Callable) -> str | None:
+        """With ranks 0, 1, 2, … an offset of 1 does what an offset of 0 should."""
+        if int(answer(1024, 32_000, 1_000, 1.0, 1.0)) == solution_clipped_head(1024, 32_000, 1_000, 1.0, 0.0):
+            return "your first rank is 0, whose weight with q = 0 would be infinite: ranks begin at 1"
+        return None
+
     def whole_numbers(answer: Callable) -> str | None:
         try:
             got, right = int(answer(1024, 32_000, 1_000, 1, 0)), solution_clipped_head(1024, 32_000, 1_000, 1, 0)
@@ -208,6 +221,8 @@ def check_clipped_head(answer: Any) -> Verdict:
                 return "the weights (r + q)^−s must sum to 1 before they share out the budget"
             if got == int((zipf_capacity(*case) == B).sum()):
                 return "you count who is full in the end; asked is whom the law gives too much, before anything is cut"
+            if not q and (told := ranks_begin_at_1(answer)):
+                return told
             if q and got == solution_clipped_head(F, M, B, s, 0):
                 return f"that is the answer for q = 0, here q = {q:g}; use the offset: (r + q)^−s"
             return f"for F = {F}, M = {M:,}, B = {B:,}, s = {s}, q = {q:g} there are {right}, you say {got}"
@@ -218,7 +233,13 @@ def check_clipped_head(answer: Any) -> Verdict:
         "A share times the budget is a number of tokens. Compare it with the tokens of the batch.",
     )
     praise = "What they cannot use, zipf_capacity hands down the ranks."
-    return judge("Exercise 4", answer, [right_numbers, whole_numbers, as_much_as_the_batch], hints, praise)
+    return judge(
+        "Exercise 4",
+        answer,
+        [a_number, right_numbers, ranks_begin_at_1, whole_numbers, as_much_as_the_batch],
+        hints,
+        praise,
+    )
 
 
 def solution_clipped_head(n_features: int, n_matches: int, n_tokens: int, exponent: float, offset: float) -> int:
@@ -241,12 +262,23 @@ def check_simon(answer: Any) -> Verdict:
 
     def adds_up(answer: Callable) -> str | None:
         counts = counts_of(answer, 0.1)
+        if counts.shape == (MATCHES,) and counts.sum() != MATCHES:
+            return "you return the owner of each match; count them: np.bincount(owner)"
         if counts.ndim != 1 or counts.sum() != MATCHES:
             return f"20,000 matches have 20,000 owners, but your counts sum to {counts.sum():,.0f}"
         if counts.min() < 1:
             return "some of your features have no match at all; number them as they are born: 0, 1, 2, …"
         if not 1800 < len(counts) < 2200:
             return f"with new = 0.1 about 2,000 features are born in 20,000 matches; you have {len(counts):,}"
+        return None
+
+    def each_new_one_is_new(answer: Callable) -> str | None:
+        counts = np.sort(np.asarray(answer(5, 1.0, np.random.default_rng(0))))[::-1].tolist()
+        if counts != [1] * 5:
+            return (
+                f"with new = 1 each of 5 matches has a feature of its own, but your counts are {counts}; your first "
+                "new feature may have the number of the first match's owner: start at 1"
+            )
         return None
 
     def rich_get_richer(answer: Callable) -> str | None:
@@ -268,8 +300,8 @@ def check_simon(answer: Any) -> Verdict:
         "Keep a list of who owns each match so far; every step appends one owner.",
         "Either append a number that no feature has yet, or look up the owner of a match drawn with rng.integers.",
     )
-    praise = "A power law, out of nothing but copying."
-    return judge("Exercise 5", answer, [adds_up, rich_get_richer], hints, praise)
+    praise = "Rich and poor, out of nothing but copying."
+    return judge("Exercise 5", answer, [adds_up, rich_get_richer, each_new_one_is_new], hints, praise)
 
 
 def solution_simon(n_matches: int, new: float, rng: np.random.Generator) -> np.ndarray:

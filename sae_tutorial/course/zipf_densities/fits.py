@@ -91,6 +91,29 @@ def budget_laws(counts: Int[np.ndarray, " features"], n_tokens: int) -> dict[str
     }
 
 
+def controls(
+    n_features: int, n_tokens: int, k: int = 32, width: float = 1.5
+) -> dict[str, Int[np.ndarray, " features"]]:
+    """Counts of features whose law is known, a test of tests: of the default power law, and of log-normal densities
+    whose logarithms have this standard deviation. `k` matches per token on average."""
+    rng = np.random.default_rng(0)
+    ranks = np.arange(1, n_features + 1)
+    drawn = {
+        "drawn from the default law": power_law(*DEFAULT, n_features, n_tokens).density(ranks),
+        "drawn from a log-normal": np.exp(rng.normal(0, width, n_features)),
+    }
+    return {name: rng.poisson((n_tokens * k * one / one.sum()).clip(max=n_tokens)) for name, one in drawn.items()}
+
+
+def middle_of_log_normal(n: int, fit: Fit = least_squares, draws: int = 12) -> float:
+    """R² over the middle ranks of `n` sorted log-normal numbers, the mean of some draws: the control for an SAE with as
+    many live features. How wide their bell is does not matter."""
+    first, last = middle(n)
+    rngs = (np.random.default_rng(seed) for seed in range(draws))
+    falling = (np.exp(np.sort(rng.normal(size=n))[::-1])[first - 1 : last] for rng in rngs)
+    return float(np.mean([fit(np.arange(first, last + 1), values)[2] for values in falling]))
+
+
 def gaussian_like(store: ActivationStore, n: int, seed: int, round_: bool = False) -> Float[Tensor, "n d_in"]:
     """Vectors with the mean of the store and its covariance, or, if round_, as wide in every direction."""
     d_in = store.mean.numel()

@@ -42,6 +42,11 @@ class Twins:
         """The share of all matches that the lucky half has at each moment, in `plain` (0) or `favoured` (1)."""
         return [float(densities[of][self.lucky].sum() / densities[of].sum()) for densities in self.density]
 
+    def dead_sleepers(self, since: int) -> int:
+        """How many of the other half of `favoured` had no match on the probe, at the worst moment from `since` on."""
+        later = [favoured for step, (_, favoured) in zip(self.moments, self.density) if step >= since]
+        return max(int((density[~self.lucky] == 0).sum()) for density in later)
+
 
 def head_start(
     new_sae: Callable[[int], SparseAutoencoder],

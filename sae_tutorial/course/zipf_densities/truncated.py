@@ -24,6 +24,7 @@ from scipy.optimize import minimize
 from scipy.special import ndtr, pdtr, wrightomega
 
 from sae_tutorial.course.zipf_densities.density_laws import FAMILIES, fired_counts, fit_law
+from sae_tutorial.course.zipf_densities.fits import middle
 
 CELLS = 300  # expected counts, on a logarithmic grid
 STEP = 1.05  # counts are kept in bins 5 % wide, the first ones one by one
@@ -71,6 +72,14 @@ def behind_best(counts: Int[np.ndarray, " features"], n_tokens: int, ranks: tupl
         aic = window_aic(counts, n_tokens, ranks)
         aic |= {family: aic[same] for family, same in SAME.items()}
     return {family: aic[family] - min(aic.values()) for family in FAMILIES}
+
+
+def by_window(counts: Int[np.ndarray, " features"], n_tokens: int) -> dict[str, dict[str, float]]:
+    """`behind_best` over all ranks, over the middle ones, and over their first half."""
+    alive = int((counts > 0).sum())
+    first, last = middle(alive)
+    windows = {"all ranks": None, "ranks 100 to 80%": (first, last), "ranks 100 to 50%": (first, alive // 2)}
+    return {name: behind_best(counts, n_tokens, ranks) for name, ranks in windows.items()}
 
 
 def _aic(

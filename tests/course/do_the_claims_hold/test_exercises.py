@@ -37,7 +37,7 @@ def added_up(mine, theirs):
     return ratio.mean(), ratio.mean() - half, ratio.mean() + half
 
 
-@pytest.mark.parametrize("equivalent", [by_ratio_of, added_up])
+@pytest.mark.parametrize("equivalent", [by_ratio_of, added_up, lambda mine, theirs: in_numpy()(mine, theirs)])
 def test_other_ways_to_draw_pass(equivalent):
     assert ex.check_ratio_interval(equivalent).passed, ex.check_ratio_interval(equivalent).message
 
@@ -94,14 +94,32 @@ def step_up(p_values):
     return [p <= last for p in p_values]
 
 
-def with_std_of_numpy(mine, theirs):
-    """The solution in numpy, whose std divides by n."""
-    ratios, rng = [], np.random.default_rng()
-    for _ in range(2000):
-        rows = rng.integers(60, size=60)
-        ratio = (mine[:, rows].sum(1) / theirs[:, rows].sum(1) - 1).numpy()
-        ratios.append(ratio.mean() + rng.standard_t(2) * ratio.std() / 3**0.5)
-    return float((mine.sum(1) / theirs.sum(1) - 1).mean()), *np.quantile(ratios, [0.025, 0.975])
+def in_numpy(ddof=1, n=3, ends=(0.025, 0.975)):
+    """The solution in numpy, with the spread and the ends that it is given."""
+
+    def interval(mine, theirs):
+        ratios, rng = [], np.random.default_rng()
+        for _ in range(2000):
+            rows = rng.integers(60, size=60)
+            ratio = (mine[:, rows].sum(1) / theirs[:, rows].sum(1) - 1).numpy()
+            ratios.append(ratio.mean() + rng.standard_t(2) * ratio.std(ddof=ddof) / n**0.5)
+        return float((mine.sum(1) / theirs.sum(1) - 1).mean()), *np.quantile(ratios, ends)
+
+    return interval
+
+
+def mean_in_the_middle(mine, theirs):
+    mean, low, high = ex.solution_ratio_interval(mine, theirs)
+    return low, mean, high
+
+
+def largest_divisor_last(p_values):
+    """Holm's steps in the wrong direction: 0.05 / 1 for the smallest."""
+    found, still = [False] * len(p_values), True
+    for rank, i in enumerate(np.argsort(p_values)):
+        still = still and p_values[i] < 0.05 / (rank + 1)
+        found[i] = still
+    return found
 
 
 def benjamini_hochberg(p_values):
@@ -119,12 +137,16 @@ def benjamini_hochberg(p_values):
         (ex.check_what_differs, of_the_first, "only one of the lines has"),
         (ex.check_what_differs, lambda a, b: {n for n in a if n in ex.SETTINGS[1:] and a[n] != b[n]}, ".get(name)"),
         (ex.check_what_differs, lambda a, b: {"lr"}, "differ in nothing"),
+        (ex.check_what_differs, lambda a, b: sum(a[n] != b[n] for n in b), "not how many"),
         (ex.check_ratio_interval, drawn(of=lambda m, t: (m / t).mean() - 1), "sum first"),
         (ex.check_ratio_interval, without_minus_one, "subtract 1"),
         (ex.check_ratio_interval, drawn(rows=False), "draw rows, too"),
         (ex.check_ratio_interval, drawn(seeds=False), "seeds vary, too"),
         (ex.check_ratio_interval, drawn(), "use Student's t"),
-        (ex.check_ratio_interval, with_std_of_numpy, "take ddof=1"),
+        (ex.check_ratio_interval, in_numpy(ddof=0), "take ddof=1"),
+        (ex.check_ratio_interval, in_numpy(ends=(0.05, 0.95)), "ends of a 90% interval"),
+        (ex.check_ratio_interval, in_numpy(n=1), "divided by √n"),
+        (ex.check_ratio_interval, mean_in_the_middle, "yours is the lower end"),
         (ex.check_ratio_interval, drawn(paired=False), "the same rows for both"),
         (ex.check_ratio_interval, ends_without_minus_one, "the ends have not"),
         (ex.check_ratio_interval, swapped, "the lower end and the upper end"),
@@ -135,6 +157,7 @@ def benjamini_hochberg(p_values):
         (ex.check_survives, lambda ps: [p < 0.05 / len(ps) for p in ps], "Bonferroni"),
         (ex.check_survives, step_up, "a step-up procedure"),
         (ex.check_survives, benjamini_hochberg, "Benjamini"),
+        (ex.check_survives, largest_divisor_last, "Holm begins with n"),
         (ex.check_survives, ex.survives_with_a_bug, "the bug is still there"),
         (ex.check_survives, lambda ps: ex.solution_survives(sorted(ps)), "keep theirs"),
         (ex.check_survives, lambda ps: [True], "one answer for each"),

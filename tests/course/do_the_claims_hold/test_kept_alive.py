@@ -17,6 +17,12 @@ def test_a_duplicate_is_near_another_row_and_nothing_is_near_itself():
     assert_close(found[few], torch.tensor(expected), atol=1e-5, rtol=0)
 
 
+def test_features_of_another_dictionary_count_under_another_number():
+    rows = torch.eye(3)
+    among = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8], [0.8, 0.6, 0.0]])
+    assert_close(nearest_other(rows, among), torch.tensor([0.8, 0.6, 0.8]))
+
+
 def test_purity_asks_the_strongest_matches():
     table = torch.zeros(12, 4)
     tokens = torch.tensor([5, 5, 5, 9, 1, 2, 3, 4, 6, 7, 8, 10])

@@ -45,6 +45,26 @@ def test_rules_are_means_over_seeds_least_error_first(evidence):
     assert shown.rows[0][1] == "0.1000" and shown.rows[0][-2:] == ("–", "1") and shown.rows[1][-2:] == ("50%", "2")
 
 
+def test_what_never_fires_is_not_counted_among_the_live(evidence):
+    found = tables.shared_of_live(evidence, part="main", k=32, method="token_choice")
+    assert found == pytest.approx(0.5 / 0.95), "0% and 10% of two seeds are dead"
+    assert tables.shared_of_live(evidence, part="main", k=32, method="mutual_choice") is None
+
+
+def test_recovered_is_of_the_seeds_that_both_have():
+    rows = [row("token_choice", seed, 0.3) | {"recovered": 0.5 + 0.1 * seed} for seed in (0, 1, 2)]
+    rows += [row("mutual_choice", seed, 0.3) | {"recovered": 0.9} for seed in (1, 2, 3)]
+    found = tables.recovered(Evidence(Runs(tuple(rows)), {}, Runs(())), ("token_choice", "mutual_choice"), {"k": 32})
+    assert found == pytest.approx((0.65, 0.9))
+
+
+def test_shared_has_a_column_where_there_are_pairs(evidence):
+    settings = {"here": {"part": "main", "k": 32}, "nowhere": {"part": "wide"}}
+    shown = tables.of_shared(evidence, ("token_choice", "mutual_choice"), settings)
+    assert list(shown.headers)[1:] == ["here"]
+    assert list(shown.rows) == [("Token Choice", "50% (53%)"), ("Mutual Choice", "–")]
+
+
 def test_most_dead_takes_the_worst_seed_and_leaves_out_what_is_not_there(evidence):
     found = tables.most_dead(evidence, {"here": {"part": "main"}}, ["token_choice", "matryoshka"])
     assert found == {("here", "token_choice"): pytest.approx(0.1)}
@@ -64,7 +84,7 @@ def test_random_rows_tell_text_from_random(evidence):
     ratios = [mutual[f"error on {name}"] for name in ("text", "random rows", "all rows")]
     assert ratios == pytest.approx([0, -0.5, -0.25]) and found[0.05, "token_choice"]["error on text"] == 0
     without = found[0.0, "mutual_choice"]
-    assert without == {"L0 on text": pytest.approx(1.5), "error on text": pytest.approx(-0.25)}
+    assert without == {"L0 on text": pytest.approx(1.5), "error on text": pytest.approx(-0.25), "seeds": 1}
     shown = tables.of_random_rows(found)
-    assert shown.rows[1] == ("0%", "Mutual Choice", "1.5", "–", "-25.0%", "–", "–")
-    assert shown.rows[3] == ("5%", "Mutual Choice", "1.0", "2.5", "+0.0%", "-50.0%", "-25.0%")
+    assert shown.rows[1] == ("0%", "Mutual Choice", "1.5", "–", "-25.0%", "–", "–", "1")
+    assert shown.rows[3] == ("5%", "Mutual Choice", "1.0", "2.5", "+0.0%", "-50.0%", "-25.0%", "1")

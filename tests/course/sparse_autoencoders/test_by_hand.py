@@ -60,6 +60,19 @@ def test_an_ending_is_named_by_where_the_rows_lie(rows, name):
     assert by_hand.ending(rows, TRUTH) == name in by_hand.ENDINGS
 
 
+def test_with_enough_of_a_penalty_the_truth_costs_less_than_a_cross():
+    x = sparse_strengths(20_000, 0.05, n=5, seed=0) @ TRUTH
+    x = x[x.abs().sum(dim=1) > 0]
+    for lam, cheaper in ((0, "cross"), (0.3, "truth")):
+        starts = by_hand.CROSS, (TRUTH, torch.full((5,), -lam / 2 - 0.05))
+        fits = [by_hand.fit(by_hand.train_step, x, 5, lam, 100, lr=0.01, start=start) for start in starts]
+        assert torch.equal(by_hand.CROSS[0][4], torch.tensor([1.0, 0.0])), "what one starts from stays as it is"
+        losses = by_hand.lowest_losses(fits, x, TRUTH, lam)
+        assert set(losses) == {"cross", "truth"} and min(losses, key=lambda end: losses[end]) == cheaper, losses
+        again = by_hand.lowest_losses(fits[:1] * 2, x, TRUTH, lam)
+        assert again == {"cross": losses["cross"]}
+
+
 def test_only_the_broken_step_grows_its_decoder_and_it_finds_less():
     found = {}
     for step in (by_hand.broken_step, by_hand.mended_step):

@@ -149,6 +149,23 @@ def step(*, zero=True, go=True, keep=True, late=False, lam_counts=True, columns=
     return one
 
 
+def broken(*_):
+    raise RuntimeError("no")
+
+
+def zeroed_too_late(x, W, b, lam, adam):
+    loss = by_hand.loss_of(x, W, b, lam)
+    loss.backward()
+    adam.zero_grad()
+    adam.step()
+    return loss.item()
+
+
+def normalised_before(x, W, b, lam, adam):
+    W.data = normalize(W.data, dim=1)
+    return step(keep=False)(x, W, b, lam, adam)
+
+
 def with_after(repair):
     def one(x, W_enc, b, W_dec, lam, adam):
         loss = by_hand.broken_step(x, W_enc, b, W_dec, lam, adam)
@@ -188,6 +205,14 @@ ERROR = {"SAE": 0.11, "k-means": 0.18, "sampled tokens": 0.19}
     ("check", "wrong", "says"),
     [
         (part("my_encode"), lambda x, W, b: x @ W.T + b, "negative entries"),
+        (part("my_encode"), lambda x, W, b: torch.relu(x @ W + b), "asked for is the code, (50, 6)"),
+        (part("my_encode"), lambda x, W, b: torch.relu(x * W + b), "the shapes do not fit"),
+        (part("my_encode"), lambda x, W, b: torch.relu(W @ x.T + b), "the shapes do not fit"),
+        (part("my_encode"), lambda x, W, b: np.maximum(x.numpy() @ W.numpy(), 0), "the shapes do not fit"),
+        (part("my_encode"), lambda x, W, b: torch.relu(torch.einsum("bd,df->bf", x, W)), "the shapes do not fit"),
+        (part("my_encode"), broken, "It stopped with RuntimeError: no"),
+        (part("my_encode"), lambda x, W, b: int("x"), "It stopped with ValueError"),
+        (part("my_decode"), lambda z, W: z @ W.T, "asked for is the reconstruction, (50, 4)"),
         (part("my_encode"), lambda x, W, b: torch.relu(x @ W.T), "without a bias"),
         (part("my_encode"), lambda x, W, b: torch.relu(x @ W.T) + b, "negative entries"),
         (part("my_encode"), lambda x, W, b: torch.relu(x @ W.T) + b.abs(), "yours is"),
@@ -233,10 +258,14 @@ ERROR = {"SAE": 0.11, "k-means": 0.18, "sampled tokens": 0.19}
         (part("my_step"), step(silent=True), "trains, but returns nothing"),
         (part("my_step"), step(columns=True), "a feature is a row"),
         (part("my_step"), step(go=False), "where they were"),
+        (part("my_step"), zeroed_too_late, "with no zero_grad() between them"),
+        (part("my_step"), normalised_before, "back to 1 after adam.step()"),
         (part("my_step"), step(keep=False), "bring them back"),
         (part("my_step"), step(zero=False), "gradients add up"),
         (part("my_step"), step(late=True), "before the step"),
         (part("my_step"), step(lam_counts=False), "does not depend on lam"),
+        (ex.check_best_code, lambda s, lam: s + lam / 2, "smaller, not larger"),
+        (ex.check_best_code, lambda s, lam: 2 * s - lam, "smaller, not larger"),
         (ex.check_best_code, lambda s, lam: s - lam, "mind the 2"),
         (ex.check_best_code, lambda s, lam: s - lam / 2, "never negative"),
         (ex.check_best_code, lambda s, lam: s, "each unit of z costs"),
@@ -266,6 +295,8 @@ def test_mistakes_are_named(check, wrong, says):
         (None, 0.2, "not answered yet"),
         ("SAE", None, "not answered yet"),
         ("kmeans", 0.2, "choose one of 'SAE', 'k-means'"),
+        ("SAE", "0.2", "without quotes"),
+        ("SAE", [0.2], "without quotes"),
         ("SAE", 20, "between 0 and 1"),
     ],
 )

@@ -99,7 +99,7 @@ def test_mean_by_word():
         (largest, "This is the largest activation of each word"),
         (lambda acts, tokens, n: largest(acts, tokens, n).clamp(min=0), "This is the largest activation"),
         (partial(scattered, include_self=True), "You divide by one too many"),
-        (lambda acts, tokens, n: sums(acts, tokens, n) / (counts(tokens, n) + 1), "You divide by one too many"),
+        (lambda acts, tokens, n: sums(acts, tokens, n) / (counts(tokens, n) + 1), "use `clamp(min=1)`"),
         (without_minlength, "`bincount` goes up to the largest token"),
         (lambda acts, tokens, n: sums(acts, tokens, n) / torch.bincount(tokens)[:, None], "`bincount` goes up to"),
         (without_minlength_in_numpy, "`bincount` goes up to the largest token"),
@@ -121,6 +121,11 @@ def test_mean_by_word_mistakes(mistake, says):
     assert not verdict and says in verdict.message
 
 
+def upper(x, diagonal):
+    row, column = torch.triu_indices(len(x), len(x), diagonal)
+    return (x @ x.T).clamp(min=0)[row, column]
+
+
 def test_a_guess():
     words = torch.cat([torch.full((3,), 1.5), torch.full((997,), 4.0)])
     check = exercises.check_guess
@@ -128,13 +133,15 @@ def test_a_guess():
     assert check(3, words) and check(0, words) and check(20.0, words)
     assert "close enough" not in check(3, words).message and "3 of 1,000: close enough" in check(33, words).message
     assert "rare exception" in check(900, words).message
-    assert "Far fewer: not 200, but less than one in thirty." in check(200, words).message
+    assert "Far fewer: not 200, but less than one in a hundred." in check(200, words).message
     assert "Far fewer: not 50, but" in check(50, words).message and "Nearly none: 3 of 1,000" in check(0, words).message
     assert "There are fewer." in check(400, torch.cat([words, torch.ones(100)])).message
     for odd in (0.3, 2.5, -1, 1001, float("nan"), float("inf")):
         assert "Give a whole number of neurons" in check(odd, words).message
+    assert "Far fewer: not 34, but less than one in a hundred" in check(34, words).message
     for no_number in ("few", True, torch.tensor(True), torch.tensor([3, 4]), [3]):
-        assert "is no number" in check(no_number, words).message
+        for _ in range(3):  # neither is a wrong answer: no hints
+            assert "is no number" in check(no_number, words).message and "Hint" not in check(-1, words).message
 
 
 @pytest.mark.parametrize("kind", [torch.tensor, np.int64, np.float32, np.array, lambda n: torch.tensor([n])])
@@ -152,6 +159,13 @@ def test_a_guess_may_be_a_number_of_torch_or_numpy(kind):
         (lambda x: 1 / (x @ x.T).clamp(min=0).sum(), "not the sum"),
         (lambda x: (x @ x.T).clamp(min=0).mean(), "one divided by it"),
         (lambda x: 1 / (x @ x.T).mean(), "Opposite vectors"),
+        (lambda x: len(x) / (x @ x.T).clamp(min=0).sum(), "divides it by K²"),
+        (lambda x: 1 / (x @ x.T).clamp(min=0).triu().mean(), "each pair of different words once"),
+        (lambda x: 1 / upper(x, 0).mean(), "each pair of different words once"),
+        (lambda x: 1 / upper(x, 1).mean(), "not compared with itself"),
+        (lambda x: 1 / (x @ x.T).clamp(min=0).triu(1).mean(), "not compared with itself"),
+        (lambda x: 1 / (x @ x.T).abs().mean(), "You take them for the same word"),
+        (5.0, "Give the function itself"),
         (lambda x: 5.0, "Ten times the same word"),
         (lambda x: 1 / ((x @ x.T).clamp(min=0) ** 2).mean(), "not of their squares"),
         (lambda x: 1 / ((x @ x.T) > 0.1).float().mean(), "count as 4/3"),
@@ -165,4 +179,9 @@ def test_effective_number_mistakes(mistake, says):
 def test_effective_number():
     assert unanswered(exercises.check_effective_number(lambda x: None))
     assert exercises.check_effective_number(exercises.solution_effective_number)
+    for other_way in (
+        lambda x: 1 / np.maximum(x.numpy() @ x.numpy().T, 0).mean(),
+        lambda x: len(x) ** 2 / (x.double() @ x.double().T).clamp_(min=0).sum().item(),
+    ):
+        assert exercises.check_effective_number(other_way)
     assert exercises.check_effective_number(lambda x: torch.tensor(exercises.solution_effective_number(x)))

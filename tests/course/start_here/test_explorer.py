@@ -6,13 +6,18 @@ from sae_tutorial.course.start_here.measures import most_mixed, ten_at_random
 MEANS = torch.tensor([[0.0, 2.0], [1.0, 0.5], [3.0, 1.0]])
 
 
+WORDS = [" <a>", " b", " c"]
+
+
 def test_a_neuron_shows_its_words_strongest_first(monkeypatch):
-    box = explorer.neuron_viewer(MEANS, [" <a>", " b", " c"], torch.tensor([1.5, 2.5]), neuron=1)
-    number, page = box.children
+    box = explorer.word_viewer({"neuron": (MEANS, torch.tensor([1.5, 2.5]))}, WORDS, number=1)
+    row, page = box.children
+    _, number = row.children
     assert "count as 2.5" in page.value
     assert page.value.index("&lt;a&gt;") < page.value.index(">c<") < page.value.index(">b<")
     number.value = 0
-    assert "count as 1.5" in page.value and page.value.index(">c<") < page.value.index(">b<")
+    assert "active on 2 of our words" in page.value and "&lt;a&gt;" not in page.value, "0 on a word is no answer to it"
+    assert page.value.index(">c<") < page.value.index(">b<")
     number.value = 7
     assert number.value == 1, "there are two neurons"
 
@@ -21,6 +26,18 @@ def test_a_neuron_shows_its_words_strongest_first(monkeypatch):
     monkeypatch.setenv("SAE_TUTORIAL_STATIC", "1")
     assert box._repr_mimebundle_()["image/png"] == "UE5H"
     assert list(drawn[0].data[0].y) == ["<a>", "c", "b"] and "neuron 1" in drawn[0].layout.title.text
+
+
+def test_the_viewer_switches_to_features_and_back():
+    features = torch.rand(3, 5, generator=torch.Generator().manual_seed(0))
+    shown = {"neuron": (MEANS, torch.tensor([1.5, 2.5])), "feature": (features, torch.arange(5) + 0.5)}
+    row, page = explorer.word_viewer(shown, WORDS).children
+    kind, number = row.children
+    kind.value = "feature"
+    number.value = 4
+    assert "count as 4.5" in page.value and f"{features[:, 4].max():.2f}" in page.value
+    kind.value = "neuron"
+    assert number.value == 1 and "count as 2.5" in page.value, "there is no neuron 4: the last one is shown"
 
 
 def test_the_most_mixed_neuron_is_reliable_and_answers_to_unlike_words():

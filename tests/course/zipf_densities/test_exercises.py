@@ -46,6 +46,7 @@ def by_loops(n_features, n_matches, n_tokens, exponent, offset):
     [
         (ex.check_fit, fits.least_squares),
         (ex.check_split_ranking, lambda a, b: [c for _, c in sorted(zip(a, b), reverse=True)]),
+        (ex.check_split_ranking, lambda a, b: in_place(a, b)),
         (ex.check_clipped_head, lambda *case: by_loops(*case)),
         (ex.check_simon, by_a_list),
     ],
@@ -83,6 +84,22 @@ def unnormalised(n_features, n_matches, n_tokens, exponent, offset):
     return int((n_matches * (np.arange(1.0, n_features + 1) + offset) ** -exponent > n_tokens).sum())
 
 
+def which_of_them(n_features, n_matches, n_tokens, exponent, offset):
+    weights = (np.arange(1.0, n_features + 1) + offset) ** -exponent
+    return n_matches * weights / weights.sum() > n_tokens
+
+
+def from_rank_0(n_features, n_matches, n_tokens, exponent, offset):
+    with np.errstate(all="ignore"):  # a rank of 0 divides by zero
+        weights = (np.arange(0.0, n_features) + offset) ** -exponent
+        return int((n_matches * weights / weights.sum() > n_tokens).sum())
+
+
+def in_place(first, second):
+    second[:] = second[np.argsort(-first)]
+    return second
+
+
 def at_least_the_batch(n_features, n_matches, n_tokens, exponent, offset):
     weights = (np.arange(1.0, n_features + 1) + offset) ** -exponent
     return int((n_matches * weights / weights.sum() >= n_tokens).sum())
@@ -92,19 +109,24 @@ def full_in_the_end(n_features, n_matches, n_tokens, exponent, offset):
     return int((zipf_capacity(n_features, n_matches, n_tokens, exponent, offset) == n_tokens).sum())
 
 
-def copying(pick):
-    """Simon's process, but for which match is copied."""
+def copying(pick, born=1, count=np.bincount):
+    """Simon's process, but for which match is copied, or for the number of the first that is born."""
+    first = born
 
     def grow(n, new, rng):
-        owner, born = np.zeros(n, dtype=int), 1
+        owner, born = np.zeros(n, dtype=int), first
         for i in range(1, n):
             if rng.random() < new:
                 owner[i], born = born, born + 1
             else:
                 owner[i] = pick(owner, i, born, rng)
-        return np.bincount(owner)
+        return count(owner)
 
     return grow
+
+
+def any_earlier(owner, i, born, rng):
+    return owner[rng.integers(i)]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +137,8 @@ def copying(pick):
         (ex.check_fit, fit(best=False), "you say s ="),
         (ex.check_fit, fit(logs=False), "values that fall as r^−0.8"),
         (ex.check_fit, fit(given=False), "use the ranks that you are given"),
-        (ex.check_fit, fit(r_squared=np.sqrt), "a share of the variance of log p"),
+        (ex.check_fit, fit(r_squared=np.sqrt), "that is the correlation; square it"),
+        (ex.check_fit, fit(r_squared=lambda explained: explained / 2), "a share of the variance of log p"),
         (ex.check_fit, lambda ranks, values: 1.0, "exponent, offset and R²"),
         (ex.check_split_ranking, ex.split_ranking_with_a_bug, "the bug is still there"),
         (ex.check_split_ranking, lambda a, b: np.sort(b)[::-1], "sorted the second half by itself"),
@@ -130,10 +153,14 @@ def copying(pick):
         (ex.check_clipped_head, at_least_the_batch, "not >="),
         (ex.check_clipped_head, of_floats_alone, "let the ranks be floats"),
         (ex.check_clipped_head, full_in_the_end, "before anything is cut"),
+        (ex.check_clipped_head, which_of_them, "how many, not which"),
+        (ex.check_clipped_head, from_rank_0, "ranks begin at 1"),
         (ex.check_simon, copying(lambda owner, i, born, rng: rng.integers(born)), "an earlier *feature*"),
         (ex.check_simon, copying(lambda owner, i, born, rng: owner[i - 1]), "the last match only"),
         (ex.check_simon, copying(lambda owner, i, born, rng: owner[rng.integers(max(0, i - 2000), i)]), "only recent"),
         (ex.check_simon, copying(lambda owner, i, born, rng: owner[rng.integers(1 + i // 2)]), "only old matches"),
+        (ex.check_simon, copying(any_earlier, born=0), "start at 1"),
+        (ex.check_simon, copying(any_earlier, count=np.array), "the owner of each match"),
         (ex.check_simon, lambda n, new, rng: np.array([n]), "about 2,000 features"),
         (ex.check_simon, lambda n, new, rng: np.ones(3), "sum to 3"),
         (ex.check_simon, lambda n, new, rng: 1 / 0, "ZeroDivisionError"),

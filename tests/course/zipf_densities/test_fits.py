@@ -41,6 +41,21 @@ def test_any_fit_can_be_asked_for_all_and_for_the_middle_ranks():
     assert found == (fits.Line(1.0, 2.0, 0.5),) * 2 and asked == [(1, 2_000, 2_000), (100, 1_600, 1_501)]
 
 
+def test_the_control_is_the_middle_of_sorted_draws():
+    drawn = np.exp(np.random.default_rng(0).normal(size=2_000))
+    assert fits.middle_of_log_normal(2_000, draws=1) == pytest.approx(fits.whole_and_middle(drawn)[1].r_squared)
+    assert 0.99 < fits.middle_of_log_normal(4_096) < 0.996
+
+
+def test_controls_have_the_budget_and_the_shape_of_their_law():
+    found = fits.controls(2_000, 10_000, k=16)
+    for counts in found.values():
+        assert counts.max() <= 11_000 and counts.sum() == pytest.approx(160_000, rel=0.05)
+    power, normal = found.values()
+    assert power[0] / power[89] == pytest.approx(100 / 11, rel=0.1), "(r + 10)^-1 at the ranks 1 and 90"
+    assert np.log(normal[normal > 0]).std() == pytest.approx(1.5, abs=0.15)
+
+
 def test_a_curve_goes_through_the_ranks_that_were_fitted():
     values = np.concatenate([7 * (RANKS[:500] + 5.0) ** -1.1, np.full(500, 1e-9)])
     drawn = fits.curve(fits.Line(1.1, 5.0, 1.0), values, 500)

@@ -33,6 +33,11 @@ def test_the_sleepers_match_nothing_until_they_wake_up(twins):
         assert pair.strength > 0
 
 
+def test_all_sleepers_are_dead_while_they_sleep(twins):
+    for pair in twins:
+        assert pair.dead_sleepers(2) == F // 2 > pair.dead_sleepers(STOP) >= pair.dead_sleepers(12) >= 0
+
+
 def test_each_seed_draws_its_own_half(twins):
     assert all(pair.lucky.sum() == F // 2 for pair in twins)
     assert (twins[0].lucky != twins[1].lucky).any()

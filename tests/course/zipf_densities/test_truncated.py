@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sae_tutorial.course.zipf_densities.density_laws import Law
-from sae_tutorial.course.zipf_densities.truncated import window_aic
+from sae_tutorial.course.zipf_densities.fits import controls
+from sae_tutorial.course.zipf_densities.truncated import by_window, window_aic
 
 F, N_TOKENS, WINDOW = 4_096, 65_280, (100, 3_000)
 
@@ -50,3 +51,12 @@ def test_windows_that_hold_too_little_are_refused(ranks):
         window_aic(counts, N_TOKENS, ranks)
     with pytest.raises(ValueError, match="a density above 1"):
         window_aic(counts, 100, WINDOW)
+
+
+def test_the_test_of_laws_finds_either_law_over_all_ranks():
+    n_tokens = 20_000
+    found = {name: by_window(counts, n_tokens) for name, counts in controls(1_000, n_tokens, k=16).items()}
+    power, normal = found["drawn from the default law"], found["drawn from a log-normal"]
+    assert power["all ranks"]["zipf_mandelbrot"] < 3 and power["all ranks"]["log_normal"] > 100
+    assert normal["all ranks"]["log_normal"] == 0 and normal["all ranks"]["zipf_mandelbrot"] > 100
+    assert list(power) == ["all ranks", "ranks 100 to 80%", "ranks 100 to 50%"]
