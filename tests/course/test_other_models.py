@@ -64,6 +64,7 @@ SMOLLM2 = {
     "08_ioi_circuit": {"N_TRIED": 6, "N_LAYERS": 3, "N_SUBSETS": 1, "N_FRESH": 12, "N_MEANS": 12},
     "09_ioi_features": {"N_LAYERS": 2, "N_SENTENCES": 6, "SIZES": (8, 0)},
     "10_reading_features": {"N_TOKENS": 2_048, "N_FEATURES": 4, "N_RANDOM": 4, "N_SHORT": 2},
+    "11_dark_matter": {"N_ROWS": 8, "N_READ": 2},
 }
 
 

@@ -68,6 +68,7 @@ def measured(
         "fvu": fvu(x, parts.reconstruction),
         "linear": r_squared(parts.linear, parts.error),
         "shuffled": shuffled_r_squared(x_fit, error_fit, parts),
+        "arithmetic": by_arithmetic(x_fit, parts),
         "nonlinear": share(parts.nonlinear, x),
         "length": length_predictors(x_fit, error_fit, parts),
         "pursuit": searched(sae, x_fit[:N_PURSUED], x[:N_PURSUED], parts),
@@ -182,3 +183,16 @@ def increases(row: Mapping[str, Any]) -> dict[str, float]:
     """Of a shipped row: how much each replacement raises the loss, in nats a prediction."""
     clean, n = sum(row["clean"]), sum(row["predictions"])
     return {name: (sum(sums) - clean) / n for name, sums in row["spliced"].items()}
+
+
+def by_arithmetic(x_fit: Float[Tensor, "n d"], parts: ErrorParts) -> float:
+    """The R² that a matrix reaches because x = x̂ + error holds the error: ours.
+
+    If x̂ tells nothing of the error, the best guess of the error along a principal component is s x, with s the share of
+    the component that is left out, and it is right to a share of s. Over all components, that is Σ s² var / Σ s var.
+    """
+    axes_DD = principal_directions(x_fit)
+    variance_D = ((parts.x - parts.x.mean(0)) @ axes_DD.T).double().square().mean(0)
+    left_D = (parts.error @ axes_DD.T).double().square().mean(0)
+    there = variance_D > 1e-6 * variance_D.max()  # a stream may have no variance at all along a direction
+    return float((left_D[there].square() / variance_D[there]).sum() / left_D[there].sum())

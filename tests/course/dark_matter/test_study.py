@@ -98,3 +98,16 @@ def test_the_viewer_shows_the_parts_of_a_text(read, model):
 
 def test_the_drawing_says_what_it_shows():
     assert "nonlinear error" in drawings.three_parts().alt
+
+
+def test_what_a_matrix_must_know_by_arithmetic():
+    """x̂ and an error that are drawn apart: the error is a quarter of one axis and a twentieth of the other."""
+    hat, error = normal(20_000, 2) * torch.tensor([3.0, 1.0]), normal(20_000, 2, 1) * torch.tensor([0.7, 0.58])
+    x_fit, x = (hat + error)[:10_000], (hat + error)[10_000:]
+    parts = split_error_of(x_fit, error[:10_000], x, error[10_000:])
+    assert study.by_arithmetic(x_fit, parts) == pytest.approx(r_squared(parts.linear, parts.error), abs=0.02)
+    assert 0.1 < study.by_arithmetic(x_fit, parts) < 0.2
+
+
+def split_error_of(x_fit, error_fit, x, error):
+    return ErrorParts(x, x - error, study.linear_map(x_fit, error_fit))
