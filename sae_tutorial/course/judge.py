@@ -83,7 +83,8 @@ def judge(
         except AssertionError as error:
             complaint = str(error) or "A check failed."
         except Exception as error:  # whatever a half-finished answer throws is feedback, not a crash
-            complaint = f"It stopped with {type(error).__name__}: {error}"
+            what = str(error).partition("\n")[0]  # PyTorch may list a hundred backends below it
+            complaint = f"It stopped with {type(error).__name__}: {what}"
         if complaint is False:
             complaint = "That is not it."
         if isinstance(complaint, str):

@@ -57,9 +57,16 @@ def signed_maps(
     return fig.update_xaxes(tickangle=0 if max(map(len, columns), default=0) < 4 else -60)
 
 
-def by_depth(lines: Mapping[str, Float[Tensor, " depths"]], depths: Sequence[str], title: str, y: str) -> go.Figure:
-    """One line for each name, from the embedding to the end."""
-    curves = {name: Curve(depths, values) for name, values in lines.items()}
+def by_depth(
+    lines: Mapping[str, Float[Tensor, " depths"]],
+    depths: Sequence[str],
+    title: str,
+    y: str,
+    colours: Mapping[str, str] | None = None,
+) -> go.Figure:
+    """One line for each name, from the embedding to the end, in its colour of `colours` where it has one."""
+    looks = {name: Look(colour) for name, colour in (colours or {}).items()}
+    curves = {name: Curve(depths, values, look=looks.get(name)) for name, values in lines.items()}
     return kinds.lines(curves, title, "residual stream, read after", y, level={"_zero": 0}, hover="%{x}: %{y:.2f}")
 
 

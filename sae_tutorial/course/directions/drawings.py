@@ -23,7 +23,7 @@ def ladder() -> Drawing:
     drawing = Drawing(
         620,
         196,
-        "Five small panels. Entangled: feature 1 points right while feature 2 is off, left while it is on. Curved: a "
+        "Five small panels. Entangled: feature 2 points right while feature 1 is off, left while it is on. Curved: a "
         "feature moves along half a circle. Crowded: three straight arrows in one plane. Oblique: two arrows that are "
         "not along the axes. Aligned: two arrows along the axes. Each has one property more: decomposable, linear, "
         "not in superposition, basis-aligned.",
@@ -38,7 +38,7 @@ def ladder() -> Drawing:
         if i:
             drawing.arrow(x - 76, 14, x - 50, 14)
     drawing.arrow(62, 84, 104, 72, colour=BLUE, width=2.5).arrow(62, 84, 20, 96, colour=BLUE, width=2.5, dashed=True)
-    drawing.text(84, 58, "2 off", size=11, colour=BLUE).text(38, 112, "2 on", size=11, colour=BLUE)
+    drawing.text(84, 58, "1 off", size=11, colour=BLUE).text(38, 112, "1 on", size=11, colour=BLUE)
     _arc(drawing, 186, 98, 36)
     for degrees in (-10, 65, 190):
         _ray(drawing, (310, 84), _unit(degrees), 0.4, {-10: BLUE, 65: ORANGE, 190: GREEN}[degrees], width=2.5)

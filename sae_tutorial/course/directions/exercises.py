@@ -28,6 +28,9 @@ def check_analogy(answer: Any) -> Verdict:
 
     # the first and third word are alike, the second is their opposite, all others point away from a − b + c
     away = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-0.8, 0.6], [-0.6, 0.8], [-0.8, -0.6]])
+    # a and c are alike, and b is nearer to a − b + c than any other: only b can win where a and c are left out
+    second = torch.tensor([[0.6, 0.8], [1.0, 0.0], [0.6, 0.8], [-0.9, -0.4], [-0.6, -0.8], [-0.8, -0.6]])
+    second = torch.nn.functional.normalize(second, dim=1)
     low = (
         "you leave the words of the question out where others have a positive similarity; where all others have 0 or "
         "less, a word of the question wins. Set theirs lower than any other can be: `-torch.inf`"
@@ -63,12 +66,19 @@ def check_analogy(answer: Any) -> Verdict:
         return None
 
     def leaves_the_question_out(answer: Callable) -> str | None:
+        if all(int(answer(u, 0, 1, 2)) == _rows_of_minus_infinity(u, 0, 1, 2) for u in (unit, parallelogram, away)):
+            return (
+                "a row of −inf times a negative number is +inf, and a sum of both is no number, so a word of the "
+                "question still wins. Leave the rows as they are, and set the three *similarities* to `-torch.inf`"
+            )
         lone = torch.eye(6)  # unrelated words: the nearest to a − b + c are a and c themselves
         if int(answer(lone, 0, 1, 2)) in (0, 1, 2):
             elsewhere = ((5, 6, 7), (9, 30, 11))  # other tokens have positive similarities there
             left_out = all(int(answer(parallelogram, *question)) not in question for question in elsewhere)
             return low if left_out else "the answer is one of the three words of the question; leave them out"
-        return low if int(answer(away, 0, 1, 2)) in (0, 1, 2) else None
+        if int(answer(away, 0, 1, 2)) in (0, 1, 2):
+            return low
+        return "you leave *a* and *c* out, but *b* can win, too" if int(answer(second, 0, 1, 2)) == 1 else None
 
     def finds_the_corner(answer: Callable) -> str | None:
         for a, b, c in ((0, 1, 2), (5, 6, 7), (9, 30, 11)):
@@ -86,7 +96,8 @@ def check_analogy(answer: Any) -> Verdict:
         "the rows have length 1: what does a dot product of two of them measure?",
         "compare all tokens with one vector at once, and see to it that three of them cannot win.",
     )
-    return judge("Exercise 2", answer, tests, hints, "That is the parallelogram. Try words of your own.")
+    asked = (lambda unit, *question: answer(unit.clone(), *question)) if callable(answer) else answer  # one may write
+    return judge("Exercise 2", asked, tests, hints, "That is the parallelogram. Try words of your own.")
 
 
 def solution_analogy(unit_VD: Tensor, a: int, b: int, c: int) -> int:
@@ -120,6 +131,13 @@ def _without_rows(unit_VD: Tensor, a: int, b: int, c: int) -> int:
     return left_V.index(solution_analogy(unit_VD, a, b, c))
 
 
+def _rows_of_minus_infinity(unit_VD: Tensor, a: int, b: int, c: int) -> int:
+    """What wins if the rows of the question, and not their similarities, are set to −inf: nan counts as largest."""
+    rows_VD = unit_VD.clone()
+    rows_VD[[a, b, c]] = -torch.inf
+    return int((rows_VD @ (unit_VD[a] - unit_VD[b] + unit_VD[c])).argmax())
+
+
 def _farthest(unit_VD: Tensor, a: int, b: int, c: int) -> int:
     """The largest distance in place of the smallest, the question left out."""
     distance_V = (unit_VD - (unit_VD[a] - unit_VD[b] + unit_VD[c])).norm(dim=1)
@@ -147,37 +165,51 @@ def check_pursuit(answer: Any) -> Verdict:
         f"you choose one by one, but with plain dot products of x as coefficients; {overlapping}": _unfitted_steps,
         "you choose one by one, and fit all of them together only once, at the end. Fit them after each choice: the "
         "next direction is chosen by what that fit leaves of x": _one_refit,
+        "your coefficients have lost their sign: take the direction from `abs()`, the coefficient from the dot "
+        "products themselves": _without_sign,
+        "you take a fit *of x* off what is left, so it comes off again at each step: `left = x − fit`": _taken_twice,
         "you fit the residual again with the old directions, and forget what they already explain": _forgets,
     }
 
-    def tried(answer: Callable, k: int) -> Tensor:
+    def tried(answer: Callable, k: int) -> tuple[Tensor, bool]:
+        """What the answer returns, and whether it wrote into x on the way."""
+        given = x.clone()
         with _Calls() as calls:
             try:
-                got = torch.as_tensor(answer(x.clone(), dictionary.clone(), k)).float()
+                got = torch.as_tensor(answer(given, dictionary.clone(), k)).float()
             except (IndexError, RuntimeError, TypeError) as error:
                 if words := calls.mistake(len(x), len(dictionary), x.shape[1]):
                     raise AssertionError(words) from error
                 raise
-        return got
+        return got, not torch.equal(given, x)
 
     def right_shape(answer: Callable) -> str | None:
-        got = tried(answer, 1).shape
+        got = tried(answer, 1)[0].shape
         return None if got == x.shape else f"x has shape {tuple(x.shape)}, you return {tuple(got)}; return x̂"
 
+    def told(got: Tensor, right: Tensor, wrote: bool, k: int) -> str:
+        words = _named(x, got, mistakes, dictionary, k)
+        if words is None and wrote:
+            return (
+                "your answer changes x itself: after `left = x_BD` both names mean one tensor, and `left -= …` writes "
+                "into it. Begin with `left = x_BD.clone()`"
+            )
+        return words or _how_far_off(x, got, right, k)
+
     def one_direction(answer: Callable) -> str | None:
-        got, right = tried(answer, 1), directions.reconstruction(x, dictionary, 1)
+        (got, wrote), right = tried(answer, 1), directions.reconstruction(x, dictionary, 1)
         if torch.allclose(got, x - right, atol=1e-4):
             return "you return what is left; return x̂, what the chosen directions give"
         chosen = directions.pursuit(x, dictionary, 1)[0][:, 0]
         if torch.allclose(got, dictionary[chosen], atol=1e-4):
             return "you return the direction itself; how much of it is in x?"
-        return None if torch.allclose(got, right, atol=1e-4) else _told(x, got, right, mistakes, dictionary, 1)
+        return None if torch.allclose(got, right, atol=1e-4) else told(got, right, wrote, 1)
 
     def several_directions(answer: Callable) -> str | None:
         for k in (2, 3, 5):
-            got, right = tried(answer, k), directions.reconstruction(x, dictionary, k)
+            (got, wrote), right = tried(answer, k), directions.reconstruction(x, dictionary, k)
             if not torch.allclose(got, right, atol=1e-3):
-                return _told(x, got, right, mistakes, dictionary, k)
+                return told(got, right, wrote, k)
         return None
 
     hints = (
@@ -237,8 +269,8 @@ class _Calls(TorchFunctionMode):
         return None
 
 
-def _told(x: Tensor, got: Tensor, right: Tensor, mistakes: dict[str, Callable], dictionary: Tensor, k: int) -> str:
-    """What was done instead, if it is one of the likely mistakes; else how far off the first token is."""
+def _named(x: Tensor, got: Tensor, mistakes: dict[str, Callable], dictionary: Tensor, k: int) -> str | None:
+    """What was done instead, if it is one of the likely mistakes."""
     for complaint, mistake in mistakes.items():
         if torch.allclose(got, mistake(x, dictionary, k), atol=1e-3):
             return complaint
@@ -247,6 +279,10 @@ def _told(x: Tensor, got: Tensor, right: Tensor, mistakes: dict[str, Callable], 
             f"all tokens share the same {'direction' if k == 1 else f'{k} directions'}; let each token choose its own: "
             "one `argmax` for each row (`dim=1`)"
         )
+    return None
+
+
+def _how_far_off(x: Tensor, got: Tensor, right: Tensor, k: int) -> str:
     row = int((got - right).square().sum(1).argmax())
     left = [float((x[row] - guess[row]).square().sum()) for guess in (got, right)]
     return f"with k = {k}, token {row} should be left with an error of {left[1]:.3f}; yours leaves {left[0]:.3f}"
@@ -275,6 +311,23 @@ def _plain(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
     for _ in range(k):
         atom = dictionary[(left @ dictionary.T).abs().argmax(1)]
         left = left - (left * atom).sum(1, keepdim=True) * atom
+    return x - left
+
+
+def _without_sign(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
+    left = x
+    for _ in range(k):
+        size, chosen = (left @ dictionary.T).abs().max(1)
+        left = left - size[:, None] * dictionary[chosen]
+    return x - left
+
+
+def _taken_twice(x: Tensor, dictionary: Tensor, k: int) -> Tensor:
+    chosen: list[Tensor] = []
+    left = x
+    for _ in range(k):
+        chosen.append((left @ dictionary.T).abs().argmax(1))
+        left = left - _fit(x, dictionary, chosen)
     return x - left
 
 

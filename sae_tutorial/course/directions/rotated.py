@@ -26,6 +26,12 @@ def strongest(x: Float[Tensor, "*batch dims"], share: float) -> Float[Tensor, "*
     return torch.zeros_like(x).scatter(-1, kept, x.gather(-1, kept))
 
 
+def held_by_strongest(x: Float[Tensor, "vectors dims"], share: float) -> float:
+    """Which part of all squared length do the largest `share` of each vector's coordinates hold?"""
+    kept = sum(float(strongest(part, share).square().sum()) for part in x.split(2048))  # a copy of all x is large
+    return kept / float(x.square().sum())
+
+
 def in_rotated_axes(function: Function, rotation: Float[Tensor, "dims dims"]) -> Function:
     """`function`, carried out on rotated axes: x -> Rᵀ function(R x). No different if it has no favourite axes."""
     return lambda x: function(x @ rotation.T) @ rotation

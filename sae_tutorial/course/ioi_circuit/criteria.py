@@ -84,13 +84,15 @@ def worth(
     groups: Iterable[Sequence[Head]],
     outside: Iterable[Head] = (),
     only: Sequence[Head] | None = None,
+    beside: bool = False,
 ) -> dict[str, dict[str, Span]]:
     """What each head adds to the difference and to the lift, "1.2" -> logits, the mean and the ends of its interval
     over sentences; below 0 it harms.
 
     A head of the circuit is added once to all other heads of it, and once to those of other classes; the larger change
     counts (the minimality of Wang et al. with two subsets of their classes instead of all). A head `outside`, written
-    "+ 1.2", is added to the whole circuit. With `only`, other heads of the circuit are not measured.
+    "+ 1.2", is added to the whole circuit. With `only`, other heads of the circuit are not measured. The larger of two
+    noisy changes is too large on average: `beside` takes the one beside all other heads, whichever is larger.
     """
     value = lambda kept: alone(kept)[:2]  # noqa: E731
     found, full = {}, value(circuit)
@@ -101,7 +103,7 @@ def worth(
         for head in asked:
             last = full - value([h for h in circuit if h != head])
             first = value([h for h in circuit if h in others or h == head]) - bare
-            found[label(head)] = torch.where(_size(first) > _size(last), first, last)
+            found[label(head)] = last if beside else torch.where(_size(first) > _size(last), first, last)
     for head in outside:
         found[f"+ {label(head)}"] = value([*circuit, head]) - full
     return {name: {head: span(row[i]) for head, row in found.items()} for i, name in enumerate(("difference", "lift"))}

@@ -8,6 +8,7 @@ from sae_tutorial.figures.drawings import Drawing
 from sae_tutorial.figures.looks import BLUE, GREEN, GREY, ORANGE, PINK, VERMILION
 
 NAMED = {"name-carrying": "0.0", "name movers": "1.3  2.6  3.0  3.5", "copy suppression": "1.2  2.0  2.1  2.3"}
+ANSWERS = {"right name": GREEN, "wrong name": VERMILION}
 COLOURS = {"name-carrying": BLUE, "copy suppression": VERMILION, "name movers": GREEN, "indirect name movers": PINK}
 
 

@@ -62,9 +62,9 @@ def check_columns(answer: Sequence[str] | None) -> Verdict:
     def right(roles: Any) -> str | None:
         if isinstance(roles, str):
             roles = [roles]
-        if not isinstance(roles, (list, tuple, set)) or not set(roles) <= set(ROLES):
+        if not isinstance(roles, (list, tuple, set)) or not {str(role).upper() for role in roles} <= set(ROLES):
             return f"Answer with a list of some of {list(ROLES)}, not {roles!r}."
-        given = set(roles)
+        given = {role.upper() for role in roles}
         if "S2" in given:
             return "S2 is the token that differs. Put the original's activation there, and the giver is back."
         if "END" in given:
@@ -106,6 +106,17 @@ def _last(site: Site, donor: Donor, acts: Tensor, hook: Any = None) -> Tensor:
     """What `site.put` does, but with the head's number as an index of the last dimension."""
     acts = acts.clone()
     acts[..., site.head] = donor[site.hook_name][..., site.head]
+    return acts
+
+
+ONE_POSITION = "You changed one position, the last. A head's output comes in at all of them."
+
+
+def _at_the_end(site: Site, part: str, donor: Donor, acts: Tensor, hook: Any = None) -> Tensor:
+    """What `site.put` does, but at the last position only."""
+    acts = acts.clone()
+    here = (slice(None), site.head, -1) if part == "pattern" else (slice(None), -1, site.head)
+    acts[here] = donor[site.hook_name][here]
     return acts
 
 
@@ -169,6 +180,12 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
                 LAST: lambda: torch.stack(
                     [
                         difference(end_logits(model, run, [(site.hook_name, partial(_last, site, donor))]))
+                        for site in sites
+                    ]
+                ),
+                ONE_POSITION: lambda: torch.stack(
+                    [
+                        difference(end_logits(model, run, [(site.hook_name, partial(_at_the_end, site, part, donor))]))
                         for site in sites
                     ]
                 ),
@@ -284,6 +301,14 @@ def check_path_to_answer(
                         )
                     )
                 ),
+                ONE_POSITION: lambda: difference(
+                    run(
+                        patch_hooks(
+                            [Site(name) for name in held],
+                            held | {site.hook_name: _at_the_end(site, "z", others, frozen[site.hook_name])},
+                        )
+                    )
+                ),
                 "The wrong way round: the sender comes from others, all else stays as own has it.": lambda: solve(
                     sender, frozen | dict(others), own
                 ),
@@ -358,9 +383,9 @@ def check_prediction(answer: tuple[str, str] | None, change: float, by_heads: fl
 
 
 def _known(said: Any, words: Sequence[str]) -> str | None:
-    """The one of `words` that was meant, in capitals or not, with "the" or without."""
+    """The one of `words` that was meant, in capitals or not, with "the" or without, one or several."""
     plain = str(said).lower().strip().removeprefix("the ")
-    return next((word for word in words if word.lower().removeprefix("the ") == plain), None)
+    return next((word for word in words if word.lower().removeprefix("the ") in (plain, f"{plain}s")), None)
 
 
 def solution_prediction(change: float, by_heads: float, by_mlps: float) -> tuple[str, str]:
@@ -371,6 +396,7 @@ def solution_prediction(change: float, by_heads: float, by_mlps: float) -> tuple
 
 
 LEAST = (0.2, 0.25, 0.5, 1, 2)  # denominators at which learners stop
+LARGEST = (1.25, 1.5, 2, 3, 5, 10)  # and ratios
 ADDED = (1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2)  # constants that they add to a denominator
 
 
@@ -391,13 +417,21 @@ def check_faithfulness(answer: Callable[[Tensor, Tensor, Tensor], Any] | None) -
             return "That is still the bug. Look at the single ratios of four sentences: 0.75, 0.75, 0.75 and 30."
         if abs(got - float(circuit.mean() / whole.mean())) < 1e-4:
             return "The scale must begin at no heads at all: a circuit that does nothing should have 0."
+        if abs(got - float((circuit / whole).mean())) < 1e-4:
+            return "Still a mean of ratios, and the scale must begin at no heads at all: take `nothing` off both."
+        if abs(got - float((ratios * whole).sum() / whole.sum())) < 1e-4:
+            return "You weigh by `whole`; weigh by what there is to explain, `whole - nothing`."
         if abs(got - float(ratios.median())) < 1e-4:
             return "A median, or leaving that sentence out, hides the one at fault. Weigh it instead."
         if abs(got - float((circuit - nothing).mean() / whole.mean())) < 1e-4:
             return "You took off `nothing` above the line, not below it: then the whole model itself has no 100%."
         up, down = circuit - nothing, whole - nothing
-        if any(abs(got - float((up / down.clamp(min=least)).mean())) < 1e-3 for least in LEAST):
-            return "A smallest denominator is a number that you chose, and the result depends on it. Weigh instead."
+        cut = [up / down.clamp(min=least) for least in LEAST] + [ratios.clamp(max=largest) for largest in LARGEST]
+        if any(abs(got - float(ratio.mean())) < 1e-3 for ratio in cut):
+            return (
+                "A smallest denominator, or a largest ratio, is a number that you chose, and the result depends on it. "
+                "Weigh instead."
+            )
         if any(abs(got - float((up / (down + added)).mean())) < 1e-3 for added in ADDED):
             return "A constant in the denominator is a number that you chose; weigh instead."
         if abs(got - float(ratios.clamp(0, 1).mean())) < 1e-4:

@@ -191,26 +191,48 @@ def looks_with_queries(model: Any, run: Sentences, donor: Donor, head: Head, sta
     return float(caught["pattern"][rows, run.positions[start], run.positions[end]].mean())
 
 
-def about_to_say(model: Any, run: Sentences, names: Int[Tensor, " names"], layer: int) -> float:
+def about_to_say(model: Any, run: Sentences, names: Int[Tensor, " names"], layer: int) -> Float[Tensor, " sentences"]:
     """Is the model about to say the name at S2? The logit lens at END before a layer: the logit of that name above the
-    mean of the `names` that the sentence does not contain, mean over sentences."""
+    mean of the `names` that the sentence does not contain."""
     stream_BM, ids = direct_writes(model, run).stream[layer], at(run.tokens, run.positions["S2"])
     absent_BN = ~(run.tokens[:, :, None] == names).any(1)
     others_B = (stream_BM @ model.W_U[:, names] * absent_BN).sum(1) / absent_BN.sum(1)
-    return float(((stream_BM * model.W_U[:, ids].T).sum(1) - others_B).mean())
+    return (stream_BM * model.W_U[:, ids].T).sum(1) - others_B
+
+
+def looks_by_lens(
+    model: Any, runs: Mapping[str, Sentences], names: Int[Tensor, " names"], head: Head
+) -> dict[str, list[str]]:
+    """Rows of `look_table` that ask whether a head looks at S2 because the model is about to say that name: where is
+    the name above absent ones before the head's layer, and how much attention has S2 there, and elsewhere?"""
+    layer, number = head
+    rows: dict[str, list[str]] = {}
+    for run in runs.values():
+        said_B = about_to_say(model, run, names, layer)
+        hook = f"blocks.{layer}.attn.hook_pattern"
+        each, (end, s2) = torch.arange(len(said_B)), (run.positions[role] for role in ("END", "S2"))
+        look_B, above_B = activations(model, run, [hook])[hook][each, number, end, s2], said_B > 0
+        for what, value in (
+            (f"the name at S2, before layer {layer}, above absent names", f"{said_B.mean():+.2f}"),
+            ("is above them in so many sentences", f"{above_B.float().mean():.0%}"),
+            (f"attention of {label(head)} to S2 in these", f"{look_B[above_B].mean():.0%}"),
+            (f"attention of {label(head)} to S2 in all others", f"{look_B[~above_B].mean():.0%}"),
+        ):
+            rows.setdefault(what, []).append(value)
+    return rows
 
 
 def look_table(
     model: Any,
     runs: Mapping[str, Sentences],
     looks: Sequence[tuple[Head, str, str]],
-    said: Mapping[str, Sequence[float]] | None = None,
+    said: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
     """Mean attention of a head from one role to another, for each of `looks`, on each run; below, what else is `said`
-    of each run, as signed numbers."""
+    of each run."""
     found = []
     for head, start, end in looks:
         shares = [attention_between(model, run, start, [end])[end][head] for run in runs.values()]
         found.append((f"attention of {label(head)} from {start} to {end}", *(f"{share:.0%}" for share in shares)))
-    found += [(what, *(f"{value:+.2f}" for value in values)) for what, values in (said or {}).items()]
+    found += [(what, *values) for what, values in (said or {}).items()]
     return Table(["", *runs], found)

@@ -83,6 +83,17 @@ def score_table(found: Mapping[str, Float[Tensor, "4 sentences"]], what: str) ->
     return Table([what, "difference", "lift", "difference above 0", "right name on top"], rows)
 
 
+def answers(
+    logits: Float[Tensor, "sentences vocab"], sentences: Sentences, names: Int[Tensor, " names"]
+) -> dict[str, int]:
+    """In how many sentences the likeliest token is the right name, the wrong one, one of the other `names` (see
+    `name_ids`), or no name."""
+    top = logits.argmax(-1)
+    right, wrong, named = top == sentences.io, top == sentences.wrong, torch.isin(top, names.to(top.device))
+    kinds = {"right": right, "wrong": wrong, "another name": named & ~right & ~wrong, "no name": ~named}
+    return {kind: int(found.sum()) for kind, found in kinds.items()}
+
+
 def most_frequent(model: Any, logits: Float[Tensor, "sentences vocab"], n: int = 5) -> str:
     """The likeliest tokens, those of most sentences first, and of how many: "' to' 12, ' the' 5"."""
     words = Counter(model.tokenizer.decode([i]) for i in logits.argmax(-1).tolist())

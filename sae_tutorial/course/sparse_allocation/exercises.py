@@ -26,10 +26,15 @@ def judge_mutual_choice(answer: Any) -> Verdict:
         "the budget knows neither rows nor columns: what would the rule be if the table were one long row?",
         "topk of the flattened table gives values and their positions; scatter puts values at positions into zeros.",
     )
+    equals = (
+        "a threshold lets in all that are equal to it. What chooses among equals?",
+        "topk keeps exactly n values, wherever the others are equal; so do ranks from sorting twice.",
+    )
     praise = "This is Mutual Choice; BatchTopK selects the same."
     tests = [_pair(6), _ranks(2, _sorted_cells), _each_token(6, solution_mutual_choice)]
-    tests += _tests((6, 18, 2, 5), solution_mutual_choice, _others_than_mutual)
-    return judge("Exercise 1, Mutual Choice", answer, tests, hints, praise)
+    shape, sign, matches, ties = _tests((6, 18, 2, 5), solution_mutual_choice, _others_than_mutual)
+    stages = ([*tests, shape], hints), ([sign], OF_SIGN), ([matches], hints), ([ties], equals)
+    return _in_stages("Exercise 1, Mutual Choice", answer, stages, praise)
 
 
 def judge_feature_choice(answer: Any) -> Verdict:
@@ -40,12 +45,33 @@ def judge_feature_choice(answer: Any) -> Verdict:
         "argsort(dim=0, descending=True) says which token comes first, second, third in a column. Sort this order once "
         "more, and you have the rank of each token. Which ranks get in?",
     )
+    equals = (
+        "a threshold lets in all that are equal to it. What chooses among equals?",
+        "ranks do: no two tokens of a column have the same one.",
+    )
     praise = "This is Feature Choice, and it takes any capacities: equal ones, or those of a law."
     capacities = torch.full((9,), 2), torch.tensor([3, 0, 1, 2, 4, 5, 1, 2, 2])
     tests = [_pair(capacities[0]), _ranks(capacities[0], _sorted_columns)]
     tests += [_each_token(capacities[0], solution_feature_choice)]
-    tests += _tests(capacities, solution_feature_choice, _others_than_feature)
-    return judge("Exercise 1, Feature Choice", answer, tests, hints, praise)
+    shape, sign, matches, ties = _tests(capacities, solution_feature_choice, _others_than_feature)
+    stages = ([*tests, shape], hints), ([sign], OF_SIGN), ([matches], hints), ([ties], equals)
+    return _in_stages("Exercise 1, Feature Choice", answer, stages, praise)
+
+
+OF_SIGN = (
+    "the right cells are not enough: what should stand in a cell that would be filled with a negative affinity?",
+    "relu the values that you keep.",
+)
+
+
+def _in_stages(
+    name: str, answer: Any, stages: Sequence[tuple[list[Callable], tuple[str, str]]], praise: str
+) -> Verdict:
+    """`judge` with hints about what failed: tests and their hints, in turn, up to the first complaint."""
+    for tests, hints in stages:
+        if not (verdict := judge(name, answer, tests, hints, praise)):
+            break
+    return verdict
 
 
 def _table() -> Tensor:
@@ -81,12 +107,14 @@ def _ranks(amount: Any, sort: Callable[[Tensor, bool], Tensor]) -> Callable:
 
 
 def _pair(amount: Any) -> Callable:
-    """A test that names what `topk` returns, before anything takes it for a table."""
+    """A test that names what `topk` and sparse rules return, before anything takes it for a table."""
 
     def pair(answer: Callable) -> str | None:
         got = answer(_table(), amount)
         if isinstance(got, (tuple, list)) and len(got) == 2:
             return "you return a pair, values and positions; put the values into a table of zeros (scatter)"
+        if hasattr(got, "to_dense") and getattr(got, "layout", None) != torch.strided:
+            return "you return the matches alone; a table has all cells: .to_dense() makes it one"
         return None
 
     return pair
@@ -137,7 +165,12 @@ def _tests(amounts: Sequence[Any], solve: Callable, others: Callable) -> list[Ca
 
     def matches(answer: Callable) -> str | None:
         for amount in amounts:
-            got, right = torch.as_tensor(answer(table.clone(), amount)).float(), solve(table, amount)
+            try:
+                got, right = torch.as_tensor(answer(table.clone(), amount)).float(), solve(table, amount)
+            except IndexError:
+                if isinstance(amount, Tensor) and not amount.all():
+                    return "you look up the weakest match of a feature with capacity 0; it has none"
+                raise
             if torch.allclose(got, right):
                 continue
             if torch.equal(got != 0, right > 0):

@@ -208,12 +208,16 @@ def company(counts: Sequence[int], alone: int, title: str) -> go.Figure:
 
 
 def capacity_explorer(
-    demand: Float[Tensor, " features"], laws: Mapping[float, Float[Tensor, " features"]], titles: Sequence[str]
+    demand: Float[Tensor, " features"],
+    laws: Mapping[float, Float[Tensor, " features"]],
+    titles: Sequence[str],
+    stays: float | None = None,
 ) -> go.Figure:
     """Capacities against rank, with a slider for the exponent of their law, beside the demand; needs no kernel.
 
     `demand` is how many matches each feature has under Mutual Choice. `laws` holds the capacities by exponent, rank 1
-    first, and `titles` says what comes of each. The first law is shown first.
+    first, and `titles` says what comes of each. The first law is shown first; that with the exponent `stays` is dotted
+    in every frame, as a picture of the notebook shows one frame only.
     """
     ordered = demand.sort(descending=True).values.double()
     ranks = np.unique(np.geomspace(1, max(1, len(ordered)), 90).round().astype(int))
@@ -225,6 +229,9 @@ def capacity_explorer(
         "Mutual Choice": Curve(ranks, wanted, look=look("Mutual Choice")),
         "capacity": Curve(ranks, given[0], look=look("Feature Choice, Zipf")),
     }
+    if stays is not None:
+        dotted = Look(look("Feature Choice, Zipf").colour, "dot")
+        drawn[f"exponent {stays:g}"] = Curve(ranks, laws[stays].double()[ranks - 1], look=dotted)
     x, y, hover = "rank of the feature (1 = most wanted)", "tokens in the batch", "rank %{x:,}: %{y:,} tokens"
     fig = kinds.lines(drawn, max(titles, key=len), x, y, mode="lines", log="xy", hover=hover, height=470)
     every = torch.stack([*given, wanted]).nan_to_num(1.0).clamp(min=1).log10()

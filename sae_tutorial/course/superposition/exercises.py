@@ -37,7 +37,7 @@ def check_training_step(answer: Any) -> Verdict:
                 with _Products() as products:
                     loss = step(W, b, x, importance, optimizer)
             except RuntimeError as error:
-                if words := _told_of_torch(str(error), products.last, W):
+                if words := _told_of_torch(str(error), products, W):
                     raise AssertionError(words) from None
                 raise
             except NotAnswered:
@@ -54,6 +54,7 @@ def check_training_step(answer: Any) -> Verdict:
             return (
                 f"for two models you return a loss of shape {tuple(got.shape)}; it should be (2,), one for each. "
                 "Add over the features, which are the last axis, and average over the batch, which is the one before"
+                + ("" if got.shape else ". If you summed over the models for `backward`: return what was there before")
             )
         right = _toy_loss(*start, x, importance)
         if torch.allclose(got, right, atol=1e-4):
@@ -104,15 +105,22 @@ class _Products(TorchFunctionMode):
     """Keeps the shapes of the latest matrix product: PyTorch's own message does not say which matrices it was."""
 
     last: tuple[tuple[int, ...], ...] | None = None
+    added: tuple[tuple[int, ...], ...] = ()  # what was being added when the answer stopped, if it was a sum
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if getattr(function, "__name__", "") in ("matmul", "__matmul__", "bmm", "mm"):
+        name = getattr(function, "__name__", "")
+        sums = ("add", "add_", "__add__", "__radd__", "__iadd__")
+        self.added = tuple(tuple(value.shape) for value in args[:2]) if name in sums and len(args) > 1 else ()
+        if name in ("matmul", "__matmul__", "bmm", "mm"):
             self.last = tuple(tuple(value.shape) for value in args[:2] if isinstance(value, Tensor))
         return function(*args, **(kwargs or {}))
 
 
-def _told_of_torch(error: str, product: tuple[tuple[int, ...], ...] | None, W: Tensor) -> str | None:
+def _told_of_torch(error: str, calls: _Products, W: Tensor) -> str | None:
     """What PyTorch's complaint means here, if it is one that a learner is likely to meet."""
+    product, n_models, m, n = calls.last, *W.shape
+    if (n_models, 1, n) in calls.added and any(shape[-1:] == (m,) for shape in calls.added):
+        return "b has one number for each of the n features: it belongs to the output, after `h @ W`, and not to h"
     if "implicitly created only for scalar" in error:
         return (
             "`backward()` wants a single number, and yours is called on one loss for each model (or more). Add them up "
@@ -125,7 +133,6 @@ def _told_of_torch(error: str, product: tuple[tuple[int, ...], ...] | None, W: T
     left, right = product
     if left[-1:] == right[-2:-1]:
         return None  # this product fits: the complaint is about something else
-    m, n = W.shape[1:]
     said = f"a product of shapes {left} and {right} does not fit: the last axis left must be as long as the last but "
     said += "one right"
     if left == W.shape and right[-1] == n:
@@ -166,6 +173,11 @@ def _wrong_losses(W: Tensor, b: Tensor, x: Tensor, importance: Tensor) -> dict[s
             W, b, x, ones
         ),
         "you average over features; the formula has a sum": _toy_loss(W, b, x, importance) / x.shape[-1],
+        "you add over the batch and average over features: the other way round": _toy_loss(W, b, x, importance)
+        * (x.shape[-2] / x.shape[-1]),
+        "you weigh the size of the error; the formula squares it": (importance * (x - (x @ gram + b).relu()).abs())
+        .sum(-1)
+        .mean(-1),
         "you add over the batch; average there, or the loss depends on its size": _toy_loss(W, b, x, importance)
         * x.shape[-2],
         "there is a ReLU on your hidden layer; this model has one only at the output": (
@@ -226,9 +238,16 @@ def check_six(answer: Any) -> Verdict:
     def right(answer: str) -> str | None:
         pairs = list(zip(("0.05", "0.15", "0.3"), answer, SIX, strict=True))
         too_few, too_many = ([p for p, got, want in pairs if more * (ord(got) - ord(want)) > 0] for more in (-1, 1))
+        if too_few == ["0.15"]:
+            return (
+                "close, but no, at p = 0.15. With five features pairs and pentagon cost the same at p = 0.14, and what "
+                "the pairs forgot had an importance of 0.66 only. Here all six have 1: forgetting costs more, so the "
+                "pentagon wins a little earlier"
+            )
         if too_few:
             known = "with five features the pentagon, one feature more than two pairs, held up to p = 0.14"
-            return f"not so at p = {' and '.join(too_few)}: collisions are rare enough there to keep more; {known}"
+            more = ". At p = 0.15, too, more are kept" if "0.15" in too_few else ""
+            return f"not so at p = 0.05: collisions are rare enough there to keep more; {known}{more}"
         if too_many == ["0.15"]:  # a hexagon
             return (
                 "not so at p = 0.15: even at p = 0.14 a pentagon of five had only just caught up with two pairs; a "
@@ -323,7 +342,8 @@ def check_superposed(answer: Any) -> Verdict:
         if bool(answer(two_kept)):
             return (
                 "you call it superposition when two features have an orthogonal direction each and three are dropped. "
-                "WᵀW is singular there too, but nothing is shared"
+                "WᵀW is singular there too, but nothing is shared. If you set the dropped columns to 0: a column of "
+                "zeros makes WᵀW singular as well, so take it out"
             )
         return "two kept features, turned by an angle, are still not in superposition" if bool(answer(turned)) else None
 
@@ -360,7 +380,12 @@ def check_superposed(answer: Any) -> Verdict:
         "a column of length 0.04 says nothing about sharing. What is left to ask the old question of?",
     )
     praise = "Among the features that are kept, WᵀW decides. That is the definition."
-    return judge("Exercise 3", answer, tests, hints, praise)
+    return judge("Exercise 3", _on_a_copy(answer), tests, hints, praise)
+
+
+def _on_a_copy(answer: Any) -> Any:
+    """An answer may write into W; the next question is about the same W."""
+    return (lambda W: answer(W.clone())) if callable(answer) else answer
 
 
 def solution_superposed(W: Tensor) -> bool:
@@ -399,7 +424,11 @@ def check_dimensionality(answer: Any) -> Verdict:
         "only one of the two vectors in the denominator has length 1. Try two features of lengths 1 and 2.",
     )
     return judge(
-        "Exercise 4", answer, [right_shape, right_numbers], hints, "Each feature now knows what share it owns."
+        "Exercise 4",
+        _on_a_copy(answer),
+        [right_shape, right_numbers],
+        hints,
+        "Each feature now knows what share it owns.",
     )
 
 
@@ -417,6 +446,9 @@ def _wrong_shares(W: Tensor) -> dict[str, Tensor]:
         ** 2
         / (along.sum(dim=1) - norms**2),
         "your numerator is the norm; the formula has the *squared* norm": norms / along.sum(dim=1),
+        "you add up the dot products as they are; square each": norms**2 / (unit.T @ W).sum(dim=1),
+        "you add up the sizes of the dot products; square each": norms**2 / (unit.T @ W).abs().sum(dim=1),
+        "you average over j; add up": norms**2 / along.mean(dim=1),
         "you add up first and square then; square each dot product": norms**2 / (unit.T @ W).sum(dim=1).square(),
         "you divided by the norms of rows; a feature is a column: `W.norm(dim=0)`": norms**2
         / ((W / W.norm(dim=1, keepdim=True)).T @ W).square().sum(dim=1),

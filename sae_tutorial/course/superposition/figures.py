@@ -204,7 +204,7 @@ def phase_diagram(
         z=packed(share.masked_fill(tie, torch.nan)),
         zmin=0,
         zmax=1,
-        colorscale=[[0, PALETTE[7]], [0.35, PALETTE[5]], [0.65, PALETTE[5]], [1, PALETTE[0]]],
+        colorscale=[[0, PALETTE[7]], [0.5, PALETTE[5]], [1, PALETTE[0]]],
         colorbar={"title": {"text": frame.apart("share of feature 2")}, **kept},
         hovertemplate="importance %{x:.2f}<br>probability %{y:.3f}<br>share of feature 2: %{z:.2f}<extra></extra>",
     )

@@ -93,6 +93,26 @@ def test_analogy_mistakes():
     wrong(check(lambda unit, a, b, c: int((unit * (unit[a] - unit[b] + unit[c])).sum(0).argmax())), "(`dim=1`)")
 
 
+@pytest.mark.parametrize("read", [lambda unit, target: unit @ target, lambda unit, target: (unit * target).sum(1)])
+def test_rows_of_minus_infinity_are_not_a_way_to_leave_words_out(read):
+    def rows_set(unit, a, b, c):
+        target, unit = unit[a] - unit[b] + unit[c], unit.clone()
+        unit[[a, b, c]] = -torch.inf
+        return int(read(unit, target).argmax())
+
+    wrong(exercises.check_analogy(rows_set), "set the three *similarities*")
+
+
+@pytest.mark.parametrize("floor", [-torch.inf, -9])
+def test_the_second_word_can_win_as_well(floor):
+    def without_the_second(unit, a, b, c):
+        similarity_V = unit @ (unit[a] - unit[b] + unit[c])
+        similarity_V[[a, c]] = floor
+        return similarity_V.argmax()
+
+    wrong(exercises.check_analogy(without_the_second), "*b* can win")
+
+
 def test_other_ways_to_do_arithmetic_are_right():
     def in_numpy(unit, a, b, c):
         unit = unit.numpy().astype("float64")
@@ -113,7 +133,12 @@ def test_other_ways_to_do_arithmetic_are_right():
         others = [i for i in range(len(unit)) if i not in (a, b, c)]
         return others[int((unit[others] @ (unit[a] - unit[b] + unit[c])).argmax())]
 
-    for answer in (in_numpy, by_distance, by_cosine, rows_removed_and_found_again):
+    def rows_turned_in_place(unit, a, b, c):
+        target = unit[a] - unit[b] + unit[c]
+        unit[[a, b, c]] = -target
+        return int((unit @ target).argmax())
+
+    for answer in (in_numpy, by_distance, by_cosine, rows_removed_and_found_again, rows_turned_in_place):
         verdict = exercises.check_analogy(answer)
         assert verdict, verdict.message
 
@@ -198,6 +223,49 @@ def test_pursuit_mistakes():
     wrong(check(lambda x, d, k: d[(x @ d.T).abs().argmax(1)]), "how much of it")
     wrong(check(directions.pursuit), "It stopped")
     wrong(check(lambda x, d, k: directions.pursuit(x, d, k)[0]), "return x̂")
+
+
+def test_slips_in_what_is_left():
+    check = exercises.check_pursuit
+
+    def without_sign(x, dictionary, k):
+        left = x.clone()
+        for _ in range(k):
+            best = (left @ dictionary.T).abs().max(1)
+            left -= best.values[:, None] * dictionary[best.indices]
+        return x - left
+
+    def fitted(x, dictionary, chosen):
+        atoms = dictionary[torch.stack(chosen, dim=1)].mT
+        return (atoms @ torch.linalg.lstsq(atoms, x[:, :, None]).solution)[:, :, 0]
+
+    def taken_twice(x, dictionary, k):
+        left, chosen = x.clone(), []
+        for _ in range(k):
+            chosen.append((left @ dictionary.T).abs().argmax(1))
+            left -= fitted(x, dictionary, chosen)
+        return x - left
+
+    def written_into_x(x, dictionary, k):
+        left, chosen = x, []
+        for _ in range(k):
+            chosen.append((left @ dictionary.T).abs().argmax(1))
+            left -= fitted(x, dictionary, chosen)
+        return x - left
+
+    def plain_into_x(x, dictionary, k):
+        left, guess = x, torch.zeros_like(x)
+        for _ in range(k):
+            atom = dictionary[(left @ dictionary.T).abs().argmax(1)]
+            part = (left * atom).sum(1, keepdim=True) * atom
+            left -= part
+            guess += part
+        return guess
+
+    wrong(check(without_sign), "lost their sign")
+    wrong(check(taken_twice), "off what is left")
+    wrong(check(written_into_x), "`left = x_BD.clone()`")
+    wrong(check(plain_into_x), "newest coefficient")  # it writes into x, too, but that does not matter
 
 
 def pursued(x, dictionary, k, choose=lambda table: table.argmax(1), turn=lambda atoms: atoms.mT):

@@ -63,6 +63,12 @@ def test_the_strongest_coordinates_of_each_vector_stay():
         rotated.strongest(x, 0)
 
 
+def test_the_squared_length_that_the_strongest_coordinates_hold():
+    x = torch.tensor([[3.0, 0.0, -4.0, 0.0], [2.0, 2.0, 2.0, 2.0]])
+    assert rotated.held_by_strongest(x, 0.25) == pytest.approx((16 + 4) / (25 + 16))
+    assert rotated.held_by_strongest(x.repeat(2000, 1), 1) == pytest.approx(1)
+
+
 def test_few_coordinates_are_enough_only_on_axes_that_features_are_aligned_with():
     generator = torch.Generator().manual_seed(0)
     sparse = torch.randn(200, 32, generator=generator) * (torch.rand(200, 32, generator=generator) < 0.1)

@@ -78,6 +78,13 @@ def test_worth_of_some_heads_only():
     assert some == {measure: {"1.1": row["1.1"]} for measure, row in every.items()}
 
 
+def test_worth_beside_all_others_is_not_the_larger_change():
+    found = criteria.worth(made_up, list(VALUES), [[(1, 0), (1, 1)]], only=[(1, 1)], beside=True)
+    full, less = made_up(list(VALUES)), made_up([head for head in VALUES if head != (1, 1)])
+    for i, measure in enumerate(("difference", "lift")):
+        assert found[measure]["1.1"][0] == float((full - less)[i].mean())
+
+
 def test_one_head_in_place_of_another():
     assert criteria.exchanged([(0, 0), (3, 2)], (3, 2), (1, 5)) == [(0, 0), (1, 5)]
     with pytest.raises(ValueError, match="not in the circuit"):

@@ -16,6 +16,7 @@ from sae_tutorial.course.ioi_circuit import exercises as ex
 
 def test_columns():
     assert ex.check_columns(ex.solution_columns())
+    assert ex.check_columns(["io", "s1", "s1+1"])
     assert ex.check_columns({"S1+1", "S1", "IO"}) and "not answered yet" in ex.check_columns(None).message
 
 
@@ -95,6 +96,12 @@ def always_dim_2(acts, new, number, part):
 
 def always_dim_1(acts, new, number, part):
     acts[:, number] = new[:, number]
+    return acts
+
+
+def at_the_end(acts, new, number, part):
+    where = (slice(None), number, -1) if part == "pattern" else (slice(None), -1, number)
+    acts[where] = new[where]
     return acts
 
 
@@ -183,6 +190,7 @@ def test_patched_heads_in_other_ways(ours):
         ({"put": one_head, "end": lambda found: torch.stack(found).mean(1)}, "no mean"),
         ({"put": last_dimension}, "one of the d_head numbers"),
         ({"put": head_zero}, "always replace head 0"),
+        ({"put": at_the_end}, "one position, the last"),
         ({"put": one_head, "end": one_sentence_off}, "sentence 1 should have"),
         ({"put": one_head, "end": lambda found: -torch.stack(found)}, "signs are turned"),
     ],
@@ -314,6 +322,7 @@ def writes_into_own(ours):
             "always replace head 0",
         ),
         (turned_round, "took the layer for the number"),
+        (partial(pather, put=lambda held, new, number: at_the_end(held, new, number, "z")), "one position, the last"),
         (two_sentences_off, "sentence 3 should have"),
         (partial(pather, put=sender_alone, only="hook_z"), "loop over all of own"),
         (writes_into_own, "wrote into own"),
@@ -335,7 +344,7 @@ def test_prediction_tells_no_number_before_it_is_right():
     check = partial(ex.check_prediction, change=MEASURED[0], by_heads=MEASURED[1], by_mlps=MEASURED[2])
     assert "not answered yet" in check(None).message
     assert check(("up", "the MLPs")) and "+0.97" in check(["up", "the MLPs"]).message
-    for same in (("up", "MLPs"), ("Up", "The MLPs"), ["UP", " mlps"]):
+    for same in (("up", "MLP"), ("up", "MLPs"), ("Up", "The MLPs"), ["UP", " mlps"]):
         assert check(same), check(same).message
     for wrong, says in (
         (("up", "heads"), "not by way of the heads"),
@@ -383,6 +392,10 @@ def test_faithfulness():
         (lambda c, w, n: (c - n).mean() / w.mean(), "not below it"),
         (lambda c, w, n: ((c - n) / (w - n).clamp(min=1)).mean(), "number that you chose"),
         (lambda c, w, n: ((c - n) / (w - n).clamp(min=0.5)).mean(), "number that you chose"),
+        (lambda c, w, n: ((c - n) / (w - n)).clamp(max=1.5).mean(), "a largest ratio"),
+        (lambda c, w, n: ((c - n) / (w - n)).clamp(max=5).mean(), "a largest ratio"),
+        (lambda c, w, n: (c / w).mean(), "Still a mean of ratios"),
+        (lambda c, w, n: ((c - n) / (w - n) * w).sum() / w.sum(), "You weigh by `whole`"),
         (lambda c, w, n: ((c - n) / (w - n + 1e-4)).mean(), "A constant in the denominator"),
         (lambda c, w, n: ((c - n) / (w - n + 0.1)).mean(), "A constant in the denominator"),
         (lambda c, w, n: ((c - n) / (w - n + 1)).mean(), "A constant in the denominator"),

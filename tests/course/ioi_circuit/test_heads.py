@@ -101,7 +101,7 @@ def test_looks_add_up_to_all_of_the_attention(model):
     runs = {"once": sentences, "again": sentences}
     (row,) = heads.look_table(model, runs, [((2, 0), "END", "S2")]).rows
     assert row == ("attention of 2.0 from END to S2", *[f"{found['S2'][0]:.0%}"] * 2)
-    assert heads.look_table(model, runs, [], {"said": [0.26, -1]}).rows == [("said", "+0.26", "-1.00")]
+    assert heads.look_table(model, runs, [], {"said": ["a", "b"]}).rows == [("said", "a", "b")]
 
 
 def test_the_name_at_s2_is_read_at_the_end(model):
@@ -111,7 +111,20 @@ def test_the_name_at_s2_is_read_at_the_end(model):
     for b, row in enumerate(sentences.tokens.tolist()):
         absent = [i for i in ids.tolist() if i not in row]
         rows.append(float(logits[b, sentences.wrong[b]] - logits[b, absent].mean()))
-    assert heads.about_to_say(model, sentences, ids, -1) == pytest.approx(sum(rows) / 6, abs=0.01)
+    assert heads.about_to_say(model, sentences, ids, -1).tolist() == pytest.approx(rows, abs=0.01)
+
+
+def test_looks_are_told_apart_by_what_the_model_is_about_to_say(model):
+    sentences, ids = ioi.ioi_sentences(model, 12, seed=0), names.name_ids(model)
+    found = heads.looks_by_lens(model, {"a": sentences, "b": sentences}, ids, (2, 0))
+    assert all(one == other for one, other in found.values())
+    mean, above, here, elsewhere = (values[0] for values in found.values())
+    said = heads.about_to_say(model, sentences, ids, 2)
+    assert mean == f"{said.mean():+.2f}" and above == f"{(said > 0).float().mean():.0%}"
+    share = (said > 0).float().mean()
+    whole = heads.attention_between(model, sentences, "END", ["S2"])["S2"][2, 0]
+    parts = [float(value.rstrip("%")) / 100 for value in (here, elsewhere)]
+    assert share * parts[0] + (1 - share) * parts[1] == pytest.approx(float(whole), abs=0.01)
 
 
 def test_shares_have_mlps_in_the_last_column(model):

@@ -68,6 +68,15 @@ def test_the_table_of_scores_has_a_row_for_each_run():
     ]
 
 
+def test_answers_are_sorted_by_who_is_named(model):
+    sentences = ioi.ioi_sentences(model, 4, seed=0)
+    ids = names.name_ids(model)
+    stranger = next(i for i in ids.tolist() if i not in (int(sentences.io[2]), int(sentences.wrong[2])))
+    top = [int(sentences.io[0]), int(sentences.wrong[1]), stranger, int(model.tokenizer.encode(" to")[-1])]
+    logits = torch.nn.functional.one_hot(torch.tensor(top), model.cfg.d_vocab).float()
+    assert measures.answers(logits, sentences, ids) == {"right": 1, "wrong": 1, "another name": 1, "no name": 1}
+
+
 def test_most_frequent_answers_come_first(model):
     ids = [int(model.tokenizer.encode(" Mary")[-1])] * 2 + [int(model.tokenizer.encode(" to")[-1])]
     logits = torch.nn.functional.one_hot(torch.tensor(ids), model.cfg.d_vocab).float()

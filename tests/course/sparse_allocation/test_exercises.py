@@ -106,6 +106,12 @@ def at_least_one(a, m):
     return ex.solution_feature_choice(a, m.clamp(min=1))
 
 
+def no_capacity_of_zero(a, m):
+    """A loop that asks each column for its weakest match."""
+    cuts = [column.topk(int(k)).values[-1] for column, k in zip(a.T, m)]
+    return a.relu() * (a >= torch.stack(cuts))
+
+
 def first_capacity(a, m):
     k = int(m[0])
     values, tokens = a.topk(k, dim=0)
@@ -224,6 +230,9 @@ def quantile(batches, k):
         (ex.judge_feature_choice, weakest, "you keep the weakest"),
         (ex.judge_feature_choice, last_index, "−1 is the last one"),
         (ex.judge_feature_choice, at_least_one, "capacity 0 gets a match"),
+        (ex.judge_feature_choice, no_capacity_of_zero, "capacity 0; it has none"),
+        (ex.judge_mutual_choice, mutual_choice, "to_dense"),
+        (ex.judge_feature_choice, lambda a, m: ex.solution_feature_choice(a, m).to_sparse(), "to_dense"),
         (ex.judge_feature_choice, first_capacity, "you use capacity[0], 3, for all"),
         (ex.judge_mutual_choice, lambda a, n: ex._token_choice(a, n // len(a)), "that is Token Choice"),
         (ex.judge_mutual_choice, lambda a, n: ex._token_choice(a, n), "that is Token Choice"),
@@ -300,8 +309,15 @@ def test_a_prediction_may_be_written_in_other_ways():
 
 
 def test_the_hint_is_about_what_failed():
-    for wrong, hint in ((shares_of(lambda r, s, q: r**-s), "first the shares"), (rounded, "round all shares down")):
-        assert hint in [ex.check_capacities(wrong) for _ in range(2)][1].message
+    for check, wrong, hint in (
+        (ex.check_capacities, shares_of(lambda r, s, q: r**-s), "first the shares"),
+        (ex.check_capacities, rounded, "round all shares down"),
+        (ex.judge_mutual_choice, lambda a, n: a * (a >= kth(a, n)), "filled with a negative"),
+        (ex.judge_mutual_choice, lambda a, n: a.relu() * (a >= kth(a, n)), "chooses among equals"),
+        (ex.judge_feature_choice, by_column, "chooses among equals"),
+        (ex.judge_feature_choice, first_capacity, "topk takes one k"),
+    ):
+        assert hint in [check(wrong) for _ in range(2)][1].message
 
 
 @pytest.mark.parametrize(

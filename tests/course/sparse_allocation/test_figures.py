@@ -126,6 +126,8 @@ def test_the_slider_changes_capacities_and_the_title_and_leaves_the_demand():
     assert list(second.args[2]) == [1] and [first.label, second.label] == ["0", "1"]
     low, high = fig.layout.yaxis.range
     assert 10**low < 1 and 10**high > 5, "no step leaves the axis"
+    stays = plots.capacity_explorer(torch.tensor([1, 0, 5]), LAWS, ["equal", "steep"], stays=1.0)
+    assert drawn(stays)["exponent 1"] == ([1, 2, 3], [4, 1, 1]) and stays.data[2].line.dash == "dot"
 
 
 def test_densities_fall_and_dead_features_lie_on_the_line():

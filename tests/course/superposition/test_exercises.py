@@ -44,6 +44,28 @@ def good(W, b, x, importance):
     return (importance * (read(W, b, x) - x) ** 2).sum(-1).mean(-1)
 
 
+def dropped_to_zero(W):
+    W[:, W.norm(dim=0) <= 0.5] = 0
+    return literal(W, -1)
+
+
+def zeros_not_counted(W):
+    W[:, W.norm(dim=0) <= 0.5] = 0
+    return torch.linalg.matrix_rank(W) < (W.norm(dim=0) > 0).sum()
+
+
+def unit_in_place(W):
+    norms = W.norm(dim=0)
+    W /= norms
+    return norms**2 / (W.T @ W).square().sum(1)
+
+
+def right_in_place(W):
+    old, norms = W.clone(), W.norm(dim=0)
+    W /= norms
+    return norms**2 / (W.T @ old).square().sum(1)
+
+
 def in_einsum(W, b, x, importance, optimizer):
     h = torch.einsum("imn,ibn->ibm", W, x)
     error = torch.einsum("imn,ibm->ibn", W, h).add(b).clamp_min(0) - x
@@ -60,7 +82,9 @@ def in_einsum(W, b, x, importance, optimizer):
         (ex.check_training_step, in_einsum),
         (ex.check_superposed, ex.solution_superposed),
         (ex.check_superposed, lambda W: torch.linalg.svdvals(kept(W))[kept(W).shape[1] - 1 :].sum() < 1e-4),
+        (ex.check_superposed, zeros_not_counted),
         (ex.check_dimensionality, ex.solution_dimensionality),
+        (ex.check_dimensionality, right_in_place),
         (ex.check_dimensionality, lambda W: torch.stack([w @ w / ((w / w.norm()) @ W).pow(2).sum() for w in W.T])),
         (ex.check_phase_boundary, ex.solution_phase_boundary),
         (ex.check_phase_boundary, lambda i: 4 / (2 * (1 + i) + 3) if i >= 1 else 4 * i / (2 + 5 * i)),
@@ -137,7 +161,20 @@ def test_the_notebook_can_train_with_the_solution_of_the_first_exercise():
         (ex.check_training_step, step_with(lambda W, b, x, i: (x @ W).sum((1, 2))), "leads the transpose"),
         (ex.check_training_step, step_with(lambda W, b, x, i: (x @ W.mT @ W.mT).sum((1, 2))), "leads W itself"),
         (ex.check_training_step, step_with(lambda W, b, x, i: (x @ x).sum((1, 2))), "(2, 7, 5) and (2, 7, 5)"),
-        (ex.check_training_step, step_with(lambda W, b, x, i: (x @ W.mT + b).sum((1, 2))), "The size of tensor a"),
+        (ex.check_training_step, step_with(lambda W, b, x, i: (x @ W.mT + b).sum((1, 2))), "not to h"),
+        (ex.check_training_step, step_with(lambda W, b, x, i: ((b + x @ W.mT) @ W).sum((1, 2))), "not to h"),
+        (ex.check_training_step, step_with(lambda W, b, x, i: (x @ W.mT - x).sum((1, 2))), "The size of tensor a"),
+        (ex.check_training_step, step_with(good, result=lambda loss: loss.sum().item()), "what was there before"),
+        (
+            ex.check_training_step,
+            step_with(lambda W, b, x, i: (i * (read(W, b, x) - x) ** 2).sum(1).mean(1)),
+            "the other way round",
+        ),
+        (
+            ex.check_training_step,
+            step_with(lambda W, b, x, i: (i * (read(W, b, x) - x).abs()).sum(-1).mean(-1)),
+            "the formula squares it",
+        ),
         (ex.check_training_step, step_with(good, back=lambda loss: loss), "wants a single number"),
         (ex.check_training_step, step_with(good, back=lambda loss: loss.sum().detach()), "finds no way"),
         (ex.check_training_step, step_with(good, move=False), "what it was before"),
@@ -152,7 +189,9 @@ def test_the_notebook_can_train_with_the_solution_of_the_first_exercise():
         (ex.check_six, "CCB", "p = 0.15 and 0.3: with five features, two pairs gave way"),
         (ex.check_six, "BBA", "p = 0.05: collisions are rare enough there to keep more"),
         (ex.check_six, "CCA", "had only just caught up with two pairs"),
-        (ex.check_six, "AAA", "p = 0.05 and 0.15: collisions are rare enough"),
+        (ex.check_six, "AAA", "At p = 0.15, too, more are kept"),
+        (ex.check_six, "BAA", "At p = 0.15, too, more are kept"),
+        (ex.check_six, "CAA", "close, but no, at p = 0.15"),
         (ex.check_superposed, lambda W: W.shape[1] > torch.linalg.matrix_rank(W), "three are dropped"),
         (ex.check_superposed, lambda W: torch.linalg.matrix_rank(W) < (W.norm(dim=0) > 0).sum(), "norm 0.04"),
         (ex.check_superposed, lambda W: False, "the digon puts 2 features in 1 dimensions"),
@@ -168,6 +207,23 @@ def test_the_notebook_can_train_with_the_solution_of_the_first_exercise():
         (ex.check_superposed, lambda W: literal(W, 0.9), "norm 0.6"),
         (ex.check_superposed, lambda W: literal(W, 0.4), "norm 0.45"),
         (ex.check_superposed, lambda W: literal(W) or kept(W).square().sum() > 3, "norm 1.3"),
+        (ex.check_superposed, dropped_to_zero, "a column of zeros"),
+        (ex.check_dimensionality, unit_in_place, "W_j keeps its length"),
+        (
+            ex.check_dimensionality,
+            lambda W: W.norm(dim=0) ** 2 / ((W / W.norm(dim=0)).T @ W).sum(1),
+            "dot products as they are",
+        ),
+        (
+            ex.check_dimensionality,
+            lambda W: W.norm(dim=0) ** 2 / ((W / W.norm(dim=0)).T @ W).abs().sum(1),
+            "sizes of the dot products",
+        ),
+        (
+            ex.check_dimensionality,
+            lambda W: W.norm(dim=0) ** 2 / ((W / W.norm(dim=0)).T @ W).square().mean(1),
+            "average over j",
+        ),
         (ex.check_dimensionality, lambda W: ex.solution_dimensionality(W).sum(), "shape ()"),
         (ex.check_dimensionality, lambda W: 1 / ((W / W.norm(dim=0)).T @ W).square().sum(1), "numerator"),
         (ex.check_dimensionality, lambda W: W.norm(dim=0) ** 2 / (W.T @ W).square().sum(1), "*unit* vector"),
