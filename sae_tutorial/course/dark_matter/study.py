@@ -5,7 +5,7 @@ Letters of shapes: N tokens, D width of an activation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from sae_tutorial.evaluation.dark_matter import (
     reconstructed,
     spliced_losses,
 )
+from sae_tutorial.evaluation.intervals import Interval
 from sae_tutorial.training import train
 
 N_PURSUED = 4_000  # tokens of either half that are searched: it takes a while
@@ -196,3 +197,33 @@ def by_arithmetic(x_fit: Float[Tensor, "n d"], parts: ErrorParts) -> float:
     left_D = (parts.error @ axes_DD.T).double().square().mean(0)
     there = variance_D > 1e-6 * variance_D.max()  # a stream may have no variance at all along a direction
     return float((left_D[there].square() / variance_D[there]).sum() / left_D[there].sum())
+
+
+def over_seeds(rows: Sequence[Mapping[str, Any]], ask: Callable[[Mapping[str, Any]], float], **wanted: Any) -> Interval:
+    """The mean of what is asked of each shipped row of one cell, with its interval over seeds. Raises ValueError where
+    no row is of that cell."""
+    return Interval.of(ask(row) for row in rows if all(row[name] == value for name, value in wanted.items()))
+
+
+def by_width(
+    rows: Sequence[Mapping[str, Any]], ask: Callable[[Mapping[str, Any]], float], **wanted: Any
+) -> dict[int, float]:
+    """The same for each width there is, the smallest first."""
+    widths = {row["width"] for row in rows if all(row[name] == value for name, value in wanted.items())}
+    return {width: over_seeds(rows, ask, width=width, **wanted).mean for width in sorted(widths)}
+
+
+def linear_part(row: Mapping[str, Any]) -> float:
+    """Of a shipped row: the share of the rise in loss that the linear error takes away when it is put back."""
+    rises = increases(row)
+    return 1 - rises["with linear"] / rises["reconstruction"]
+
+
+COLUMNS: dict[str, Callable[[Mapping[str, Any]], float]] = {  # what the rules are compared by
+    "left out": lambda row: row["fvu"],
+    "linear (R²)": lambda row: row["linear"],
+    "nonlinear": lambda row: row["nonlinear"],
+    "length (R²)": lambda row: row["length"]["activation"],
+    "rise in loss": lambda row: increases(row)["reconstruction"],
+    "linear part of it": linear_part,
+}

@@ -17,7 +17,7 @@ from sae_tutorial.course.widgets import WIDE, with_picture
 from sae_tutorial.evaluation.dark_matter import ErrorParts, reconstructed
 from sae_tutorial.figures.feature_report import words_of
 from sae_tutorial.figures.kinds import Curve, bars
-from sae_tutorial.figures.looks import GREEN, ORANGE
+from sae_tutorial.figures.looks import BLUE, ORANGE
 from sae_tutorial.figures.text import label
 
 LONGEST, BAR = 40, 260  # tokens, px of the longest bar
@@ -27,20 +27,20 @@ LONGEST, BAR = 40, 260  # tokens, px of the longest bar
 def parts_of_text(
     sae: Any, model: Any, A: Float[Tensor, "d d"], text: str, spread: float
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The words of a text, and the squared lengths of the error and of its two parts at each, over `spread`. (At one
-    token the parts need not add up: they are at right angles on average only.)"""
+    """The words of a text, and the squared lengths of the error and of its nonlinear part at each, over `spread`. At
+    one token the second may be the larger: the two parts are at right angles on average only."""
     ids = model.to_tokens(text, truncate=False)[:, : LONGEST + 1]
     with read_hook(model, str(sae.hook_name)) as read:
         x = read(ids)[0, 1:].float()
     parts = ErrorParts(x, reconstructed(sae, x), A)
-    named = {"error": parts.error, "linear": parts.linear, "nonlinear": parts.nonlinear}
+    named = {"error": parts.error, "nonlinear": parts.nonlinear}
     return words_of(model)(ids[0, 1:].tolist()), {n: (p.square().sum(1) / spread).numpy() for n, p in named.items()}
 
 
 def error_viewer(
     sae: Any, model: Any, A: Float[Tensor, "d d"], spread: float, text: str = "The old king gave his crown to a fish."
 ) -> Any:
-    """Type a text, and see what is left out at each token: the linear part and the rest, as shares of the variance.
+    """Type a text, and see what is left out at each token, and how much of it is nonlinear, as shares of the variance.
 
     Returns an ipywidgets box: a line for text, and a table of bars.
     """
@@ -56,8 +56,9 @@ def error_viewer(
         words, sizes = parts_of_text(sae, model, A, sentence.value, spread)
         keys = [f"{i} {label(word)}" for i, word in enumerate(words, 1)]
         title = f"Most is left out at “{words[int(sizes['error'].argmax())].strip()}”"
-        groups = {name: Curve(keys, sizes[name]) for name in ("linear", "nonlinear")}
-        return bars(groups, title, "token", "squared length, share of the variance", stacked=True)
+        groups = {"all of the error": Curve(keys, sizes["error"])}
+        groups["nonlinear error"] = Curve(keys, sizes["nonlinear"])
+        return bars(groups, title, "token", "squared length, share of the variance")
 
     sentence.observe(show, names="value")
     show()
@@ -65,18 +66,17 @@ def error_viewer(
 
 
 def as_html(words: Sequence[str], sizes: dict[str, np.ndarray]) -> str:
-    """A row for each token: the word, a bar for either part, and the whole error in percent."""
+    """A row for each token: the word, bars for the error and for its nonlinear part, and the error in percent."""
     if not words:
         return "<p>Type a text.</p>"
-    scale = BAR / max(float((sizes["linear"] + sizes["nonlinear"]).max()), 1e-9)
+    scale = BAR / max(float(sizes["error"].max()), float(sizes["nonlinear"].max()), 1e-9)
     rows = []
-    for word, *of_word in zip(words, *(sizes[name] for name in ("error", "linear", "nonlinear")), strict=True):
-        error, linear, rest = of_word
+    for word, error, rest in zip(words, sizes["error"], sizes["nonlinear"], strict=True):
         strips = "".join(
-            f'<span style="display:inline-block;height:12px;width:{scale * value:.0f}px;background:{colour}"></span>'
-            for value, colour in ((linear, GREEN), (rest, ORANGE))
+            f'<div style="height:6px;width:{scale * value:.0f}px;background:{colour}"></div>'
+            for value, colour in ((error, BLUE), (rest, ORANGE))
         )
         shown = escape(word.strip() or repr(word)[1:-1])
         rows.append(f"<tr><td>{shown}</td><td>{strips}</td><td>{error:.1%}</td></tr>")
-    head = "<tr><th>token</th><th>linear (green), nonlinear (orange)</th><th>left out</th></tr>"
+    head = "<tr><th>token</th><th>error (blue), nonlinear error (orange)</th><th>left out</th></tr>"
     return f'<table style="font-size:12px">{head}{"".join(rows)}</table>'

@@ -88,8 +88,8 @@ def test_the_viewer_shows_the_parts_of_a_text(read, model):
     sae, _, x = read
     A = split_error(sae, x, x[:10]).A
     words, sizes = viewer.parts_of_text(sae, model, A, "She ran home.", spread=1.0)
-    assert len(words) == len(sizes["linear"]) == len(sizes["nonlinear"]) and (sizes["nonlinear"] > 0).all()
-    sizes = {"error": [0.2, 0.3], "linear": [0.1, 0.0], "nonlinear": [0.1, 0.3]}
+    assert len(words) == len(sizes["error"]) == len(sizes["nonlinear"]) and (sizes["nonlinear"] > 0).all()
+    sizes = {"error": [0.2, 0.3], "nonlinear": [0.1, 0.3]}
     page = viewer.as_html(["a<b", "c"], {name: np.array(values) for name, values in sizes.items()})
     assert "a&lt;b" in page and "20.0%" in page and "30.0%" in page
     assert viewer.as_html([], {}) == "<p>Type a text.</p>"
@@ -111,3 +111,16 @@ def test_what_a_matrix_must_know_by_arithmetic():
 
 def split_error_of(x_fit, error_fit, x, error):
     return ErrorParts(x, x - error, study.linear_map(x_fit, error_fit))
+
+
+def test_rows_of_one_cell_are_averaged_over_seeds():
+    rows = [{"rule": "a", "seed": seed, "fvu": value} for seed, value in ((0, 1.0), (1, 3.0))] + [{"rule": "b"}]
+    found = study.over_seeds(rows, lambda row: row["fvu"], rule="a")
+    assert (found.mean, found.n) == (2.0, 2)
+    with pytest.raises(ValueError, match="empty"):
+        study.over_seeds(rows, lambda row: row["fvu"], rule="c")
+
+
+def test_widths_come_in_order():
+    rows = [{"width": width, "fvu": float(width)} for width in (16, 4, 16)]
+    assert study.by_width(rows, lambda row: row["fvu"]) == {4: 4.0, 16: 16.0}
