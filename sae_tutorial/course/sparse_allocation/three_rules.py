@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.autoencoder.shipped import reference_sae
+from sae_tutorial.autoencoder.thresholds import scale_thresholds_
 from sae_tutorial.training.loop import train_many
 
 RULES = {"Token Choice": "token_choice", "Mutual Choice": "mutual_choice", "Feature Choice": "feature_choice"}
@@ -57,3 +59,13 @@ def compared(
         numbers["longest"] = l0[length.argmax()]
         found[name] = {what: float(value) for what, value in numbers.items()}
     return found
+
+
+def at_budget(
+    sae: SparseAutoencoder, acts: Float[Tensor, "tokens d_in"], k: float, longest: float = 20
+) -> SparseAutoencoder:
+    """A copy whose thresholds are scaled so that these activations, but for massive ones, have k features each on
+    average: thresholds from another text spend more or less than that."""
+    length, copied = acts.norm(dim=1), deepcopy(sae)
+    scale_thresholds_(copied, [acts[length < longest * length.median()]], k)
+    return copied

@@ -31,3 +31,13 @@ def test_a_massive_activation_is_counted_by_itself_alone():
             assert abs(massive[name][what] - numbers[what]) < 1e-5, (name, what)
     assert bare["Token Choice"]["longest"] == massive["Token Choice"]["longest"] == 2
     assert massive["Mutual Choice"]["longest"] > bare["Mutual Choice"]["L0"]
+
+
+def test_at_a_budget_the_usual_tokens_have_it_and_the_sae_is_as_it_was():
+    sae, x = three_rules.shipped("stories")["Mutual Choice"], torch.randn(300, 256)
+    x[7] *= 1_000
+    was = sae.threshold.clone()
+    lowered = three_rules.at_budget(sae, x, 20)
+    usual = torch.arange(300) != 7
+    assert abs(float(lowered.encode(x[usual]).l0().float().mean()) - 20) < 0.2
+    assert torch.equal(sae.threshold, was) and not torch.equal(lowered.threshold, was)
