@@ -30,7 +30,7 @@ def check_prediction(answer: Any, behind: float) -> Verdict:
 
     hints = (
         "From a quarter of the default rate to the default the gap shrinks from 6.7% to 2.3%.",
-        "Two doublings of the rate took 4.4 points; one more doubling is coming.",
+        "At half the default it is 4.9%: the first doubling took 1.8 points, the second 2.6, and the steps grow.",
     )
     praise = "So a comparison at one rate says as much about the rate as about the rules."
     return judge("Exercise 1", answer, [known, right], hints, praise)
@@ -56,7 +56,11 @@ def check_what_differs(answer: Any) -> Verdict:
 
     def names(answer: Callable) -> str | None:
         got = answer(dict(one), dict(fair))
-        return "return the names, not how many they are" if isinstance(got, (int, float)) else None
+        if isinstance(got, bool):
+            return "return the names in which they differ, not whether they do"
+        if isinstance(got, (int, float)):
+            return "return the names, not how many they are"
+        return "return a set of names, not one text" if isinstance(got, str) else None
 
     def fair_pair(answer: Callable) -> str | None:
         got = set(answer(dict(one), dict(fair)))
@@ -222,6 +226,8 @@ def check_survives(answer: Any) -> Verdict:
         return [bool(v) for v in answer(list(p_values))]
 
     def one_each(answer: Callable) -> str | None:
+        if isinstance(answer(list(many)), (int, float)):
+            return "return one answer for each p-value, not how many survive"
         got = asked(answer, many)
         return None if len(got) == 4 else f"return one answer for each of 4 p-values; you return {len(got)}"
 

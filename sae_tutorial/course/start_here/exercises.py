@@ -67,11 +67,10 @@ def check_mean_by_word(answer: Callable[[Tensor, Tensor, int], Tensor | None] | 
                     "once for each token, however often it occurs."
                 )
         right = solution_mean_by_word(acts_BN, token_B, 4)
-        return (
-            None
-            if torch.allclose(got, right)
-            else f"For token 2 the means are [2.67, 1.00]; yours are {got[2].tolist()}."
-        )
+        for token, (mine, true) in enumerate(zip(got, right)):
+            if not torch.allclose(mine, true):
+                return f"For token {token} the means are {_rounded(true)}; yours are {_rounded(mine)}."
+        return None
 
     def large(mean_by_word: Callable[..., Any]) -> str | None:
         draw = torch.Generator().manual_seed(0)
@@ -100,6 +99,10 @@ def _divides_along_the_wrong_axis(mean_by_word: Callable[..., Any]) -> bool:
     got = _means(mean_by_word(acts_BN.clone(), token_B, 3))
     sums = torch.zeros(3, 3).index_add_(0, token_B, acts_BN)
     return got.shape == (3, 3) and got.allclose(sums / counts)
+
+
+def _rounded(row: Tensor) -> str:
+    return f"[{', '.join(f'{v:.2f}' for v in row.tolist())}]"
 
 
 def _means(answered: Any) -> Tensor:

@@ -138,6 +138,8 @@ def benjamini_hochberg(p_values):
         (ex.check_what_differs, lambda a, b: {n for n in a if n in ex.SETTINGS[1:] and a[n] != b[n]}, ".get(name)"),
         (ex.check_what_differs, lambda a, b: {"lr"}, "differ in nothing"),
         (ex.check_what_differs, lambda a, b: sum(a[n] != b[n] for n in b), "not how many"),
+        (ex.check_what_differs, lambda a, b: any(a[n] != b[n] for n in b), "not whether they do"),
+        (ex.check_what_differs, lambda a, b: ", ".join(ex.solution_what_differs(a, b)), "not one text"),
         (ex.check_ratio_interval, drawn(of=lambda m, t: (m / t).mean() - 1), "sum first"),
         (ex.check_ratio_interval, without_minus_one, "subtract 1"),
         (ex.check_ratio_interval, drawn(rows=False), "draw rows, too"),
@@ -161,6 +163,7 @@ def benjamini_hochberg(p_values):
         (ex.check_survives, ex.survives_with_a_bug, "the bug is still there"),
         (ex.check_survives, lambda ps: ex.solution_survives(sorted(ps)), "keep theirs"),
         (ex.check_survives, lambda ps: [True], "one answer for each"),
+        (ex.check_survives, lambda ps: sum(ex.solution_survives(ps)), "not how many survive"),
     ],
 )
 def test_mistakes_are_named(check, wrong, says):

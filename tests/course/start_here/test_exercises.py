@@ -112,7 +112,13 @@ def test_mean_by_word():
         ),
         (lambda acts, tokens, n: list(loop(acts, tokens, n)), "`torch.stack` makes it of your rows"),
         (lambda acts, tokens, n: dict(enumerate(loop(acts, tokens, n))), "`torch.stack` makes it of your rows"),
-        (lambda acts, tokens, n: 1 + loop(acts, tokens, n), "yours are [3.6"),
+        (lambda acts, tokens, n: 1 + loop(acts, tokens, n), "yours are [4.00, 0.00]"),
+        (
+            lambda acts, tokens, n: loop(acts.abs(), tokens, n),
+            "For token 0 the means are [3.00, -1.00]; yours are [3.0",
+        ),
+        (lambda acts, tokens, n: loop(acts, tokens.where(tokens > 0, 3), n), "For token 0"),
+        (lambda acts, tokens, n: loop(acts, tokens, n) + torch.eye(n)[2, :, None], "For token 2 the means are [2.67"),
         (lambda acts, tokens, n: acts.no_such(), "AttributeError"),
     ],
 )
