@@ -37,6 +37,10 @@ def check_patch(answer: Any) -> Verdict:
                 return "`[chosen]` takes rows, and rows of the codes are tokens; features are columns: `[:, chosen]`"
             if "(4x2 and 5x2)" in str(error):
                 return "`directions` has a row for each feature: `directions[chosen]`, not columns of it"
+            if "tensor a (4) must match the size of tensor b (2)" in str(error):
+                return "`[chosen]` takes rows, tokens 0 and 3 here; features are columns of the codes: `[:, chosen]`"
+            if "tensor a (6) must match the size of tensor b (5)" in str(error):
+                return "`directions` has a row for each feature: `directions[chosen]`, and no transpose is needed"
             raise
         return None
 
@@ -91,9 +95,10 @@ def solution_patch(x: Tensor, codes: Tensor, wanted: Tensor, directions: Tensor,
 
 
 class _Toy:
-    """An edit of 6 prompts, 3 positions and 8 features, and a loss with its minimum where all of it is done."""
+    """An edit of 6 prompts, 3 positions and 8 features, and a loss with its minimum where all of it is done, but for
+    the features that do harm."""
 
-    def __init__(self) -> None:
+    def __init__(self, harmful: Sequence[int] = (7,)) -> None:
         generator = torch.Generator().manual_seed(0)
         directions = torch.eye(12)[:8]
         directions[1] = directions[0]  # these two do the same: one is worth little when the other is there
@@ -104,7 +109,7 @@ class _Toy:
         x = torch.randn(6, 3, 12, generator=generator)  # halfway to x' is not half of x'
         self.edit = Edit(x, changes, directions, torch.full((6,), 2))
         added = self.edit.added(self.edit.used)
-        added[..., 7] *= -1  # one feature does harm
+        added[..., list(harmful)] *= -1
         noise = 0.01 * torch.randn(added.shape, generator=generator)  # no slope is exactly 0: no ties
         self.goal = x + added + noise
         self.weight = torch.linspace(0.5, 3, 12)
@@ -167,11 +172,13 @@ def check_thin_out(answer: Any) -> Verdict:
         except RuntimeError as error:
             if "does not require grad" in str(error):
                 raise AssertionError("a gradient with respect to x needs x.requires_grad_() before loss(x)") from error
+            if "only for scalar outputs" in str(error):
+                raise AssertionError("`loss(x)` is one KL for each sentence: take the gradient of its sum") from error
             raise
 
     def as_many(answer: Callable) -> str | None:
         got = asked(answer)
-        if len(got) == len(sizes):
+        if len(got) == len(sizes) and got[0].shape == right[0].shape:
             return "the first mask is that of all features, `edit.used`, before any is left out"
         if len(got) != len(sizes) + 1 or any(c.shape != right[0].shape for c in got):
             shape = tuple(right[0].shape)
@@ -195,12 +202,20 @@ def check_thin_out(answer: Any) -> Verdict:
         first = next(i for i, (a, b) in enumerate(zip(got, right)) if not torch.equal(a, b))
         return f"from {int(right[first].sum(1).max())} features on others are kept than those of most worth"
 
+    def much_harm(answer: Callable) -> str | None:
+        harm = _Toy(harmful=range(2, 8))
+        got = [torch.as_tensor(c).bool() for c in answer(harm.edit, harm.loss, list(sizes))]
+        if _same(got, solution_thin_out(harm.edit, harm.loss, sizes)):
+            return None
+        told = "where most features do harm, too few are left, or others than those of most worth"
+        return f"{told}: those that are out already must rank below all, at −inf; a worth of 0 is above that of harm"
+
     hints = (
         "edit.x + edit.added(chosen) / 2 is halfway; torch.autograd.grad(loss(x).sum(), x)[0] is the gradient there.",
         "A feature's worth is summed over positions: its change times (direction · gradient), with a minus.",
     )
     praise = "One forward and one backward pass for each stage, where the paper's order takes one for each feature."
-    return judge("Exercise 2", answer, [as_many, the_best], hints, praise)
+    return judge("Exercise 2", answer, [as_many, the_best, much_harm], hints, praise)
 
 
 def solution_thin_out(edit: Edit, loss: Loss, sizes: Sequence[int]) -> list[Tensor]:
@@ -399,11 +414,17 @@ def check_gain(answer: Any) -> Verdict:
         got = float(answer(0.4, 1.0))
         if abs(got) < 1e-6:
             return None
+        if math.isclose(got, 0.01, abs_tol=1e-6):
+            return "norm 0.4, penalty 1: 0.01 is what a code of −0.1 saves, and a code cannot be negative"
         return f"norm 0.4, penalty 1: no feature is cheapest, so nothing is saved; you say {got:.3g}"
 
     def searched(answer: Callable) -> str | None:
+        if float(answer(1.0, 1.5)) == 0:
+            return (
+                "norm 1, penalty 1.5: a code of 0.25 still saves 0.06; it stops paying at penalty 2 · norm, not at norm"
+            )
         codes = torch.linspace(0, 3, 30_001)
-        for norm, penalty in ((1.0, 1.0), (1.5, 0.6), (0.9, 2.5)):
+        for norm, penalty in ((1.0, 1.0), (1.0, 1.5), (1.5, 0.6), (0.9, 2.5)):
             best = norm**2 - float(((norm - codes) ** 2 + penalty * codes).min())
             if not math.isclose(float(answer(norm, penalty)), best, abs_tol=1e-3):
                 return f"norm {norm}, penalty {penalty}: a search over codes saves {best:.3f}"

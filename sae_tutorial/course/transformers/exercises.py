@@ -32,6 +32,8 @@ def check_count_parameters(answer: Callable[[int, int, int, int], int | None] | 
         *sizes, want = GPT2_SIZES[name]
 
         def right(count_parameters: Callable[..., Any]) -> str | None:
+            if not callable(count_parameters):
+                return "Write a function of the four sizes; you gave a value."
             got = count_parameters(*sizes)
             if got == want:
                 return None
@@ -82,11 +84,15 @@ def _mistakes_of_count(off: int, layers: int, width: int, vocabulary: int, conte
     heads = width // 64  # those of GPT-2
     for too_many in (4 * width, 4 * width + 4, 3 * width, 3 * width + 3):  # matrices of attention; and their biases
         in_layers[(heads - 1) * too_many] = "H · d = D: all heads together make D × D"
+    for without, which in ((0, ""), (4, ", and its biases"), (9, ", and all biases"), (13, ", biases and LayerNorms")):
+        told = "attention is that of one head; a layer has H of them, and H · d = D"
+        in_layers[-4 * (width - 64) - without] = told + (which and f"{which} are missing")
     outside = {
         0: "",
         vocabulary: "the unembedding uses the table of tokens again: count it once",
         -vocabulary: "the table of tokens is missing: D numbers for each",
         -context: "the table of positions is missing: D numbers for each",
+        -context - 2: "the table of positions and the LayerNorm after the last layer are missing",
         -vocabulary - context: "the two tables are missing, of tokens and of positions",
         -1: "the LayerNorm after the last layer has a gain and a bias, not one of them",
         -2: "the LayerNorm after the last layer is missing, with its gain and bias",
@@ -96,6 +102,7 @@ def _mistakes_of_count(off: int, layers: int, width: int, vocabulary: int, conte
         (2, -2): "the LayerNorm after the last layer is counted in every layer; count it once",
         (-4, -2): "all LayerNorms are missing, those of the layers and the last one",
         (-13, -2): "matrices only: all biases and LayerNorms are missing",
+        (-13, -context - 2): "matrices and tokens only: the positions, all biases and all LayerNorms are missing",
     }
     for (in_each, why), (once, why_once) in itertools.product(in_layers.items(), outside.items()):
         if off == width * (layers * in_each + once):
@@ -293,6 +300,8 @@ def check_overlap(answer: Callable[[Tensor, Tensor], Any] | None) -> Verdict:
         why = "make the rows orthonormal first"
         if abs(got - float((unit @ unit.T).square().sum() / 4)) < 1e-3:
             why = "your rows have length 1, but are not at right angles to each other; make them orthonormal first"
+        if abs(got - float((a @ a.T).square().sum() / a.square().sum() ** 2)) < 1e-3:
+            why = "you divide by the length of the whole matrix; make its rows orthonormal first"
         return f"A space overlaps with itself by 1; yours says {got:.3f}: {why}."
 
     def basis(overlap: Callable) -> str | None:
@@ -379,6 +388,9 @@ def check_induction_score(answer: Callable[[Tensor, int], Tensor | None] | None)
             return f"For 3 heads return 3 numbers; yours has shape {tuple(got_H.shape)}."
         if torch.allclose(got_H, want_H, atol=1e-4):
             return None
+        block_HTT = patterns_HTT[:, length + 1 :, 2 : length + 2]
+        if torch.allclose(got_H, block_HTT.mean((1, 2)), atol=1e-4):
+            return "You average a whole block of rows and columns; each row has one column of its own."
         mistakes = _mistakes_of_score(got_H, patterns_HTT, length)
         if mistakes:
             return f"{'; and '.join(mistakes)}."

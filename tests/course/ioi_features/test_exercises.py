@@ -132,6 +132,15 @@ def from_the_end(edit, loss, sizes):
     return stages
 
 
+def left_out_at_zero(edit, loss, sizes):
+    """What was left out has a worth of 0, and so comes before what does harm."""
+    stages = [edit.used]
+    for size in sizes:
+        best = (weighed(edit, loss, chosen=stages[-1]) * stages[-1]).topk(size, dim=1).indices
+        stages.append(torch.zeros_like(edit.used).scatter(1, best, True) & stages[-1])
+    return stages
+
+
 def one_mask(edit, loss, sizes):
     """Each stage is right when it is appended, and is written over by the next."""
     chosen, stages = edit.used, []
@@ -182,6 +191,8 @@ def test_other_right_answers(check, answer):
         (lambda x, c, w, d, f: aliased(x, c, w, d, f), "`n = codes` does not copy"),
         (lambda x, c, w, d, f: x + (w - c)[f] @ d[f], "features are columns: `[:, chosen]`"),
         (lambda x, c, w, d, f: x + (w - c)[:, f] @ d[:, f], "`directions[chosen]`, not columns"),
+        (lambda x, c, w, d, f: x + (w - c)[f] @ d, "tokens 0 and 3 here; features are columns"),
+        (lambda x, c, w, d, f: x + (w - c)[:, f] @ d[:, f].T, "no transpose is needed"),
         (lambda x, c, w, d, f: rows_exchanged(x, c, w, d, f), "all features are patched at tokens 0 and 3"),
         (lambda x, c, w, d, f: (x.add_((w - c)[:, f] @ d[f]), None)[1], "returns None: return x"),
         (lambda x, c, w, d, f: one_feature(x, c, w, d, f[:1]), "only feature 0 is patched"),
@@ -228,6 +239,9 @@ def test_halfway_mistakes(answer, complaint):
         (one_mask, "append a clone of it"),
         (all_are_used, "not every feature changes in every sentence"),
         (without_a_graph, "needs x.requires_grad_()"),
+        (lambda ed, f, sizes: f(ed.x.requires_grad_()).backward(), "take the gradient of its sum"),
+        (lambda ed, f, sizes: list(sizes), "not numbers of features"),
+        (left_out_at_zero, "must rank below all, at −inf"),
         (lambda *it: sorted_out(*it, at=1.0), "its slope says nothing"),
         (lambda *it: sorted_out(*it, at=0.0), "as if nothing were patched"),
         (lambda *it: sorted_out(*it, half_of_all=True), "x itself was halved"),
@@ -272,7 +286,9 @@ def test_best_feature_mistakes(answer, complaint):
         (lambda r, p: p * max(0, r - p / 2) + min(r, p / 2) ** 2, "what there is to pay"),
         (lambda r, p: max(0, r - p / 2), "1.5 is the best code, not what it saves"),
         (lambda r, p: max(0, r - p) ** 2, "is 1.5 and saves 2.25; you say 1"),
-        (lambda r, p: (r - p / 2) ** 2, "no feature is cheapest"),
+        (lambda r, p: (r - p / 2) ** 2, "a code cannot be negative"),
+        (lambda r, p: max(0, r - p / 2) ** 2 + 0.1 * (p > 2 * r), "no feature is cheapest"),
+        (lambda r, p: 0 if r < p else (r - p / 2) ** 2, "it stops paying at penalty 2 · norm"),
         (lambda r, p: max(0, r - 0.5) ** 2, "a search over codes"),
     ],
 )

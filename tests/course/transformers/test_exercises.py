@@ -45,6 +45,7 @@ def count(layers, width, vocabulary, context, *, tied=True, last=True, biases=Tr
         (["norms", "last"], "All LayerNorms are missing"),
         (["biases", "norms"], "biases and LayerNorms of the layers are missing"),
         (["biases", "norms", "last"], "Matrices only: all biases and LayerNorms"),
+        (["biases", "norms", "last", "positions"], "Matrices and tokens only: the positions"),
     ],
 )
 def test_count_parameters_names_what_is_missing(missing, says):
@@ -78,6 +79,8 @@ def test_one_mlp_matrix_too_few_is_named():
         (lambda n, w, v, c: (w // 64 - 1) * 4 * w**2 * n, "H · d = D: all heads together make D × D"),
         (lambda n, w, v, c: (w // 64 - 1) * 4 * (w**2 + w) * n, "H · d = D: all heads together make D × D"),
         (lambda n, w, v, c: (w // 64 - 1) * 3 * w**2 * n, "H · d = D: all heads together make D × D"),
+        (lambda n, w, v, c: -4 * (w - 64) * w * n, "that of one head; a layer has H of them, and H · d = D."),
+        (lambda n, w, v, c: -(4 * (w - 64) + 9) * w * n, "H · d = D, and all biases are missing."),
         (lambda n, w, v, c: -(w**2) * n, "One D × D matrix of attention"),
         (lambda n, w, v, c: -(8 * w**2 + 5 * w) * n, "The MLPs are missing"),
         (lambda n, w, v, c: -(4 * w**2 + 4 * w) * n, "all of attention, or W_in and its bias"),
@@ -87,6 +90,10 @@ def test_count_parameters_says_what_a_difference_means(off, says):
     verdict = exercises.check_count_parameters(lambda *sizes: count(*sizes) + off(*sizes))
     assert not verdict and says in verdict.message, verdict.message
     assert verdict.message.endswith(".") and "?." not in verdict.message
+
+
+def test_a_number_is_no_function():
+    assert "Write a function" in exercises.check_count_parameters(124_439_808).message
 
 
 def test_a_difference_without_a_known_reason_is_given_none():
@@ -309,6 +316,7 @@ def without_bases(a, b):
         (without_squares, "the cosines themselves"),
         (with_cosines, "the cosines themselves"),
         (of_one_basis, "make the rows orthonormal first"),
+        (lambda a, b: (a @ b.T).square().sum() / (a.norm() * b.norm()) ** 2, "the length of the whole matrix"),
         (without_bases, "not at right angles to each other; make them orthonormal first"),
     ],
 )
@@ -359,6 +367,7 @@ def second(length):
         (lambda p, n: at(p, second(n) - 1, n).mean(-1), "duplicate-token heads"),
         (lambda p, n: at(p, second(n)[:-1], n - 1).mean(-1), "The last position of the second time is missing"),
         (lambda p, n: at(p, second(n), n - 1), "3 numbers"),
+        (lambda p, n: p[:, n + 1 :, 2 : n + 2].mean((1, 2)), "each row has one column of its own"),
         (lambda p, n: 7 * at(p, second(n), n - 1).mean(-1), "For three random heads"),
     ],
 )
