@@ -31,7 +31,10 @@ def check_fit(answer: Any) -> Verdict:
         )
 
     def a_straight_line(answer: Callable) -> str | None:
-        exponent, offset, _ = asked(answer, all_ranks, straight)
+        exponent, offset, r_squared = found = asked(answer, all_ranks, straight)
+        if not np.allclose(found, (0.8, 0, 1), atol=0.05) and np.allclose(sorted(found), (0, 0.8, 1), atol=0.05):
+            told = f"{exponent:.2f}, {offset:.2f}, {r_squared:.2f}"
+            return f"the order is exponent, offset, R², so of r^−0.8 it is 0.80, 0.00, 1.00; you return {told}"
         if abs(exponent + 0.8) < 0.05:
             return f"the slope is −0.8 here, and the exponent s is 0.8: the law is (r + q)^−s. You say {exponent:.2f}"
         if abs(exponent - 0.8) > 0.05 or abs(offset) > 1.5:
@@ -64,6 +67,10 @@ def check_fit(answer: Any) -> Verdict:
             return (
                 f"of sorted log-normal draws R² is {right:.3f}, you say {got:.3f}: that is the correlation; square it"
             )
+        if abs(got - r_squared_of_heights(all_ranks, noisy)) < 0.02:
+            return (
+                f"of sorted log-normal draws R² is {right:.3f}, you say {got:.3f}: that is R² of p; take that of log p"
+            )
         return f"of sorted log-normal draws R² is {right:.3f}, you say {got:.3f}: a share of the variance of log p"
 
     hints = (
@@ -78,6 +85,14 @@ def check_fit(answer: Any) -> Verdict:
 def least_squares_without_offset(ranks: np.ndarray, values: np.ndarray) -> float:
     """The exponent of a straight line on logarithmic axes."""
     return -float(np.polyfit(np.log(ranks), np.log(values), 1)[0])
+
+
+def r_squared_of_heights(ranks: np.ndarray, values: np.ndarray) -> float:
+    """The mistake of judging the best line by the values, where a few high ones decide, and not by their logarithms."""
+    exponent, offset, _ = least_squares(ranks, values)
+    log_law = -exponent * np.log(ranks + offset)
+    law = np.exp(log_law + (np.log(values) - log_law).mean())
+    return float(1 - ((values - law) ** 2).sum() / ((values - values.mean()) ** 2).sum())
 
 
 def solution_fit(ranks: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
@@ -163,6 +178,8 @@ def check_split_ranking(answer: Any) -> Verdict:
             return "those are the counts of the first half; rank by it, but read the second"
         if got == first[np.argsort(-second)].tolist():
             return "you rank by the second half and read the first; the names of the arguments say the opposite"
+        if got == np.argsort(-first).tolist():
+            return "those are the numbers of the features, the most frequent first; read `second` at them"
         if got == second[np.argsort(first)].tolist():
             return "the rarest comes first; rank 1 is the most frequent"
         right = solution_split_ranking(first, second).tolist()
@@ -186,7 +203,13 @@ def solution_split_ranking(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def check_clipped_head(answer: Any) -> Verdict:
     """`answer(n_features, n_matches, n_tokens, exponent, offset)`: who would get more than the batch."""
-    cases = ((1024, 32 * 1000, 1000, 1.0, 0.0), (1024, 32 * 1000, 1000, 1.0, 10.0), (4096, 32 * 2048, 2048, 1.5, 0.0))
+    cases = (
+        (1024, 32 * 1000, 1000, 1.0, 0.0),
+        (1024, 32 * 1000, 1000, 1.0, 10.0),
+        (4096, 32 * 2048, 2048, 1.5, 0.0),
+        (256, 128 * 1000, 1000, 1.5, 0.5),  # offsets with which some features are above the batch all the same
+        (1024, 32 * 1000, 1000, 1.5, 3.0),
+    )
 
     def a_number(answer: Callable) -> str | None:
         return "return how many, not which: sum over the ranks" if np.ndim(answer(*cases[1])) else None
@@ -221,6 +244,9 @@ def check_clipped_head(answer: Any) -> Verdict:
                 return "the weights (r + q)^−s must sum to 1 before they share out the budget"
             if got == int((zipf_capacity(*case) == B).sum()):
                 return "you count who is full in the end; asked is whom the law gives too much, before anything is cut"
+            added_late = np.arange(1.0, F + 1) ** -s + q
+            if q and got and got == int((M * added_late / added_late.sum() > B).sum()):
+                return "the offset belongs to the rank, before the power: (r + q)^−s, not r^−s + q"
             if not q and (told := ranks_begin_at_1(answer)):
                 return told
             if q and got == solution_clipped_head(F, M, B, s, 0):
@@ -259,6 +285,11 @@ def check_simon(answer: Any) -> Verdict:
 
     def counts_of(answer: Callable, new: float) -> np.ndarray:
         return np.sort(np.asarray(answer(MATCHES, new, np.random.default_rng(0)), dtype=float))[::-1]
+
+    def an_array(answer: Callable) -> str | None:
+        if isinstance(answer(5, 0.5, np.random.default_rng(0)), dict):
+            return "return an array of counts, not a dictionary: np.bincount(owner)"
+        return None
 
     def adds_up(answer: Callable) -> str | None:
         counts = counts_of(answer, 0.1)
@@ -301,7 +332,7 @@ def check_simon(answer: Any) -> Verdict:
         "Either append a number that no feature has yet, or look up the owner of a match drawn with rng.integers.",
     )
     praise = "Rich and poor, out of nothing but copying."
-    return judge("Exercise 5", answer, [adds_up, rich_get_richer, each_new_one_is_new], hints, praise)
+    return judge("Exercise 5", answer, [an_array, adds_up, rich_get_richer, each_new_one_is_new], hints, praise)
 
 
 def solution_simon(n_matches: int, new: float, rng: np.random.Generator) -> np.ndarray:

@@ -105,13 +105,15 @@ def controls(
     return {name: rng.poisson((n_tokens * k * one / one.sum()).clip(max=n_tokens)) for name, one in drawn.items()}
 
 
-def middle_of_log_normal(n: int, fit: Fit = least_squares, draws: int = 12) -> float:
-    """R² over the middle ranks of `n` sorted log-normal numbers, the mean of some draws: the control for an SAE with as
-    many live features. How wide their bell is does not matter."""
+def middle_of_log_normal(
+    n: int, fit: Fit = least_squares, draws: int = 12, of: Callable[[list[float]], float] = np.mean
+) -> float:
+    """R² over the middle ranks of `n` sorted log-normal numbers, by default the mean of some draws: the control for an
+    SAE with as many live features. How wide their bell is does not matter."""
     first, last = middle(n)
     rngs = (np.random.default_rng(seed) for seed in range(draws))
     falling = (np.exp(np.sort(rng.normal(size=n))[::-1])[first - 1 : last] for rng in rngs)
-    return float(np.mean([fit(np.arange(first, last + 1), values)[2] for values in falling]))
+    return float(of([fit(np.arange(first, last + 1), values)[2] for values in falling]))
 
 
 def gaussian_like(store: ActivationStore, n: int, seed: int, round_: bool = False) -> Float[Tensor, "n d_in"]:

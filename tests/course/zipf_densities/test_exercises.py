@@ -1,5 +1,7 @@
 """Every check of notebook 07: the stub, the solution, and the mistakes that learners make."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from exercises import right, wrong_and_told
@@ -95,6 +97,27 @@ def from_rank_0(n_features, n_matches, n_tokens, exponent, offset):
         return int((n_matches * weights / weights.sum() > n_tokens).sum())
 
 
+def added_late(n_features, n_matches, n_tokens, exponent, offset):
+    weights = np.arange(1.0, n_features + 1) ** -exponent + offset
+    return int((n_matches * weights / weights.sum() > n_tokens).sum())
+
+
+def squared_offset(n_features, n_matches, n_tokens, exponent, offset):
+    return ex.solution_clipped_head(n_features, n_matches, n_tokens, exponent, offset**2)
+
+
+def none_with_an_offset(n_features, n_matches, n_tokens, exponent, offset):
+    return 0 if offset else ex.solution_clipped_head(n_features, n_matches, n_tokens, exponent, 0)
+
+
+def judged_by_heights(ranks, values):
+    """The right line, and R² of p instead of log p."""
+    exponent, offset, _ = ex.solution_fit(ranks, values)
+    log_law = -exponent * np.log(ranks + offset)
+    law = np.exp(log_law + (np.log(values) - log_law).mean())
+    return exponent, offset, 1 - ((values - law) ** 2).sum() / ((values - values.mean()) ** 2).sum()
+
+
 def in_place(first, second):
     second[:] = second[np.argsort(-first)]
     return second
@@ -140,11 +163,15 @@ def any_earlier(owner, i, born, rng):
         (ex.check_fit, fit(r_squared=np.sqrt), "that is the correlation; square it"),
         (ex.check_fit, fit(r_squared=lambda explained: explained / 2), "a share of the variance of log p"),
         (ex.check_fit, lambda ranks, values: 1.0, "exponent, offset and R²"),
+        (ex.check_fit, lambda *of: np.roll(ex.solution_fit(*of), 1), "the order is exponent, offset, R²"),
+        (ex.check_fit, lambda *of: ex.solution_fit(*of)[::-1], "the order is exponent, offset, R²"),
+        (ex.check_fit, judged_by_heights, "take that of log p"),
         (ex.check_split_ranking, ex.split_ranking_with_a_bug, "the bug is still there"),
         (ex.check_split_ranking, lambda a, b: np.sort(b)[::-1], "sorted the second half by itself"),
         (ex.check_split_ranking, lambda a, b: np.sort(a)[::-1], "counts of the first half"),
         (ex.check_split_ranking, lambda a, b: a[np.argsort(-b)], "you rank by the second half"),
         (ex.check_split_ranking, lambda a, b: b[np.argsort(a)], "rarest comes first"),
+        (ex.check_split_ranking, lambda a, b: np.argsort(-a), "read `second` at them"),
         (ex.check_split_ranking, lambda a, b: b.sum(), "shape ()"),
         (ex.check_split_ranking, lambda a, b: b, "you say [4, 1, 2, 7, 3]"),
         (ex.check_clipped_head, unnormalised, "must sum to 1"),
@@ -154,6 +181,9 @@ def any_earlier(owner, i, born, rng):
         (ex.check_clipped_head, of_floats_alone, "let the ranks be floats"),
         (ex.check_clipped_head, full_in_the_end, "before anything is cut"),
         (ex.check_clipped_head, which_of_them, "how many, not which"),
+        (ex.check_clipped_head, added_late, "before the power"),
+        (ex.check_clipped_head, squared_offset, "there are 16, you say 15"),
+        (ex.check_clipped_head, none_with_an_offset, "there are 16, you say 0"),
         (ex.check_clipped_head, from_rank_0, "ranks begin at 1"),
         (ex.check_simon, copying(lambda owner, i, born, rng: rng.integers(born)), "an earlier *feature*"),
         (ex.check_simon, copying(lambda owner, i, born, rng: owner[i - 1]), "the last match only"),
@@ -161,6 +191,7 @@ def any_earlier(owner, i, born, rng):
         (ex.check_simon, copying(lambda owner, i, born, rng: owner[rng.integers(1 + i // 2)]), "only old matches"),
         (ex.check_simon, copying(any_earlier, born=0), "start at 1"),
         (ex.check_simon, copying(any_earlier, count=np.array), "the owner of each match"),
+        (ex.check_simon, copying(any_earlier, count=Counter), "not a dictionary"),
         (ex.check_simon, lambda n, new, rng: np.array([n]), "about 2,000 features"),
         (ex.check_simon, lambda n, new, rng: np.ones(3), "sum to 3"),
         (ex.check_simon, lambda n, new, rng: 1 / 0, "ZeroDivisionError"),

@@ -45,6 +45,8 @@ def test_the_control_is_the_middle_of_sorted_draws():
     drawn = np.exp(np.random.default_rng(0).normal(size=2_000))
     assert fits.middle_of_log_normal(2_000, draws=1) == pytest.approx(fits.whole_and_middle(drawn)[1].r_squared)
     assert 0.99 < fits.middle_of_log_normal(4_096) < 0.996
+    low, high = (fits.middle_of_log_normal(2_000, draws=3, of=of) for of in (min, max))
+    assert low < fits.middle_of_log_normal(2_000, draws=3) < high
 
 
 def test_controls_have_the_budget_and_the_shape_of_their_law():
