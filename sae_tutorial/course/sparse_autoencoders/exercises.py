@@ -22,6 +22,11 @@ COLUMNS = "you normalise the columns of W_dec, one for each dimension; a feature
 NUMPY = "return a tensor: NumPy has no gradients, and without them nothing can be trained"
 SHAPES = "the shapes do not fit. Given are {given}; asked for is {asked}. Mind the order, and which of them needs a .T"
 SILENT = "your step trains, but returns nothing; return the loss as a number"
+WHOLE = "you divide by the norm of the whole matrix; each row has its own: W_dec.norm(dim=1, keepdim=True)"
+IN_PLACE = (
+    "PyTorch forbids changing a parameter in place while it records gradients. Do it inside `with torch.no_grad():`, "
+    "or change `W_dec.data`"
+)
 
 
 def check_sae(my_encode: Any, my_decode: Any, my_loss: Any, my_step: Any) -> Verdict:
@@ -172,7 +177,10 @@ def _check_step(name: str, answer: Any) -> Verdict:
         return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(one[:2], other[:2]))
 
     def returns(_: Callable) -> str | None:
-        W_dec, b_enc, said = after(answer, 1)
+        try:
+            W_dec, b_enc, said = after(answer, 1)
+        except RuntimeError as error:
+            return _forbidden(error)
         if said != [None]:
             return None
         if same((W_dec, b_enc), (W_0, b_0)):
@@ -186,9 +194,13 @@ def _check_step(name: str, answer: Any) -> Verdict:
                 "W_dec and b_enc are where they were: it takes loss.backward() and then adam.step(), with no "
                 "zero_grad() between them"
             )
+        if torch.allclose(b_enc, b_0, atol=1e-6):
+            return "b_enc is where it was: both parameters are to be trained"
         norms = W_dec.norm(dim=1)
         if ((W_dec.norm(dim=0) - 1).abs() < 1e-4).all():
             return COLUMNS
+        if abs(W_dec.norm() - 1) < 1e-4:
+            return WHOLE
         if (norms - 1).abs().max() > 1e-4:
             return (
                 f"after the step the rows of W_dec have norms from {norms.min():.3f} to {norms.max():.3f}; bring them "
@@ -197,6 +209,8 @@ def _check_step(name: str, answer: Any) -> Verdict:
         if not any(same((W_dec, b_enc), after(one, 1)) for one in (by_hand.train_step, _plain_step)):
             if same((W_dec, b_enc), after(_plain_step, 1, lam=0.0)):
                 return "this step does not depend on lam"
+            if torch.allclose(W_dec, W_0, atol=1e-6):
+                return "W_dec is where it was: both parameters are to be trained"
             return "the rows have norm 1, but the step is not Adam's on this loss"
         value = said[0].detach() if isinstance(said[0], Tensor) else said[0]
         if abs(float(value) - float(by_hand.loss_of(x, W_0, b_0, 0.3))) > 1e-4:
@@ -214,6 +228,13 @@ def _check_step(name: str, answer: Any) -> Verdict:
     )
     praise = "right. That is a sparse autoencoder. Set use_mine = True, and the notebook runs on yours."
     return judge(name, answer, [returns, one_step, two_steps], hints, praise)
+
+
+def _forbidden(error: RuntimeError) -> str:
+    """What to say of a parameter that was changed in place; any other error goes on to `judge`."""
+    if "leaf Variable that requires grad" not in str(error):
+        raise error
+    return IN_PLACE
 
 
 def _plain_step(x: Tensor, W_dec: Tensor, b_enc: Tensor, lam: float, adam: torch.optim.Optimizer) -> float:
@@ -302,6 +323,8 @@ def solution_best_code(a: float, lam: float) -> float:
 
 # Exercise 4: find the bug.
 
+HELD = "rows held at norm 1 reach 0.99"
+
 
 def check_mended(answer: Any) -> Verdict:
     """`answer(x, W_enc, b_enc, W_dec, lam, adam)`: a step in which no row of W_dec can buy a smaller penalty by its
@@ -322,7 +345,10 @@ def check_mended(answer: Any) -> Verdict:
         return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(one, other))
 
     def returns(_: Callable) -> str | None:
-        got, said = after(answer, 1)
+        try:
+            got, said = after(answer, 1)
+        except RuntimeError as error:
+            return _forbidden(error)
         if said is not None:
             return None
         if same(got, [W_0.T, b_0, W_0]):
@@ -341,6 +367,8 @@ def check_mended(answer: Any) -> Verdict:
             return "the decoder does not learn any more"
         if ((got[2].norm(dim=0) - 1).abs() < 1e-4).all():
             return COLUMNS
+        if abs(got[2].norm() - 1) < 1e-4:
+            return WHOLE
         if torch.allclose(got[2], normalize(got[0].T, dim=1), atol=1e-4):
             return "you write the encoder's columns over W_dec, and what the decoder has learned is lost"
         held, encoder_held = (((size - 1).abs() < 1e-4).all() for size in (norms, got[0].norm(dim=0)))
@@ -355,13 +383,13 @@ def check_mended(answer: Any) -> Verdict:
         if encoder_held:
             return (
                 "you keep the encoder's norms at 1, and the decoder's are free. That often works, but not always: "
-                f"{_of_starts(cosines)}. The exercise asks for rows of W_dec that cannot grow"
+                f"{_of_starts(cosines)}; {HELD}. The exercise asks for rows of W_dec that cannot grow"
             )
         if trades:
-            return f"{told}: they can still trade the size of codes for their own, and {_of_starts(cosines)}"
+            return f"{told}: they can still trade the size of codes for their own, and {_of_starts(cosines)}; {HELD}"
         return (
-            f"longer rows no longer make the penalty smaller, but {_of_starts(cosines)}. Leave the penalty at λ times "
-            "the sum of the code, and hold the norms"
+            f"longer rows no longer make the penalty smaller, but {_of_starts(cosines)}; {HELD}. Leave the "
+            "penalty at λ times the sum of the code, and hold the norms"
         )
 
     hints = (
@@ -395,7 +423,7 @@ def _cosines_with_the_truth(step: Callable) -> list[float]:
 
 
 def _of_starts(cosines: list[float]) -> str:
-    told = "the true directions are found with a mean cosine of " + ", ".join(f"{cosine:.2f}" for cosine in cosines)
+    told = "the true directions are found with a mean cosine of " + ", ".join(f"{cosine:.3f}" for cosine in cosines)
     return told + (", one number for each random start" if len(cosines) > 1 else "")
 
 

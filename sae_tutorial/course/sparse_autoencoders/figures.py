@@ -12,7 +12,7 @@ from torch import Tensor
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import empty, ink, nothing
 from sae_tutorial.figures.kinds import Curve
-from sae_tutorial.figures.looks import Look
+from sae_tutorial.figures.looks import OTHERS, Look
 from sae_tutorial.figures.style import PALETTE, TEXT, finish
 from sae_tutorial.figures.text import numbers
 
@@ -23,6 +23,7 @@ PLANE_TITLES = {  # by how training ended, as `by_hand.ending` calls it
     "halfway": "All five rows stop halfway between two rays",
     "other": "Five rows that have not arrived anywhere yet",
 }
+PURSUED = ", pursuit"  # how the name of a dictionary that is read by a search ends
 AT_ONCE = 400  # points of a curve that are worth storing
 
 
@@ -130,13 +131,15 @@ def curves(
 def pareto(runs: Mapping[str, Sequence[tuple[str, float, float]]], title: str) -> go.Figure:
     """What sparsity costs: the error that is left against L0. `runs`: name -> (label, L0, FVU); "" is no label.
 
-    A name that ends in "pursuit" is drawn without markers: it has a point for every number of features.
+    A name that ends in ", pursuit" is drawn without markers, for it has a point for every number of features, and
+    dashed. "L1, pursuit" has the colour of "L1": the same dictionary, read by a search.
     """
     drawn: dict[str, Curve] = {}
-    for i, (name, points) in enumerate(runs.items()):
+    dictionaries = list(dict.fromkeys(name.removesuffix(PURSUED) for name in runs))
+    for name, points in runs.items():
         labels, l0, fvu = zip(*points) if points else ([], [], [])
-        pursued = name.endswith("pursuit")
-        look = Look(PALETTE[i % len(PALETTE)], "dash" if pursued else "solid", ("circle", "diamond")[i % 2])
+        pursued, i = name.endswith(PURSUED), dictionaries.index(name.removesuffix(PURSUED))
+        look = Look(OTHERS[i % len(OTHERS)], "dash" if pursued else "solid", ("circle", "diamond")[i % 2])
         drawn[name] = Curve(
             l0, fvu, text=None if pursued else labels, look=look, mode="lines" if pursued else "lines+markers"
         )

@@ -35,7 +35,7 @@ def small_saes(
 ) -> list[SparseAutoencoder]:
     """Trained tied SAEs with an L1 penalty, one for each pair of size and λ, the λ of one size after the other.
 
-    x is scaled to E|x|² = 1 and not centred: a sum of many random directions has almost no mean.
+    x is scaled to E|x|² = 1 and not centred: who wants that does it before.
     """
     pairs = [(size, lam) for size in sizes for lam in lambdas]
     config: dict[str, Any] = {"rule": "relu", "tied": True, "b_dec": False, "normalise": False}

@@ -1,5 +1,7 @@
 """Every check of notebook 04: the stub, the solution, and the mistakes that learners make."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -130,11 +132,12 @@ def test_what_is_right_is_said_before_what_comes_next():
     assert not half and half.message.count("✓") == 2 and "○ Exercise 1, my_loss: not answered yet" in half.message
 
 
-def step(*, zero=True, go=True, keep=True, late=False, lam_counts=True, columns=False, silent=False):
+def step(*, zero=True, go=True, keep=True, late=False, lam_counts=True, columns=False, silent=False, frozen=""):
     """A training step with something left out."""
 
     def one(x, W, b, lam, adam):
-        loss = by_hand.loss_of(x, W, b, lam * lam_counts)
+        rows, bias = W.detach() if frozen == "W" else W, b.detach() if frozen == "b" else b
+        loss = by_hand.loss_of(x, rows, bias, lam * lam_counts)
         if zero:
             adam.zero_grad()
         loss.backward()
@@ -175,6 +178,10 @@ def with_after(repair):
     return one
 
 
+def tied_again(W_enc, W_dec):
+    W_enc.data = W_dec.data.T.clone()
+
+
 def into(weights, dim):
     return lambda W_enc, W_dec: [W_enc, W_dec][weights].data.copy_(normalize([W_enc, W_dec][weights].data, dim=dim))
 
@@ -191,6 +198,25 @@ def priced(price):
         return loss.item()
 
     return one
+
+
+def then(change, x, W, b, lam, adam):
+    """A step that leaves the norms free, and then `change(W_dec)`."""
+    loss = step(keep=False)(x, W, b, lam, adam)
+    change(W)
+    return loss
+
+
+def in_place(W):
+    W /= W.norm(dim=1, keepdim=True)
+
+
+def into_itself(W):
+    W[:] = normalize(W, dim=1)
+
+
+def whole_matrix(W):
+    W.data /= W.data.norm()
 
 
 def with_price(price):
@@ -263,6 +289,12 @@ ERROR = {"SAE": 0.11, "k-means": 0.18, "sampled tokens": 0.19}
         (part("my_step"), step(keep=False), "bring them back"),
         (part("my_step"), step(zero=False), "gradients add up"),
         (part("my_step"), step(late=True), "before the step"),
+        (part("my_step"), step(frozen="b"), "b_enc is where it was"),
+        (part("my_step"), step(frozen="W"), "W_dec is where it was"),
+        (part("my_step"), partial(then, in_place), "or change `W_dec.data`"),
+        (part("my_step"), partial(then, into_itself), "or change `W_dec.data`"),
+        (part("my_step"), partial(then, whole_matrix), "norm of the whole matrix"),
+        (part("my_step"), broken, "It stopped with RuntimeError: no"),
         (part("my_step"), step(lam_counts=False), "does not depend on lam"),
         (ex.check_best_code, lambda s, lam: s + lam / 2, "smaller, not larger"),
         (ex.check_best_code, lambda s, lam: 2 * s - lam, "smaller, not larger"),
@@ -283,6 +315,9 @@ ERROR = {"SAE": 0.11, "k-means": 0.18, "sampled tokens": 0.19}
         (ex.check_mended, untied(decoder=lambda W: W.detach()), "decoder does not learn"),
         (ex.check_mended, with_after(lambda V, W: W.data.copy_(normalize(V.data.T, dim=1))), "over W_dec"),
         (ex.check_mended, lambda *given: with_after(into(1, 1))(*given) and None, "trains, but returns nothing"),
+        (ex.check_mended, with_after(lambda _, W: in_place(W)), "or change `W_dec.data`"),
+        (ex.check_mended, with_after(lambda _, W: whole_matrix(W)), "norm of the whole matrix"),
+        (ex.check_mended, with_after(tied_again), "; rows held at norm 1 reach 0.99"),
     ],
 )
 def test_mistakes_are_named(check, wrong, says):
