@@ -37,7 +37,7 @@ RULES: dict[str, dict[str, Any]] = {  # as the grid names them
 }
 WIDTHS = {"token_choice": (4, 16, 32), "mutual_choice": (16,), "feature_choice_zipf": (16,)}  # times d_in
 READ = {"stories": 64, "smollm2": 16}  # rows on which losses are measured
-PARTS = {"d_sae": 1024, "k": K, "steps": 600}  # of second SAEs
+SECOND_D_SAE, SECOND_STEPS = 1024, 600
 
 
 class Place:
@@ -129,8 +129,9 @@ def more_of(place: Place, seed: int, saes: dict[tuple[str, int], SparseAutoencod
     sae = saes["token_choice", 16]
     fit, ask = split_error(sae, x, x_fit), split_error(sae, x_fit, x)  # each with the map of the other half
     halves = {name: (getattr(fit, name), getattr(ask, name)) for name in ("error", "linear", "nonlinear")}
-    second = {name: study.second_sae(*both, **PARTS) for name, both in halves.items()}
-    second["activation"] = study.second_sae(x_fit, x, **PARTS)
+    sizes = (SECOND_D_SAE, K, SECOND_STEPS)
+    second = {name: study.second_sae(*both, *sizes) for name, both in halves.items()}
+    second["activation"] = study.second_sae(x_fit, x, *sizes)
     before = "blocks.0.hook_resid_post"
     [early] = place.trained([("token_choice", 16)], seed, before)
     x0_fit, x0 = place.acts("fit", before), place.acts("ask", before)

@@ -155,12 +155,12 @@ def spliced_losses(
             if not rows.kept.any():
                 continue
             seen: list[Tensor] = []
-            hook = (hook_name, lambda acts, hook, rows=rows, seen=seen: seen.append(acts.flatten(2)[rows.replaced]))
+            keep = (hook_name, lambda acts, hook, rows=rows, seen=seen: seen.append(acts.flatten(2)[rows.replaced]))
             predictions[a : a + size] = rows.has_next.sum(1).double().cpu()
-            clean[a : a + size] = _losses(model, rows, hook)
+            clean[a : a + size] = _losses(model, rows, keep)
             for name, replace in instead.items():
-                hook = (hook_name, splicing.replacing(rows.replaced, replace(seen[0])))
-                spliced[name][a : a + size] = _losses(model, rows, hook)
+                put = (hook_name, splicing.replacing(rows.replaced, replace(seen[0])))
+                spliced[name][a : a + size] = _losses(model, rows, put)
     return SplicedLosses(predictions, clean, spliced)
 
 
