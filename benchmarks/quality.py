@@ -210,13 +210,18 @@ def in_two_phases(run: Run, settings: TrainSettings, place: Place) -> list[Train
 
 def tuned(run: Run, factor: float, place: Place, rows: list[dict[str, Any]]) -> Trained:
     """With the penalty's coefficient at which L0 is within 3 % of k on the text that is measured: by secants in log
-    L0 over log coefficient, from what was tried before."""
-    store, tried, trials = place.train, [], _trials(rows, run)
+    L0 over log coefficient, from what was tried before. A search that is stopped goes through the same coefficients
+    again, and finds each trial's checkpoint."""
+    store, tried, trials, files = place.train, [], _trials(rows, run), []
     best: tuple[float, Trained] | None = None
     coefficient, slope = _guess(trials, run)
     for _ in range(MOST_TRIALS):
         sae = SparseAutoencoder(run.config(store.d_in), seed=run.seed).to(place.device)
-        [done] = train_many([sae], store, run.train_settings(store.d_in, factor, coefficient), progress=False)
+        files.append(place.cache / f"trial-{run.key}-{coefficient:.9g}.pt")
+        settings = run.train_settings(store.d_in, factor, coefficient)
+        [done] = train_many(
+            [sae], store, settings, checkpoint=files[-1], checkpoint_every=250, resume="auto", progress=False
+        )
         l0 = sum(len(sae.encode(x)) for x in place.others["measured"]) / sum(map(len, place.others["measured"]))
         tried.append([coefficient, l0])
         off = abs(math.log(max(l0, 1e-3) / run.k))
@@ -229,6 +234,8 @@ def tuned(run: Run, factor: float, place: Place, rows: list[dict[str, Any]]) -> 
             (c1, l1), (c2, l2) = tried[-2:]
             slope = min(-0.2, max(-4.0, math.log(l2 / l1) / math.log(c2 / c1)))
         coefficient *= min(8.0, max(1 / 8, (run.k / max(l0, 0.1)) ** (1 / slope)))
+    for file in files:
+        file.unlink(missing_ok=True)
     return best[1]
 
 

@@ -268,7 +268,7 @@ def test_a_model_of_ones_own_gets_its_own_rates():
     assert {(run.k, run.seed) for run in runs if run.part == "main"} == {(k, s) for k in (16, 32, 64) for s in range(3)}
 
 
-def test_a_penalty_is_tuned_by_secants(place, monkeypatch):
+def test_a_penalty_is_tuned_by_secants(place, monkeypatch, tmp_path):
     """L0 follows the coefficient by a power that nobody told: found within 3 % in a few trainings."""
     calls = []
 
@@ -282,18 +282,21 @@ def test_a_penalty_is_tuned_by_secants(place, monkeypatch):
         def encode(self, x):
             return range(round(len(x) * 60 * calls[-1] ** -0.6))
 
-    def fake(saes, store, settings, **_):
+    def fake(saes, store, settings, checkpoint, **_):
         calls.append(settings.l1)
+        assert not checkpoint.exists(), "another trial has a file of its own"
+        checkpoint.touch()
         metrics = {name: np.zeros(1) for name in ("fvu", "l0", "dead")}
         return [argparse.Namespace(sae=saes[0], seconds=1.0, metrics=metrics, settings=settings)]
 
     class Here:
         train, device, others = argparse.Namespace(d_in=8), "cpu", {"measured": [torch.zeros(1000, 8)]}
+        cache = tmp_path
 
     monkeypatch.setattr(quality, "train_many", fake)
     monkeypatch.setattr(quality, "SparseAutoencoder", Sae)
     found = tuned(Run("main", "relu", 32, 0), 1.0, Here(), [])
-    assert isinstance(found, Trained) and len(calls) <= 4
+    assert isinstance(found, Trained) and len(calls) <= 4 and not list(tmp_path.iterdir())
     assert math.log(60 * calls[-1] ** -0.6 / 32) == pytest.approx(0, abs=0.03)
     assert found.about["coefficient"] == calls[-1] and len(found.about["tried"]) == len(calls)
     known = [{"method": "relu", "model": "stories", "width": 16, "k": 32, "part": "main", "factor": 1.0,
