@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import kept_lines
+import torch
 from torch import Tensor
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, load_language_model, reference_sae, story_tokens
@@ -26,7 +27,7 @@ from sae_tutorial.autoencoder.shipped import HOOKS
 from sae_tutorial.autoencoder.thresholds import scale_thresholds_
 from sae_tutorial.course.dark_matter import study
 from sae_tutorial.course.results import LEFT_OUT, load_runs
-from sae_tutorial.evaluation.dark_matter import reconstructed, split_error
+from sae_tutorial.evaluation.dark_matter import ErrorParts, reconstructed, split_error
 from sae_tutorial.training import TrainSettings, train_many
 
 K, STEPS, HELD_OUT, ROWS = 32, 1000, 512, 128
@@ -127,21 +128,23 @@ def more_of(place: Place, seed: int, saes: dict[tuple[str, int], SparseAutoencod
     small = {name: study.rank_correlation(error[name], length) for name in error}
     identity = {f"{r} x{w}": study.by_token_identity(error[r, w], token) for r, w in error}
     sae = saes["token_choice", 16]
-    fit, ask = split_error(sae, x, x_fit), split_error(sae, x_fit, x)  # each with the map of the other half
-    halves = {name: (getattr(fit, name), getattr(ask, name)) for name in ("error", "linear", "nonlinear")}
+    ask = split_error(sae, x_fit, x)
+    fit = ErrorParts(x_fit, reconstructed(sae, x_fit), ask.A)  # one map for both: two would differ by a linear part
     sizes = (SECOND_D_SAE, K, SECOND_STEPS)
+    halves = {name: (getattr(fit, name), getattr(ask, name)) for name in ("error", "linear", "nonlinear")}
     second = {name: study.second_sae(*both, *sizes) for name, both in halves.items()}
     second["activation"] = study.second_sae(x_fit, x, *sizes)
+    for name, (part_fit, part) in {"nonlinear": halves["nonlinear"], "activation": (x_fit, x)}.items():
+        second[f"{name}, by 1,024 random directions"] = study.random_directions_fvu(part_fit, part, SECOND_D_SAE, K)
     before = "blocks.0.hook_resid_post"
     [early] = place.trained([("token_choice", 16)], seed, before)
     x0_fit, x0 = place.acts("fit", before), place.acts("ask", before)
-    out_fit, out = reconstructed(early, x0_fit), reconstructed(early, x0)
-    earlier = {
-        "activation": study.from_earlier(x0_fit, x0, fit.error, ask.error),
-        "SAE output": study.from_earlier(out_fit, out, fit.error, ask.error),
-        "activation, nonlinear": study.from_earlier(x0_fit, x0, fit.nonlinear, ask.nonlinear),
-        "SAE output, nonlinear": study.from_earlier(out_fit, out, fit.nonlinear, ask.nonlinear),
-    }
+    seen = {"the activation before": (x0_fit, x0)}
+    seen["the SAE's output before"] = reconstructed(early, x0_fit), reconstructed(early, x0)
+    earlier = {"x alone": study.from_earlier(x_fit, x, fit.error, ask.error)}
+    for name, (was_fit, was) in seen.items():
+        both_fit, both = torch.cat([x_fit, was_fit], dim=1), torch.cat([x, was], dim=1)
+        earlier[f"x and {name}"] = study.from_earlier(both_fit, both, fit.error, ask.error)
     named = {"same tokens": pairs, "length": {f"{r} x{w}": v for (r, w), v in small.items()}, "identity": identity}
     return named | {"second": second, "earlier": earlier}
 

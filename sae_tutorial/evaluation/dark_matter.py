@@ -98,11 +98,13 @@ def length_predictors(
     x_fit: Float[Tensor, "n d"], error_fit: Float[Tensor, "n d"], parts: ErrorParts
 ) -> dict[str, float]:
     """R² of the error's squared length as a linear function, fitted on other tokens and with a constant, of the
-    activation; and of the activation's squared length alone."""
+    activation; of the activation's squared length alone; and of its squared distance from the mean."""
 
     def known(x: Tensor) -> dict[str, Tensor]:
         one = x.new_ones(len(x), 1)
+        apart = x - x_fit.mean(0)
         given = {"activation": x, "its length": x.square().sum(1, keepdim=True)}
+        given["its distance"] = apart.square().sum(1, keepdim=True)
         return {name: torch.cat([part, one], dim=1) for name, part in given.items()}
 
     y_fit, y = (error.square().sum(1, keepdim=True) for error in (error_fit, parts.error))

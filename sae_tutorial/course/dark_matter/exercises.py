@@ -19,22 +19,25 @@ def check_linear_share(guess: Any, measured: float) -> Verdict:
     """`guess`: a share, 0 to 1, of the error's variance that a linear map predicts; `measured` is what is found."""
 
     def a_share(guess: Any) -> str | None:
-        if isinstance(guess, bool) or not isinstance(guess, (int, float)):
+        try:
+            guess = float(guess)
+        except (TypeError, ValueError):
             return f"answer with a share, a number from 0 to 1; you say {guess!r}"
         if 1 < guess <= 100:
             return f"a share is a number from 0 to 1: write {guess / 100:g} for {guess:g}%"
         return None if 0 <= guess <= 1 else f"a share is a number from 0 to 1; you say {guess:g}"
 
-    def near(guess: float) -> str | None:
+    def near(guess: Any) -> str | None:
+        guess = float(guess)
         if abs(guess - measured) <= 0.1:
             return None
         return "it is less than that" if guess > measured else "it is more than that"
 
     hints = (
-        "An error that were pure chance would have a share of 0, one that only shrinks x a share of 1.",
+        "An x that tells nothing of the error would have a share of 0, an error that only shrinks x one of 1.",
         "A linear map cannot do what the SAE does, and yet knows something: look between a tenth and a half.",
     )
-    praise = f"It is {measured:.0%}. So the error is no noise: a matrix knows a part of it without seeing the SAE."
+    praise = f"It is {measured:.0%}. A matrix knows a part of the error without seeing the SAE: why, is asked below."
     return judge("Exercise 1", guess, [a_share, near], hints, praise)
 
 
@@ -45,7 +48,7 @@ def check_explained(answer: Any) -> Verdict:
     """`answer(x_fit, e_fit, x, e)`: the R² of e by the least-squares map, without a bias, from x_fit to e_fit."""
     x_fit, x, M = _normal(60, 4), _normal(40, 4, 1), _normal(4, 3, 2)
     noise_fit, noise = _normal(60, 3, 3), _normal(40, 3, 4)
-    sizes, means = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([3.0, -4.0, 6.0])
+    sizes, means = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0.3, -0.4, 0.6])
 
     def a_number(answer: Callable) -> str | None:
         got = answer(x_fit.clone(), (x_fit @ M).clone(), x.clone(), (x @ M).clone())
@@ -62,7 +65,7 @@ def check_explained(answer: Any) -> Verdict:
         return f"an error that is x times a matrix has an R² of 1; you say {got:.3f}"
 
     def on_other_tokens(answer: Callable) -> str | None:
-        e_fit, e = (x_fit @ M + 0.5 * noise_fit) * sizes, (x @ M + 0.5 * noise) * sizes + means
+        e_fit, e = ((a @ M + 0.5 * b) * sizes + means for a, b in ((x_fit, noise_fit), (x, noise)))
         for told, more in {"is partly linear": (e_fit, e), "is noise": (noise_fit, noise)}.items():
             got = float(answer(x_fit.clone(), more[0].clone(), x.clone(), more[1].clone()))
             right = solution_explained(x_fit, more[0], x, more[1])

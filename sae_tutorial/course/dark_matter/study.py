@@ -141,6 +141,30 @@ def second_sae(
     return fvu(test, reconstructed(sae, test))
 
 
+def random_directions_fvu(
+    part: Float[Tensor, "n d"], test: Float[Tensor, "m d"], n: int, k: int, seed: int = 0, tokens: int = 2_000
+) -> float:
+    """The control: what n random directions with the covariance of `part` leave out of the first tokens of `test`, k
+    for each by gradient pursuit. (A search, where an SAE has an encoder: it shows what needs no features.)"""
+    covariance = torch.cov(part.T) + 1e-6 * part.var() * torch.eye(part.shape[1])
+    drawn = torch.randn(n, part.shape[1], generator=torch.Generator().manual_seed(seed))
+    directions = torch.nn.functional.normalize(drawn @ torch.linalg.cholesky(covariance).T, dim=1)
+    x = test[:tokens] - part.mean(0)
+    return fvu(x, gradient_pursuit(x, directions, k).to_dense() @ directions)
+
+
+def error_of_others(
+    parts_fit: ErrorParts, parts: ErrorParts, seed: int = 0
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """x̂ with the error of another token in the place of its own, and that error, on the tokens to fit and to ask: an
+    error that has nothing to do with its token, and that x contains all the same."""
+    generator, both = torch.Generator().manual_seed(seed), []
+    for one in (parts_fit, parts):
+        error = one.error[torch.randperm(len(one.x), generator=generator)]
+        both.append((one.reconstruction + error, error))
+    return both[0], both[1]
+
+
 # ---------------------------------------------------------------------- an earlier layer
 
 
