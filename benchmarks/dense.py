@@ -25,10 +25,13 @@ class DenseTrainee(Trainee):
         super().__init__(sae, settings, variance)
         self.optimiser = PlainDescent(sae, settings)  # type: ignore[assignment]
 
-    def budget_losses(self, u: Tensor, target: Tensor) -> Losses:
+    def budget_losses(self, u: Tensor, target: Tensor, gradients: Tensor | None = None) -> Losses:
         sae, k_aux = self.sae, self.settings.aux_latents or self.sae.config.d_in // 2
         z_BF = ((u - sae.b_dec) @ sae.W_enc + sae.b_enc).relu()
-        mask_BF = self.mask(z_BF.detach())
+        scores_BF = z_BF.detach()
+        if gradients is not None:
+            scores_BF = rules.scores(scores_BF, gradients @ sae.W_dec.detach().T, sae.config.beta)
+        mask_BF = self.mask(scores_BF)
         x_hat_BD = (z_BF * mask_BF) @ sae.W_dec + sae.b_dec
         loss = fvu = objectives.reconstruction(x_hat_BD, target, self.variance)
         losses = Losses(loss, fvu, mask_BF.float().mean(0))
