@@ -92,6 +92,28 @@ def judge(
     return Verdict(True, f"✓ {name}: {praise(candidate) if callable(praise) else praise}")
 
 
+def share_near(measured: float, within: float = 0.1) -> list[Test]:
+    """The tests of a guess at a share, 0 to 1: is it one, and is it within so much of what was measured?"""
+
+    def a_share(guess: Any) -> str | None:
+        try:
+            share = float("nan" if isinstance(guess, (bool, str)) else guess)
+        except (TypeError, ValueError):
+            share = float("nan")
+        if share != share:
+            return f"answer with a share, a number from 0 to 1; you say {guess!r}"
+        if 1 < share <= 100:
+            return f"a share is a number from 0 to 1: write {share / 100:g} for {share:g}%"
+        return None if 0 <= share <= 1 else f"a share is a number from 0 to 1; you say {share:g}"
+
+    def near(guess: Any) -> str | None:
+        if abs(float(guess) - measured) <= within:
+            return None
+        return "it is less than that" if float(guess) > measured else "it is more than that"
+
+    return [a_share, near]
+
+
 def calling(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, except that a None result raises `NotAnswered`."""
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from sae_tutorial.activations.forward import check_hook_name, read_hooks
 from sae_tutorial.activations.kept_text import KeptText, checked_tokens, special_ids
 from sae_tutorial.activations.memory import at_once
+from sae_tutorial.autoencoder.dictionaries import variance_explained
 from sae_tutorial.evaluation import splicing
 
 Replace = Callable[[Float[Tensor, "tokens d"]], Float[Tensor, "tokens d"]]
@@ -59,10 +60,9 @@ def r_squared(predicted: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"]) ->
     """
     if predicted.shape != y.shape or len(y) < 2:
         raise ValueError(f"predicted has shape {tuple(predicted.shape)}, y {tuple(y.shape)}; give two or more of each")
-    spread = (y.double() - y.double().mean(0)).square().sum()
-    if spread <= 0:
+    if (y == y[0]).all():
         raise ValueError("y is the same for all tokens: there is nothing to predict")
-    return float(1 - (y.double() - predicted.double()).square().sum() / spread)
+    return variance_explained(y.double(), predicted.double())
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_tutorial.course.judge import Verdict, judge
+from sae_tutorial.course.judge import Verdict, judge, share_near
 from sae_tutorial.evaluation.dark_matter import linear_map, r_squared
 
 # Exercise 1: predict how much of the error is linear.
@@ -18,27 +18,12 @@ from sae_tutorial.evaluation.dark_matter import linear_map, r_squared
 def check_linear_share(guess: Any, measured: float) -> Verdict:
     """`guess`: a share, 0 to 1, of the error's variance that a linear map predicts; `measured` is what is found."""
 
-    def a_share(guess: Any) -> str | None:
-        try:
-            guess = float(guess)
-        except (TypeError, ValueError):
-            return f"answer with a share, a number from 0 to 1; you say {guess!r}"
-        if 1 < guess <= 100:
-            return f"a share is a number from 0 to 1: write {guess / 100:g} for {guess:g}%"
-        return None if 0 <= guess <= 1 else f"a share is a number from 0 to 1; you say {guess:g}"
-
-    def near(guess: Any) -> str | None:
-        guess = float(guess)
-        if abs(guess - measured) <= 0.1:
-            return None
-        return "it is less than that" if guess > measured else "it is more than that"
-
     hints = (
         "An x that tells nothing of the error would have a share of 0, an error that only shrinks x one of 1.",
         "A linear map cannot do what the SAE does, and yet knows something: look between a tenth and a half.",
     )
     praise = f"It is {measured:.0%}. A matrix knows a part of the error without seeing the SAE: why, is asked below."
-    return judge("Exercise 1", guess, [a_share, near], hints, praise)
+    return judge("Exercise 1", guess, share_near(measured), hints, praise)
 
 
 # Exercise 2: build the map and its R².

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sae_tutorial.course.judge import Verdict, judge
+from sae_tutorial.course.judge import Verdict, judge, share_near
 
 # Exercise 1: predict how often weak matches are at one of the words of the strong ones.
 
@@ -16,24 +16,12 @@ from sae_tutorial.course.judge import Verdict, judge
 def check_weak_matches(guess: Any, measured: float) -> Verdict:
     """`guess`: a share, 0 to 1, of the weakest fifth of matches; `measured` is what the notebook finds."""
 
-    def a_share(guess: Any) -> str | None:
-        if isinstance(guess, bool) or not isinstance(guess, (int, float)):
-            return f"answer with a share, a number from 0 to 1; you say {guess!r}"
-        if 1 < guess <= 100:
-            return f"a share is a number from 0 to 1: write {guess / 100:g} for {guess:g}%"
-        return None if 0 <= guess <= 1 else f"a share is a number from 0 to 1; you say {guess:g}"
-
-    def near(guess: float) -> str | None:
-        if abs(guess - measured) <= 0.1:
-            return None
-        return "it is less than that" if guess > measured else "it is more than that"
-
     hints = (
         "An SAE has thousands of features, and a weak activation need not be what the feature is for.",
         "Most features are weakly active at words that have little to do with their strongest ones.",
     )
     praise = f"It is {measured:.0%}. Whoever reads the strongest passages alone does not see this."
-    return judge("Exercise 1", guess, [a_share, near], hints, praise)
+    return judge("Exercise 1", guess, share_near(measured), hints, praise)
 
 
 # Exercise 2: build the explanation by token.
