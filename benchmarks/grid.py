@@ -59,7 +59,7 @@ FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate that TrainSettings takes by 
 FEWER_FACTORS = (0.5, 1.0, 2.0)
 PEER_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the same rate; their own defaults are about an eighth
 MOST_FACTORS = 8
-BETAS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # of part "gradient", each with the learning rate of its method
+BETAS = (0.0, 1.0, 4.0, 0.25)  # of part "gradient", each with the learning rate of its method
 NOISE = (0.01, 0.05, 0.1)  # share of rows that are random tokens
 LENGTHS = (3, 10)  # times the steps of the usual run; the first has sweeps of its own, the second its rates
 REFERENCE = {  # methods of the SAEs that the package ships, by their rule
@@ -116,6 +116,11 @@ class Run:
     def is_penalised(self) -> bool:
         return self.method in PENALISED
 
+    @property
+    def is_searched(self) -> bool:
+        """Whether the coefficient of its penalty must be searched for; JumpReLU's penalty has the L0 as its aim."""
+        return self.is_penalised and METHODS[self.method].sae["rule"] != "jumprelu"
+
     def config(self, d_in: int, method: str | None = None) -> SAEConfig:
         fields = METHODS[method or self.method].sae
         k = None if fields["rule"] in PENALTY_RULES else self.k
@@ -124,10 +129,12 @@ class Run:
     def train_settings(self, d_in: int, factor: float, coefficient: float | None = None) -> TrainSettings:
         method = METHODS[self.method]
         fields: dict[str, Any] = dict(method.settings)
-        if coefficient is None:
-            fields["encoder_dtype"] = self.precision
-        else:
+        if coefficient is not None:
             fields[str(self.config(d_in).how.penalty)] = coefficient
+        elif self.is_penalised:
+            fields["target_l0"] = self.k
+        else:
+            fields["encoder_dtype"] = self.precision
         settings = TrainSettings(steps=self.steps, batch_size=self.batch_size, seed=self.seed, **fields)
         return replace(settings, lr=factor * settings.lr_at(self.steps // 2, self.width * d_in))
 

@@ -13,8 +13,8 @@ A run is one SAE (`grid.py`). Runs that share size, budget and seed are trained 
 
 Trained on the shipped text but for its last rows. Of these the last 256 are what is measured; 64 before them choose the
 learning rates. What has thresholds is read at the same L0 as everything else: all thresholds are multiplied by one
-factor, so that there are k features per token on the text that is read. What pays a penalty instead is trained again
-with another coefficient until its L0 is within 3 % of k.
+factor, so that there are k features per token on the text that is read. JumpReLU is trained towards an L0 of k. What
+pays an L1 penalty instead is trained again with another coefficient until its L0 is within 3 % of k.
 
 Part "gradient" has the score of Gradient Choice under three rules, with the strength β of the gradients swept. What it
 trains is asked how well it steers as well (`steering`).
@@ -161,7 +161,7 @@ class Trained:
 
 
 def train_together(runs: list[Run], factors: list[float], place: Place, rows: list[dict[str, Any]]) -> list[Trained]:
-    """These runs, which share their batches; a peer or a penalised run comes alone."""
+    """These runs, which share their batches; a peer or a run with a penalty comes alone."""
     first, store = runs[0], place.train
     if first.is_peer:
         sizes = {name: getattr(first, name) for name in ("k", "seed", "steps", "batch_size")}
@@ -170,7 +170,7 @@ def train_together(runs: list[Run], factors: list[float], place: Place, rows: li
             first.method, store, folder=place.cache, d_sae=first.width * store.d_in, lr=lr, **sizes
         )
         return [Trained(first, sae, factors[0], seconds, {"lr": lr})]
-    if first.is_penalised:
+    if first.is_searched:
         return [tuned(first, factors[0], place, rows)]
     if first.part == "reference":
         return [reference(run) for run in runs]

@@ -102,6 +102,8 @@ class PenaltyLosses:
             theta = sae.threshold[features]
             values = jumprelu(z, theta, width)
             penalty = jumprelu_l0(z, theta, n_tokens, width)
+            if settings.target_l0 is not None:
+                penalty = (penalty / settings.target_l0 - 1).square()
         elif sae.config.how.gated:
             values = sae.magnitudes(z, features) * (z > 0)
             penalty = p_norm(z, n_tokens, norm=self.norm)

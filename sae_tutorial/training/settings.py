@@ -57,6 +57,13 @@ class TrainSettings:
         least=0,
         rules="l0",
     )
+    target_l0: float | None = number(
+        None,
+        "jumprelu: matches per token to come to. The penalty is then ((L0 - target_l0) / target_l0)², as in "
+        "dictionary_learning, and l0 its coefficient, if None 1: the larger, the nearer",
+        above=0,
+        rules="l0",
+    )
     bandwidth: float = number(
         1e-3, "jumprelu: width of the window in which a threshold learns, as if E|x|² = 1", above=0, rules="l0"
     )
@@ -134,7 +141,8 @@ class TrainSettings:
     def penalty_at(self, step: int, config: SAEConfig) -> float:
         """The coefficient of this SAE's penalty at this step."""
         name = str(config.how.penalty)
-        coefficient = PENALTIES[name] if getattr(self, name) is None else getattr(self, name)
+        default = PENALTIES[name] if self.target_l0 is None else 1.0
+        coefficient = default if getattr(self, name) is None else getattr(self, name)
         return coefficient * min(1.0, (step + 1) / max(1, round(self.penalty_warmup * self.steps)))
 
     def resamples_after(self, step: int) -> bool:

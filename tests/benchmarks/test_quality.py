@@ -307,6 +307,12 @@ def test_a_penalty_is_tuned_by_secants(place, monkeypatch, tmp_path):
     assert set(PENALISED) == {"relu", "gated", "jumprelu"}
 
 
+def test_jumprelu_has_its_budget_as_its_aim_and_is_not_searched_for():
+    jump = Run("main", "jumprelu", 16, 0)
+    assert jump.is_penalised and not jump.is_searched and jump.train_settings(8, 1.0).target_l0 == 16
+    assert Run("main", "gated", 16, 0).is_searched
+
+
 def test_peers_get_the_activations_that_our_saes_see(tmp_path):
     store = ActivationStore.from_tensor(torch.randn(400, 8, generator=torch.Generator().manual_seed(0)) * 3 + 1)
     acts = np.load(activations_file(store, tmp_path))

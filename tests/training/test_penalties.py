@@ -84,6 +84,32 @@ def test_relu_loss_is_the_fvu_plus_unitless_l1():
     torch.testing.assert_close(losses.loss, fvu + 0.1 * z.sum(1).mean() / math.sqrt(8))
 
 
+def test_jumprelu_with_a_target_pays_for_the_square_of_its_distance():
+    sae, u = make("jumprelu"), randn(40, 8)
+    settings = TrainSettings(target_l0=5, penalty_warmup=0.0)
+    losses = penalties.PenaltyLosses(sae, settings, variance=1.0)(u, u, step=0)
+    l0 = float(losses.density.sum())
+    torch.testing.assert_close(losses.penalty, torch.tensor((l0 / 5 - 1) ** 2))
+    torch.testing.assert_close(losses.loss, losses.fvu + losses.penalty)
+    assert settings.penalty_at(999, sae.config) == 1
+
+
+@pytest.mark.parametrize("target", [4, 8])
+def test_jumprelu_comes_to_its_target_from_either_side(target):
+    store, held_out, _ = store_and_held_out()
+    sae = SparseAutoencoder(SAEConfig(16, 64, "jumprelu"))
+    options = {"target_l0": target, "l0": 10.0, "bandwidth": 0.03}
+    train(sae, store, steps=400, batch_size=256, progress=False, **options)
+    assert len(sae.encode(held_out)) / len(held_out) == pytest.approx(target, rel=0.15)
+
+
+@pytest.mark.parametrize("rule", ["relu", "token_choice"])
+def test_a_target_is_no_setting_of_other_rules(rule):
+    sae = SparseAutoencoder(SAEConfig(16, 64, rule, k=None if rule == "relu" else 4))
+    with pytest.raises(ValueError, match="target_l0"):
+        train(sae, store_and_held_out()[0], steps=2, target_l0=4.0, progress=False)
+
+
 def test_gated_loss_has_its_three_terms():
     sae, u = make("gated"), randn(40, 8)
     losses = penalties.PenaltyLosses(sae, TrainSettings(l1=0.1, penalty_warmup=0.0), variance=1.0)(u, u, step=0)
