@@ -80,12 +80,11 @@ def read_hooks(
 
 
 @contextmanager
-def read_gradients(
-    model: Any, hook_name: str, *, fused: bool = True
-) -> Iterator[Callable[[Int[Tensor, "batch context"], Bool[Tensor, "batch context"]], tuple[Tensor, Tensor]]]:
+def read_gradients(model: Any, hook_name: str, *, fused: bool = True) -> Iterator[Callable[..., tuple[Tensor, Tensor]]]:
     """A function from token ids, and which of them are text, to the activations at one hook and the gradients there:
     those of the next token's cross-entropy, summed over all tokens of the text that are predicted. One pass forward,
     and one back that ends at the hook. Rows do not see each other, so a row's gradients do not depend on the others.
+    A third argument, `answers`, is what is to be predicted, place by place, instead of the tokens themselves.
 
     Raises as `read_hooks` does.
     """
@@ -95,13 +94,18 @@ def read_gradients(
         leaves.append(activations.detach().requires_grad_())
         return leaves[-1]
 
-    def read(tokens_BS: Tensor, is_text_BS: Tensor) -> tuple[Tensor, Tensor]:
+    def read(
+        tokens_BS: Int[Tensor, "batch context"],
+        is_text_BS: Bool[Tensor, "batch context"],
+        answers: Int[Tensor, "batch context"] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         leaves.clear()
         with model.hooks(fwd_hooks=[(hook_name, cut)]):
             logits_BSV = model(tokens_BS.to(model.cfg.device), return_type="logits", use_cache=False)
         if not leaves:
             raise _never_fired(hook_name)
-        next_BS = torch.where(is_text_BS, tokens_BS, IGNORED)[:, 1:].to(logits_BSV.device)
+        answers_BS = tokens_BS if answers is None else answers
+        next_BS = torch.where(is_text_BS, answers_BS, IGNORED)[:, 1:].to(logits_BSV.device)
         logits_NV = logits_BSV[:, :-1].flatten(0, 1).float()
         loss = F.cross_entropy(logits_NV, next_BS.flatten(), ignore_index=IGNORED, reduction="sum")
         leaf = leaves.pop()

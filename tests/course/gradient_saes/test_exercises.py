@@ -1,0 +1,90 @@
+"""The exercises of notebook 12: solutions pass, and the likeliest mistakes are told what they are."""
+
+import numpy as np
+import pytest
+import torch
+
+from sae_tutorial.course.gradient_saes import exercises
+
+AGREEMENT = {"affinity": 0.9, "sensitivity": 0.5, "both": 0.7}
+
+
+def said(verdict, *words):
+    assert not verdict.passed
+    for word in words:
+        assert word in verdict.message, verdict.message
+
+
+def test_the_solutions_pass():
+    assert exercises.check_prediction(exercises.solution_prediction(AGREEMENT), AGREEMENT)
+    assert exercises.check_gradient_choice(exercises.solution_gradient_choice)
+    assert exercises.check_mean_sensitivity(exercises.solution_mean_sensitivity)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(None, "not answered"), ("the product", "'both'"), ("both", "0.70"), ("sensitivity", "0.50")],
+)
+def test_predictions(answer, words):
+    said(exercises.check_prediction(answer, AGREEMENT), words)
+
+
+def by_numpy(z, sensitivity, k, beta):
+    z, found = z.numpy(), np.zeros(z.shape, dtype=np.float32)
+    scores = np.maximum(z, 0) * (1 + beta * np.abs(sensitivity.numpy()))
+    for row, best in enumerate(np.argsort(-scores, axis=1)[:, :k]):
+        found[row, best] = np.maximum(z[row, best], 0)
+    return found
+
+
+def in_place(z, sensitivity, k, beta):
+    scores = z.relu_().mul(1 + beta * sensitivity.abs_())
+    z[scores < scores.topk(k, dim=1).values[:, -1:]] = 0
+    return z
+
+
+@pytest.mark.parametrize("answer", [by_numpy, in_place])
+def test_other_ways_to_the_same_codes_pass(answer):
+    assert exercises.check_gradient_choice(answer)
+
+
+def chosen(z, scores, k):
+    best = scores.topk(k, dim=1).indices
+    return torch.zeros_like(z).scatter(1, best, z.gather(1, best))
+
+
+def with_scores_as_values(z, sensitivity, k, beta):
+    scores = (z + beta * z * sensitivity.abs()).relu()
+    best = scores.topk(k, dim=1)
+    return torch.zeros_like(z).scatter(1, best.indices, best.values)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (with_scores_as_values, "keeps its affinity"),
+        (lambda z, s, k, beta: chosen(z, z + beta * z * s, k), "abs()"),
+        (lambda z, s, k, beta: chosen(z, (z * s.abs()).relu(), k), "leaves out the z itself"),
+        (lambda z, s, k, beta: chosen(z, (z + z * s.abs()).relu(), k), "does not use `beta`"),
+        (lambda z, s, k, beta: chosen(z.relu(), (z + beta * s.abs()) * (z > 0), k), "multiplied by z"),
+        (lambda z, s, k, beta: exercises._kept_columns(z, z + beta * z * s.abs(), k), "dim=1"),
+        (lambda z, s, k, beta: chosen(z, z + beta * z * s.abs(), k), "negative"),
+        (lambda z, s, k, beta: (z + beta * z * s.abs()).topk(k, dim=1).values, "(2, 4)"),
+    ],
+)
+def test_wrong_choices_are_told_why(answer, words):
+    said(exercises.check_gradient_choice(answer), words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (exercises.mean_sensitivity_with_a_bug, "cancel"),
+        (lambda g, d: (g @ d).mean().abs(), "cancel"),
+        (lambda g, d: (g @ d).square().mean(), "root"),
+        (lambda g, d: (g @ d).abs().mean(), "absolute"),
+        (lambda g, d: g.norm(dim=1).mean(), "is 2 here"),
+    ],
+)
+def test_wrong_averages_are_told_why(answer, words):
+    said(exercises.check_mean_sensitivity(answer), words)
