@@ -132,6 +132,7 @@ def _check_loss(name: str, answer: Any) -> Verdict:
             "you take the mean of the code over features, the formula takes their sum": error.sum(dim=1).mean()
             + 0.5 * z.mean(),
             "you sum over tokens; take their mean, or the loss depends on the size of the batch": 50 * loss,
+            "the penalty is on the code, not on the weights": error.sum(dim=1).mean() + 0.5 * W_dec.abs().sum(),
             "the error is a sum of squares, without a root": error.sum(dim=1).sqrt().mean() + 0.5 * price,
             "L1 is the sum of the code, not of its squares": error.sum(dim=1).mean()
             + 0.5 * z.square().sum(dim=1).mean(),
@@ -369,7 +370,7 @@ def check_mended(answer: Any) -> Verdict:
             return COLUMNS
         if abs(got[2].norm() - 1) < 1e-4:
             return WHOLE
-        if torch.allclose(got[2], normalize(got[0].T, dim=1), atol=1e-4):
+        if any(torch.allclose(got[2], rows, atol=1e-4) for rows in (got[0].T, normalize(got[0].T, dim=1))):
             return "you write the encoder's columns over W_dec, and what the decoder has learned is lost"
         held, encoder_held = (((size - 1).abs() < 1e-4).all() for size in (norms, got[0].norm(dim=0)))
         if same(got, after(answer, lam=0.9)[0]):
