@@ -472,6 +472,11 @@ def check_read(answer: Any) -> Verdict:
                 "x is writer 2 with strength 1 and nothing else; you read (0.80, 1.00): a dot product with writer 1 "
                 "also sees what writer 2 wrote, because the two are not at a right angle"
             )
+        if near(*(oblique[1:] @ oblique)[0].tolist()):
+            return (
+                "you multiply by the writers once more, and mix coordinates with features: `x @ readers`, with one "
+                "column for each writer"
+            )
         if near(0.96, 0.28):
             return "you return x̂, what the writers write; return z, how strongly each of them does"
         if near(0.8, 0.6) or near(0.8, -0.6) or near(-0.8, 0.6) or near(-0.8, -0.6):

@@ -362,6 +362,7 @@ def test_reading_mistakes():
     wrong(check(lambda x, w: x @ torch.linalg.inv(w)), "square matrix")
     wrong(check(lambda x, w: x @ torch.linalg.pinv(w) @ w), "return z")
     wrong(check(lambda x, w: x @ torch.linalg.pinv(w).T), "without a transpose")
+    wrong(check(lambda x, w: x @ w), "once more")
     wrong(check(lambda x, w: (x @ w.T).sum(1)), "not (5, 2)")
     wrong(check(lambda x, w: torch.linalg.lstsq(w.T, x.T).solution), "transpose it")
     wrong(check(lambda x, w: x @ torch.linalg.qr(w.T).Q), "made the writers orthogonal")
