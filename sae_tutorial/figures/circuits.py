@@ -45,7 +45,7 @@ def signed_maps(
         columns=columns,
         signed=True,
         limit=limit,
-        written=lambda value: f"{value:.2f}".replace("0.", ".", 1) if abs(value) >= show else "",
+        written=lambda value: _brief(value) if abs(value) >= show else "",
         hover=f"{y} %{{y}}, {x} %{{x}}: %{{z:.3f}}",
     )
     if fig.data:
@@ -55,6 +55,11 @@ def signed_maps(
         fig.update_layout(coloraxis_colorscale=[[0, blue], *near, [1, vermilion]])
     fig.update_yaxes(ticklabelstandoff=5)  # a layer's number beside a cell's would read as one number
     return fig.update_xaxes(tickangle=0 if max(map(len, columns), default=0) < 4 else -60)
+
+
+def _brief(value: float) -> str:
+    """At most four characters, as many as a cell of eight columns holds: ".54", "-.07", "-1.2"."""
+    return f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2f}".replace("0.", ".", 1)
 
 
 def by_depth(

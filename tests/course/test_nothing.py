@@ -59,7 +59,12 @@ NOTHING = {
         "thresholds": [({}, 0.5, "t"), ({"Token Choice": EMPTY, "Feature Choice": NANS[0]}, 0.5, "t")],
         "by_kind": [({}, [], "t", "y"), ({"Mutual Choice": (NANS[0], NANS[0], NANS[0])}, ["a", "b"], "t", "y")],
         "by_decile": [({}, "t", "y", 1.0), ({"a": NANS[0]}, "t", "y", 1.0)],
-        "trade": [(EMPTY, EMPTY, [], "t", "x", "y"), (NANS[0], NANS[0], ["a", "b"], "t", "x", "y")],
+        "trade": [
+            ({}, [], "t", "x", "y"),
+            ({"a": (EMPTY, EMPTY)}, [], "t", "x", "y"),
+            ({"a": (NANS[0], NANS[0])}, ["a", "b"], "t", "x", "y"),
+        ],
+        "crossed": [({}, "a", "t"), ({"b": {"a": NAN}}, "a", "t")],
         "company": [([], 3, "t")],
         "capacity_explorer": [(EMPTY, {}, []), (torch.zeros(3), {0.0: torch.ones(3)}, ["t"])],
         "densities": [({}, 0.1, "t"), ({"Mutual Choice": EMPTY}, 0.1, "t"), ({"Mutual Choice": NANS[0]}, 0.1, "t")],

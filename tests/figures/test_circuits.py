@@ -12,7 +12,7 @@ def test_signed_maps_are_centred_and_numbered():
     fig = plots.signed_maps(maps, "title", ["x", "y"], "column", "unit")
     assert cells(fig) == [[0.5, -2], [0, 0.01]] and drawn(fig)["1"] == (["x", "y"], ["0", "1"])
     assert (fig.layout.coloraxis.cmin, fig.layout.coloraxis.cmax) == (-2, 2)
-    assert [plain(row) for row in fig.data[0].text] == [[".50", "-2.00"], ["", ""]]
+    assert [plain(row) for row in fig.data[0].text] == [[".50", "-2.0"], ["", ""]]
     assert fig.layout.yaxis.autorange == "reversed" and fig.layout.xaxis.title.text == "column"
     assert "layer %{y}, column %{x}" in fig.data[0].hovertemplate
     scale = fig.layout.coloraxis.colorscale

@@ -66,7 +66,11 @@ def check_analogy(answer: Any) -> Verdict:
         return None
 
     def leaves_the_question_out(answer: Callable) -> str | None:
-        if all(int(answer(u, 0, 1, 2)) == _rows_of_minus_infinity(u, 0, 1, 2) for u in (unit, parallelogram, away)):
+        lowest = [(second, (0, 1, 2)), (second, (5, 4, 3)), (unit, (7, 6, 5)), (unit, (6, 5, 7))]
+        if all(int(answer(u, *question)) == min(question) for u, question in lowest):  # the first of the three −inf
+            return "you return the *smallest* similarity, and that is one of the three −inf: `argmax`"
+        rows = [(unit, (0, 1, 2)), (parallelogram, (0, 1, 2)), (away, (0, 1, 2)), (unit, (7, 6, 5))]
+        if all(int(answer(u, *question)) == _rows_of_minus_infinity(u, *question) for u, question in rows):
             return (
                 "a row of −inf times a negative number is +inf, and a sum of both is no number, so a word of the "
                 "question still wins. Leave the rows as they are, and set the three *similarities* to `-torch.inf`"
@@ -81,7 +85,13 @@ def check_analogy(answer: Any) -> Verdict:
         return "you leave *a* and *c* out, but *b* can win, too" if int(answer(second, 0, 1, 2)) == 1 else None
 
     def finds_the_corner(answer: Callable) -> str | None:
-        for a, b, c in ((0, 1, 2), (5, 6, 7), (9, 30, 11)):
+        questions = (0, 1, 2), (5, 6, 7), (9, 30, 11)
+        every = [int(answer(parallelogram, *question)) for question in questions]
+        if every != [solution_analogy(parallelogram, *question) for question in questions] and every == [
+            _either_sign(parallelogram, *question) for question in questions
+        ]:
+            return "a token that points the other way has a large |similarity|, too; leave `abs` out"
+        for a, b, c in questions:
             got, right = int(answer(parallelogram, a, b, c)), solution_analogy(parallelogram, a, b, c)
             if got != right:
                 if got == solution_analogy(parallelogram, b, a, c) or got == solution_analogy(parallelogram, a, c, b):
@@ -136,6 +146,13 @@ def _rows_of_minus_infinity(unit_VD: Tensor, a: int, b: int, c: int) -> int:
     rows_VD = unit_VD.clone()
     rows_VD[[a, b, c]] = -torch.inf
     return int((rows_VD @ (unit_VD[a] - unit_VD[b] + unit_VD[c])).argmax())
+
+
+def _either_sign(unit_VD: Tensor, a: int, b: int, c: int) -> int:
+    """The largest similarity in absolute value, the question left out."""
+    similarity_V = (unit_VD @ (unit_VD[a] - unit_VD[b] + unit_VD[c])).abs()
+    similarity_V[[a, b, c]] = -torch.inf
+    return int(similarity_V.argmax())
 
 
 def _farthest(unit_VD: Tensor, a: int, b: int, c: int) -> int:
@@ -193,6 +210,12 @@ def check_pursuit(answer: Any) -> Verdict:
             return (
                 "your answer changes x itself: after `left = x_BD` both names mean one tensor, and `left -= …` writes "
                 "into it. Begin with `left = x_BD.clone()`"
+            )
+        if words is None and k == 1 and ((x - got).norm(dim=1) < (x - right).norm(dim=1) - 1e-3).any():
+            return (
+                "yours leaves less error than any one direction can, so each token's fit uses more than its own k "
+                "directions: those of other tokens, if you stack along dim 0 (`torch.stack(chosen, dim=1)`), or those "
+                "of one step too many"
             )
         return words or _how_far_off(x, got, right, k)
 
@@ -449,6 +472,11 @@ def check_read(answer: Any) -> Verdict:
                 "x is writer 2 with strength 1 and nothing else; you read (0.80, 1.00): a dot product with writer 1 "
                 "also sees what writer 2 wrote, because the two are not at a right angle"
             )
+        if near(*(oblique[1:] @ oblique)[0].tolist()):
+            return (
+                "you multiply by the writers once more, and mix coordinates with features: `x @ readers`, with one "
+                "column for each writer"
+            )
         if near(0.96, 0.28):
             return "you return x̂, what the writers write; return z, how strongly each of them does"
         if near(0.8, 0.6) or near(0.8, -0.6) or near(-0.8, 0.6) or near(-0.8, -0.6):
@@ -562,7 +590,7 @@ def check_bent(answer: Any) -> Verdict:
         if share > 0.9999:
             return "it is linear: twice the strength moves the activations twice as far, in the same direction"
         if share > 0.99:
-            return f"it is bent, but hardly: a linear map explains {share:.1%} of it. Bend it more, to below 99%"
+            return f"it is bent, but hardly: a linear map explains {share:.2%} of it. Bend it more, to below 99%"
         return None
 
     def praise(answer: Callable) -> str:

@@ -19,6 +19,8 @@ from sae_tutorial.figures.tables import Table
 
 # Kinds of questions, not methods: none of the colours of the rules.
 GREY_DOTS, SQUARES, DOTS, DASHES = Look(GREY), Look(SKY, marker="square"), Look(VERMILION), Look(GREY, "dash")
+DOTTED = Look(GREY, "dot")
+NEAR = 0.7  # the cosine from which two features count as the same, as in the table of seeds
 
 
 def nearest_other(
@@ -50,28 +52,59 @@ def token_purity(codes: SparseCodes, tokens: Int[Tensor, " tokens"], n: int = 10
     return purity_F
 
 
-def figure(asked: Mapping[str, Float[Tensor, " features"]], density: Float[Tensor, " features"], chance: float) -> Any:
-    """Means of tenths of the features, the densest first: of two cosines, and of the share of the strongest matches
-    that are at one token, beside that of random directions."""
+def purity_of(
+    directions: Float[Tensor, "directions d"],
+    x: Float[Tensor, "tokens d"],
+    tokens: Int[Tensor, " tokens"],
+    copied_from: Int[Tensor, " directions"] | None = None,
+) -> float:
+    """Mean `token_purity` of directions that are nobody's features, read at centred activations. A direction that was
+    copied from the activation of one of the tokens is not asked about that one, where it is strongest for no merit."""
+    strengths = ((x - x.mean(dim=0)) @ directions.T).relu()
+    if copied_from is not None:
+        strengths[copied_from, torch.arange(len(copied_from), device=x.device)] = 0
+    return float(token_purity(SparseCodes.from_dense(strengths), tokens).nanmean())
+
+
+def figure(
+    asked: Mapping[str, Float[Tensor, " features"]],
+    density: Float[Tensor, " features"],
+    single: tuple[float, float],
+    random: float,
+) -> Any:
+    """Of tenths of the features, the densest first: the shares that have a neighbour in the same and in another SAE,
+    and the mean share of the strongest matches that are at one token. Beside them what the activations of `single`
+    tokens have of either, and `random` directions of the last."""
     tenths = density.argsort(descending=True).chunk(10)
     (same, to_same), (other, to_other), (share, purity) = (
-        (name, [float(values[tenth].nanmean()) for tenth in tenths]) for name, values in asked.items()
+        (name, [float(values[tenth].nanmean()) for tenth in tenths])
+        for name, values in zip(asked, _shares(*asked.values()))
     )
     at = range(1, 11)
+    near, at_one = (Curve(at, [value] * 10, look=DOTTED, mode="lines") for value in single)
     panels = {
-        "cosine with the nearest": {same: Curve(at, to_same, look=GREY_DOTS), other: Curve(at, to_other, look=SQUARES)},
-        "share at one token": {
+        f"a feature within a cosine of {NEAR}": {
+            same: Curve(at, to_same, look=GREY_DOTS),
+            other: Curve(at, to_other, look=SQUARES),
+            "activations of single tokens": near,
+        },
+        "strongest ten at one token": {
             share: Curve(at, purity, look=DOTS),
-            "random directions": Curve(at, [chance] * 10, look=DASHES, mode="lines"),
+            "activations of single tokens": at_one,
+            "random directions": Curve(at, [random] * 10, look=DASHES, mode="lines"),
         },
     }
     duplicates = int((asked[same] > 0.9).sum())
     title = (
-        f"{duplicates or 'No'} features are duplicates, and the rarest are as specific as the others: "
-        f"{purity[-1]:.2f} at one token, from {min(purity):.2f} to {max(purity):.2f}"
+        f"{duplicates or 'No'} features are duplicates, and of the rarest {to_other[-1]:.0%} are found elsewhere; "
+        f"of single tokens' activations {single[0]:.0%} are"
     )
     x = "tenth of the features, the densest first"
-    return kinds.lines(panels, title, x, ["mean cosine", "mean share"])
+    return kinds.lines(panels, title, x, ["share of features", "mean share of matches"])
+
+
+def _shares(same: Tensor, other: Tensor, purity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return (same >= NEAR).float(), (other >= NEAR).float(), purity
 
 
 def strongest_contexts(

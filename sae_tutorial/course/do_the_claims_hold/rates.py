@@ -44,6 +44,14 @@ def gap(evidence: Evidence, factor: float | None = None, **fields: Any) -> float
     return mutual[factor] / token[factor] - 1
 
 
+def measured(evidence: Evidence, method: str, k: int, factor: float) -> float:
+    """FVU on the text that is measured, of the short run with this rate and seed 0 on stories, whether the grid has it
+    or the rates beside it."""
+    where = {"method": method, "model": "stories", "k": k, "seed": 0, "factor": factor}
+    [found] = [row["fvu"] for part in ("main", "finer") for row in evidence.runs.where(part=part, **where)]
+    return found
+
+
 def finer_gap(evidence: Evidence, k: int) -> tuple[float, float]:
     """On the text that is measured, seed 0, stories: the gap at the rates of the grid, and at each rule's best of these
     and of 1 and √2 times the default, which lie beside or between the steps of the sweep."""

@@ -18,7 +18,7 @@ from sae_tutorial.circuits.ioi import Sentences, TemplateMeans
 from sae_tutorial.circuits.patching import Site, keep_only, patch_hooks
 from sae_tutorial.circuits.prompts import end_logits
 from sae_tutorial.course.ioi_circuit.heads import label
-from sae_tutorial.course.ioi_circuit.measures import as_share, scores, span, with_ends
+from sae_tutorial.course.ioi_circuit.measures import answers, as_share, scores, span, with_ends
 from sae_tutorial.figures.kinds import Span
 from sae_tutorial.figures.tables import Table
 
@@ -83,7 +83,6 @@ def worth(
     circuit: Sequence[Head],
     groups: Iterable[Sequence[Head]],
     outside: Iterable[Head] = (),
-    only: Sequence[Head] | None = None,
     beside: bool = False,
 ) -> dict[str, dict[str, Span]]:
     """What each head adds to the difference and to the lift, "1.2" -> logits, the mean and the ends of its interval
@@ -91,19 +90,18 @@ def worth(
 
     A head of the circuit is added once to all other heads of it, and once to those of other classes; the larger change
     counts (the minimality of Wang et al. with two subsets of their classes instead of all). A head `outside`, written
-    "+ 1.2", is added to the whole circuit. With `only`, other heads of the circuit are not measured. The larger of two
-    noisy changes is too large on average: `beside` takes the one beside all other heads, whichever is larger.
+    "+ 1.2", is added to the whole circuit. The larger of two noisy changes is too large on average: `beside` takes the
+    one beside all other heads, whichever is larger.
     """
     value = lambda kept: alone(kept)[:2]  # noqa: E731
     found, full = {}, value(circuit)
     for group in groups:
-        asked = [head for head in group if only is None or head in only]
         others = [head for head in circuit if head not in group]
-        bare = value(others) if asked else full
-        for head in asked:
+        bare = full if beside else value(others)
+        for head in group:
             last = full - value([h for h in circuit if h != head])
-            first = value([h for h in circuit if h in others or h == head]) - bare
-            found[label(head)] = last if beside else torch.where(_size(first) > _size(last), first, last)
+            first = last if beside else value([h for h in circuit if h in others or h == head]) - bare
+            found[label(head)] = torch.where(_size(first) > _size(last), first, last)
     for head in outside:
         found[f"+ {label(head)}"] = value([*circuit, head]) - full
     return {name: {head: span(row[i]) for head, row in found.items()} for i, name in enumerate(("difference", "lift"))}
@@ -162,3 +160,18 @@ def again(
         gain = lone(exchanged(circuit, old, head))[1] - all_[1]
         found[f"{label(head)} in place of {label(old)}: change of the lift"] = with_ends(gain, "+.2f")
     return found
+
+
+def answers_again(
+    model: Any,
+    names: Int[Tensor, " names"],
+    means: TemplateMeans,
+    runs: Iterable[Sentences],
+    lists: Mapping[str, Sequence[Head]],
+) -> list[tuple[str, ...]]:
+    """What is answered when only the heads of each of `lists` are left (see `answers`), on each of some runs."""
+    rows = []
+    for name, kept in lists.items():
+        found = [answers(logits_alone(model, means, run, kept), run, names) for run in runs]
+        rows.append((f"{name}: {', '.join(found[0])}", *(", ".join(map(str, each.values())) for each in found)))
+    return rows

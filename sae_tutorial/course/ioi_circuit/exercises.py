@@ -120,6 +120,7 @@ def _at_the_end(site: Site, part: str, donor: Donor, acts: Tensor, hook: Any = N
     return acts
 
 
+CHANGE = "That is by how much the difference changes; the logit difference itself is asked for."
 TURNED = "You took the layer for the number and the number for the layer: {} is (layer, number)."
 LATE = (
     "A later turn of the loop changed what this hook sees: a function looks up names when it is called. Bind them with "
@@ -197,6 +198,9 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
                         for site in sites
                     ]
                 ),
+                "z is right, and you return it for every part: build the hook's name from `part`.": lambda: patch_each(
+                    model, run, [head_site("z", head) for head in heads], donor, difference
+                ),
                 "The first head is right, and stays patched when it is the second one's turn.": lambda: torch.stack(
                     [difference(patched_logits(model, run, sites[: i + 1], donor)) for i in range(len(sites))]
                 ),
@@ -208,6 +212,8 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
             want = patch_each(model, run, sites, donor, difference)
             if _same(got, -want):
                 return "The signs are turned: ask for the names of the original, as `difference` does."
+            if _same(got + unpatched, want):
+                return CHANGE
             worst = int((got - want).abs().amax(1).argmax())
             return _like(got, wrong) or (f"For {part} of {label(heads[worst])} {_farthest(got[worst], want[worst])}")
 
@@ -275,6 +281,8 @@ def check_path_to_answer(
                 return "You wrote into own, and the next head would find it changed: clone before you put anything in."
             if _same(got, want):
                 return None
+            if _same(got + difference(run()), want):
+                return CHANGE
             held = frozen | {site.hook_name: site.put(frozen[site.hook_name], others[site.hook_name])}
             last = held[z_names[-1]]
             wrong: dict[str, Callable[[], Tensor]] = {
@@ -413,6 +421,10 @@ def check_faithfulness(answer: Callable[[Tensor, Tensor, Tensor], Any] | None) -
         got, ratios = float(got), (circuit - nothing) / (whole - nothing)
         if abs(got - want) < 1e-4:
             return None
+        if abs(got - 100 * want) < 1e-2:
+            return "That is in percent. The whole model should have 1."
+        if abs(got - 1 / want) < 1e-4:
+            return "Turned round: the circuit belongs above the line, the whole model below it."
         if abs(got - float(ratios.mean())) < 1e-3:
             return "That is still the bug. Look at the single ratios of four sentences: 0.75, 0.75, 0.75 and 30."
         if abs(got - float(circuit.mean() / whole.mean())) < 1e-4:

@@ -31,7 +31,7 @@ def head_scores(
     known here (see `is_gpt2_like`).
 
     Args:
-        asked: measure -> the other run and the metric of EAP; a method "both" adds up the shares of all measures.
+        asked: name -> the other run and the metric of EAP.
         few: sentences for ACDC, which takes many passes; it removes towards `other`.
         thresholds: of ACDC, in nats; a head scores the number of thresholds that one of its edges survives.
     """
@@ -42,7 +42,6 @@ def head_scores(
         f"EAP, {name}": edge_scores(graph, edge_attribution(model, sentences, run, metric), heads)
         for name, (run, metric) in asked.items()
     }
-    found["EAP, both"] = torch.stack([values / values.sum() for values in found.values()]).sum(0)
     some = sentences[:few]
     damage = partial(divergence, target=end_logits(model, some))
     kept = [greedy_removal(model, some, other[:few], lambda x: damage(x).mean(), bar) for bar in thresholds]

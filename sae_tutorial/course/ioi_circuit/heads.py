@@ -214,7 +214,7 @@ def looks_by_lens(
         look_B, above_B = activations(model, run, [hook])[hook][each, number, end, s2], said_B > 0
         for what, value in (
             (f"the name at S2, before layer {layer}, above absent names", f"{said_B.mean():+.2f}"),
-            ("is above them in so many sentences", f"{above_B.float().mean():.0%}"),
+            ("share of sentences in which it is above them", f"{above_B.float().mean():.0%}"),
             (f"attention of {label(head)} to S2 in these", f"{look_B[above_B].mean():.0%}"),
             (f"attention of {label(head)} to S2 in all others", f"{look_B[~above_B].mean():.0%}"),
         ):

@@ -87,11 +87,12 @@ def answers(
     logits: Float[Tensor, "sentences vocab"], sentences: Sentences, names: Int[Tensor, " names"]
 ) -> dict[str, int]:
     """In how many sentences the likeliest token is the right name, the wrong one, one of the other `names` (see
-    `name_ids`), or no name."""
-    top = logits.argmax(-1)
+    `name_ids`), or no name; and in how many it is the one of the two that comes first, whoever gives."""
+    top, where = logits.argmax(-1), sentences.positions
+    first = torch.where(where["IO"] < where["S1"], sentences.io, sentences.wrong)
     right, wrong, named = top == sentences.io, top == sentences.wrong, torch.isin(top, names.to(top.device))
     kinds = {"right": right, "wrong": wrong, "another name": named & ~right & ~wrong, "no name": ~named}
-    return {kind: int(found.sum()) for kind, found in kinds.items()}
+    return {kind: int(found.sum()) for kind, found in (kinds | {"the first of the two": top == first}).items()}
 
 
 def most_frequent(model: Any, logits: Float[Tensor, "sentences vocab"], n: int = 5) -> str:

@@ -40,13 +40,17 @@ def patterns_by_chance(
     return sum(counts) / draws, min(counts), max(counts)
 
 
-def subsets(
-    among_F: Bool[Tensor, " features"], size: int, draws: int, seed: int = 0
-) -> list[Bool[Tensor, " features"]]:
-    """Some of these features, `size` of them (or all, if they are fewer), drawn at random, a few times."""
-    generator, there = torch.Generator().manual_seed(seed), among_F.nonzero()[:, 0].cpu()
-    chosen = [there[torch.randperm(len(there), generator=generator)[:size]] for _ in range(draws)]
-    return [torch.zeros_like(among_F).index_fill(0, one.to(among_F.device), True) for one in chosen]
+def drawn(
+    among_BF: Bool[Tensor, "sentences features"], sizes_B: Int[Tensor, " sentences"], draws: int, seed: int = 0
+) -> list[Bool[Tensor, "sentences features"]]:
+    """Some of each sentence's features, as many as its size (or all, if they are fewer), at random, a few times. Sets
+    are compared fairly only where each sentence has as many of the one as of the other."""
+    generator, found = torch.Generator().manual_seed(seed), []
+    for _ in range(draws):
+        luck = torch.rand(among_BF.shape, generator=generator).to(among_BF.device).masked_fill(~among_BF, -1)
+        place = luck.argsort(dim=1, descending=True).argsort(dim=1)
+        found.append((place < sizes_B[:, None]) & among_BF)
+    return found
 
 
 def strongest_words(

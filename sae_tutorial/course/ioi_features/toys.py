@@ -51,6 +51,12 @@ def values_found(
     return {"strong": shares[:, 0].tolist(), "weak": shares[:, 1].tolist()}
 
 
+def weak_beside(other: float, norm: float, penalties: Sequence[float], steps: int) -> list[float]:
+    """`values_found` of an attribute of this norm beside one of another norm: what it loses without strong company."""
+    x_ND, has_NV = two_attributes(8_192, 32, 64, norms=(other, norm))
+    return values_found(x_ND, has_NV, [(96, penalty) for penalty in penalties], steps)["weak"]
+
+
 def two_clusters(
     n_tokens: int, d: int = 100, distance: float = 2.0, seed: int = 0
 ) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, " tokens"]]:

@@ -202,6 +202,13 @@ TOKEN_SAID = "each token has its own strongest features: that is Token Choice"
 
 def _others_than_mutual(table: Tensor, n_matches: int) -> Iterator[tuple[str, Tensor]]:
     """What other rules make of the table, and what to say of it."""
+    yield (
+        "all positive affinities got in: `n_matches` is the budget of the whole table, k · B, and not of each row or "
+        "column",
+        table.relu(),
+    )
+    for of_abs in _by_abs(table, n_matches):
+        yield "a large negative affinity is not a strong one: leave out `abs`", of_abs
     yield CUT_SAID, solution_mutual_choice(table, n_matches - 1)
     for n in range(1, 7):
         yield TOKEN_SAID, _token_choice(table, n)
@@ -214,6 +221,12 @@ def _others_than_mutual(table: Tensor, n_matches: int) -> Iterator[tuple[str, Te
 
 def _others_than_feature(table: Tensor, capacity: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The same of Feature Choice; with unequal capacities also what comes out when they are taken as equal."""
+    sorted_, places = table.sort(dim=0, descending=True).values.relu(), torch.arange(len(table))[:, None]
+    yield (
+        "the right affinities in the wrong rows: you sorted each column, and did not put its values back to their "
+        "tokens",
+        sorted_ * (places < capacity),
+    )
     yield CUT_SAID, solution_feature_choice(table, capacity - 1)
     yield (
         "the feature with capacity 0 gets every positive affinity: its weakest match is at index capacity − 1, and "
@@ -248,6 +261,12 @@ def solution_feature_choice(affinities: Tensor, capacity: Tensor) -> Tensor:
     order = affinities.argsort(dim=0, descending=True)
     rank = order.argsort(dim=0)
     return affinities.relu() * (rank < capacity)
+
+
+def _by_abs(affinities: Tensor, n_matches: int) -> tuple[Tensor, Tensor]:
+    """The largest absolute values, and what a relu leaves of them where they keep their sign."""
+    size = solution_mutual_choice(affinities.abs(), n_matches)
+    return size, affinities.relu() * (size > 0)
 
 
 def _token_choice(affinities: Tensor, k: int, signed: bool = False) -> Tensor:
@@ -308,6 +327,7 @@ def solution_prediction() -> dict[str, str]:
 # Exercise 3: capacities that follow a Zipf law.
 
 LAWS = ((50, 400, 1.0, 10.0), (30, 125, 1.0, 1.0), (7, 100, 0.5, 0.0), (8, 67, 0.0, 3.0))
+SCARCE = (40, 60, 1.0, 1.0)  # a law with shares below 1: rank 40 has 0.44
 
 
 def check_capacities(answer: Any) -> Verdict:
@@ -339,16 +359,21 @@ def check_capacities(answer: Any) -> Verdict:
         return None
 
     def whole(answer: Callable) -> str | None:
-        for case in LAWS:
+        for case in (*LAWS, SCARCE):
             got, n = torch.as_tensor(answer(*case)).double(), case[1]
             if not torch.equal(got, got.round()):
                 return f"a feature cannot have {float(got[0]):.4g} tokens: capacities are whole numbers"
+            if int(got.sum()) > n and case == SCARCE and torch.equal(got, got.clamp(min=1)):
+                return (
+                    f"{case}: every feature gets at least 1 with you. That limit is the package's, and here it breaks "
+                    f"the budget: the sum is {int(got.sum())}, not {n}"
+                )
             if int(got.sum()) != n:
                 return f"{case}: the budget is {n} matches, and the rounded shares add up to {int(got.sum())}"
         return None
 
     def fair(answer: Callable) -> str | None:
-        for case in LAWS:
+        for case in (*LAWS, SCARCE):
             away = torch.as_tensor(answer(*case)).double() - _shares(*case)
             worst = int(away.abs().argmax())
             if float(away.abs()[worst]) > 1 + 1e-6:
@@ -417,11 +442,16 @@ def check_threshold(answer: Any) -> Verdict:
                     f"for k={k} it lets in {let_in / n_tokens:.2f} features per token: it is still a mean over "
                     "batches, each cut off for itself"
                 )
+            few = torch.cat(batches).flatten().topk(k * len(batches) + 1).values[-2:].tolist()
+            if few[1] - 1e-4 <= got <= few[0] + 1e-4:
+                return "the budget is k for each *token*; `len(batches)` counts the batches"
             if any(low - 1e-4 <= got <= high + 1e-4 for high, low in torch.stack(cuts).tolist()):
                 return "that is the cut of one batch; the budget is about all tokens together"
             together = torch.cat(batches)
-            if math.isclose(got, float(together.topk(k, dim=1).values[:, -1].mean()), rel_tol=1e-3):
-                return "that is a mean of one threshold for each token; they are to share one"
+            own = together.topk(k, dim=1).values[:, -1]  # the weakest match of each token
+            for how, each in (("a mean", own.mean()), ("the lowest", own.min()), ("the median", own.median())):
+                if math.isclose(got, float(each), rel_tol=1e-3):
+                    return f"that is {how} of one threshold for each token; they are to share one"
             if let_in in (k, k - 1):
                 return f"the budget is k for each of {n_tokens} tokens, {k * n_tokens} matches, and not k in all"
             if math.isclose(got, float(together.flatten().topk(k * n_tokens).values[-1]), rel_tol=1e-6):

@@ -20,7 +20,11 @@ from sae_tutorial.figures.style import PALETTE, titled
 from sae_tutorial.figures.text import label, numbers
 
 Band = tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]  # mean, low end, high end
-OWN = {"Feature Choice, uniform": Look(SKY, "dash", "triangle-down")}  # where it stands beside Zipf capacities
+ALONE = "Token Choice SAE, one threshold"  # another rule's SAE, filled as Mutual Choice fills
+OWN = {
+    "Feature Choice, uniform": Look(SKY, "dash", "triangle-down"),  # where it stands beside Zipf capacities
+    ALONE: look("Token Choice"),
+}
 NOBODY = "Nothing to draw: no token has an affinity with a feature."
 
 
@@ -181,19 +185,34 @@ def by_decile(curves: Mapping[str, Float[Tensor, " deciles"]], title: str, y: st
 
 
 def trade(
-    given: Float[Tensor, " kinds"],
-    gained: Float[Tensor, " kinds"],
+    moves: Mapping[str, tuple[Float[Tensor, " kinds"], Float[Tensor, " kinds"]]],
     kinds_: Sequence[str],
     title: str,
     x: str,
     y: str,
 ) -> go.Figure:
-    """A dot for each kind of token: its features beyond the even share against the change of its error."""
-    drawn = {"Mutual Choice": Curve(given, gained, text=kinds_, about=kinds_)}
+    """A dot for each kind of token: its features beyond the even share against the change of its error; `moves` holds
+    both, for each way to share out."""
+    drawn = {
+        name: Curve(given, gained, text=kinds_, about=kinds_, look=OWN.get(name))
+        for name, (given, gained) in moves.items()
+    }
     hover = "%{customdata}: %{x:+.1f} features, error %{y:+.0%}"
     fig = kinds.dots(drawn, title, x, y, hover=hover, size=11, height=460)
     fig.add_hline(y=0, line=RULE).add_vline(x=0, line=RULE)
     return fig.update_yaxes(tickformat="+.0%")
+
+
+def crossed(fvu: Mapping[str, Mapping[str, float]], against: str, title: str) -> go.Figure:
+    """A row for each SAE, a column for each way to fill its table: by how much the error is above that of `against`,
+    whose FVU stands beside the name of the SAE."""
+    ways = list(next(iter(fvu.values()), {}))
+    above = torch.tensor([[row[way] / row[against] - 1 for way in ways] for row in fvu.values()])
+    rows = [f"{name}<br>(FVU {row[against]:.4f})" for name, row in fvu.items()]
+    unit = f"error against {against}"
+    shown: dict[str, Any] = {"columns": [way.replace(" ", "<br>", 1) for way in ways], "rows": rows, "cell": 52}
+    shown |= {"signed": True, "written": "+.1%", "form": "+.0%", "hover": "%{y}, filled by %{x}: %{z:+.1%}"}
+    return kinds.heat({"": above}, title, "filled by", "trained with", unit=unit, **shown)
 
 
 def company(counts: Sequence[int], alone: int, title: str) -> go.Figure:

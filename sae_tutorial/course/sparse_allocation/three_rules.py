@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -15,6 +15,7 @@ from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.autoencoder.shipped import reference_sae
 from sae_tutorial.autoencoder.thresholds import scale_thresholds_
+from sae_tutorial.evaluation.intervals import bootstrap
 from sae_tutorial.training.loop import train_many
 
 RULES = {"Token Choice": "token_choice", "Mutual Choice": "mutual_choice", "Feature Choice": "feature_choice"}
@@ -41,9 +42,10 @@ def compared(
     longest: float = 20,
 ) -> dict[str, dict[str, float]]:
     """What each rule does on the same activations, by its name: "FVU", mean "L0" and "std" of L0, the mean number of
-    features of tokens of each kind in `shown`, and that of the token with the longest activation, "longest".
+    features of tokens of each kind in `shown`, and that of the token with the longest activation, "longest"; "positive"
+    is the mean number of positive affinities.
 
-    All but the last leave out activations of `longest` times the median length or more: a few of these massive ones
+    All but "longest" leave out activations of `longest` times the median length or more: a few of these massive ones
     would be most of the variance.
     """
     length = acts.norm(dim=1)
@@ -57,6 +59,7 @@ def compared(
         numbers = {"FVU": lost / whole, "L0": l0[usual].mean(), "std": l0[usual].std()}
         numbers |= {str(kind): l0[usual & (kinds == kind)].mean() for kind in shown}
         numbers["longest"] = l0[length.argmax()]
+        numbers["positive"] = (sae.affinities(own) > 0).sum(dim=1).float().mean()
         found[name] = {what: float(value) for what, value in numbers.items()}
     return found
 
@@ -69,3 +72,46 @@ def at_budget(
     length, copied = acts.norm(dim=1), deepcopy(sae)
     scale_thresholds_(copied, [acts[length < longest * length.median()]], k)
     return copied
+
+
+@torch.no_grad()
+def error_ratio(
+    mine: SparseAutoencoder,
+    theirs: SparseAutoencoder,
+    acts: Float[Tensor, "tokens d_in"],
+    row_length: int,
+    longest: float = 20,
+) -> tuple[float, float, float]:
+    """Squared error of one SAE over that of another, minus 1, and the ends of its 95 % interval over rows of text;
+    massive activations are left out, as in `compared`."""
+    length = acts.norm(dim=1)
+    usual = (length < longest * length.median()).float()
+    lost = [(usual * (acts - sae(acts)).square().sum(dim=1)).view(-1, row_length).sum(dim=1) for sae in (mine, theirs)]
+    ratio, low, high = bootstrap(torch.stack(lost), lambda sums: sums[0].sum(-1) / sums[1].sum(-1) - 1)
+    return float(ratio), float(low), float(high)
+
+
+@torch.no_grad()
+def filled_fvu(sae: SparseAutoencoder, acts: Float[Tensor, "tokens d_in"], give: Callable[..., Tensor]) -> float:
+    """FVU of these activations when `give(affinities, inputs, sae)` fills the table, whatever the SAE's own rule.
+
+    `inputs` are the activations as the SAE reads them, normalised and without its decoder bias.
+    """
+    u = sae.normalise(acts)
+    inputs = u - sae.b_dec
+    lost = (inputs - give(sae.preactivations(u).relu(), inputs, sae) @ sae.W_dec).square().sum()
+    return float(lost / (u - u.mean(dim=0)).square().sum())
+
+
+@torch.no_grad()
+def worth(
+    sae: SparseAutoencoder,
+    inputs: Float[Tensor, "tokens d_in"],
+    affinities: Float[Tensor, "tokens d_sae"],
+    filled: Float[Tensor, "tokens d_sae"],
+) -> Float[Tensor, "tokens d_sae"]:
+    """By how much each cell lowers its token's squared error, given all other matches of the table `filled`: what a
+    match would cost if it went, and what any other cell would save if it came."""
+    along = (inputs - filled @ sae.W_dec) @ sae.W_dec.T  # what is left of each token, along each feature
+    own = affinities * sae.W_dec.square().sum(dim=1)
+    return affinities * (2 * along + torch.where(filled > 0, own, -own))

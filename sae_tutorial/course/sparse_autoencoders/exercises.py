@@ -132,6 +132,7 @@ def _check_loss(name: str, answer: Any) -> Verdict:
             "you take the mean of the code over features, the formula takes their sum": error.sum(dim=1).mean()
             + 0.5 * z.mean(),
             "you sum over tokens; take their mean, or the loss depends on the size of the batch": 50 * loss,
+            "the penalty is on the code, not on the weights": error.sum(dim=1).mean() + 0.5 * W_dec.abs().sum(),
             "the error is a sum of squares, without a root": error.sum(dim=1).sqrt().mean() + 0.5 * price,
             "L1 is the sum of the code, not of its squares": error.sum(dim=1).mean()
             + 0.5 * z.square().sum(dim=1).mean(),

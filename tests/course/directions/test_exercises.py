@@ -72,6 +72,16 @@ def test_analogy_mistakes():
         similarity_V[[a, b, c]] = -torch.inf
         return similarity_V
 
+    wrong(check(lambda *question: int(similarity(*question).argmin())), "one of the three −inf: `argmax`")
+    wrong(check(lambda unit, a, b, c: a), "one of the three words of the question; leave them out")
+
+    def either_sign(unit, a, b, c):
+        similarity_V = (unit @ (unit[a] - unit[b] + unit[c])).abs()
+        similarity_V[[a, b, c]] = -torch.inf
+        return int(similarity_V.argmax())
+
+    wrong(check(either_sign), "leave `abs` out")
+
     def with_floor(floor):
         def answer(unit, a, b, c):
             similarity_V = similarity(unit, a, b, c)
@@ -179,6 +189,18 @@ def test_pursuit_mistakes():
         chosen = (x @ dictionary.T).abs().topk(k, dim=1).indices
         atoms = dictionary[chosen].mT
         return (atoms @ torch.linalg.lstsq(atoms, x[:, :, None]).solution)[:, :, 0]
+
+    def along_the_first_axis(x, dictionary, k):
+        left, chosen = x, []
+        for _ in range(k):
+            chosen.append((left @ dictionary.T).abs().argmax(1))
+            atoms = dictionary[torch.stack(chosen)].mT
+            left = x - (atoms @ torch.linalg.lstsq(atoms, x[:, :, None]).solution)[:, :, 0]
+        return x - left
+
+    wrong(check(along_the_first_axis), "less error than any one direction can")
+    one_more = lambda x, dictionary, k: directions.reconstruction(x, dictionary, k + 1)  # noqa: E731
+    wrong(check(one_more), "one step too many")
 
     def plain(x, dictionary, k):
         guess = torch.zeros_like(x)
@@ -340,6 +362,7 @@ def test_reading_mistakes():
     wrong(check(lambda x, w: x @ torch.linalg.inv(w)), "square matrix")
     wrong(check(lambda x, w: x @ torch.linalg.pinv(w) @ w), "return z")
     wrong(check(lambda x, w: x @ torch.linalg.pinv(w).T), "without a transpose")
+    wrong(check(lambda x, w: x @ w), "once more")
     wrong(check(lambda x, w: (x @ w.T).sum(1)), "not (5, 2)")
     wrong(check(lambda x, w: torch.linalg.lstsq(w.T, x.T).solution), "transpose it")
     wrong(check(lambda x, w: x @ torch.linalg.qr(w.T).Q), "made the writers orthogonal")
@@ -364,6 +387,7 @@ def test_bent_mistakes():
     wrong(check(lambda x: x), "it is linear")
     wrong(check(lambda x: 3 * x - 1), "it is linear")
     wrong(check(lambda x: x**1.1), "hardly")
+    wrong(check(lambda x: x.softmax(1)), "explains 99.97% of it")
     wrong(check(lambda x: x.log()), "infinite")
     wrong(check(lambda x: (x - 0.5).sqrt()), "no number")
     wrong(check(lambda x: torch.cat([x, x[:, :1] * x[:, 1:]], dim=1)), "multiply")

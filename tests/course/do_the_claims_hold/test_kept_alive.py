@@ -4,7 +4,13 @@ import torch
 from torch.testing import assert_close
 
 from sae_tutorial.allocation.codes import SparseCodes
-from sae_tutorial.course.do_the_claims_hold.kept_alive import figure, nearest_other, strongest_contexts, token_purity
+from sae_tutorial.course.do_the_claims_hold.kept_alive import (
+    figure,
+    nearest_other,
+    purity_of,
+    strongest_contexts,
+    token_purity,
+)
 
 
 def test_a_duplicate_is_near_another_row_and_nothing_is_near_itself():
@@ -35,15 +41,27 @@ def test_purity_asks_the_strongest_matches():
     assert token_purity(codes, tokens, n=3)[:3].tolist() == [1.0, float(torch.tensor(2 / 3)), 1.0]
 
 
+def test_a_direction_copied_from_a_token_is_not_asked_about_it():
+    x = torch.zeros(40, 2)
+    x[:11, 0] = torch.arange(30.0, 19.0, -1)
+    tokens = torch.tensor(5 * [7] + 35 * [8])
+    across = torch.tensor([[1.0, 0.0]])
+    assert_close(purity_of(across, x, tokens), 0.5)
+    assert_close(purity_of(across, x, tokens, copied_from=torch.tensor([0])), 0.6)
+
+
 def test_the_figure_has_tenths_of_the_densest_first():
     density = torch.arange(20.0).flip(0)
     names = ("same", "other", "share")
-    asked = {name: torch.arange(20.0) / (100 if name == "same" else 1) for name in names}
-    fig = figure(asked, density, 0.5)
-    assert list(fig.data[1].y) == [0.5 + 2 * i for i in range(10)] and len(fig.data) >= 4
-    assert fig.layout.title.text.startswith("No features are duplicates")
+    asked = {name: torch.arange(20.0) / 20 for name in names}
+    asked["same"] = torch.zeros(20)
+    fig = figure(asked, density, (0.1, 0.6), 0.3)
+    assert list(fig.data[1].y) == 7 * [0.0] + 3 * [1.0], "from 14 / 20 on"
+    shown = {(trace.name, trace.y[0]) for trace in fig.data if trace.y is not None and trace.name}
+    assert {("activations of single tokens", 0.1), ("activations of single tokens", 0.6)} <= shown
+    assert fig.layout.title.text.replace("<br>", " ").startswith("No features are duplicates, and of the rarest 100%")
     asked["same"] = torch.cat([torch.ones(2), torch.zeros(18)])
-    assert figure(asked, density, 0.5).layout.title.text.startswith("2 features")
+    assert figure(asked, density, (0.1, 0.6), 0.3).layout.title.text.startswith("2 features")
 
 
 def test_contexts_are_those_of_the_strongest_matches():

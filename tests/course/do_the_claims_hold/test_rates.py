@@ -42,3 +42,7 @@ def test_gaps_at_one_rate_and_at_the_best(evidence):
     assert rates.gap(evidence, 2.0, k=32) == pytest.approx(0.09 / 0.11 - 1)
     assert rates.gap(evidence, k=32) == pytest.approx(0.09 / 0.10 - 1)
     assert rates.finer_gap(evidence, 32) == pytest.approx((0.09 / 0.10 - 1, 0.09 / 0.095 - 1))
+
+
+def test_a_rate_is_found_in_the_grid_or_beside_it(evidence):
+    assert [rates.measured(evidence, "token_choice", 32, factor) for factor in (2.0, 1.4)] == [0.10, 0.095]

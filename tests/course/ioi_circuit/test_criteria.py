@@ -72,14 +72,8 @@ def test_worth_is_signed_and_takes_the_larger_of_two_changes():
     assert found["lift"] == {"0.0": 0.0, "1.0": 3.0, "1.1": 1.0, "+ 3.3": 0.5}, "1.1 alone of its class adds 1"
 
 
-def test_worth_of_some_heads_only():
-    groups = [[(0, 0)], [(1, 0), (1, 1)]]
-    every, some = (criteria.worth(made_up, list(VALUES), groups, only=only) for only in (None, [(1, 1)]))
-    assert some == {measure: {"1.1": row["1.1"]} for measure, row in every.items()}
-
-
 def test_worth_beside_all_others_is_not_the_larger_change():
-    found = criteria.worth(made_up, list(VALUES), [[(1, 0), (1, 1)]], only=[(1, 1)], beside=True)
+    found = criteria.worth(made_up, list(VALUES), [[(1, 0), (1, 1)]], beside=True)
     full, less = made_up(list(VALUES)), made_up([head for head in VALUES if head != (1, 1)])
     for i, measure in enumerate(("difference", "lift")):
         assert found[measure]["1.1"][0] == float((full - less)[i].mean())

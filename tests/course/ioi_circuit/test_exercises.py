@@ -144,6 +144,19 @@ def test_hooks_that_are_bound_late(ours):
     wrong_and_told(check_heads(ours), bound_late(ours), "changed what this hook sees")
 
 
+def test_z_for_every_part(ours):
+    patch_heads = patcher(ours, one_head)
+    wrong_and_told(check_heads(ours), lambda run, donor, heads, part: patch_heads(run, donor, heads), "for every part")
+
+
+def test_changes_instead_of_differences(ours):
+    model, sentences, swapped, difference = ours
+    patch_heads, path = patcher(ours, one_head), pather(ours, sender_alone)
+    before = [difference(end_logits(model, run)) for run in (swapped, sentences)]
+    wrong_and_told(check_heads(ours), lambda *given: patch_heads(*given) - before[0], "itself is asked for")
+    wrong_and_told(check_path(ours), lambda *given: path(*given) - before[1], "itself is asked for")
+
+
 def test_layer_and_number_mixed_up(ours):
     patch_heads = patcher(ours, one_head)
 
@@ -401,6 +414,8 @@ def test_faithfulness():
         (lambda c, w, n: ((c - n) / (w - n + 1)).mean(), "A constant in the denominator"),
         (lambda c, w, n: ((c - n) / (w - n)).clamp(0, 1).mean(), "above 1"),
         (lambda c, w, n: (c - n) / (w - n), "One number"),
+        (lambda c, w, n: 100 * ex.solution_faithfulness(c, w, n), "in percent"),
+        (lambda c, w, n: 1 / ex.solution_faithfulness(c, w, n), "Turned round"),
         (lambda c, w, n: 1.0, "yours is 1.000"),
     ],
 )

@@ -74,7 +74,11 @@ def test_answers_are_sorted_by_who_is_named(model):
     stranger = next(i for i in ids.tolist() if i not in (int(sentences.io[2]), int(sentences.wrong[2])))
     top = [int(sentences.io[0]), int(sentences.wrong[1]), stranger, int(model.tokenizer.encode(" to")[-1])]
     logits = torch.nn.functional.one_hot(torch.tensor(top), model.cfg.d_vocab).float()
-    assert measures.answers(logits, sentences, ids) == {"right": 1, "wrong": 1, "another name": 1, "no name": 1}
+    found = measures.answers(logits, sentences, ids)
+    first = found.pop("the first of the two")
+    assert found == {"right": 1, "wrong": 1, "another name": 1, "no name": 1}
+    where = sentences.positions["IO"] < sentences.positions["S1"]
+    assert first == int(where[0]) + int(not where[1])
 
 
 def test_most_frequent_answers_come_first(model):

@@ -28,12 +28,11 @@ def test_coins_with_the_same_odds_make_patterns_too():
     assert mean == pytest.approx(1.5, abs=0.05) and (least, most) == (1, 2)
 
 
-def test_subsets_are_drawn_from_what_is_there():
-    among = torch.tensor([1, 0, 1, 1, 0]).bool()
-    drawn = names.subsets(among, 2, draws=20)
-    assert all(one.sum() == 2 and not (one & ~among).any() for one in drawn)
-    assert len({tuple(one.tolist()) for one in drawn}) == 3, "all pairs come up"
-    assert torch.equal(names.subsets(among, 9, draws=1)[0], among)
+def test_each_sentence_draws_as_many_as_it_is_told_from_what_is_there():
+    among = torch.tensor([[1, 0, 1, 1, 0], [0, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    many = names.drawn(among, torch.tensor([2, 9, 0]), draws=20)
+    assert all(one.sum(dim=1).tolist() == [2, 2, 0] and not (one & ~among).any() for one in many)
+    assert len({tuple(one[0].tolist()) for one in many}) == 3, "all pairs come up"
 
 
 def test_with_all_axes_the_model_names_the_other(model):

@@ -35,6 +35,11 @@ def test_found_values_are_means_over_seeds():
     assert set(three) == {"strong", "weak"} and 0 <= min(map(min, three.values()))
 
 
+def test_beside_nothing_more_values_are_found_than_beside_a_strong_one():
+    alone, company = (toys.weak_beside(other, 1.0, [0.5], 150)[0] for other in (1e-6, 3.0))
+    assert 0 <= company < alone <= 1
+
+
 def test_split_clusters_have_a_loss_and_two_scores_for_each_penalty():
     losses, trained, ideal = toys.split_clusters((1.0, 3.0), 60, 5)
     assert len(losses) == len(trained) == len(ideal) == 2 and losses[0] < losses[1]

@@ -130,6 +130,15 @@ def weakest(a, m):
     return a * (a.argsort(dim=0).argsort(dim=0) < m)
 
 
+def of_all_rows(a, n):
+    """The budget taken for that of one row: k, and not k · B."""
+    return ex.solution_mutual_choice(a, min(n * len(a), a.numel()))
+
+
+def sorted_columns(a, m):
+    return a.sort(dim=0, descending=True).values.relu() * (torch.arange(len(a))[:, None] < m)
+
+
 # ---------------------------------------------------------------------- the others
 
 
@@ -231,12 +240,22 @@ def quantile(batches, k):
         (ex.judge_feature_choice, last_index, "−1 is the last one"),
         (ex.judge_feature_choice, at_least_one, "capacity 0 gets a match"),
         (ex.judge_feature_choice, no_capacity_of_zero, "capacity 0; it has none"),
+        (ex.judge_mutual_choice, lambda a, n: a.relu(), "all positive affinities got in"),
+        (ex.judge_mutual_choice, of_all_rows, "not of each row or column"),
+        (ex.judge_mutual_choice, lambda a, n: ex.solution_mutual_choice(a.abs(), n), "leave out `abs`"),
+        (ex.judge_mutual_choice, lambda a, n: a.relu() * (a.abs() >= kth(a.abs(), n)), "leave out `abs`"),
+        (ex.judge_feature_choice, sorted_columns, "in the wrong rows"),
+        (ex.check_capacities, lambda *law: ex.solution_capacities(*law).clamp(min=1), "at least 1 with you"),
+        (ex.check_capacities, lambda *law: ex._shares(*law).ceil(), "the rounded shares add up to"),
+        (ex.check_threshold, lambda b, k: float(kth(torch.cat(b), k * len(b))), "counts the batches"),
+        (ex.check_threshold, lambda b, k: float(torch.cat(b).topk(k, dim=1).values[:, -1].min()), "the lowest of one"),
         (ex.judge_mutual_choice, mutual_choice, "to_dense"),
         (ex.judge_feature_choice, lambda a, m: ex.solution_feature_choice(a, m).to_sparse(), "to_dense"),
         (ex.judge_feature_choice, first_capacity, "you use capacity[0], 3, for all"),
         (ex.judge_mutual_choice, lambda a, n: ex._token_choice(a, n // len(a)), "that is Token Choice"),
         (ex.judge_mutual_choice, lambda a, n: ex._token_choice(a, n), "that is Token Choice"),
-        (ex.judge_mutual_choice, lambda a, n: first_capacity(a, [n]), "that is Feature Choice"),
+        (ex.judge_mutual_choice, lambda a, n: first_capacity(a, [n]), "not of each row or column"),
+        (ex.judge_mutual_choice, lambda a, n: first_capacity(a, [n // 3]), "that is Feature Choice"),
         (ex.judge_feature_choice, lambda a, m: a * 0, "there should be"),
         (ex.judge_mutual_choice, one_argsort_of_cells, "one argsort as ranks"),
         (ex.judge_mutual_choice, lambda a, n: -ex.solution_mutual_choice(-a, n), "you keep the weakest"),

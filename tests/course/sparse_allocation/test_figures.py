@@ -81,8 +81,13 @@ def test_deciles_run_from_the_lowest_to_the_highest():
 
 def test_trade_has_what_is_given_across_and_what_is_gained_up():
     given = torch.tensor([-10.0, 0.0, 20.0])
-    fig = plots.trade(given, given / -100, ["name", "word", "mark"], "title", "x", "y")
-    assert drawn(fig) == {"Mutual Choice": ([-10, 0, 20], [0.1, 0, -0.2])}
+    moves = {"Mutual Choice": (given, given / -100), plots.ALONE: (given / 2, given / -200)}
+    fig = plots.trade(moves, ["name", "word", "mark"], "title", "x", "y")
+    assert drawn(fig) == {
+        "Mutual Choice": ([-10, 0, 20], [0.1, 0, -0.2]),
+        plots.ALONE: ([-5, 0, 10], [0.05, 0, -0.1]),
+    }
+    assert fig.data[1].marker.color == look("Token Choice").colour
     assert plain(fig.data[0].text) == plain(fig.data[0].customdata) == ["name", "word", "mark"]
     assert fig.data[0].marker.symbol == look("Mutual Choice").marker
 
@@ -91,7 +96,7 @@ def test_names_in_a_trade_do_not_collide():
     """Kinds that lie side by side have their names above and below, or not at all."""
     names = ["sentence start", "punctuation", "common word", "rare word", "name"]
     x = torch.tensor([0.0, 1.0, 2.0, 3.0, 40.0])
-    fig = plots.trade(x, x * 0, names, "title", "x", "y")
+    fig = plots.trade({"Mutual Choice": (x, x * 0)}, names, "title", "x", "y")
     (dots,) = fig.data
     boxes = []
     for at, text, side in zip(dots.x, dots.text, dots.textposition):
@@ -106,6 +111,14 @@ def test_names_in_a_trade_do_not_collide():
     assert len(written_) >= 3
     for i, one in enumerate(written_):
         assert not any(one[2] == other[2] and one[0] < other[1] and other[0] < one[1] for other in written_[:i])
+
+
+def test_errors_are_told_against_one_way_to_fill():
+    fvu = {"Token Choice": {"a rule": 0.3, "other": 0.2}, "Mutual Choice": {"a rule": 0.1, "other": 0.1}}
+    fig = plots.crossed(fvu, "other", "title")
+    assert [[round(float(v), 3) for v in row] for row in fig.data[0].z] == [[0.5, 0], [0, 0]]
+    assert list(fig.data[0].x) == ["a<br>rule", "other"] and "0.2000" in fig.data[0].y[0]
+    assert fig.data[0].text[0][0] == "+50.0%"
 
 
 def test_company_counts_batches():

@@ -260,6 +260,7 @@ ERROR = {"SAE": 0.11, "k-means": 0.18, "sampled tokens": 0.19}
         ),
         (part("my_loss"), lambda x, W, b, lam: by_hand.encode(x, W, b).sum(1), "one number"),
         (part("my_loss"), lambda x, W, b, lam: squared(x, W, b, 1.0), "not multiplied by λ"),
+        (part("my_loss"), lambda x, W, b, lam: squared(x, W, b, 0.0) + lam * W.abs().sum(), "not on the weights"),
         (
             part("my_loss"),
             lambda x, W, b, lam: (
