@@ -95,7 +95,7 @@ def solution_mean_sensitivity(gradients: Tensor, direction: Tensor) -> float:
 def check_gradient_choice(answer: Any) -> Verdict:
     """`answer(z, sensitivity, k, beta)`: both (tokens, features); the codes, z where it is chosen, else 0."""
     z = torch.tensor([[2.0, 1.5, 1.0, -3.0], [0.5, 0.4, 0.3, 0.2]])
-    sensitivity = torch.tensor([[0.2, -1.4, 0.1, 9.0], [0.0, 1.0, -4.0, 0.5]])
+    sensitivity = torch.tensor([[0.2, -1.4, 0.1, 9.0], [0.1, 0.8, -4.0, 2.5]])
 
     def shaped(answer: Callable) -> str | None:
         got = answer(z.clone(), sensitivity.clone(), 2, 1.0)
@@ -113,7 +113,7 @@ def check_gradient_choice(answer: Any) -> Verdict:
         return _diagnosis(got, z, sensitivity, 2, 0.0) or "with β = 0 it should be Token Choice: the k largest z"
 
     def with_beta(answer: Callable) -> str | None:
-        for k, beta in ((1, 1.0), (2, 1.0), (1, 0.1), (2, 4.0)):
+        for k, beta in ((1, 0.1), (1, 1.0), (2, 1.0), (2, 4.0)):
             got = _asked(answer, z, sensitivity, k, beta)
             if not _same(got, solution_gradient_choice(z, sensitivity, k, beta)):
                 told = _diagnosis(got, z, sensitivity, k, beta)

@@ -20,7 +20,7 @@ def test_a_removal_is_the_models_answer_to_it(read, model):
     found = study.remove(text, sae, codes, 5)
     for match, kl, loss in zip(found.match.tolist(), found.kl, found.loss):
         row, column = divmod(int(codes.tokens[match]), text.tokens.shape[1])
-        written = float(codes.values[match]) * sae.W_dec[codes.features[match]] * sae.scale
+        written = float(codes.values[match].detach()) * sae.W_dec[codes.features[match]] * sae.scale
 
         def without(acts, hook, column=column, written=written):
             acts = acts.clone()
@@ -31,7 +31,7 @@ def test_a_removal_is_the_models_answer_to_it(read, model):
         clean = model(tokens, return_type="logits")[0].log_softmax(-1)
         with model.hooks(fwd_hooks=[(text.hook_name, without)]):
             other = model(tokens, return_type="logits")[0].log_softmax(-1)
-        expected = (clean.exp() * (clean - other)).sum(-1)[:-1].sum()
+        expected = (clean.exp() * (clean - other)).sum(-1)[:-1].sum().detach()
         assert float(kl) == pytest.approx(float(expected), rel=0.02, abs=1e-4)
         following = tokens[0, 1:, None]
         assert float(loss) == pytest.approx(float((clean - other)[:-1].gather(1, following).sum()), abs=1e-3)
@@ -41,7 +41,9 @@ def test_what_is_left_is_what_evaluate_says(read, model):
     sae, text, codes = read
     found, rows = study.what_is_left(text, sae, codes), text.tokens
     ours = float(found["kl"].sum()) / (len(rows) * (rows.shape[1] - 2))
-    theirs = evaluate(sae, model, rows[:, :-1], max_norm=None, progress=False)  # which also reads each last token
+    theirs = evaluate(
+        sae, model, rows[:, :-1], text.hook_name, max_norm=None, progress=False
+    )  # which also reads each last token
     assert ours == pytest.approx(theirs.kl, rel=0.01)
     mean, low, high = study.per_token(text, found["kl"])
     assert low <= mean <= high and mean == pytest.approx(ours)
