@@ -154,7 +154,11 @@ def agreement(
         return (apart[0] * apart[1]).sum(-1) / (apart[0].norm(dim=-1) * apart[1].norm(dim=-1))
 
     found = {name: bootstrap(torch.stack([one.double(), truth.double()]), of) for name, one in foretold.items()}
-    return {name: tuple(float(value) for value in ends) for name, ends in found.items()}
+    return {name: _floats(*ends) for name, ends in found.items()}
+
+
+def _floats(middle: Tensor, low: Tensor, high: Tensor) -> tuple[float, float, float]:
+    return float(middle), float(low), float(high)
 
 
 # ---------------------------------------------------------------------- choosing by it
@@ -199,4 +203,4 @@ def what_is_left(text: Text, sae: SparseAutoencoder, codes: SparseCodes) -> dict
 
 def per_token(text: Text, sums: Float[Tensor, " rows"]) -> tuple[float, float, float]:
     """The mean over predictions that are read, with its 95 % bootstrap interval over rows."""
-    return tuple(float(value) for value in bootstrap(sums.double() / (text.tokens.shape[1] - 2)))
+    return _floats(*bootstrap(sums.double() / (text.tokens.shape[1] - 2)))

@@ -26,8 +26,10 @@ def over_beta(evidence: Evidence, method: str, measure: str) -> dict[float, Rati
         with_it, without = (_seeds(evidence, method, one) for one in (beta, 0.0))
         seeds = [seed for seed in with_it if seed in without]
         if seeds:
-            tables = [[evidence.sums(measure, one[seed]) for seed in seeds] for one in (with_it, without)]
-            found[beta] = Ratio.of(*(torch.stack(table) for table in tables))
+            mine, theirs = (
+                torch.stack([evidence.sums(measure, one[seed]) for seed in seeds]) for one in (with_it, without)
+            )
+            found[beta] = Ratio.of(mine, theirs)
     return found
 
 

@@ -43,7 +43,8 @@ def choice_viewer(
     sentence = ipywidgets.Text(value=text, description="Text", continuous_update=False, layout=WIDE)
     token = ipywidgets.IntSlider(4, 1, 12, description="Token")
     beta = ipywidgets.FloatSlider(1.0, min=0.0, max=8.0, step=0.25, description="β")
-    table, read = ipywidgets.HTML(), {}
+    table = ipywidgets.HTML()
+    read: dict[str, Any] = {}
 
     def begin(change: Any = None) -> None:
         ids = model.to_tokens(sentence.value, truncate=False)
