@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -185,3 +185,39 @@ def solution_gradient_choice(z: Tensor, sensitivity: Tensor, k: int, beta: float
     scores = (z + beta * z * sensitivity.abs()).relu()
     chosen = scores.topk(k, dim=1).indices
     return torch.zeros_like(z).scatter(1, chosen, z.relu().gather(1, chosen))
+
+
+# Exercise 4: predict what training with gradients does.
+
+WORDS = ("less", "the same", "more")
+
+
+def check_words(answer: Any, changes: Sequence[float]) -> Verdict:
+    """`answer`: a word of WORDS for the squared error, and one for the KL; `changes`: what they did, as shares."""
+    asked = ("squared error", "KL")
+
+    def two_words(answer: Any) -> str | None:
+        if not isinstance(answer, tuple | list) or len(answer) != 2 or not all(word in WORDS for word in answer):
+            return f"answer with two of {', '.join(map(repr, WORDS))}, first for the squared error; you say {answer!r}"
+        return None
+
+    def right(answer: Sequence[str]) -> str | None:
+        wrong = [
+            f"the {name} is not “{word}”" for name, word, rise in zip(asked, answer, changes) if word != _word(rise)
+        ]
+        return "; ".join(wrong) or None
+
+    hints = (
+        "The rule pays squared error for features to which the loss is sensitive.",
+        "Remember what a single answer knew of the KL.",
+    )
+    said = ", ".join(f"{name} {rise:+.1%}" for name, rise in zip(asked, changes))
+    return judge("Exercise 4", answer, [two_words, right], hints, f"It is so: {said}.")
+
+
+def _word(rise: float) -> str:
+    return "the same" if abs(rise) < 0.01 else "more" if rise > 0 else "less"
+
+
+def solution_words(changes: Sequence[float]) -> tuple[str, str]:
+    return _word(changes[0]), _word(changes[1])

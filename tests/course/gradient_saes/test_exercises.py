@@ -88,3 +88,18 @@ def test_wrong_choices_are_told_why(answer, words):
 )
 def test_wrong_averages_are_told_why(answer, words):
     said(exercises.check_mean_sensitivity(answer), words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        ("more", "two of"),
+        (("less", "bigger"), "two of"),
+        (("less", "more"), "squared error is not “less”"),
+        (("more", "more"), "KL is not “more”"),
+    ],
+)
+def test_words(answer, words):
+    said(exercises.check_words(answer, (0.05, -0.002)), words)
+    assert exercises.check_words(exercises.solution_words((0.05, -0.002)), (0.05, -0.002))
