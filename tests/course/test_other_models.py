@@ -65,6 +65,7 @@ SMOLLM2 = {
     "09_ioi_features": {"N_LAYERS": 2, "N_SENTENCES": 6, "SIZES": (8, 0)},
     "10_reading_features": {"N_TOKENS": 2_048, "N_FEATURES": 4, "N_RANDOM": 4, "N_SHORT": 2},
     "11_dark_matter": {"N_ROWS": 8, "N_READ": 2},
+    "12_gradient_saes": {"N_ROWS": 2, "N_REMOVED": 6, "SAMPLES": (1, 2)},
 }
 
 
