@@ -328,8 +328,8 @@ def test_part_gradient_sweeps_beta_under_three_rules_with_the_rates_of_their_met
         for beta in BETAS
         for seed in (0, 1, 2)
     }
-    [one] = [run for run in runs if (run.method, run.beta, run.seed) == ("mutual_choice", 2.0, 0)]
-    assert one.key.endswith("-beta2") and one.config(8).beta == 2 and one.like == "mutual_choice"
+    [one] = [run for run in runs if (run.method, run.beta, run.seed) == ("mutual_choice", 4.0, 0)]
+    assert one.key.endswith("-beta4") and one.config(8).beta == 4 and one.like == "mutual_choice"
     assert best_factor(swept("mutual_choice", [3, 2, 1, 2, 3]), one) == 1.0
     assert Run("main", "mutual_choice", 32, 0).config(8).beta is None
 
