@@ -168,14 +168,14 @@ def changes_without(
 def name_without(
     model: Any, sentences: Sentences, means: TemplateMeans, gone: Sequence[Head], names: Int[Tensor, " names"]
 ) -> tuple[float, float]:
-    """Ablate the heads `gone`: by how much the direct shares of all other heads in the right name, above the absent
-    ones, change in sum, and the lift that is left. Backup heads would make the first positive."""
+    """Ablate the heads `gone`: the largest rise of another head's direct share in the right name, above the absent
+    ones, and the lift that is left. A backup head would make the first large."""
     hooks = patch_hooks([head_site("z", head) for head in gone], means.of(sentences))
     before, after = direct_writes(model, sentences), direct_writes(model, sentences, hooks)
     change = towards(after.heads - before.heads, model, sentences.io, absent_names(sentences, names))
     for head in gone:
         change[head] = 0
-    return float(change.sum()), float(lift(end_logits(model, sentences, hooks), sentences, names).mean())
+    return float(change.max()), float(lift(end_logits(model, sentences, hooks), sentences, names).mean())
 
 
 def looks_with_queries(model: Any, run: Sentences, donor: Donor, head: Head, start: str, end: str) -> float:
