@@ -15,6 +15,7 @@ from peer_quality import PEERS
 
 from sae_tutorial import SAEConfig
 from sae_tutorial.autoencoder.config import PENALTY_RULES
+from sae_tutorial.autoencoder.config import RULES as RULES_OF_SAES
 from sae_tutorial.autoencoder.shipped import STEPS
 from sae_tutorial.training.settings import TrainSettings
 
@@ -59,7 +60,7 @@ FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the rate that TrainSettings takes by 
 FEWER_FACTORS = (0.5, 1.0, 2.0)
 PEER_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the same rate; their own defaults are about an eighth
 MOST_FACTORS = 8
-BETAS = (0.0, 1.0, 4.0, 0.25)  # of part "gradient", each with the learning rate of its method
+BETAS = (0.0, 1.0, 4.0, 0.25)  # of part "gradient", the most wanted first, each with the learning rate of its method
 NOISE = (0.01, 0.05, 0.1)  # share of rows that are random tokens
 LENGTHS = (3, 10)  # times the steps of the usual run; the first has sweeps of its own, the second its rates
 REFERENCE = {  # methods of the SAEs that the package ships, by their rule
@@ -118,8 +119,8 @@ class Run:
 
     @property
     def is_searched(self) -> bool:
-        """Whether the coefficient of its penalty must be searched for; JumpReLU's penalty has the L0 as its aim."""
-        return self.is_penalised and METHODS[self.method].sae["rule"] != "jumprelu"
+        """Whether the coefficient of its penalty must be searched for: a penalty on matches has the L0 as its aim."""
+        return self.is_penalised and RULES_OF_SAES[METHODS[self.method].sae["rule"]].penalty == "l1"
 
     def config(self, d_in: int, method: str | None = None) -> SAEConfig:
         fields = METHODS[method or self.method].sae

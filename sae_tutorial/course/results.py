@@ -154,7 +154,7 @@ class Evidence:
 
     def table(self, measure: str, method: str, **fields: Any) -> Float[Tensor, "seeds rows"]:
         """`sums` of each seed of one cell, in their order."""
-        return torch.stack([self.sums(measure, row) for _, row in sorted(self._by_seed(method, fields).items())])
+        return torch.stack([self.sums(measure, row) for _, row in sorted(self._by_seed(method, **fields).items())])
 
     def ratio(
         self, measure: str, method: str, other: str, lines: slice | Tensor = slice(None), **fields: Any
@@ -162,7 +162,13 @@ class Evidence:
         """How much more `method` has of the measure than `other`, over seeds that both have and rows of text, all or
         those in `lines`; None if they share no seed. Raises ValueError where two runs of a method share a seed: name
         one cell."""
-        mine, theirs = (self._by_seed(name, fields) for name in (method, other))
+        return self.between(measure, {"method": method} | fields, {"method": other} | fields, lines)
+
+    def between(
+        self, measure: str, cell: Mapping[str, Any], other: Mapping[str, Any], lines: slice | Tensor = slice(None)
+    ) -> Ratio | None:
+        """`ratio` for two cells that may differ in other fields than their method."""
+        mine, theirs = (self._by_seed(**fields) for fields in (cell, other))
         shared = sorted(mine.keys() & theirs.keys())
         if not shared:
             return None
@@ -182,7 +188,7 @@ class Evidence:
         found = {(m, name, setting): self.ratio(m, name, other, **settings[setting]) for m, name, setting in keys}
         return {key: ratio for key, ratio in found.items() if ratio is not None}
 
-    def _by_seed(self, method: str, fields: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    def _by_seed(self, method: str, **fields: Any) -> dict[int, dict[str, Any]]:
         found: dict[int, dict[str, Any]] = {}
         for row in (row for row in self.runs.where(method=method, **fields) if f"{row['key']}/rows" in self.arrays):
             if found.setdefault(row["seed"], row) is not row:

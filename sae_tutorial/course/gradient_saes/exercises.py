@@ -164,21 +164,16 @@ def _diagnosis(got: Tensor, z: Tensor, sensitivity: Tensor, k: int, beta: float)
         return "your score leaves out the z itself: it is z + β z |sensitivity|"
     if _same(got, _chosen(z, z + beta * sensitivity.abs(), k)):
         return "the sensitivity is multiplied by z: a feature that writes nothing changes no loss"
-    if _same(got, _kept_columns(z, scores, k)):
+    if _same(got, _chosen(z, scores, k, dim=0)):
         return "k features for each *token*: you took k tokens for each feature; use dim=1"
     if (got < 0).any():
         return "a negative affinity was chosen; it is no match"
     return None
 
 
-def _chosen(z: Tensor, scores: Tensor, k: int) -> Tensor:
-    chosen = torch.where(z > 0, scores, -torch.inf).topk(k, dim=1).indices
-    return torch.zeros_like(z).scatter(1, chosen, z.relu().gather(1, chosen))
-
-
-def _kept_columns(z: Tensor, scores: Tensor, k: int) -> Tensor:
-    chosen = torch.where(z > 0, scores, -torch.inf).topk(min(k, len(z)), dim=0).indices
-    return torch.zeros_like(z).scatter(0, chosen, z.relu().gather(0, chosen))
+def _chosen(z: Tensor, scores: Tensor, k: int, dim: int = 1) -> Tensor:
+    chosen = torch.where(z > 0, scores, -torch.inf).topk(min(k, z.shape[dim]), dim=dim).indices
+    return torch.zeros_like(z).scatter(dim, chosen, z.relu().gather(dim, chosen))
 
 
 def solution_gradient_choice(z: Tensor, sensitivity: Tensor, k: int, beta: float) -> Tensor:

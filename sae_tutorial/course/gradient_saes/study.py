@@ -18,6 +18,7 @@ from sae_tutorial.activations.forward import read_gradients, read_hook, read_hoo
 from sae_tutorial.allocation import SparseCodes, gradient_choice, token_choice
 from sae_tutorial.allocation.codes import sensitivity_at
 from sae_tutorial.autoencoder import SparseAutoencoder
+from sae_tutorial.autoencoder.dictionaries import variance_explained
 from sae_tutorial.evaluation.intervals import bootstrap
 from sae_tutorial.evaluation.splicing import replacing
 
@@ -83,12 +84,6 @@ def kl(clean: Float[Tensor, "*any v"], other: Float[Tensor, "*any v"]) -> Float[
 
 
 # ---------------------------------------------------------------------- what features do
-
-
-@torch.no_grad()
-def affinities(sae: SparseAutoencoder, x: Float[Tensor, "positions d"]) -> Float[Tensor, "positions features"]:
-    """Of raw activations, positive or not."""
-    return sae.preactivations(sae.normalise(x)).float()
 
 
 def in_units(gradients: Float[Tensor, "positions d"], text: Text) -> Float[Tensor, "positions d"]:
@@ -185,20 +180,20 @@ def kept(codes: SparseCodes, worth: Float[Tensor, " matches"], k: int) -> Sparse
 def what_is_left(text: Text, sae: SparseAutoencoder, codes: SparseCodes) -> dict[str, Any]:
     """With these codes in the place of the activations: FVU, and row by row sums of the KL and of the rise in loss."""
     x_hat, read = sae.decode(codes), text.is_read
-    x = text.x[read]
-    error = (x_hat[read] - x).square().sum() / (x - x.mean(0)).square().sum()
     put = torch.arange(text.tokens.shape[1]).expand(text.tokens.shape) > 0
     rows_kl, rows_loss = [], []
     for a in range(0, len(text.tokens), AT_ONCE):
         here = slice(a, a + AT_ONCE)
         new = x_hat.view(*text.tokens.shape, -1)[here][put[here]]
-        other, clean = (
-            predictions(text, text.tokens[here], [(text.hook_name, replacing(put[here], new))]),
-            text.log_probs[here],
-        )
+        clean = text.log_probs[here]
+        other = predictions(text, text.tokens[here], [(text.hook_name, replacing(put[here], new))])
         rows_kl.append(kl(clean, other)[:, 1:-1].sum(1))
         rows_loss.append((clean - other)[:, 1:-1].gather(2, text.tokens[here, 2:, None]).sum((1, 2)))
-    return {"fvu": float(error), "kl": torch.cat(rows_kl), "loss": torch.cat(rows_loss)}
+    return {
+        "fvu": 1 - variance_explained(text.x[read], x_hat[read]),
+        "kl": torch.cat(rows_kl),
+        "loss": torch.cat(rows_loss),
+    }
 
 
 def per_token(text: Text, sums: Float[Tensor, " rows"]) -> tuple[float, float, float]:

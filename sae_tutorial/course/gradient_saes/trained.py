@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
 from sae_tutorial.course.results import Evidence
 from sae_tutorial.evaluation.intervals import Interval, Ratio
@@ -14,6 +14,11 @@ RULES = {  # methods of the grid, by whose budget the matches compete for
 }
 
 
+def cell(method: str, beta: float) -> dict[str, Any]:
+    """The fields that name one cell of that part."""
+    return {"part": "gradient", "method": method, "beta": beta}
+
+
 def betas(evidence: Evidence) -> list[float]:
     """Those that were trained, 0 first."""
     return sorted({row["beta"] for row in evidence.runs.where(part="gradient")})
@@ -21,38 +26,22 @@ def betas(evidence: Evidence) -> list[float]:
 
 def over_beta(evidence: Evidence, method: str, measure: str) -> dict[float, Ratio]:
     """How much more of the measure there is with each β than with 0, over seeds that both have, and rows of text."""
-    found = {}
-    for beta in betas(evidence)[1:]:
-        with_it, without = (_seeds(evidence, method, one) for one in (beta, 0.0))
-        seeds = [seed for seed in with_it if seed in without]
-        if seeds:
-            mine, theirs = (
-                torch.stack([evidence.sums(measure, one[seed]) for seed in seeds]) for one in (with_it, without)
-            )
-            found[beta] = Ratio.of(mine, theirs)
-    return found
+    found = {beta: evidence.between(measure, cell(method, beta), cell(method, 0.0)) for beta in betas(evidence)[1:]}
+    return {beta: ratio for beta, ratio in found.items() if ratio is not None}
 
 
 def of_rows(evidence: Evidence, method: str, measure: str) -> dict[float, Interval]:
     """A measure that is one number for each SAE, by β, over seeds."""
-    found = {}
-    for beta in betas(evidence):
-        rows = _seeds(evidence, method, beta)
-        if rows:
-            found[beta] = Interval.of(row[measure] for row in rows.values())
-    return found
+    found = {beta: evidence.runs.values(measure, **cell(method, beta)).values() for beta in betas(evidence)}
+    return {beta: Interval.of(values) for beta, values in found.items() if values}
 
 
 def relative(evidence: Evidence, method: str, measure: str) -> dict[float, Interval]:
     """The same over its value with β = 0 and the same seed, less 1."""
-    without, found = _seeds(evidence, method, 0.0), {}
+    without, found = evidence.runs.values(measure, **cell(method, 0.0)), {}
     for beta in betas(evidence)[1:]:
-        pairs = [(row, without[seed]) for seed, row in _seeds(evidence, method, beta).items() if seed in without]
-        if pairs:
-            found[beta] = Interval.of(one[measure] / other[measure] - 1 for one, other in pairs)
+        with_it = evidence.runs.values(measure, **cell(method, beta))
+        shared = [with_it[seed] / without[seed] - 1 for seed in with_it.keys() & without.keys()]
+        if shared:
+            found[beta] = Interval.of(shared)
     return found
-
-
-def _seeds(evidence: Evidence, method: str, beta: float) -> dict[int, dict]:
-    """Rows of one cell by their seed."""
-    return {row["seed"]: row for row in evidence.runs.where(part="gradient", method=method, beta=beta)}

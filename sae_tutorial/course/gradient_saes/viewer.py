@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
+import torch
 from torch import Tensor
 
 from sae_tutorial.autoencoder import SparseAutoencoder
@@ -20,15 +21,21 @@ from sae_tutorial.figures.text import label
 SHOWN = 12  # features in the table
 
 
+@torch.no_grad()
+def tables(text: study.Text, sae: SparseAutoencoder) -> tuple[Tensor, Tensor]:
+    """Affinities and sensitivities at each position of a text of one row, (positions, F) each."""
+    with torch.enable_grad():
+        gradients = text.gradients()
+    return sae.affinities(text.x), study.in_units(gradients, text) @ sae.W_dec.T
+
+
 def by_either(
-    text: study.Text, sae: SparseAutoencoder, position: int, beta: float
+    z: Tensor, sensitivity: Tensor, k: int, position: int, beta: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of one position of a text of one row, (F,) each: affinity, sensitivity, and whether either way chooses it."""
-    k = int(sae.config.k or 32)
-    z = study.affinities(sae, text.x[position : position + 1])
-    sensitivity = study.in_units(text.gradients(), text)[position : position + 1] @ sae.W_dec.detach().T
-    by_z, by_score = (study.chosen(z, sensitivity, k, one)[0] > 0 for one in (0.0, beta))
-    return z[0], sensitivity[0].abs(), by_z, by_score
+    """Of one position of these tables, (F,) each: affinity, sensitivity, and whether either way chooses it."""
+    here = slice(position, position + 1)
+    by_z, by_score = (study.chosen(z[here], sensitivity[here], k, one)[0] > 0 for one in (0.0, beta))
+    return z[position], sensitivity[position].abs(), by_z, by_score
 
 
 def choice_viewer(
@@ -48,19 +55,24 @@ def choice_viewer(
 
     def begin(change: Any = None) -> None:
         ids = model.to_tokens(sentence.value, truncate=False)
-        read["text"] = study.Text(model, str(sae.hook_name), ids)
         read["words"] = words_of(model)(ids[0].tolist())
+        if len(read["words"]) > 2:
+            read["tables"] = tables(study.Text(model, str(sae.hook_name), ids), sae)
         token.max = max(1, ids.shape[1] - 2)  # the last token has no next one, and so no loss
         show()
 
+    def at_sliders() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        z, sensitivity = read["tables"]
+        return by_either(z, sensitivity, int(sae.config.k or 0), token.value, beta.value)
+
     def show(change: Any = None) -> None:
-        if read["text"].tokens.shape[1] < 3:
+        if len(read["words"]) < 3:
             table.value = "<p>Type two words or more: a gradient needs a next token.</p>"
             return
-        table.value = as_html(read["words"], token.value, *by_either(read["text"], sae, token.value, beta.value))
+        table.value = as_html(read["words"], token.value, *at_sliders())
 
     def still() -> go.Figure:
-        z, sensitivity, by_z, by_score = by_either(read["text"], sae, token.value, beta.value)
+        z, sensitivity, by_z, by_score = at_sliders()
         groups = {"in both": by_z & by_score, "leaves": by_z & ~by_score, "enters": ~by_z & by_score}
         colours = {"in both": None, "leaves": Look(BLUE, marker="x-open"), "enters": Look(ORANGE, marker="diamond")}
         curves = {

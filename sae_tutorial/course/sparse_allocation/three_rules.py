@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.config import SAEConfig
+from sae_tutorial.autoencoder.dictionaries import variance_explained
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.autoencoder.shipped import reference_sae
 from sae_tutorial.autoencoder.thresholds import scale_thresholds_
@@ -99,8 +100,7 @@ def filled_fvu(sae: SparseAutoencoder, acts: Float[Tensor, "tokens d_in"], give:
     """
     u = sae.normalise(acts)
     inputs = u - sae.b_dec
-    lost = (inputs - give(sae.preactivations(u).relu(), inputs, sae) @ sae.W_dec).square().sum()
-    return float(lost / (u - u.mean(dim=0)).square().sum())
+    return 1 - variance_explained(inputs, give(sae.preactivations(u).relu(), inputs, sae) @ sae.W_dec)
 
 
 @torch.no_grad()

@@ -67,7 +67,7 @@ def with_scores_as_values(z, sensitivity, k, beta):
         (lambda z, s, k, beta: chosen(z, (z * s.abs()).relu(), k), "leaves out the z itself"),
         (lambda z, s, k, beta: chosen(z, (z + z * s.abs()).relu(), k), "does not use `beta`"),
         (lambda z, s, k, beta: chosen(z.relu(), (z + beta * s.abs()) * (z > 0), k), "multiplied by z"),
-        (lambda z, s, k, beta: exercises._kept_columns(z, z + beta * z * s.abs(), k), "dim=1"),
+        (lambda z, s, k, beta: exercises._chosen(z, z + beta * z * s.abs(), k, dim=0), "dim=1"),
         (lambda z, s, k, beta: chosen(z, z + beta * z * s.abs(), k), "negative"),
         (lambda z, s, k, beta: (z + beta * z * s.abs()).topk(k, dim=1).values, "(2, 4)"),
     ],

@@ -91,7 +91,7 @@ def test_sensitivity_by_many_answers_settles(read):
 def test_the_viewer_exchanges_nothing_without_beta(read, model):
     sae, text, _ = read
     one = study.Text(model, text.hook_name, text.tokens[:1])
-    _, _, by_z, by_score = viewer.by_either(one, sae, 5, 0.0)
+    _, _, by_z, by_score = viewer.by_either(*viewer.tables(one, sae), sae.config.k, 5, 0.0)
     assert torch.equal(by_z, by_score) and int(by_z.sum()) == sae.config.k
     box = viewer.choice_viewer(sae, model)
     _, token, beta, table = box.children
