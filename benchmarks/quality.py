@@ -67,6 +67,7 @@ from sae_tutorial.autoencoder.thresholds import scale_thresholds_
 from sae_tutorial.course.results import ARRAYS, EVIDENCE, OF_A_RUN, OF_A_TEXT, RUNS, STABILITY, load_runs
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
 from sae_tutorial.evaluation.ground_truth import mean_max_cosine, mutual_neighbours
+from sae_tutorial.evaluation.splicing import divergence
 from sae_tutorial.training.loop import TrainingRun, train_many
 from sae_tutorial.training.settings import PENALTIES, TrainSettings
 from sae_tutorial.training.start import with_rule
@@ -324,7 +325,7 @@ def steering(sae: SparseAutoencoder, place: Place) -> dict[str, float]:
     found = {}
     for name, size in (("steering", length / directions.norm(dim=1)), ("steering_own", own_F[chosen])):
         changed = (log_probs(c * direction) for c, direction in zip(size, directions))
-        kl = [float((clean.exp() * (clean - there)).sum(-1).mean()) for there in changed]
+        kl = [float(divergence(clean, there).mean()) for there in changed]
         found[name] = sum(kl) / max(1, len(kl))
     return found
 

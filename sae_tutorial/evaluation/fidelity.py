@@ -249,10 +249,9 @@ def _sums(
     def instead(name: str, new: Tensor) -> dict[str, Tensor]:
         """Loss and divergence with `new` in the place of the hook."""
         changed_NV = splicing.log_probs(model, rows, [(out_hook, splicing.replacing(rows.replaced, new))])
-        divergence_N = (clean_NV.exp() * (clean_NV - changed_NV)).sum(1)
         kl = "kl" if name == "spliced" else "kl_" + name
-        ce_N = splicing.cross_entropies(changed_NV, rows)
-        return {"ce_" + name: rows.sums(ce_N, rows.has_next), kl: rows.sums(divergence_N)}
+        ce_N, kl_N = splicing.cross_entropies(changed_NV, rows), splicing.divergence(clean_NV, changed_NV)
+        return {"ce_" + name: rows.sums(ce_N, rows.has_next), kl: rows.sums(kl_N)}
 
     mean_O = moments.mean.float()
     shared = {"tokens": rows.kept.sum(1), "predictions": rows.has_next.sum(1)}

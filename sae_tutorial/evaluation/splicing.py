@@ -66,6 +66,13 @@ def log_probs(model: Any, rows: Rows, hooks: Sequence[tuple[str, Callable]] = ()
     return logits_BSV[rows.kept].float().log_softmax(-1)
 
 
+def divergence(
+    clean: Float[Tensor, "*any vocabulary"], other: Float[Tensor, "*any vocabulary"]
+) -> Float[Tensor, "*any"]:
+    """KL(clean ‖ other) in nats, of log probabilities."""
+    return (clean.exp() * (clean - other)).sum(-1)
+
+
 def cross_entropies(log_probs_NV: Float[Tensor, "kept vocabulary"], rows: Rows) -> Float[Tensor, " predictions"]:
     """−log p of the token that comes next, for the kept positions that have a next token."""
     following_BS = rows.tokens.roll(-1, dims=1)

@@ -20,7 +20,7 @@ from sae_tutorial.allocation.codes import sensitivity_at
 from sae_tutorial.autoencoder import SparseAutoencoder
 from sae_tutorial.autoencoder.dictionaries import variance_explained
 from sae_tutorial.evaluation.intervals import bootstrap
-from sae_tutorial.evaluation.splicing import replacing
+from sae_tutorial.evaluation.splicing import divergence, replacing
 
 AT_ONCE = 16  # rows in a forward pass
 
@@ -78,11 +78,6 @@ def predictions(
         return text.model(tokens, return_type="logits", use_cache=False).float().log_softmax(-1)
 
 
-def kl(clean: Float[Tensor, "*any v"], other: Float[Tensor, "*any v"]) -> Float[Tensor, "*any"]:
-    """From the model's predictions to others, in nats."""
-    return (clean.exp() * (clean - other)).sum(-1)
-
-
 # ---------------------------------------------------------------------- what features do
 
 
@@ -107,12 +102,11 @@ def mean_sensitivity(
 
 @dataclass(frozen=True)
 class Removed:
-    """Matches that were taken out of their activations one by one: their places in the codes, the KL of all later
-    predictions of their rows, and how much the loss of all of these rose, in nats."""
+    """Matches that were taken out of their activations one by one: their places in the codes, and the KL of all later
+    predictions of their rows, in nats."""
 
     match: Int[Tensor, " removed"]
     kl: Float[Tensor, " removed"]
-    loss: Float[Tensor, " removed"]
 
 
 @torch.no_grad()
@@ -132,10 +126,8 @@ def remove(text: Text, sae: SparseAutoencoder, codes: SparseCodes, n: int, seed:
             return changed
 
         clean, other = text.log_probs[row], predictions(text, text.tokens[row], [(text.hook_name, without)])
-        answers = text.tokens[row, 1:, None]
-        lost = (clean - other)[:, :-1].gather(2, answers).sum((1, 2))
-        found.append((kl(clean, other)[:, :-1].sum(1), lost))
-    return Removed(match, *(torch.cat(part) for part in zip(*found)))
+        found.append(divergence(clean, other)[:, :-1].sum(1))
+    return Removed(match, torch.cat(found))
 
 
 def agreement(
@@ -143,12 +135,14 @@ def agreement(
 ) -> dict[str, tuple[float, float, float]]:
     """Rank correlation of each with the truth, and its 95 % bootstrap interval over what was removed."""
 
-    def of(pairs: Tensor) -> Tensor:
-        ranks = pairs.argsort(-1).argsort(-1).double()
+    def of(ranks: Tensor) -> Tensor:
         apart = ranks - ranks.mean(-1, keepdim=True)
         return (apart[0] * apart[1]).sum(-1) / (apart[0].norm(dim=-1) * apart[1].norm(dim=-1))
 
-    found = {name: bootstrap(torch.stack([one.double(), truth.double()]), of) for name, one in foretold.items()}
+    def ranks(values: Tensor) -> Tensor:
+        return values.argsort().argsort().double()
+
+    found = {name: bootstrap(torch.stack([ranks(one), ranks(truth)]), of) for name, one in foretold.items()}
     return {name: _floats(*ends) for name, ends in found.items()}
 
 
@@ -187,7 +181,7 @@ def what_is_left(text: Text, sae: SparseAutoencoder, codes: SparseCodes) -> dict
         new = x_hat.view(*text.tokens.shape, -1)[here][put[here]]
         clean = text.log_probs[here]
         other = predictions(text, text.tokens[here], [(text.hook_name, replacing(put[here], new))])
-        rows_kl.append(kl(clean, other)[:, 1:-1].sum(1))
+        rows_kl.append(divergence(clean, other)[:, 1:-1].sum(1))
         rows_loss.append((clean - other)[:, 1:-1].gather(2, text.tokens[here, 2:, None]).sum((1, 2)))
     return {
         "fvu": 1 - variance_explained(text.x[read], x_hat[read]),
