@@ -135,18 +135,29 @@ def more_of(place: Place, seed: int, saes: dict[tuple[str, int], SparseAutoencod
     second = {name: study.second_sae(*both, *sizes) for name, both in halves.items()}
     second["activation"] = study.second_sae(x_fit, x, *sizes)
     for name, (part_fit, part) in {"nonlinear": halves["nonlinear"], "activation": (x_fit, x)}.items():
-        second[f"{name}, by 1,024 random directions"] = study.random_directions_fvu(part_fit, part, SECOND_D_SAE, K)
+        second[f"{name}, by 1,024 random directions"] = study.covariant_directions_fvu(part_fit, part, SECOND_D_SAE, K)
     before = "blocks.0.hook_resid_post"
     [early] = place.trained([("token_choice", 16)], seed, before)
     x0_fit, x0 = place.acts("fit", before), place.acts("ask", before)
     seen = {"the activation before": (x0_fit, x0)}
     seen["the SAE's output before"] = reconstructed(early, x0_fit), reconstructed(early, x0)
-    earlier = {"x alone": study.from_earlier(x_fit, x, fit.error, ask.error)}
+    named = {"same tokens": pairs, "length": {f"{r} x{w}": v for (r, w), v in small.items()}, "identity": identity}
+    named |= {"second": second, "earlier": from_before((x_fit, fit.error), (x, ask.error), seen)}
+    others = study.error_of_others(fit), study.error_of_others(ask)  # the control: they know nothing of the token
+    return named | {"earlier, errors of others": from_before(*others, seen)}
+
+
+def from_before(
+    on_fit: tuple[Tensor, Tensor], on_ask: tuple[Tensor, Tensor], seen: dict[str, tuple[Tensor, Tensor]]
+) -> dict[str, float]:
+    """R² of an error from the activation that holds it, alone and beside what is seen before; and from that alone."""
+    (x_fit, error_fit), (x, error) = on_fit, on_ask
+    found = {"x alone": study.from_earlier(x_fit, x, error_fit, error)}
     for name, (was_fit, was) in seen.items():
         both_fit, both = torch.cat([x_fit, was_fit], dim=1), torch.cat([x, was], dim=1)
-        earlier[f"x and {name}"] = study.from_earlier(both_fit, both, fit.error, ask.error)
-    named = {"same tokens": pairs, "length": {f"{r} x{w}": v for (r, w), v in small.items()}, "identity": identity}
-    return named | {"second": second, "earlier": earlier}
+        found[f"x and {name}"] = study.from_earlier(both_fit, both, error_fit, error)
+        found[f"{name}, alone"] = study.from_earlier(was_fit, was, error_fit, error)
+    return found
 
 
 def of_smollm2(kept: Path) -> None:

@@ -18,5 +18,5 @@ def three_parts() -> Drawing:
     drawing.arrow(*start, *hat, colour=BLUE).text(200, 100, "reconstruction x̂", colour=BLUE, bold=True)
     drawing.arrow(*hat, *line, colour=GREEN).text(340, 46, "linear error x A", colour=GREEN, bold=True)
     drawing.arrow(*line, *end, colour=ORANGE).text(540, 34, "nonlinear error", colour=ORANGE, bold=True)
-    says = "A is one matrix for all tokens, fitted by least squares.\nThe nonlinear error is what no matrix knows."
+    says = "A is one matrix for all tokens, fitted by least squares.\nThe nonlinear error is the rest."
     return drawing.text(400, 150, says, size=12)

@@ -141,7 +141,7 @@ def second_sae(
     return fvu(test, reconstructed(sae, test))
 
 
-def random_directions_fvu(
+def covariant_directions_fvu(
     part: Float[Tensor, "n d"], test: Float[Tensor, "m d"], n: int, k: int, seed: int = 0, tokens: int = 2_000
 ) -> float:
     """The control: what n random directions with the covariance of `part` leave out of the first tokens of `test`, k
@@ -153,16 +153,18 @@ def random_directions_fvu(
     return fvu(x, gradient_pursuit(x, directions, k).to_dense() @ directions)
 
 
-def error_of_others(
-    parts_fit: ErrorParts, parts: ErrorParts, seed: int = 0
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """x̂ with the error of another token in the place of its own, and that error, on the tokens to fit and to ask: an
-    error that has nothing to do with its token, and that x contains all the same."""
-    generator, both = torch.Generator().manual_seed(seed), []
-    for one in (parts_fit, parts):
-        error = one.error[torch.randperm(len(one.x), generator=generator)]
-        both.append((one.reconstruction + error, error))
-    return both[0], both[1]
+def error_of_others(parts: ErrorParts, seed: int = 0) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """x̂ with the error of another token in the place of its own, and that error: it has nothing to do with its token,
+    and is contained in what it is asked from all the same."""
+    error = parts.error[torch.randperm(len(parts.x), generator=torch.Generator().manual_seed(seed))]
+    return parts.reconstruction + error, error
+
+
+def white_noise(parts: ErrorParts, seed: int = 0) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """The same with noise, as long as the errors are and alike in all directions."""
+    noise = torch.randn(parts.x.shape, generator=torch.Generator().manual_seed(seed))
+    noise *= parts.error.square().mean().sqrt()
+    return parts.reconstruction + noise, noise
 
 
 # ---------------------------------------------------------------------- an earlier layer
