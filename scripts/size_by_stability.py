@@ -1,5 +1,5 @@
-"""Does the agreement of two seeds say how many features there are? SAEs of several sizes, three seeds each, on data with
-128 known features and on two models: the rows of notebook 11.
+"""Does the agreement of two seeds say how many features there are? SAEs of several sizes, three seeds each, on data
+with 128 known features and on two models: the rows of notebook 11.
 
     python scripts/size_by_stability.py           one line for each size, in the cache; goes on where it stopped
     python scripts/size_by_stability.py --ship    puts them into the package
