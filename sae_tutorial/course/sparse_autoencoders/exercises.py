@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -64,12 +64,12 @@ def _check_encode(name: str, answer: Any) -> Verdict:
             return f"for 50 tokens and 6 features the code is (50, 6), yours is {shape}"
         if torch.allclose(got, z, atol=1e-5):
             return None
+        if torch.allclose(got, torch.relu(x @ W_dec.T) + b_enc, atol=1e-5):
+            return "the bias comes before the ReLU, else it cannot switch a feature off"
         if (got < -1e-6).any():
             return f"your code has negative entries ({got.min():.2f}); ReLU makes them 0"
         if torch.allclose(got, by_hand.encode(x, W_dec, 0 * b_enc), atol=1e-5):
             return "this is the code without a bias"
-        if torch.allclose(got, torch.relu(x @ W_dec.T) + b_enc, atol=1e-5):
-            return "the bias comes before the ReLU, else it cannot switch a feature off"
         if torch.allclose(got, by_hand.encode(x, W_dec, -b_enc), atol=1e-5):
             return "you subtract the bias; the formula adds it"
         return f"the first token's code is {_few(z[0])}; yours is {_few(got[0])}"
@@ -188,6 +188,8 @@ def _check_step(name: str, answer: Any) -> Verdict:
             raise NotAnswered
         return SILENT
 
+    no_lam = "this step does not depend on lam"
+
     def one_step(answer: Callable) -> str | None:
         W_dec, b_enc, said = after(answer, 1)
         if torch.allclose(W_dec, W_0, atol=1e-6) and torch.allclose(b_enc, b_0, atol=1e-6):
@@ -209,10 +211,12 @@ def _check_step(name: str, answer: Any) -> Verdict:
             )
         if not any(same((W_dec, b_enc), after(one, 1)) for one in (by_hand.train_step, _plain_step)):
             if same((W_dec, b_enc), after(_plain_step, 1, lam=0.0)):
-                return "this step does not depend on lam"
+                return no_lam
             if torch.allclose(W_dec, W_0, atol=1e-6):
                 return "W_dec is where it was: both parameters are to be trained"
             return "the rows have norm 1, but the step is not Adam's on this loss"
+        if same(after(answer, 3, lam=0.3), after(answer, 3, lam=0.9)):  # Adam's first step is little more than a sign
+            return no_lam
         value = said[0].detach() if isinstance(said[0], Tensor) else said[0]
         if abs(float(value) - float(by_hand.loss_of(x, W_0, b_0, 0.3))) > 1e-4:
             return "return the loss of this batch before the step"
@@ -276,11 +280,14 @@ def check_prediction(best: str | None, error: float | None, measured: Mapping[st
     names = ", ".join(f"{name} {share:.0%}" for name, share in sorted(measured.items(), key=lambda pair: pair[1]))
     winner = min(measured, key=lambda name: measured[name])
     least = measured[winner]
-    near = "close" if abs(error - least) <= 0.03 else "it is less" if least < error else "it is more"
-    guess = f"For the least error you said {error:.0%}: {near}."
+    guess = f"For the least error you said {error:.0%}: {_near(error, least, 0.03)}."
     if best == winner:
         return Verdict(True, f"✓ Exercise 2: error left: {names}. {guess}")
     return Verdict(False, f"✗ Exercise 2: the least is left by {winner}: {names}. {guess}")
+
+
+def _near(guess: float, measured: float, within: float) -> str:
+    return "close" if abs(guess - measured) <= within else "it is less" if measured < guess else "it is more"
 
 
 # Exercise 3: what an L1 penalty does to one number.
@@ -447,6 +454,64 @@ def _trades(step: Callable, n_features: int = 64, lam: float = 0.1) -> bool:
         return [float(step(x, W_enc, b_enc, W_dec, lam, adam)) for _ in range(2)][-1]
 
     return min(map(loss, (0.8, 1.25, 2.0))) < loss(1.0) - 1e-3
+
+
+# Exercise 5: how many features may be on at once before k-means loses them?
+
+FAR = 0.2  # of MMCS
+
+
+def note_fall(on: int | None, choices: Sequence[int]) -> Verdict:
+    """Is this one of the numbers of features that will be tried?"""
+    name = "Exercise 5"
+    if on is None:
+        return Verdict(False, f"○ {name}: not answered yet.")
+    if not isinstance(on, Real) or on not in choices:
+        return Verdict(False, f"○ {name}: choose one of {', '.join(map(str, choices))}, without quotes.")
+    return Verdict(True, f"{name}: noted. You expect k-means to be far behind first at {on:g}. The next cell measures.")
+
+
+def check_fall(on: int | None, closeness: Mapping[int, tuple[float, float]]) -> Verdict:
+    """`on`: where k-means is first more than FAR behind; `closeness`: on -> MMCS of SAE and of k-means."""
+    noted = note_fall(on, list(closeness))
+    if not noted:
+        return noted
+    assert on is not None
+    told = {n: f"{sae:.2f} against {k_means:.2f}" for n, (sae, k_means) in closeness.items()}
+    first = next((n for n, (sae, k_means) in closeness.items() if sae - k_means > FAR), None)
+    if first is None:
+        return Verdict(False, f"✗ Exercise 5: k-means is far behind at none of them; at {on:g} it is {told[on]}.")
+    if on == first:
+        return Verdict(True, f"✓ Exercise 5: SAE against k-means, at {on:g} it is {told[on]}, and before that closer.")
+    return Verdict(False, f"✗ Exercise 5: SAE against k-means, at {on:g} it is {told[on]}, at {first} {told[first]}.")
+
+
+# Exercise 6: who agrees with another run of itself?
+
+
+def note_shares(saes: float | None, k_means: float | None) -> Verdict:
+    """Are these two shares, of features that two SAEs share and of centres that two runs of k-means share?"""
+    name = "Exercise 6"
+    if saes is None or k_means is None:
+        return Verdict(False, f"○ {name}: not answered yet.")
+    if not all(isinstance(share, Real) and 0 <= share <= 1 for share in (saes, k_means)):
+        return Verdict(False, f"○ {name}: give two shares, numbers from 0 to 1: 0.2 is 20%.")
+    said = f"two SAEs to share {saes:.0%} and two runs of k-means {k_means:.0%}"
+    return Verdict(True, f"{name}: noted. You expect {said}. The next cell measures.")
+
+
+def check_shares(saes: float | None, k_means: float | None, measured: tuple[float, float]) -> Verdict:
+    """Is the one that shares more in `measured` (SAEs, k-means) expected to? The sizes are only compared."""
+    noted = note_shares(saes, k_means)
+    if not noted:
+        return noted
+    assert saes is not None and k_means is not None
+    pairs = zip(("SAEs", "runs of k-means"), (saes, k_means), measured)
+    told = "; ".join(
+        f"two {who} share {share:.0%}, you said {guess:.0%}: {_near(guess, share, 0.1)}" for who, guess, share in pairs
+    )
+    right = (saes < k_means) == (measured[0] < measured[1])
+    return Verdict(right, f"{'✓' if right else '✗'} Exercise 6: {told}.")
 
 
 def _few(values: Tensor) -> list[float]:

@@ -25,6 +25,12 @@ PLANE_TITLES = {  # by how training ended, as `by_hand.ending` calls it
 }
 PURSUED = ", pursuit"  # how the name of a dictionary that is read by a search ends
 AT_ONCE = 400  # points of a curve that are worth storing
+SOURCES = {  # where directions come from, each in the colour that `pareto` gives it beside TopK
+    "SAE": Look(OTHERS[0]),
+    "k-means": Look(OTHERS[2]),
+    "sampled tokens": Look(OTHERS[3]),
+    "random directions": Look(TEXT, "dot"),
+}
 
 
 def learning_plane(

@@ -240,7 +240,7 @@ ERROR = {"SAE": 0.11, "k-means": 0.18, "sampled tokens": 0.19}
         (part("my_encode"), lambda x, W, b: int("x"), "It stopped with ValueError"),
         (part("my_decode"), lambda z, W: z @ W.T, "asked for is the reconstruction, (50, 4)"),
         (part("my_encode"), lambda x, W, b: torch.relu(x @ W.T), "without a bias"),
-        (part("my_encode"), lambda x, W, b: torch.relu(x @ W.T) + b, "negative entries"),
+        (part("my_encode"), lambda x, W, b: torch.relu(x @ W.T) + b, "the bias comes before the ReLU"),
         (part("my_encode"), lambda x, W, b: torch.relu(x @ W.T) + b.abs(), "yours is"),
         (part("my_encode"), lambda x, W, b: torch.relu(W @ x.T + b[:, None]), "yours is (6, 50)"),
         (part("my_decode"), lambda z, W: W.T @ z.T, "yours has (4, 50)"),
@@ -297,6 +297,8 @@ ERROR = {"SAE": 0.11, "k-means": 0.18, "sampled tokens": 0.19}
         (part("my_step"), partial(then, whole_matrix), "norm of the whole matrix"),
         (part("my_step"), broken, "It stopped with RuntimeError: no"),
         (part("my_step"), step(lam_counts=False), "does not depend on lam"),
+        (part("my_step"), lambda x, W, b, lam, adam: step()(x, W, b, 0.08, adam), "does not depend on lam"),
+        (part("my_step"), lambda x, W, b, lam, adam: step()(x, W, b, 0.3, adam), "does not depend on lam"),
         (ex.check_best_code, lambda s, lam: s + lam / 2, "smaller, not larger"),
         (ex.check_best_code, lambda s, lam: 2 * s - lam, "smaller, not larger"),
         (ex.check_best_code, lambda s, lam: s - lam, "mind the 2"),
@@ -348,6 +350,42 @@ def test_a_prediction_is_noted_and_then_compared_with_the_numbers():
     assert "it is less" in ex.check_prediction("SAE", 0.2, ERROR).message
     wrong = ex.check_prediction("k-means", 0.05, ERROR)
     assert not wrong and "left by SAE" in wrong.message and "it is more" in wrong.message
+
+
+FALL = {1: (0.98, 0.89), 4: (0.98, 0.9), 12: (0.97, 0.86), 20: (0.94, 0.62)}
+
+
+@pytest.mark.parametrize(
+    ("on", "says"), [(None, "not answered yet"), (5, "choose one of 1, 4, 12, 20"), ("4", "quotes"), ([4], "quotes")]
+)
+def test_what_is_not_among_the_choices_is_said(on, says):
+    for verdict in (ex.note_fall(on, list(FALL)), ex.check_fall(on, FALL)):
+        assert not verdict and says in verdict.message and "✗" not in verdict.message
+
+
+def test_where_k_means_falls_behind_is_noted_and_compared():
+    assert ex.note_fall(20, list(FALL)) and "first at 20" in ex.note_fall(20, list(FALL)).message
+    right, wrong = ex.check_fall(20, FALL), ex.check_fall(4, FALL)
+    assert right and "at 20 it is 0.94 against 0.62" in right.message
+    assert not wrong and "at 4 it is 0.98 against 0.90, at 20 0.94 against 0.62" in wrong.message
+    nowhere = ex.check_fall(1, {1: FALL[1], 4: FALL[4]})
+    assert not nowhere and "at none of them" in nowhere.message
+
+
+@pytest.mark.parametrize(
+    ("shares", "says"),
+    [((None, 0.5), "not answered yet"), ((0.5, 50), "from 0 to 1"), (("0.5", 0.5), "from 0 to 1")],
+)
+def test_what_is_not_two_shares_is_said(shares, says):
+    for verdict in (ex.note_shares(*shares), ex.check_shares(*shares, (0.46, 0.68))):
+        assert not verdict and says in verdict.message and "✗" not in verdict.message
+
+
+def test_who_agrees_more_decides_and_the_sizes_are_compared():
+    assert "share 30% and two runs of k-means 20%" in ex.note_shares(0.3, 0.2).message
+    right, wrong = ex.check_shares(0.4, 0.9, (0.46, 0.68)), ex.check_shares(0.8, 0.1, (0.46, 0.68))
+    assert right and "share 46%, you said 40%: close" in right.message and "it is less" in right.message
+    assert not wrong and "it is more" in wrong.message and "✗" in wrong.message
 
 
 def test_an_exception_of_the_learner_is_shown():
