@@ -29,11 +29,13 @@ class Writes:
         heads: (L, H, B, M); the bias of attention belongs to no head.
         mlps: (L, B, M).
         stream: (L + 1, B, M), all that is there before each layer, and at the end.
+        scale: (B,) that by which all of this is divided. It differs between runs: a shorter stream is divided by less.
     """
 
     heads: Float[Tensor, "layers heads prompts model"]
     mlps: Float[Tensor, "layers prompts model"]
     stream: Float[Tensor, "layers+1 prompts model"]
+    scale: Float[Tensor, " prompts"]
 
 
 def direct_writes(model: Any, prompts: Prompts, hooks: Sequence[Hook] = ()) -> Writes:
@@ -55,7 +57,9 @@ def direct_writes(model: Any, prompts: Prompts, hooks: Sequence[Hook] = ()) -> W
     end = {name: at(acts, prompts.positions["END"]) for name, acts in found.items()}
     heads = [torch.einsum("bhd,hdm->hbm", end[name], model.W_O[layer]) for layer, name in enumerate(z_names)]
     mlps, stream = ([end[name] for name in names] for names in (mlp_names, stream_names))
-    return Writes(*(centred(model, torch.stack(parts)) / end["ln_final.hook_scale"] for parts in (heads, mlps, stream)))
+    scale_B1 = end["ln_final.hook_scale"]
+    divided = [centred(model, torch.stack(parts)) / scale_B1 for parts in (heads, mlps, stream)]
+    return Writes(divided[0], divided[1], divided[2], scale_B1.squeeze(-1))
 
 
 def centred(model: Any, vectors: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.frame import RULE
 from sae_tutorial.figures.kinds import Curve, Span
-from sae_tutorial.figures.looks import Look
+from sae_tutorial.figures.looks import GREEN, ORANGE, PINK, VERMILION, Look
 from sae_tutorial.figures.style import CLEAR, DIVERGING, PALETTE
 
 BESIDE = ("middle right", "middle left", "bottom right", "top left")
@@ -104,7 +104,7 @@ def two_names(
 
 def looks(shares: Mapping[str, Float[Tensor, " heads"]], heads: Sequence[str], title: str) -> go.Figure:
     """Stacked bars: how the attention of each head is divided over some places; "elsewhere" is a faint grey."""
-    colours = iter((PALETTE[0], PALETTE[1], PALETTE[3], PALETTE[4]))
+    colours = iter((GREEN, ORANGE, VERMILION, PINK))  # the receiver green, the giver twice, and what is neither
     groups = {
         name: Curve(heads, values, look=Look("rgba(128, 128, 128, 0.35)" if name == "elsewhere" else next(colours)))
         for name, values in shares.items()

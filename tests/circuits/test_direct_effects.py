@@ -20,9 +20,10 @@ def test_shares_add_up_to_the_logit_difference(model, sentences):
     whole = ioi.logit_difference(prompts.end_logits(model, sentences), sentences)
     assert torch.allclose(evidence.towards(writes.stream[-1], *pair) + constant.mean(), whole.mean(), atol=1e-3)
     scale = patching.activations(model, sentences, ["ln_final.hook_scale"])["ln_final.hook_scale"]
-    bias = (model.b_O - model.b_O.mean(-1, keepdim=True)).sum(0) / prompts.at(scale, sentences.positions["END"])
+    scale = prompts.at(scale, sentences.positions["END"])
+    bias = (model.b_O - model.b_O.mean(-1, keepdim=True)).sum(0) / scale
     parts = writes.heads.sum((0, 1)) + writes.mlps.sum(0) + writes.stream[0] + bias
-    assert torch.allclose(parts, writes.stream[-1], atol=1e-3)
+    assert torch.allclose(parts, writes.stream[-1], atol=1e-3) and torch.equal(writes.scale[:, None], scale)
 
 
 @pytest.mark.parametrize(

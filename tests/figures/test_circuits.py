@@ -37,6 +37,7 @@ def test_looks_are_stacked_to_all_of_the_attention():
     shares = {"IO": torch.tensor([0.2]), "S1": torch.tensor([0.1]), "elsewhere": torch.tensor([0.7])}
     fig = plots.looks(shares, ["1.2"], "title")
     assert drawn(fig) == {"IO": (["1.2"], [0.2]), "S1": (["1.2"], [0.1]), "elsewhere": (["1.2"], [0.7])}
+    assert fig.data[0].marker.color == PALETTE[2], "green, as the receiver is everywhere in the lesson"
     assert fig.layout.barmode == "stack" and fig.layout.yaxis.range == (0, 1) and fig.layout.yaxis.tickformat == ".0%"
 
 

@@ -30,7 +30,8 @@ def logits_alone(
 ) -> Float[Tensor, "sentences vocab"]:
     """At END, when all heads but those `kept` are at their means, and the MLPs of layers `mlps`, too."""
     at_mean = means.of(sentences)
-    hooks = keep_only(model, dict.fromkeys(kept), at_mean)
+    pairs = [(int(layer), int(number)) for layer, number in kept]  # a learner may keep heads in an array
+    hooks = keep_only(model, dict.fromkeys(pairs), at_mean)
     hooks += patch_hooks([Site(f"blocks.{layer}.hook_mlp_out") for layer in mlps], at_mean)
     return end_logits(model, sentences, hooks)
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from sae_tutorial.figures.drawings import Drawing
 from sae_tutorial.figures.looks import BLUE, GREEN, GREY, ORANGE, PINK, VERMILION
 
-NAMED = {"name-carrying": "0.0", "name movers": "1.3  2.6  3.0  3.5", "copy suppression": "1.2  2.0  2.1  2.3"}
+NAMED = {"name-carrying": "0.0", "name movers": "1.3  2.6  3.0  3.5", "suppression heads": "1.2  2.0  2.1  2.3"}
 ANSWERS = {"right name": GREEN, "wrong name": VERMILION}
-COLOURS = {"name-carrying": BLUE, "copy suppression": VERMILION, "name movers": GREEN, "indirect name movers": PINK}
+COLOURS = {"name-carrying": BLUE, "suppression heads": VERMILION, "name movers": GREEN, "indirect name movers": PINK}
 
 
 def task() -> Drawing:
@@ -53,7 +53,7 @@ def circuit(heads: Mapping[str, str] = NAMED, looks_back: str = "") -> Drawing:
         356,
         "The core of the circuit. At both first mentions and at the second mention of John, head "
         f"{heads['name-carrying']} of layer 0 writes which name is there. At the last token, name movers read both "
-        "first mentions and raise Mary and John; copy suppression heads read the second mention and lower John. What "
+        "first mentions and raise Mary and John; suppression heads read the second mention and lower John. What "
         "makes them look there is open. MLPs amplify the sum, and the answer is Mary. Not drawn: indirect name movers, "
         "which read both names from a comma or full stop.",
     )
@@ -64,7 +64,7 @@ def circuit(heads: Mapping[str, str] = NAMED, looks_back: str = "") -> Drawing:
         drawing.arrow(x, 304, x, 276)
         drawing.box(x - 46, 232, 92, 44, f"{heads['name-carrying']} writes\n“{name}”", BLUE, size=12)
     drawing.arrow(234, 304, 288, 278).text(266, 302, looks_back, size=11, anchor="start")
-    drawing.box(378, 166, 174, 50, f"copy suppression\n{heads['copy suppression']}", VERMILION, size=12)
+    drawing.box(378, 166, 174, 50, f"suppression heads\n{heads['suppression heads']}", VERMILION, size=12)
     drawing.box(378, 76, 174, 50, f"name movers\n{heads['name movers']}", GREEN, size=12)
     drawing.arrow(465, 304, 465, 218, "why at S2?\nstill open", dashed=True, size=11)
     drawing.arrow(334, 232, 376, 200, colour=VERMILION).text(334, 204, "John", size=12, colour=VERMILION)

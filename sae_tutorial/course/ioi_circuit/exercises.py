@@ -6,6 +6,7 @@ Letters of shapes: B sentences, H heads of a layer, T positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -110,6 +111,7 @@ def _last(site: Site, donor: Donor, acts: Tensor, hook: Any = None) -> Tensor:
 
 
 ONE_POSITION = "You changed one position, the last. A head's output comes in at all of them."
+AT_S2 = "You changed one position, S2. A head's output comes in at all of them."
 
 
 def _at_the_end(site: Site, part: str, donor: Donor, acts: Tensor, hook: Any = None) -> Tensor:
@@ -120,11 +122,20 @@ def _at_the_end(site: Site, part: str, donor: Donor, acts: Tensor, hook: Any = N
     return acts
 
 
+def _at_s2(run: Sentences, sites: Sequence[Site]) -> list[Site]:
+    """The same sites at S2 only, which is the natural idea after exercise 1."""
+    return [replace(site, positions=run.positions["S2"]) for site in sites]
+
+
 CHANGE = "That is by how much the difference changes; the logit difference itself is asked for."
 TURNED = "You took the layer for the number and the number for the layer: {} is (layer, number)."
 LATE = (
     "A later turn of the loop changed what this hook sees: a function looks up names when it is called. Bind them with "
     "defaults, such as `name=name`."
+)
+KEPT_AND_LATE = (
+    "Two things at once: hooks of the first turn are still in your list in the second, and they see the second turn's "
+    "head. Make the list anew in each turn, and bind names with defaults, such as `name=name`."
 )
 
 
@@ -203,6 +214,22 @@ def check_patch_heads(answer: Callable[..., Any] | None, model: Any, run: Senten
                 ),
                 "The first head is right, and stays patched when it is the second one's turn.": lambda: torch.stack(
                     [difference(patched_logits(model, run, sites[: i + 1], donor)) for i in range(len(sites))]
+                ),
+                AT_S2: lambda: patch_each(model, run, _at_s2(run, sites), donor, difference),
+                KEPT_AND_LATE: lambda: torch.stack(
+                    [
+                        difference(
+                            end_logits(
+                                model,
+                                run,
+                                [
+                                    (site.hook_name, partial(now.put, new=donor[now.hook_name]))
+                                    for site in sites[: i + 1]
+                                ],
+                            )
+                        )
+                        for i, now in enumerate(sites)
+                    ]
                 ),
             }
             if set(turned) <= set(all_heads(model)):
@@ -470,35 +497,37 @@ def check_missing(answer: Callable[..., Any] | None) -> Verdict:
     """A function (circuit, candidates, lift_of) -> the head that adds most to the lift of the circuit, and the one that
     adds most on top of it."""
     circuit: list[Head] = [(0, 0), (2, 1)]
-    candidates: list[Head] = [(0, 0), (0, 5), (1, 3), (1, 5), (2, 1), (3, 2), (3, 7)]
+    candidates: list[Head] = [(0, 0), (0, 5), (1, 3), (1, 5), (2, 1), (2, 6), (3, 2), (3, 4), (3, 7)]
 
     def lift_of(kept: Sequence[Head]) -> float:
-        """0.5 and 1.5 do the same thing; 3.7 does harm; the circuit's own heads are needed."""
-        have = set(kept)
+        """0.5 and 1.5 do the same thing; 2.6 and 3.4 do much, but only together; 3.7 does harm; the circuit's own heads
+        are needed."""
+        have = set(_pairs(kept))
         same = max([1.1 * ((0, 5) in have), 1.2 * ((1, 5) in have)])
         own = 5.0 * ((0, 0) in have) + 2.0 * ((2, 1) in have)
         third = 0.3 if (0, 0) in have else 1.8  # 1.3 can do alone what 0.0 does
-        return own + same + third * ((1, 3) in have) + 0.8 * ((3, 2) in have) - 3.0 * ((3, 7) in have)
+        both = 2.5 * ({(2, 6), (3, 4)} <= have)
+        return own + same + both + third * ((1, 3) in have) + 0.8 * ((3, 2) in have) - 3.0 * ((3, 7) in have)
 
     def falling(kept: Sequence[Head]) -> float:
         """Whatever is added does harm."""
-        return 9.0 - sum(1.0 + layer for layer, number in set(kept) - set(circuit))
+        return 9.0 - sum(1.0 + layer for layer, number in set(_pairs(kept)) - set(circuit))
 
     def where_nothing_helps(find: Callable[..., Any]) -> str | None:
-        got = find(list(circuit), list(candidates), falling)
-        if isinstance(got, (list, tuple)) and set(got) & set(circuit):
+        got = _pairs(find(list(circuit), list(candidates), falling))  # none, where only gains count, is right as well
+        if set(got) & set(circuit):
             return "Where every addition lowers the lift you choose heads that are in the circuit already: skip them."
-        twice = isinstance(got, (list, tuple)) and len(got) == 2 and got[0] == got[1]
-        return "The second head is the first one again: skip it." if twice else None
+        return "The second head is the first one again: skip it." if len(got) > len(set(got)) else None
 
     def right(find: Callable[..., Any]) -> str | None:
         given = list(circuit)
         got = find(given, list(candidates), lift_of)
         if given != circuit:
             return "You appended to the circuit that you were given; add to a copy: circuit + [head]."
-        if not isinstance(got, (list, tuple)) or len(got) != 2 or not all(isinstance(h, tuple) for h in got):
+        heads = _pairs(got)
+        if len(heads) != 2 or len(got) != 2:
             return f"Return a list of two heads, such as [(1, 2), (0, 4)], not {got!r}."
-        got = list(got)
+        got = heads
         if got == solution_missing(circuit, candidates, lift_of):
             return None
         if (3, 7) in got:
@@ -509,6 +538,11 @@ def check_missing(answer: Callable[..., Any] | None) -> Verdict:
             return "You measured heads by themselves; add each to the circuit: lift_of(circuit + [head])."
         if got == [(1, 5), (0, 5)]:
             return "0.5 and 1.5 do the same thing: with 1.5 in place 0.5 adds nothing. Measure again after the first."
+        if set(got) == {(2, 6), (3, 4)}:
+            return (
+                "That is the best pair of all. Asked is the best single head, and then the best one beside it: a large "
+                "model has too many pairs to try."
+            )
         if got == [(3, 2), (1, 5)]:
             return "These two, in the other order: the one that adds most comes first."
         return f"In the circuit that I made up they are not {got}."
@@ -523,6 +557,14 @@ def check_missing(answer: Callable[..., Any] | None) -> Verdict:
         ),
         praise="Greedy, and honest: a head is judged beside those that are there.",
     )
+
+
+def _pairs(heads: Any) -> list[Head]:
+    """Those of `heads` that are a layer and a number, written as tuples, lists, arrays or tensors."""
+    if not isinstance(heads, (list, tuple, np.ndarray, Tensor)):
+        return []
+    found = [np.asarray(head).ravel() for head in heads if head is not None]
+    return [(int(head[0]), int(head[1])) for head in found if head.shape == (2,) and head.dtype.kind in "iu"]
 
 
 def solution_missing(

@@ -32,7 +32,7 @@ def head_scores(
 
     Args:
         asked: name -> the other run and the metric of EAP.
-        few: sentences for ACDC, which takes many passes; it removes towards `other`.
+        few: sentences for ACDC, which takes many passes; it removes towards `other`, the ABC ones.
         thresholds: of ACDC, in nats; a head scores the number of thresholds that one of its edges survives.
     """
     if not is_gpt2_like(model):
@@ -45,7 +45,7 @@ def head_scores(
     some = sentences[:few]
     damage = partial(divergence, target=end_logits(model, some))
     kept = [greedy_removal(model, some, other[:few], lambda x: damage(x).mean(), bar) for bar in thresholds]
-    found["ACDC"] = torch.stack([edge_scores(graph, edges, heads) for edges in kept]).sum(0)
+    found["ACDC, KL, ABC"] = torch.stack([edge_scores(graph, edges, heads) for edges in kept]).sum(0)
     return found
 
 

@@ -56,7 +56,7 @@ def sort_heads(found: Seen) -> dict[str, list[Head]]:
     names, least = found.look["IO"] + found.look["S1"], torch.minimum(found.right, found.wrong)
     kinds = {
         "name-carrying": (found.back, found.back > 0.3),
-        "copy suppression": (-found.wrong, (found.wrong < -0.05) & (found.look["S2"] > 0.5)),
+        "suppression heads": (-found.wrong, (found.wrong < -0.05) & (found.look["S2"] > 0.5)),
         "name movers": (least, (least > 0.1) & (names > 0.3)),
         "indirect name movers": (least - names, (least > 0.2) & (names < 0.1)),
     }
@@ -163,6 +163,23 @@ def changes_without(
         for part in ("heads", "mlps")
     )
     return logit_difference(end_logits(model, sentences, hooks), sentences), by_head, by_mlp
+
+
+def rise_without(
+    model: Any, sentences: Sentences, means: TemplateMeans, gone: Sequence[Head]
+) -> Float[Tensor, "3 sentences"]:
+    """Ablate the heads `gone`: by how much the logit difference rises; by how much it would, if the last LayerNorm went
+    on dividing by what it did; and the share by which that scale changes.
+
+    A stream without some heads is shorter, is divided by less, and so all that is left in it counts for more: that is
+    the work of no other part.
+    """
+    hooks = patch_hooks([head_site("z", head) for head in gone], means.of(sentences))
+    before, after = direct_writes(model, sentences), direct_writes(model, sentences, hooks)
+    names_BM = model.W_U.T[sentences.io] - model.W_U.T[sentences.wrong]
+    was_B, is_B = ((run.stream[-1] * names_BM).sum(-1) for run in (before, after))
+    change_B = after.scale / before.scale
+    return torch.stack([is_B - was_B, is_B * change_B - was_B, change_B - 1])
 
 
 def name_without(

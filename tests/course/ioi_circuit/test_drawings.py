@@ -4,7 +4,7 @@ from sae_tutorial.course.ioi_circuit import drawings
 
 
 def test_the_circuit_has_its_heads_and_what_was_measured():
-    heads = {"name-carrying": "4.4", "name movers": "5.1  5.2", "copy suppression": "6.3"}
+    heads = {"name-carrying": "4.4", "name movers": "5.1  5.2", "suppression heads": "6.3"}
     svg = drawings.circuit(heads, "71%").svg()
     assert all(name in svg for name in ("5.1  5.2", "6.3", "71%", "4.4 writes")) and "0.0 writes" not in svg
     assert "John" in drawings.circuit().alt and drawings.circuit().width <= 620

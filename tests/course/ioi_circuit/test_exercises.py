@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from exercises import right, wrong_and_told
@@ -142,6 +143,30 @@ def bound_late(ours):
 
 def test_hooks_that_are_bound_late(ours):
     wrong_and_told(check_heads(ours), bound_late(ours), "changed what this hook sees")
+
+
+def test_patched_at_s2_alone(ours):
+    model, _, _, difference = ours
+
+    def patch_heads(run, donor, heads, part="z"):
+        sites = [head_site(part, head, run.positions["S2"]) for head in heads]
+        return patch_each(model, run, sites, donor, difference)
+
+    wrong_and_told(check_heads(ours), patch_heads, "one position, S2")
+
+
+def test_hooks_that_are_kept_and_bound_late(ours):
+    model, _, _, difference = ours
+
+    def patch_heads(run, donor, heads, part="z"):
+        hooks, found = [], []
+        for layer, number in heads:
+            name = f"blocks.{layer}.attn.hook_{part}"
+            hooks.append((name, lambda acts, hook: one_head(acts.clone(), donor[name], number, part)))  # noqa: B023
+            found.append(difference(end_logits(model, run, hooks)))
+        return torch.stack(found)
+
+    wrong_and_told(check_heads(ours), patch_heads, "Two things at once")
 
 
 def test_z_for_every_part(ours):
@@ -436,7 +461,7 @@ def gains(circuit, candidates, lift_of):
 
 
 def all_pairs(circuit, candidates, lift_of):
-    """Another way that happens to agree: the best pair, its better one first."""
+    """The best pair at once, its better one first."""
     rest = [head for head in candidates if head not in circuit]
     pair = max(((a, b) for a in rest for b in rest if a != b), key=lambda pair: lift_of([*circuit, *pair]))
     return sorted(pair, key=lambda head: -lift_of([*circuit, head]))
@@ -490,15 +515,53 @@ def only_what_helps(circuit, candidates, lift_of):
     return found
 
 
-def test_missing_heads_in_another_way():
-    assert ex.check_missing(only_what_helps), ex.check_missing(only_what_helps).message
-    assert ex.check_missing(all_pairs), ex.check_missing(all_pairs).message
+def gains_above_zero(circuit, candidates, lift_of):
+    """A loop that remembers the best gain so far, and begins at none."""
+    found = []
+    for _ in range(2):
+        base, most, best = lift_of([*circuit, *[h for h in found if h]]), 0.0, None
+        for head in candidates:
+            if head not in [*circuit, *found] and (gain := lift_of([*circuit, *found, head]) - base) > most:
+                most, best = gain, head
+        found.append(best)
+    return found
+
+
+def in_numpy(circuit, candidates, lift_of):
+    """Heads as rows of arrays, from the first to the last."""
+    rows, kept, found = np.array(candidates), np.array(circuit), []
+    for _ in range(2):
+        rest = np.array([head for head in rows if not (kept == head).all(1).any()])
+        found.append(rest[np.argmax([lift_of([*kept, head]) for head in rest])])
+        kept = np.vstack([kept, found[-1]])
+    return np.array(found)
+
+
+def as_written(write):
+    return lambda circuit, candidates, lift_of: write(ex.solution_missing(circuit, candidates, lift_of))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        only_what_helps,
+        gains_above_zero,
+        in_numpy,
+        as_written(tuple),
+        as_written(np.array),
+        as_written(torch.tensor),
+        as_written(lambda heads: [list(head) for head in heads]),
+    ],
+)
+def test_missing_heads_in_other_ways(way):
+    assert ex.check_missing(way), ex.check_missing(way).message
 
 
 @pytest.mark.parametrize(
     ("mistake", "says"),
     [
         (one_by_one, "do the same thing"),
+        (all_pairs, "best pair of all"),
         (least, "lowers the lift"),
         (largest_change, "lowers the lift"),
         (needed, "skip them"),
@@ -508,6 +571,10 @@ def test_missing_heads_in_another_way():
         (appended, "add to a copy"),
         (lambda circuit, candidates, lift_of: ex.solution_missing(circuit, candidates, lift_of)[::-1], "other order"),
         (lambda circuit, candidates, lift_of: (1, 5), "list of two heads"),
+        (lambda circuit, candidates, lift_of: [(1, 5), (3, 2), (1, 3)], "list of two heads"),
+        (lambda circuit, candidates, lift_of: ["1.5", "3.2"], "list of two heads"),
+        (lambda circuit, candidates, lift_of: [3, 4], "list of two heads"),
+        (lambda circuit, candidates, lift_of: 5, "list of two heads"),
         (lambda circuit, candidates, lift_of: [(1, 3), (0, 5)], "they are not"),
     ],
 )

@@ -15,7 +15,7 @@ def test_they_find_the_heads_that_make_the_difference(model):
     metric = partial(ioi.logit_difference, sentences=sentences)
     asked = {"difference": (swapped, metric)}
     found = finders.head_scores(model, sentences, asked, 1, ioi.counterfactual(model, sentences, "abc"), [2.0])
-    assert list(found) == ["EAP, difference", "ACDC"] and all(len(x) == 32 for x in found.values())
+    assert list(found) == ["EAP, difference", "ACDC, KL, ABC"] and all(len(x) == 32 for x in found.values())
     area = finders.areas(found, all_heads(model), [[(0, 0), (2, 0)], [(0, 7)]])
     assert area["EAP, difference"][0] > 0.95 > area["EAP, difference"][1]
 

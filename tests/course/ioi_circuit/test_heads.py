@@ -27,7 +27,7 @@ def test_each_kind_has_its_own_signs():
     )
     assert heads.sort_heads(found) == {
         "name-carrying": [(0, 0)],
-        "copy suppression": [(0, 1)],
+        "suppression heads": [(0, 1)],
         "name movers": [(0, 2)],
         "indirect name movers": [(1, 2)],
     }
@@ -37,7 +37,7 @@ def test_where_there_is_none_the_nearest_is_taken():
     nothing = {role: torch.zeros(2, 3) for role in ("IO", "S1", "S2")}
     found = heads.Seen(zeros(h01=0.01), zeros(h01=0.02, h10=-0.01), nothing, zeros(h12=0.1))
     assert heads.sort_heads(found)["name-carrying"] == [(1, 2)]
-    assert heads.sort_heads(found)["copy suppression"] == [(1, 0)]
+    assert heads.sort_heads(found)["suppression heads"] == [(1, 0)]
     assert heads.sort_heads(found)["name movers"] == [(0, 1)]
 
 
@@ -161,6 +161,20 @@ def test_changes_without_heads_add_up_to_what_is_left(model):
     before = ioi.logit_difference(end_logits(model, sentences), sentences).mean()
     assert abs(before + by_head.sum() + by_mlp.sum() - left.mean()) < 0.3, "but for embeddings, whose scale changes"
     assert by_head[2, 0] < -0.5 and by_head[:2].abs().max() < 0.1
+
+
+def test_the_rise_without_heads_is_parted_from_the_last_scale(model):
+    sentences = ioi.ioi_sentences(model, 12, seed=0)
+    pool = ioi.counterfactual(model, ioi.ioi_sentences(model, 24, seed=2), "abc", seed=2)
+    means = ioi.TemplateMeans.over(model, pool, [f"blocks.{i}.attn.hook_z" for i in range(4)])
+    assert heads.rise_without(model, sentences, means, []).abs().max() < 1e-3
+    movers = [(1, 3), (2, 6), (3, 0), (3, 5)]
+    rise, at_old_scale, scale = heads.rise_without(model, sentences, means, movers)
+    before = ioi.logit_difference(end_logits(model, sentences), sentences)
+    left, by_head, by_mlp = heads.changes_without(model, sentences, means, movers)
+    assert torch.allclose(rise, left - before, atol=1e-2) and scale.mean() < 0, "what is shorter is divided by less"
+    of_stream = left - (model.b_U[sentences.io] - model.b_U[sentences.wrong])
+    assert torch.allclose(rise - at_old_scale, -scale * of_stream, atol=1e-2), "the rest: what is left, enlarged"
 
 
 def test_nothing_ablated_changes_no_name(model):
