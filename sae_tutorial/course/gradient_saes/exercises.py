@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_tutorial.allocation import SparseCodes
 from sae_tutorial.course.judge import Verdict, judge
 
-# Exercise 1: predict which of two numbers tells better what removing a feature does.
+# Exercise 1: predict which of two numbers, or their product, tells best what removing a feature does.
 
 TELLS = ("affinity", "sensitivity", "both")
 
@@ -28,8 +29,8 @@ def check_prediction(answer: Any, agreement: Mapping[str, float]) -> Verdict:
         return f"“{answer}” has a rank correlation of {agreement[answer]:.2f}, another one has more"
 
     hints = (
-        "The gradient is exact for a tiny step. How large a step is it to remove a feature?",
-        "A gradient is that of one answer per token. Does it know how the other predictions change?",
+        "Of what the product is made of, one factor depends on a single word that happened to follow. Which?",
+        "The KL is about all words that might follow. What does a factor that knows of one only do to a product?",
     )
     praise = f"“{best}” has {agreement[best]:.2f}. A product with something noisy can be worse than one factor alone."
     return judge("Exercise 1", answer, [known, right], hints, praise)
@@ -49,13 +50,25 @@ def mean_sensitivity_with_a_bug(gradients: Tensor, direction: Tensor) -> float:
 
 def check_mean_sensitivity(answer: Any) -> Verdict:
     """`answer(gradients, direction)`: how strongly the predictions depend on the direction, from many answers."""
-    generator = torch.Generator().manual_seed(0)
-    listens = torch.randn(4000, 3, generator=generator) * torch.tensor([2.0, 0.5, 0.0])
+    noise = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
+    # The first two coordinates pull together, so that no average over single coordinates knows their difference.
+    noise = noise / noise.square().mean(0).sqrt()
+    gradients = noise @ torch.tensor([[2.0, 1.5, 0.0], [0.0, 0.5, 0.0]])
     first, second, third = torch.eye(3)
 
+    def asked(answer: Callable, direction: Tensor) -> float:
+        return float(answer(gradients.clone(), direction.clone()))
+
+    def one_number(answer: Callable) -> str | None:
+        shape = tuple(torch.as_tensor(answer(gradients.clone(), first.clone())).shape)
+        if shape == (len(gradients),):
+            return f"return one number for the direction; yours has one for each answer, {shape[0]:,}: average them"
+        if shape == (3,):
+            return "return one number for the direction; yours has one for each coordinate: where is `direction`?"
+        return None if torch.Size(shape).numel() == 1 else f"return one number; yours has shape {shape}"
+
     def not_nothing(answer: Callable) -> str | None:
-        got = float(answer(listens.clone(), first.clone()))
-        if got < 0.2:
+        if abs(got := asked(answer, first)) < 0.2:
             return (
                 "answers pull the first direction up and down, by 2 each way, and yours says "
                 f"{got:.2f}: pulls of either sign cancel in your average"
@@ -63,17 +76,11 @@ def check_mean_sensitivity(answer: Any) -> Verdict:
         return None
 
     def right(answer: Callable) -> str | None:
-        for direction, size in ((first, 2.0), (second, 0.5)):
-            got = float(answer(listens.clone(), direction.clone()))
-            if abs(got - size) < 0.05 * size:
-                continue
-            if abs(got - size**2) < 0.1 * size**2:
-                return f"yours is {got:.2f}, the mean square; take its root, so that it scales as a sensitivity does"
-            if abs(got - 0.798 * size) < 0.03 * size:
-                return f"yours is {got:.2f}, the mean of absolute values; asked is the root of the mean square"
-            return f"the root of the mean square is {size:g} here; yours is {got:.2f}"
-        got = float(answer(listens.clone(), third.clone()))
-        return None if abs(got) < 1e-3 else f"no answer depends on the third direction; yours says {got:.2f}"
+        for direction in (first, second, first - second, third):
+            told = _mistaken_average(asked(answer, direction), gradients, direction)
+            if told:
+                return told
+        return None
 
     hints = (
         "If answers are drawn from the model itself, the mean of their gradients is exactly 0 in the long run.",
@@ -82,7 +89,33 @@ def check_mean_sensitivity(answer: Any) -> Verdict:
     praise = (
         "Ask each answer first, then average the squares. That is the feature's Fisher information, but for the root."
     )
-    return judge("Exercise 2", answer, [not_nothing, right], hints, praise)
+    return judge("Exercise 2", answer, [one_number, not_nothing, right], hints, praise)
+
+
+def _mistaken_average(got: float, gradients: Tensor, direction: Tensor) -> str | None:
+    """What is wrong with the number that an answer has for this direction, if anything is."""
+    pulls, size = gradients @ direction, solution_mean_sensitivity(gradients, direction)
+
+    def is_(number: Tensor | float) -> bool:
+        return abs(got - float(number)) <= 0.02 * abs(float(number)) + 1e-3
+
+    coordinates = gradients.square().mean(0)
+    if is_(size):
+        return None
+    if size == 0:
+        return f"no answer depends on the third direction; yours says {got:.2f}"
+    if is_(size**2):
+        return f"yours is {got:.2f}, the mean square; take its root, so that it scales as a sensitivity does"
+    if is_(pulls.abs().mean()):
+        return f"yours is {got:.2f}, the mean of absolute values; asked is the root of the mean square"
+    if is_(pulls.norm()) or is_(pulls.square().sum()):
+        return f"yours is {got:.2f} and grows with the number of answers: take the mean of the squares, not their sum"
+    if any(is_(one) for one in ((coordinates.sqrt() @ direction).abs(), (coordinates @ direction.square()).sqrt())):
+        return (
+            f"yours is {got:.2f} for a direction that lies between two coordinates, where it should be {size:.2f}: it "
+            "squares and averages coordinates; first ask each gradient for the direction, gradients @ direction"
+        )
+    return f"the root of the mean square is {size:.2f} here; yours is {got:.2f}"
 
 
 def solution_mean_sensitivity(gradients: Tensor, direction: Tensor) -> float:
@@ -93,34 +126,36 @@ def solution_mean_sensitivity(gradients: Tensor, direction: Tensor) -> float:
 
 
 def check_gradient_choice(answer: Any) -> Verdict:
-    """`answer(z, sensitivity, k, beta)`: both (tokens, features); the codes, z where it is chosen, else 0."""
+    """`answer(z, slope, k, beta)`: both (tokens, features); the codes, z where it is chosen, else 0."""
     z = torch.tensor([[2.0, 1.5, 1.0, -3.0], [0.5, 0.4, 0.3, 0.2]])
-    sensitivity = torch.tensor([[0.2, -1.4, 0.1, 9.0], [0.1, 0.8, -4.0, 2.5]])
+    slope = torch.tensor([[0.2, -1.4, 0.1, 9.0], [0.1, 0.8, -4.0, 2.5]])
 
     def shaped(answer: Callable) -> str | None:
-        got = answer(z.clone(), sensitivity.clone(), 2, 1.0)
+        got = answer(z.clone(), slope.clone(), 2, 1.0)
+        if isinstance(got, SparseCodes):
+            return "return a table; yours are SparseCodes: call .to_dense() on them"
         shape = tuple(getattr(got, "shape", ()))
         return (
             None if shape == (2, 4) else f"return a table of (tokens, features), here (2, 4); yours has shape {shape}"
         )
 
     def without_beta(answer: Callable) -> str | None:
-        got = _asked(answer, z, sensitivity, 2, 0.0)
-        if _same(got, solution_gradient_choice(z, sensitivity, 2, 0.0)):
+        got = _asked(answer, z, slope, 2, 0.0)
+        if _same(got, solution_gradient_choice(z, slope, 2, 0.0)):
             return None
-        if _same(got, solution_gradient_choice(z, sensitivity, 2, 1.0)):
+        if _same(got, solution_gradient_choice(z, slope, 2, 1.0)):
             return "with β = 0 it should be Token Choice; your answer does not use `beta`"
-        return _diagnosis(got, z, sensitivity, 2, 0.0) or "with β = 0 it should be Token Choice: the k largest z"
+        return _diagnosis(got, z, slope, 2, 0.0) or "with β = 0 it should be Token Choice: the k largest z"
 
     def with_beta(answer: Callable) -> str | None:
         for k, beta in ((1, 0.1), (1, 1.0), (2, 1.0), (2, 4.0)):
-            got = _asked(answer, z, sensitivity, k, beta)
-            if not _same(got, solution_gradient_choice(z, sensitivity, k, beta)):
-                told = _diagnosis(got, z, sensitivity, k, beta)
+            got = _asked(answer, z, slope, k, beta)
+            if not _same(got, solution_gradient_choice(z, slope, k, beta)):
+                told = _diagnosis(got, z, slope, k, beta)
                 return (
                     told
                     or f"with k = {k} and β = {beta:g} the first token should have "
-                    + _features(solution_gradient_choice(z, sensitivity, k, beta)[0])
+                    + _features(solution_gradient_choice(z, slope, k, beta)[0])
                     + f"; yours has {_features(got[0])}"
                 )
         return None
@@ -132,15 +167,16 @@ def check_gradient_choice(answer: Any) -> Verdict:
         )
 
     hints = (
-        "The score is z + beta * z * |sensitivity|, for positive z. It decides who is chosen, and not which value.",
-        "torch.zeros_like(z).scatter(1, chosen, z.gather(1, chosen)) puts the chosen values in their places.",
+        "The score is z + beta * z * |slope|, for positive z. It decides who is chosen, and not which value.",
+        "With `chosen` the indices of the k largest scores of each token, "
+        "torch.zeros_like(z).scatter(1, chosen, z.relu().gather(1, chosen)) puts their values where they belong.",
     )
     praise = "Selection by the score, values from the affinity. With β = 0 it is TopK."
     return judge("Exercise 3", answer, [shaped, without_beta, with_beta, few_are_positive], hints, praise)
 
 
-def _asked(answer: Callable, z: Tensor, sensitivity: Tensor, k: int, beta: float) -> Tensor:
-    return torch.as_tensor(answer(z.clone(), sensitivity.clone(), k, beta)).detach().float()
+def _asked(answer: Callable, z: Tensor, slope: Tensor, k: int, beta: float) -> Tensor:
+    return torch.as_tensor(answer(z.clone(), slope.clone(), k, beta)).detach().float()
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
@@ -152,22 +188,29 @@ def _features(row: Tensor) -> str:
     return f"features {chosen or 'none'} on"
 
 
-def _diagnosis(got: Tensor, z: Tensor, sensitivity: Tensor, k: int, beta: float) -> str | None:
+def _diagnosis(got: Tensor, z: Tensor, slope: Tensor, k: int, beta: float) -> str | None:
     """What a wrong table was made by."""
-    scores = z + beta * z * sensitivity.abs()
-    right = solution_gradient_choice(z, sensitivity, k, beta)
-    if _same(got, torch.where(right > 0, scores, 0.0)):
+    scores = z + beta * z * slope.abs()
+    right = solution_gradient_choice(z, slope, k, beta)
+    if _same(got, torch.where(right > 0, scores, 0.0)) and not _same(got, right):
         return "the right features, with their scores as values: what matches keeps its affinity z"
-    if _same(got, _chosen(z, z + beta * z * sensitivity, k)):
-        return "the sign of the sensitivity counts in yours: a feature that lowers the loss is as telling; take `abs()`"
-    if _same(got, _chosen(z, beta * z * sensitivity.abs(), k)) or _same(got, _chosen(z, z * sensitivity.abs(), k)):
-        return "your score leaves out the z itself: it is z + β z |sensitivity|"
-    if _same(got, _chosen(z, z + beta * sensitivity.abs(), k)):
+    if _same((got != 0).float(), (right != 0).float()):
+        return "the right features, with other values than their affinities z"
+    if _same(got, _chosen(z, z + beta * z * slope, k)):
+        return (
+            "the sign of the slope counts in yours: one that lowers the loss counts as much as one that raises it: "
+            "sensitivity is slope.abs()"
+        )
+    if _same(got, _chosen(z, beta * z * slope.abs(), k)) or _same(got, _chosen(z, z * slope.abs(), k)):
+        return "your score leaves out the z itself: it is z + β z |slope|"
+    if _same(got, _chosen(z, z + beta * slope.abs(), k)):
         return "the sensitivity is multiplied by z: a feature that writes nothing changes no loss"
     if _same(got, _chosen(z, scores, k, dim=0)):
         return "k features for each *token*: you took k tokens for each feature; use dim=1"
     if (got < 0).any():
         return "a negative affinity was chosen; it is no match"
+    if _same(got, _by_size(z, scores, k)):
+        return "a large negative affinity took a slot in yours, with nothing to write: compare z, not |z|"
     return None
 
 
@@ -176,8 +219,13 @@ def _chosen(z: Tensor, scores: Tensor, k: int, dim: int = 1) -> Tensor:
     return torch.zeros_like(z).scatter(dim, chosen, z.relu().gather(dim, chosen))
 
 
-def solution_gradient_choice(z: Tensor, sensitivity: Tensor, k: int, beta: float) -> Tensor:
-    scores = (z + beta * z * sensitivity.abs()).relu()
+def _by_size(z: Tensor, scores: Tensor, k: int) -> Tensor:
+    chosen = scores.abs().topk(k, dim=1).indices
+    return torch.zeros_like(z).scatter(1, chosen, z.relu().gather(1, chosen))
+
+
+def solution_gradient_choice(z: Tensor, slope: Tensor, k: int, beta: float) -> Tensor:
+    scores = (z + beta * z * slope.abs()).relu()
     chosen = scores.topk(k, dim=1).indices
     return torch.zeros_like(z).scatter(1, chosen, z.relu().gather(1, chosen))
 
@@ -185,6 +233,7 @@ def solution_gradient_choice(z: Tensor, sensitivity: Tensor, k: int, beta: float
 # Exercise 4: predict what training with gradients does.
 
 WORDS = ("less", "the same", "more")
+SAME = 0.01  # changes within it are "the same"
 
 
 def check_words(answer: Any, changes: Sequence[float]) -> Verdict:
@@ -198,20 +247,22 @@ def check_words(answer: Any, changes: Sequence[float]) -> Verdict:
 
     def right(answer: Sequence[str]) -> str | None:
         wrong = [
-            f"the {name} is not “{word}”" for name, word, rise in zip(asked, answer, changes) if word != _word(rise)
+            f"the {name} changes by {rise:+.1%}, which counts as “{_word(rise)}”, not as “{word}”"
+            for name, word, rise in zip(asked, answer, changes)
+            if word != _word(rise)
         ]
         return "; ".join(wrong) or None
 
     hints = (
-        "The rule pays squared error for features to which the loss is sensitive.",
-        "Remember what a single answer knew of the KL.",
+        "The features with the largest affinities write most. What does the squared error do if a token takes others?",
+        "For the KL, remember what the gradient of a single answer knew of it.",
     )
     said = ", ".join(f"{name} {rise:+.1%}" for name, rise in zip(asked, changes))
     return judge("Exercise 4", answer, [two_words, right], hints, f"It is so: {said}.")
 
 
 def _word(rise: float) -> str:
-    return "the same" if abs(rise) < 0.01 else "more" if rise > 0 else "less"
+    return "the same" if abs(rise) < SAME else "more" if rise > 0 else "less"
 
 
 def solution_words(changes: Sequence[float]) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from sae_tutorial.course.results import Evidence
 from sae_tutorial.evaluation.intervals import Interval, Ratio
 
 RULES = {  # methods of the grid, by whose budget the matches compete for
-    "gradient_choice": "Token Choice",
+    "gradient_choice": "Gradient Choice",  # with β = 0 Token Choice
     "mutual_choice": "Mutual Choice",
     "feature_choice_zipf": "Feature Choice",
 }

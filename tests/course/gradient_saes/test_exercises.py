@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sae_tutorial.allocation import gradient_choice
 from sae_tutorial.course.gradient_saes import exercises
 
 AGREEMENT = {"affinity": 0.9, "sensitivity": 0.5, "both": 0.7}
@@ -43,7 +44,16 @@ def in_place(z, sensitivity, k, beta):
     return z
 
 
-@pytest.mark.parametrize("answer", [by_numpy, in_place])
+def in_the_words_of_the_hint(z, slope, k, beta):
+    chosen = (z + beta * z * slope.abs()).topk(k, dim=1).indices
+    return torch.zeros_like(z).scatter(1, chosen, z.relu().gather(1, chosen))
+
+
+def in_doubles(z, slope, k, beta):
+    return exercises.solution_gradient_choice(z.double(), slope.double(), k, beta)
+
+
+@pytest.mark.parametrize("answer", [by_numpy, in_place, in_the_words_of_the_hint, in_doubles])
 def test_other_ways_to_the_same_codes_pass(answer):
     assert exercises.check_gradient_choice(answer)
 
@@ -70,10 +80,26 @@ def with_scores_as_values(z, sensitivity, k, beta):
         (lambda z, s, k, beta: exercises._chosen(z, z + beta * z * s.abs(), k, dim=0), "dim=1"),
         (lambda z, s, k, beta: chosen(z, z + beta * z * s.abs(), k), "negative"),
         (lambda z, s, k, beta: (z + beta * z * s.abs()).topk(k, dim=1).values, "(2, 4)"),
+        (lambda z, s, k, beta: (exercises.solution_gradient_choice(z, s, k, beta) > 0).float(), "other values"),
+        (lambda z, s, k, beta: exercises._by_size(z, z + beta * z * s.abs(), k), "negative affinity took a slot"),
+        (lambda z, s, k, beta: gradient_choice(z, s, k, beta), ".to_dense()"),
     ],
 )
 def test_wrong_choices_are_told_why(answer, words):
     said(exercises.check_gradient_choice(answer), words)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda g, d: np.sqrt(((g.numpy() @ d.numpy()) ** 2).mean()),
+        lambda g, d: (g @ d).norm() / len(g) ** 0.5,
+        lambda g, d: (g @ d[:, None]).square().mean(0).sqrt(),
+        lambda g, d: (d @ (g.T @ g / len(g)) @ d).sqrt(),
+    ],
+)
+def test_other_ways_to_the_same_average_pass(answer):
+    assert exercises.check_mean_sensitivity(answer)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +109,12 @@ def test_wrong_choices_are_told_why(answer, words):
         (lambda g, d: (g @ d).mean().abs(), "cancel"),
         (lambda g, d: (g @ d).square().mean(), "root"),
         (lambda g, d: (g @ d).abs().mean(), "absolute"),
-        (lambda g, d: g.norm(dim=1).mean(), "is 2 here"),
+        (lambda g, d: g.norm(dim=1).mean(), "mean square is 2.00"),
+        (lambda g, d: (g.square().mean(0).sqrt() @ d).abs(), "between two coordinates"),
+        (lambda g, d: (g.square().mean(0) @ d.square()).sqrt(), "between two coordinates"),
+        (lambda g, d: (g @ d).norm(), "not their sum"),
+        (lambda g, d: (g @ d).abs(), "one for each answer"),
+        (lambda g, d: g.square().mean(0).sqrt(), "where is `direction`"),
     ],
 )
 def test_wrong_averages_are_told_why(answer, words):
@@ -96,8 +127,8 @@ def test_wrong_averages_are_told_why(answer, words):
         (None, "not answered"),
         ("more", "two of"),
         (("less", "bigger"), "two of"),
-        (("less", "more"), "squared error is not “less”"),
-        (("more", "more"), "KL is not “more”"),
+        (("less", "more"), "squared error changes by +5.0%, which counts as “more”"),
+        (("more", "more"), "KL changes by -0.2%, which counts as “the same”, not as “more”"),
     ],
 )
 def test_words(answer, words):

@@ -1,5 +1,7 @@
 """What notebook 12 asks, on texts short enough to ask it directly, and on gradients that are known."""
 
+import re
+
 import pytest
 import torch
 
@@ -100,5 +102,7 @@ def test_the_viewer_exchanges_nothing_without_beta(read, model):
     assert "<b>dog" not in table.value and token.max > 5
 
 
-def test_the_drawing_draws():
-    assert "Gradient Choice" in drawings.two_ways_to_choose().svg()
+def test_the_drawing_says_in_words_what_its_table_has():
+    drawing = drawings.two_ways_to_choose()
+    assert re.findall(r">(\d\.\d)<", drawing.svg()) == ["2.0", "0.2", "2.4", "1.5", "1.4", "3.6"]
+    assert re.findall(r"\d\.\d", drawing.alt) == ["2.0", "1.5", "0.2", "1.4", "2.4", "3.6"]
