@@ -85,7 +85,7 @@ LOOKS = {
     "ReLU, L1 0": Look(VERMILION, "dashdot", "x"),
     "PCA": Look(SKY, "solid", "circle"),
     "PCA, non-negative": Look(SKY, "dot", "circle-open"),
-    "PCA, 32 axes": Look(SKY, "dash", "circle-x"),
+    "PCA, 32 largest": Look(SKY, "dash", "circle-x"),
     "stream coordinates": Look(VERMILION, "dashdot", "diamond-open"),
     "frozen decoder": Look(GREY, "dash", "cross"),
     "supervised": Look(PINK, "solid", "star"),

@@ -52,6 +52,10 @@ def check_patch(answer: Any) -> Verdict:
             return "all features are patched, even for an empty list; only those in `chosen` may be"
         if same(got, torch.zeros_like(x)):
             return "you return the change alone; add it to x"
+        if same(got, x - codes @ directions):
+            return (
+                "with no feature chosen x must stay as it is; you take all features out, and those not chosen are gone"
+            )
         return None if same(got, x) else "with no feature chosen, x must stay as it is"
 
     def some(answer: Callable) -> str | None:
@@ -188,6 +192,11 @@ def check_thin_out(answer: Any) -> Verdict:
             return "several of your masks are one tensor, which changed after it was appended: append a clone of it"
         if left[:-1] == [8, *sizes[:-1]] and left[-1] > 0:
             return f"for size 0 you leave {left[-1]}, not 0; `[-size:]` with a size of 0 is the whole list"
+        if left != [8, *sizes] and _same([c.bool() for c in got], _kept(toy.edit, toy.loss, sizes, out=math.inf)):
+            return (
+                f"yours leave {left}: features that are out are chosen again, and so too few are left; "
+                "a minus after `masked_fill` turns −inf into +inf"
+            )
         return None if left == [8, *sizes] else f"8 features, then {sizes} are to be left; yours leave {left}"
 
     def the_best(answer: Callable) -> str | None:
@@ -236,9 +245,10 @@ def _kept(
     of_x: float = 1.0,
     again: bool = True,
     back: bool = False,
+    out: float = -math.inf,
 ) -> list[Tensor]:
     """The solution; or what comes out if features are weighed otherwise, at another point of the way, from a share of x
-    alone, once only, or among all features at every stage."""
+    alone, once only, or among all features at every stage; or if what is out already has another worth."""
     chosen, worth = edit.used, None
     stages = [chosen]
     for size in sizes:
@@ -247,7 +257,7 @@ def _kept(
             slope = torch.autograd.grad(loss(x).sum(), x)[0]
             worth = weigh(edit.changes, slope @ edit.directions.T)
         open_to = edit.used if back else chosen
-        best = worth.masked_fill(~open_to, -math.inf).topk(size, dim=1).indices
+        best = worth.masked_fill(~open_to, out).topk(size, dim=1).indices
         chosen = torch.zeros_like(chosen).scatter(1, best, True) & open_to
         stages.append(chosen)
     return stages
@@ -397,7 +407,7 @@ def check_gain(answer: Any) -> Verdict:
         if math.isclose(got, 4.0):
             return "4 is the error without the feature; with it there is still a penalty to pay"
         if math.isclose(got, 2.0):
-            return "2 is what you save with the code 2; the best code is smaller, norm − penalty/2, and saves more"
+            return "2 is what codes of 2 and of 1 save; the best lies between them, norm − penalty/2, and saves more"
         if math.isclose(got, 1.75):
             return (
                 "1.75 is what there is to pay with the best code; without it there are 4, and the gain is between them"

@@ -188,6 +188,17 @@ def sufficient_and_necessary(
     return float(normalised(with_it, full, none)), float(1 - normalised(without, full, none))
 
 
+def largest(dictionary: Dictionary, k: int) -> Dictionary:
+    """The same with the `k` largest codes of each token alone: what axes, which are all on, must be cut down to before
+    they can be held against an SAE that chooses its features token by token."""
+
+    def encode(x_ND: Tensor) -> Tensor:
+        codes_NF = dictionary.encode(x_ND)
+        return codes_NF * torch.zeros_like(codes_NF).scatter_(1, codes_NF.abs().topk(k, dim=1).indices, 1)
+
+    return replace(dictionary, encode=encode)
+
+
 @torch.no_grad()
 def on_top(run: Run, x_BPD: Tensor, new_BRD: Tensor, sentences: Sentences) -> float:
     """In which share of the sentences the right name is the likeliest of all tokens, with other activations at the

@@ -19,13 +19,23 @@ from sae_tutorial.training.settings import TrainSettings
 
 
 def two_attributes(
-    n_tokens: int, n_values: int, d: int, norms: tuple[float, float], seed: int = 0
+    n_tokens: int, n_values: int, d: int, norms: tuple[float, float], seed: int = 0, orthogonal: bool = False
 ) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens values"]]:
     """a = u_i + v_j: two attributes with random directions, the first longer than the second.
 
-    Returns activations, and indicators of all values, (N, 2·n_values), those of the longer one first.
+    `orthogonal`: all directions at right angles, so that no value interferes with another.
+
+    Returns activations, and indicators of all values, (N, 2·n_values), those of the longer one first. Raises ValueError
+    for more orthogonal directions than there are dimensions.
     """
-    vectors = random_directions(2 * n_values, d, seed).view(2, n_values, d) * torch.tensor(norms)[:, None, None]
+    if orthogonal and 2 * n_values > d:
+        raise ValueError(
+            f"{2 * n_values} directions cannot be orthogonal in {d} dimensions; give at most {d // 2} values."
+        )
+    directions = random_directions(2 * n_values, d, seed)
+    if orthogonal:
+        directions = torch.linalg.qr(directions.T).Q.T
+    vectors = directions.reshape(2, n_values, d) * torch.tensor(norms)[:, None, None]
     drawn = torch.randint(n_values, (2, n_tokens), generator=torch.Generator().manual_seed(seed))
     x_ND = vectors[0][drawn[0]] + vectors[1][drawn[1]]
     return x_ND, torch.cat([torch.nn.functional.one_hot(row, n_values) for row in drawn], dim=1).float()

@@ -132,6 +132,16 @@ def from_the_end(edit, loss, sizes):
     return stages
 
 
+def minus_last(edit, loss, sizes):
+    """The minus of the worth comes after the mask, and makes +inf of its −inf."""
+    stages = [edit.used]
+    for size in sizes:
+        worth = -(-weighed(edit, loss, chosen=stages[-1])).masked_fill(~stages[-1], -math.inf)
+        best = worth.topk(size, dim=1).indices
+        stages.append(torch.zeros_like(edit.used).scatter(1, best, True) & stages[-1])
+    return stages
+
+
 def left_out_at_zero(edit, loss, sizes):
     """What was left out has a worth of 0, and so comes before what does harm."""
     stages = [edit.used]
@@ -187,6 +197,7 @@ def test_other_right_answers(check, answer):
         (lambda x, c, w, d, f: x + (w - c) @ d, "even for an empty list"),
         (lambda x, c, w, d, f: x + w[:, f] @ d[f], "the old part of the feature must go"),
         (lambda x, c, w, d, f: x + 1, "must stay as it is"),
+        (lambda x, c, w, d, f: w[:, f] @ d[f] + x - c @ d, "those not chosen are gone"),
         (lambda x, c, w, d, f: (w - c)[:, f] @ d[f], "add it to x"),
         (lambda x, c, w, d, f: aliased(x, c, w, d, f), "`n = codes` does not copy"),
         (lambda x, c, w, d, f: x + (w - c)[f] @ d[f], "features are columns: `[:, chosen]`"),
@@ -234,6 +245,7 @@ def test_halfway_mistakes(answer, complaint):
         (lambda *it: [c[:1] for c in e.solution_thin_out(*it)], "6 masks of shape"),
         (lambda ed, f, sizes: [ed.used, *(torch.zeros(6, n) for n in sizes)], "not numbers of features"),
         (lambda ed, f, sizes: e.solution_thin_out(ed, f, [5, 4, 2, 1, 0]), "yours leave [8, 5, 4, 2, 1, 0]"),
+        (minus_last, "yours leave [8, 6, 2, 0, 0, 0]: features that are out are chosen again"),
         (from_the_end, "for size 0 you leave 8, not 0"),
         (lambda *it: [*e.solution_thin_out(*it)[:-1], e.solution_thin_out(*it)[-2]], "for size 0 you leave 1, not 0"),
         (one_mask, "append a clone of it"),
@@ -282,7 +294,8 @@ def test_best_feature_mistakes(answer, complaint):
     "answer, complaint",
     [
         (lambda r, p: r**2, "still a penalty to pay"),
-        (lambda r, p: r**2 - p * r, "the best code is smaller"),
+        (lambda r, p: r**2 - p * r, "the best lies between them"),
+        (lambda r, p: r**2 - p**2 - p * (r - p), "the best lies between them"),
         (lambda r, p: p * max(0, r - p / 2) + min(r, p / 2) ** 2, "what there is to pay"),
         (lambda r, p: max(0, r - p / 2), "1.5 is the best code, not what it saves"),
         (lambda r, p: max(0, r - p) ** 2, "is 1.5 and saves 2.25; you say 1"),

@@ -122,6 +122,13 @@ def test_a_sparse_edit_is_the_greedy_choice_one_token_at_a_time():
     assert torch.equal(changes[:, ::3], torch.zeros(5, 4))
 
 
+def test_the_largest_codes_are_each_tokens_own():
+    axes = Dictionary.of_axes("axes", torch.eye(4), torch.zeros(4))
+    x = torch.tensor([[3.0, -4.0, 1.0, 0.0], [0.0, 1.0, 2.0, -5.0]])
+    kept = supervised.largest(axes, 2).reconstruct(x)
+    assert kept.tolist() == [[3, -4, 0, 0], [0, 0, 2, -5]] and torch.equal(axes.reconstruct(x), x)
+
+
 def test_f1_is_counted():
     active, has = torch.rand(30, 6) < 0.4, (torch.rand(30, 4) < 0.3).float()
     best, which = supervised.best_f1(active, has)

@@ -15,6 +15,16 @@ def test_two_attributes_are_sums_of_two_vectors():
     assert torch.allclose(x[same[0]], x[0].expand(int(same[0].sum()), -1))
 
 
+def test_orthogonal_attributes_do_not_interfere():
+    x, has = toys.two_attributes(500, 4, 30, norms=(2.0, 1.0), orthogonal=True)
+    vectors = torch.linalg.lstsq(has, x, driver="gelsd").solution  # up to what one attribute can lend the other
+    apart = vectors[:4] - vectors[:1], vectors[4:] - vectors[4:5]
+    assert (apart[0] @ apart[1].T).abs().max() < 1e-4
+    assert torch.allclose(x.square().sum(1), torch.tensor(5.0), atol=1e-4)
+    with pytest.raises(ValueError, match="cannot be orthogonal"):
+        toys.two_attributes(10, 4, 7, norms=(1.0, 1.0), orthogonal=True)
+
+
 def test_clusters_and_the_cost_of_an_axis():
     x, sign = toys.two_clusters(20_000, d=5)
     assert (x[sign > 0, 0].mean() - 2).abs() < 0.05 and x[:, 1:].mean(0).abs().max() < 0.05
