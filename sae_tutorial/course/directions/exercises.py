@@ -42,6 +42,11 @@ def check_analogy(answer: Any) -> Verdict:
             return f"you return {got.numel()} numbers; the answer is the id of one token"
         if float(got) != round(float(got)):
             return f"you return {float(got):.2f}, a similarity; the answer is the id of the token that has it: `argmax`"
+        if int(got) >= len(unit):
+            return (
+                f"you return {int(got)}; the tokens here are 0 to {len(unit) - 1}. `argmax` of a table counts through "
+                "all of it: compute one similarity for each token"
+            )
         return None
 
     def compares_tokens(answer: Callable) -> str | None:
@@ -67,8 +72,18 @@ def check_analogy(answer: Any) -> Verdict:
 
     def leaves_the_question_out(answer: Callable) -> str | None:
         lowest = [(second, (0, 1, 2)), (second, (5, 4, 3)), (unit, (7, 6, 5)), (unit, (6, 5, 7))]
-        if all(int(answer(u, *question)) == min(question) for u, question in lowest):  # the first of the three −inf
-            return "you return the *smallest* similarity, and that is one of the three −inf: `argmax`"
+        if all(int(answer(u, *question)) == min(question) for u, question in lowest):  # the first of three that tie
+            return (
+                "a word of the question wins every time. With similarities, set those three to `-torch.inf` and take "
+                "`argmax`; with distances, set them to `torch.inf` and take `argmin`"
+            )
+        elsewhere = ((5, 6, 7), (9, 30, 11))  # other tokens have positive similarities there
+        corners = (0, 1, 2), *elsewhere  # in the first of them a large |similarity| is the right one
+        if all(int(answer(parallelogram, *question)) == _farthest(parallelogram, *question) for question in corners):
+            return (
+                "you return the token that is farthest away: the nearest has the largest similarity (`argmax`), or the "
+                "smallest distance (`argmin`)"
+            )
         rows = [(unit, (0, 1, 2)), (parallelogram, (0, 1, 2)), (away, (0, 1, 2)), (unit, (7, 6, 5))]
         if all(int(answer(u, *question)) == _rows_of_minus_infinity(u, *question) for u, question in rows):
             return (
@@ -77,7 +92,6 @@ def check_analogy(answer: Any) -> Verdict:
             )
         lone = torch.eye(6)  # unrelated words: the nearest to a − b + c are a and c themselves
         if int(answer(lone, 0, 1, 2)) in (0, 1, 2):
-            elsewhere = ((5, 6, 7), (9, 30, 11))  # other tokens have positive similarities there
             left_out = all(int(answer(parallelogram, *question)) not in question for question in elsewhere)
             return low if left_out else "the answer is one of the three words of the question; leave them out"
         if int(answer(away, 0, 1, 2)) in (0, 1, 2):
@@ -96,8 +110,6 @@ def check_analogy(answer: Any) -> Verdict:
             if got != right:
                 if got == solution_analogy(parallelogram, b, a, c) or got == solution_analogy(parallelogram, a, c, b):
                     return "the signs are mixed up: it is a − b + c"
-                if got == _farthest(parallelogram, a, b, c):
-                    return "you return the token that is farthest away: the nearest has the smallest distance, `argmin`"
                 return f"for a, b, c = {a}, {b}, {c} it is token {right}; you say {got}"
         return None
 
@@ -106,7 +118,7 @@ def check_analogy(answer: Any) -> Verdict:
         "the rows have length 1: what does a dot product of two of them measure?",
         "compare all tokens with one vector at once, and see to it that three of them cannot win.",
     )
-    asked = (lambda unit, *question: answer(unit.clone(), *question)) if callable(answer) else answer  # one may write
+    asked = _analogy_asked(answer) if callable(answer) else answer
     return judge("Exercise 2", asked, tests, hints, "That is the parallelogram. Try words of your own.")
 
 
@@ -115,6 +127,43 @@ def solution_analogy(unit_VD: Tensor, a: int, b: int, c: int) -> int:
     similarity_V = unit_VD @ (unit_VD[a] - unit_VD[b] + unit_VD[c])
     similarity_V[[a, b, c]] = -torch.inf
     return int(similarity_V.argmax())
+
+
+def _analogy_asked(answer: Callable) -> Callable:
+    """`answer` with a unit matrix of its own to write into; says why if it stops at an index or a size."""
+
+    def asked(unit_VD: Tensor, *question: int) -> Any:
+        with _Calls() as calls:
+            try:
+                return answer(unit_VD.clone(), *question)
+            except (IndexError, RuntimeError) as error:
+                if words := _stopped_at(str(error), calls, unit_VD):
+                    raise AssertionError(words) from error
+                raise
+
+    return asked
+
+
+def _stopped_at(error: str, calls: _Calls, unit_VD: Tensor) -> str | None:
+    """The likely reason why an answer to exercise 2 stopped."""
+    (n_tokens, dims), (shape, index) = unit_VD.shape, calls.place
+    commas = isinstance(index, tuple) and [type(i) for i in index] == [int] * 3
+    if "too many indices" in error and (commas or "3 were indexed" in error):
+        return (
+            "`[a, b, c]` is *one* entry of a table with three dimensions; three entries of a list, or three rows, are "
+            "`[[a, b, c]]`"
+        )
+    if "out of bounds" in error and shape == (1, n_tokens):
+        return (
+            f"your similarities have the shape (1, {n_tokens}), a table with one row, so `[[a, b, c]]` means rows that "
+            "it does not have: take row 0 first"
+        )
+    if f"({n_tokens}) must match" in error and f"({dims}) at" in error:
+        return (
+            f"you combine {n_tokens} numbers, one for each token, with {dims}, one for each *dimension*. Dot products "
+            "and norms of tokens add up over the dimensions (`dim=1`)"
+        )
+    return None
 
 
 def _across_tokens() -> list[Callable[[Tensor, int, int, int], int]]:
@@ -256,12 +305,13 @@ def solution_pursuit(x_BD: Tensor, dictionary_FD: Tensor, k: int) -> Tensor:
 
 
 class _Calls(TorchFunctionMode):
-    """Keeps what `argmax` and `lstsq` were asked, for an answer that stops: PyTorch's message names neither."""
+    """Keeps what `argmax`, `lstsq` and `[…]` were asked, for an answer that stops: PyTorch's message names none."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tables: list[tuple[tuple[int, ...], int | None]] = []  # the shapes that argmax saw, and its dim
         self.matrix: tuple[int, ...] = ()  # the shape of the last matrix that lstsq was to solve with
+        self.place: tuple[tuple[int, ...], Any] = (), None  # the last shape in which [index] was looked up, and index
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -272,6 +322,8 @@ class _Calls(TorchFunctionMode):
             self.tables.append((tuple(first.shape), dim))
         if name == "linalg_lstsq" and isinstance(first, Tensor):
             self.matrix = tuple(first.shape)
+        if name in ("__getitem__", "__setitem__") and isinstance(first, Tensor):
+            self.place = tuple(first.shape), args[1]
         return function(*args, **kwargs)
 
     def mistake(self, n_tokens: int, n_directions: int, dims: int) -> str | None:
@@ -454,7 +506,15 @@ def check_read(answer: Any) -> Verdict:
     wide = torch.nn.functional.normalize(torch.randn(3, 7, generator=torch.Generator().manual_seed(0)), dim=1)
 
     def right_shape(answer: Callable) -> str | None:
-        got = torch.as_tensor(answer(torch.ones(5, 2), oblique)).shape
+        try:
+            got = torch.as_tensor(answer(torch.ones(5, 2), oblique)).shape
+        except RuntimeError as error:
+            if _divides_by_a_matrix(answer, oblique):
+                raise AssertionError(
+                    "`/` divides number by number, and here two tables of different sizes. To undo a matrix, multiply "
+                    "by its inverse: `@ torch.linalg.inv(…)`"
+                ) from error
+            raise
         if got == (2, 5):
             return "for five x and two writers you return (2, 5), not (5, 2): transpose it, one row for each x"
         return None if got == (5, 2) else f"for five x and two writers you return {tuple(got)}, not (5, 2)"
@@ -471,6 +531,11 @@ def check_read(answer: Any) -> Verdict:
             return (
                 "x is writer 2 with strength 1 and nothing else; you read (0.80, 1.00): a dot product with writer 1 "
                 "also sees what writer 2 wrote, because the two are not at a right angle"
+            )
+        if _only_divided(answer, oblique):
+            return (
+                f"x is writer 2 with strength 1 and nothing else; you read ({got[0]:.2f}, {got[1]:.2f}): a dot product "
+                "divided by a number still sees what the other writer wrote. Look for readers with other *directions*"
             )
         if near(*(oblique[1:] @ oblique)[0].tolist()):
             return (
@@ -531,6 +596,20 @@ def solution_read(x_BD: Tensor, writers_FD: Tensor) -> Tensor:
     return x_BD @ torch.linalg.pinv(writers_FD)
 
 
+def _only_divided(answer: Callable, writers_FD: Tensor) -> bool:
+    """Are these the dot products, each column or row multiplied by a number? Then the table of ratios has rank 1."""
+    x_BD = torch.tensor([[1.0, 0.5], [0.5, 2.0], [2.0, 0.3]]) @ writers_FD
+    ratio_BF = torch.as_tensor(answer(x_BD, writers_FD)).float() / (x_BD @ writers_FD.T)
+    return bool(ratio_BF.isfinite().all()) and int(torch.linalg.matrix_rank(ratio_BF, rtol=1e-4)) == 1
+
+
+def _divides_by_a_matrix(answer: Callable, writers_FD: Tensor) -> bool:
+    """Does it divide by all dot products of the writers, entry by entry? That runs only for as many x as writers."""
+    x_FD = torch.tensor([[1.0, 0.5], [0.5, 2.0]])
+    got = torch.as_tensor(answer(x_FD, writers_FD))
+    return torch.allclose(got, (x_FD @ writers_FD.T) / (writers_FD @ writers_FD.T), atol=1e-3)
+
+
 # Exercise 1: decomposable, and not linear.
 
 
@@ -549,6 +628,11 @@ def check_bent(answer: Any) -> Verdict:
         ends = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
         if not (got.isfinite().all() and asked(answer, ends).isfinite().all()):
             return "some of your activations are infinite or no number; x takes all values from 0 to 1, both included"
+        if not torch.equal(asked(answer, x), asked(answer, x)):
+            return (
+                "the same x gives other activations when asked again: draw what is random once, outside of the "
+                "function, and add no noise"
+            )
         return None
 
     def like(first: Tensor, second: Tensor, size: float) -> bool:

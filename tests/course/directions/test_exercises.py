@@ -49,7 +49,7 @@ def test_analogy_mistakes():
         distance_V[[a, b, c]] = 0
         return int(distance_V.argmax())
 
-    wrong(check(farthest), "`argmin`")
+    wrong(check(farthest), "smallest distance (`argmin`)")
 
     def rows_removed(unit, a, b, c):
         others = torch.ones(len(unit), dtype=torch.bool)
@@ -72,7 +72,7 @@ def test_analogy_mistakes():
         similarity_V[[a, b, c]] = -torch.inf
         return similarity_V
 
-    wrong(check(lambda *question: int(similarity(*question).argmin())), "one of the three −inf: `argmax`")
+    wrong(check(lambda *question: int(similarity(*question).argmin())), "wins every time")
     wrong(check(lambda unit, a, b, c: a), "one of the three words of the question; leave them out")
 
     def either_sign(unit, a, b, c):
@@ -101,6 +101,68 @@ def test_analogy_mistakes():
 
     wrong(check(across), "(`dim=1`)")
     wrong(check(lambda unit, a, b, c: int((unit * (unit[a] - unit[b] + unit[c])).sum(0).argmax())), "(`dim=1`)")
+
+
+def similarities(unit, a, b, c):
+    return unit @ (unit[a] - unit[b] + unit[c])
+
+
+def distances(unit, a, b, c):
+    return (unit - (unit[a] - unit[b] + unit[c])).norm(dim=1)
+
+
+@pytest.mark.parametrize("end", ["argmax", "argmin"])
+@pytest.mark.parametrize(("measure", "right_end"), [(similarities, "argmax"), (distances, "argmin")])
+def test_the_wrong_end_is_told_apart_from_words_that_are_not_left_out(measure, right_end, end):
+    def set_to(value):
+        def answer(unit, a, b, c):
+            score_V = measure(unit, a, b, c)
+            score_V[[a, b, c]] = value
+            return int(getattr(score_V, end)())
+
+        return exercises.check_analogy(answer)
+
+    wins = torch.inf if end == "argmax" else -torch.inf
+    wrong(set_to(wins), "a word of the question wins every time")
+    if end == right_end:
+        assert set_to(-wins), set_to(-wins).message
+    else:
+        wrong(set_to(-wins), "farthest away")
+        wrong(set_to(0), "farthest away")
+
+
+def test_an_analogy_that_stops_is_told_why():
+    check = exercises.check_analogy
+
+    def left_out(score, write):
+        def answer(unit, a, b, c):
+            score_V = score(unit, unit[a] - unit[b] + unit[c])
+            write(score_V, a, b, c)
+            return int(score_V.argmax())
+
+        return check(answer)
+
+    def with_commas(score, a, b, c):
+        score[a, b, c] = -9
+
+    def as_list(score, a, b, c):
+        score[[a, b, c]] = -9
+
+    def two_commas(score, a, b, c):
+        score[0, [a, b, c]] = -9
+
+    cosine = lambda unit, target: (target @ unit.T) / (unit.norm(dim=1) * target.norm())  # noqa: E731
+    for score in (cosine, lambda unit, target: unit.numpy() @ target.numpy(), lambda u, target: u @ target[:, None]):
+        assert left_out(score, as_list)
+        wrong(left_out(score, with_commas), "three entries of a list, or three rows, are `[[a, b, c]]`")
+    wrong(check(lambda unit, a, b, c: unit[a, b, c].argmax()), "three rows, are `[[a, b, c]]`")
+    wrong(left_out(cosine, two_commas), "It stopped with IndexError: too many indices")
+    wrong(left_out(lambda unit, target: target[None] @ unit.T, as_list), "the shape (1, 40)")
+    by_dimension = lambda unit, target: (unit @ target) / unit.norm(dim=0)  # noqa: E731
+    wrong(left_out(by_dimension, as_list), "you combine 40 numbers, one for each token, with 8")
+    as_table = lambda unit, target: (unit @ target) / unit.norm(dim=1, keepdim=True)  # noqa: E731
+    wrong(left_out(as_table, as_list), "`argmax` of a table")
+    wrong(check(lambda unit, a, b, c: unit @ unit), "It stopped with RuntimeError")
 
 
 @pytest.mark.parametrize("read", [lambda unit, target: unit @ target, lambda unit, target: (unit * target).sum(1)])
@@ -375,6 +437,24 @@ def test_reading_mistakes():
     wrong(check(lambda x, w: x), "return z")
 
 
+@pytest.mark.parametrize(
+    "divided",
+    [
+        lambda x, w: (x @ w.T) / w.sum(1),
+        lambda x, w: (x @ w.T) / w.norm(),
+        lambda x, w: (x @ w.T) / (w @ w.T).sum(1),
+        lambda x, w: (x @ w.T) / (x @ w.T).sum(1, keepdim=True),
+    ],
+)
+def test_dividing_dot_products_does_not_turn_a_reader(divided):
+    wrong(exercises.check_read(divided), "divided by a number still sees")
+
+
+def test_dividing_by_a_matrix_is_not_undoing_it():
+    wrong(exercises.check_read(lambda x, w: (x @ w.T) / (w @ w.T)), "multiply by its inverse")
+    wrong(exercises.check_read(lambda x, w: x @ x), "It stopped with RuntimeError")
+
+
 def test_least_squares_reads_as_well():
     verdict = exercises.check_read(lambda x, w: torch.linalg.lstsq(w.T, x.T).solution.T)
     assert verdict, verdict.message
@@ -393,6 +473,8 @@ def test_bent_mistakes():
     wrong(check(lambda x: torch.cat([x, x[:, :1] * x[:, 1:]], dim=1)), "multiply")
     wrong(check(lambda x: (torch.pi * x[:, :1]).cos()), "nothing changes when feature 2 does")
     wrong(check(lambda x: x.sum()), "one row per sample")
+    wrong(check(lambda x: x**2 @ torch.randn(2, 24)), "outside of the function")
+    wrong(check(lambda x: x**2 + 0.01 * torch.randn_like(x)), "add no noise")
     hidden = lambda x: 5 * (2 * torch.pi * x).sin().prod(1, keepdim=True)  # noqa: E731  zero at 0, 1/2 and 1
     wrong(check(lambda x: torch.cat([x**3, hidden(x)], dim=1)), "multiply")
 
