@@ -178,7 +178,7 @@ def _tests(amounts: Sequence[Any], solve: Callable, others: Callable) -> list[Ca
             if said := next((said for said, other in others(table, amount) if torch.allclose(got, other)), None):
                 return said
             n, most = int((got > 0).sum()), int((right > 0).sum())
-            how = f"for {amount.tolist() if isinstance(amount, Tensor) else amount}"
+            how = f"for capacities {amount.tolist()}" if isinstance(amount, Tensor) else f"for a budget of {amount}"
             if n != most:
                 return f"{how} there should be {most} matches, yours are {n}"
             return f"{how} you have {n} matches, as you should, but not the strongest ones"
@@ -321,7 +321,7 @@ def check_prediction(answer: Any, measured: Mapping[str, float]) -> Verdict:
 
 def solution_prediction() -> dict[str, str]:
     """What was measured with the embedded model."""
-    return {"most": "word piece", "fewest": "sentence start"}
+    return {"most": "word piece", "fewest": "punctuation"}
 
 
 # Exercise 3: capacities that follow a Zipf law.

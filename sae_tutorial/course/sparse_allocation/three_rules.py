@@ -87,8 +87,16 @@ def error_ratio(
     massive activations are left out, as in `compared`."""
     length = acts.norm(dim=1)
     usual = (length < longest * length.median()).float()
-    lost = [(usual * (acts - sae(acts)).square().sum(dim=1)).view(-1, row_length).sum(dim=1) for sae in (mine, theirs)]
-    ratio, low, high = bootstrap(torch.stack(lost), lambda sums: sums[0].sum(-1) / sums[1].sum(-1) - 1)
+    lost = [(usual * (acts - sae(acts)).square().sum(dim=1)).view(-1, row_length) for sae in (mine, theirs)]
+    return change_over_rows(*lost)
+
+
+def change_over_rows(
+    mine: Float[Tensor, "rows positions"], theirs: Float[Tensor, "rows positions"]
+) -> tuple[float, float, float]:
+    """The sum of one over that of the other, minus 1, and the ends of its 95 % interval over rows of text."""
+    sums = torch.stack([mine.sum(dim=1), theirs.sum(dim=1)])
+    ratio, low, high = bootstrap(sums, lambda drawn: drawn[0].sum(-1) / drawn[1].sum(-1) - 1)
     return float(ratio), float(low), float(high)
 
 

@@ -1,5 +1,6 @@
 """One SAE for each rule, shipped or trained here."""
 
+import pytest
 import torch
 
 from sae_tutorial import ActivationStore
@@ -71,6 +72,13 @@ def test_a_table_filled_by_its_own_code_has_the_error_of_the_sae():
         own = float((x - sae.decode(codes)).square().sum() / (x - x.mean(dim=0)).square().sum())
     fvu = three_rules.filled_fvu(sae, x, lambda A, u, one: A * (codes.to_dense() > 0))
     assert abs(fvu - own) < 1e-4 and three_rules.filled_fvu(sae, x, lambda A, u, one: A * 0) > fvu
+
+
+def test_a_change_over_rows_is_one_of_sums_and_sure_where_rows_agree():
+    lost = torch.tensor([[1.0, 3], [2, 2], [5, 3]])
+    assert three_rules.change_over_rows(1.5 * lost, lost) == pytest.approx((0.5, 0.5, 0.5))
+    ratio, low, high = three_rules.change_over_rows(torch.tensor([[6.0], [1]]), torch.tensor([[1.0], [3]]))
+    assert ratio == 0.75 and low < 0 < ratio < high
 
 
 def test_an_error_ratio_is_one_of_sums_and_leaves_massive_activations_out():
