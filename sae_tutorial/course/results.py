@@ -181,11 +181,14 @@ class Evidence:
         methods: Iterable[str],
         other: str,
         settings: Mapping[str, Mapping[str, Any]],
+        lines: Mapping[str, slice | Tensor] | None = None,
     ) -> dict[tuple[str, str, str], Ratio]:
         """`ratio` of each method to `other`, by measure, method and setting (a name -> fields of its rows), in this
-        order. What was not trained is left out."""
-        keys = itertools.product(measures, methods, settings)
-        found = {(m, name, setting): self.ratio(m, name, other, **settings[setting]) for m, name, setting in keys}
+        order. What was not trained is left out. A setting that `lines` names is read on these rows of text alone."""
+        found = {}
+        for m, name, setting in itertools.product(measures, methods, settings):
+            of_text = (lines or {}).get(setting, slice(None))
+            found[m, name, setting] = self.ratio(m, name, other, of_text, **settings[setting])
         return {key: ratio for key, ratio in found.items() if ratio is not None}
 
     def _by_seed(self, method: str, **fields: Any) -> dict[int, dict[str, Any]]:

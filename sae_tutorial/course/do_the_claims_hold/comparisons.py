@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
+from torch import Tensor
 
 from sae_tutorial.course.results import Evidence
 from sae_tutorial.evaluation.intervals import Ratio, holm
@@ -56,11 +57,12 @@ def against(
     methods: Sequence[str],
     settings: Mapping[str, Mapping[str, Any]],
     measures: Sequence[str] = ("error", "kl"),
+    lines: Mapping[str, Tensor] | None = None,
 ) -> dict[tuple[str, str, str], Comparison]:
     """Each method against `other`, by measure, method and setting (a name -> fields of its rows), with intervals over
-    seeds and rows of text. p-values are corrected for the number of those that have seeds to vary. What was not trained
-    is left out."""
-    found = evidence.ratios(measures, methods, other, settings)
+    seeds and rows of text, in some settings of these `lines` alone. p-values are corrected for the number of those that
+    have seeds to vary. What was not trained is left out."""
+    found = evidence.ratios(measures, methods, other, settings, lines)
     several = {key: ratio.p for key, ratio in found.items() if ratio.seeds > 1}
     corrected = dict(zip(several, holm(list(several.values()))))
     return {key: Comparison(*key, ratio, corrected.get(key, math.nan)) for key, ratio in found.items()}
@@ -68,15 +70,15 @@ def against(
 
 def figure(comparisons: Mapping[tuple[str, str, str], Comparison], measure: str, title: str, other: str) -> go.Figure:
     """The differences of one measure, a row for each method and setting; one of one seed says so, as its interval is
-    over rows of text alone."""
-    rows = [
-        (NAMES[one.method], one.setting + " (one seed)" * (one.ratio.seeds == 1), one.ratio)
-        for one in comparisons.values()
-        if one.measure == measure
-    ]
-    return grid.differences(
-        rows, title, f"{MEASURES[measure]} against {NAMES[other]}, same seeds (left of zero is less)"
-    )
+    over rows of text alone. Intervals are not corrected, so what the table leaves open is hollow."""
+    shown = [one for one in comparisons.values() if one.measure == measure]
+    rows = [(NAMES[one.method], one.setting + " (one seed)" * (one.ratio.seeds == 1), one.ratio) for one in shown]
+    x = f"{MEASURES[measure]} against {NAMES[other]}, same seeds (left of zero is less; hollow: not settled)"
+    fig = grid.differences(rows, title, x)
+    for trace in fig.data:
+        settled = [one.verdict in ("less", "more") for one in shown if NAMES[one.method] == trace.name]
+        trace.marker.symbol = [trace.marker.symbol + "-open" * (not one) for one in settled]
+    return fig
 
 
 def by_budget(found: Mapping[str, Mapping[int, Ratio]], title: str) -> go.Figure:

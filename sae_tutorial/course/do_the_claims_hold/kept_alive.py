@@ -96,11 +96,12 @@ def figure(
     }
     duplicates = int((asked[same] > 0.9).sum())
     title = (
-        f"{duplicates or 'No'} features are duplicates, and of the rarest {to_other[-1]:.0%} are found elsewhere; "
-        f"of single tokens' activations {single[0]:.0%} are"
+        f"{duplicates or 'No'} Feature Choice features are duplicates; of the rarest {to_other[-1]:.0%} are found "
+        f"elsewhere, of single tokens' activations {single[0]:.0%}"
     )
     x = "tenth of the features, the densest first"
-    return kinds.lines(panels, title, x, ["share of features", "mean share of matches"])
+    fig = kinds.lines(panels, title, x, ["share of features", "mean share of matches"])
+    return fig.update_yaxes(rangemode="tozero")
 
 
 def _shares(same: Tensor, other: Tensor, purity: Tensor) -> tuple[Tensor, Tensor, Tensor]:

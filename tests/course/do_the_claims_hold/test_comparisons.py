@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from sae_tutorial.course.do_the_claims_hold.comparisons import against, by_budget, figure, table
 from sae_tutorial.course.results import OF_A_RUN, OF_A_TEXT, Evidence, Runs
@@ -42,6 +43,22 @@ def test_one_seed_has_no_verdict_and_takes_none_from_others(evidence):
     labels = "".join(figure(found, "error", "title", "token_choice").layout.yaxis.ticktext)
     assert labels.replace("<br>", " ").count("(one seed)") == 1
     assert found["error", "mutual_choice", "k = 32"].p == alone["error", "mutual_choice", "k = 32"].p
+
+
+def test_lines_of_text_can_be_left_out_in_some_settings(evidence):
+    settings = {"all": {"k": 32}, "some": {"k": 32}}
+    kept = torch.arange(40) >= 10
+    found = against(evidence, "token_choice", ["mutual_choice"], settings, ("error",), {"some": kept})
+    assert [one.ratio.rows for one in found.values()] == [40, 30]
+
+
+def test_what_is_not_settled_is_hollow(evidence):
+    found = against(evidence, "token_choice", ["mutual_choice"], {"k = 32": {"k": 32}})
+    [symbol], [hollow] = (
+        figure(found, measure, "", "token_choice").data[0].marker.symbol for measure in ("error", "kl")
+    )
+    assert [one.verdict for one in found.values()] == ["less", "open"]
+    assert hollow == f"{symbol}-open"
 
 
 def test_figure_and_table_show_what_was_found(evidence):

@@ -37,7 +37,15 @@ def added_up(mine, theirs):
     return ratio.mean(), ratio.mean() - half, ratio.mean() + half
 
 
-@pytest.mark.parametrize("equivalent", [by_ratio_of, added_up, lambda mine, theirs: in_numpy()(mine, theirs)])
+@pytest.mark.parametrize(
+    "equivalent",
+    [
+        by_ratio_of,
+        added_up,
+        lambda mine, theirs: in_numpy()(mine, theirs),
+        lambda mine, theirs: for_any()(mine, theirs),
+    ],
+)
 def test_other_ways_to_draw_pass(equivalent):
     assert ex.check_ratio_interval(equivalent).passed, ex.check_ratio_interval(equivalent).message
 
@@ -94,18 +102,38 @@ def step_up(p_values):
     return [p <= last for p in p_values]
 
 
-def in_numpy(ddof=1, n=3, ends=(0.025, 0.975)):
-    """The solution in numpy, with the spread and the ends that it is given."""
+def in_numpy(ddof=1, n=3, ends=(0.025, 0.975), freedom=2):
+    """The solution in numpy for three seeds, with the spread and the ends that it is given."""
 
     def interval(mine, theirs):
         ratios, rng = [], np.random.default_rng()
         for _ in range(2000):
             rows = rng.integers(60, size=60)
             ratio = (mine[:, rows].sum(1) / theirs[:, rows].sum(1) - 1).numpy()
-            ratios.append(ratio.mean() + rng.standard_t(2) * ratio.std(ddof=ddof) / n**0.5)
+            ratios.append(ratio.mean() + rng.standard_t(freedom) * ratio.std(ddof=ddof) / n**0.5)
         return float((mine.sum(1) / theirs.sum(1) - 1).mean()), *np.quantile(ratios, ends)
 
     return interval
+
+
+def for_any(ddof=1, freedom=lambda n: n - 1, ends=(0.025, 0.975)):
+    """The same for any number of seeds."""
+
+    def interval(mine, theirs):
+        n = len(mine)
+        return in_numpy(ddof, n, ends, freedom(n))(mine, theirs)
+
+    return interval
+
+
+def bare_return(p_values):
+    """A loop that ends at the first failure, and takes the answers with it."""
+    found = [False] * len(p_values)
+    for rank, i in enumerate(np.argsort(p_values)):
+        if p_values[i] >= 0.05 / (len(p_values) - rank):
+            return None
+        found[i] = True
+    return found
 
 
 def mean_in_the_middle(mine, theirs):
@@ -147,6 +175,10 @@ def benjamini_hochberg(p_values):
         (ex.check_ratio_interval, drawn(), "use Student's t"),
         (ex.check_ratio_interval, in_numpy(ddof=0), "take ddof=1"),
         (ex.check_ratio_interval, in_numpy(ends=(0.05, 0.95)), "ends of a 90% interval"),
+        (ex.check_ratio_interval, in_numpy(freedom=3), "n degrees of freedom"),
+        (ex.check_ratio_interval, for_any(ddof=0), "take ddof=1"),
+        (ex.check_ratio_interval, for_any(ends=(0.05, 0.95)), "are these the ends of a 90% interval"),
+        (ex.check_ratio_interval, for_any(freedom=lambda n: n), "t has n degrees of freedom here"),
         (ex.check_ratio_interval, in_numpy(n=1), "divided by √n"),
         (ex.check_ratio_interval, mean_in_the_middle, "yours is the lower end"),
         (ex.check_ratio_interval, drawn(paired=False), "the same rows for both"),
@@ -162,6 +194,7 @@ def benjamini_hochberg(p_values):
         (ex.check_survives, largest_divisor_last, "Holm begins with n"),
         (ex.check_survives, ex.survives_with_a_bug, "the bug is still there"),
         (ex.check_survives, lambda ps: ex.solution_survives(sorted(ps)), "keep theirs"),
+        (ex.check_survives, bare_return, "a bare `return` drops your answers"),
         (ex.check_survives, lambda ps: [True], "one answer for each"),
         (ex.check_survives, lambda ps: sum(ex.solution_survives(ps)), "not how many survive"),
     ],
