@@ -80,6 +80,8 @@ def _diagnosis(got: float, x_fit: Tensor, e_fit: Tensor, x: Tensor, e: Tensor) -
         return "you divide by Σ|e|²; R² divides by Σ|e − mean|²"
     if _near(got, 1 - left.sum() / (e - e.mean()).square().sum()):
         return "you subtract one mean of all numbers; each coordinate has its own, `e.mean(0)`"
+    if _near(got, 1 - (e - x @ linear_map(x_fit, e_fit)).var(0).sum() / e.var(0).sum()):
+        return "you take the mean off what is left, as a bias would; sum its squares as they are"
     with_one = [torch.cat([part, torch.ones(len(part), 1)], dim=1) for part in (x_fit, x)]
     if _near(got, solution_explained(with_one[0], e_fit, with_one[1], e)):
         return "your map has a bias; leave it out, as Engels et al. do"
@@ -110,6 +112,10 @@ def check_share_of_error(answer: Any) -> Verdict:
             return None
         if math.isclose(got, r_squared(x_hat + linear, x), abs_tol=1e-3):
             return "that is the R² of x. Most of x is explained by x̂ already, whatever the linear part does"
+        if math.isclose(got, r_squared(x - x_hat, linear), abs_tol=1e-3):
+            return "r_squared takes what is predicted first, and then what there is: the error comes second"
+        if math.isclose(got, r_squared(x_hat + linear, x) - r_squared(x_hat, x), abs_tol=1e-3):
+            return "that is what the linear part adds to the R² of x; ask for the R² of the error itself"
         if math.isclose(got, r_squared(linear, x), abs_tol=1e-3):
             return "you compare the linear part with x; it is there to predict the error"
         if math.isclose(got, r_squared(linear, x_hat - x), abs_tol=1e-3):

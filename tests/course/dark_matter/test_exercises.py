@@ -71,6 +71,7 @@ def with_a_bias(x_fit, e_fit, x, e):
         ),
         (lambda a, b, x, e: 1 - ((e - x @ fit(a, b)) ** 2).sum() / ((e - e.mean()) ** 2).sum(), "its own, `e.mean(0)`"),
         (with_a_bias, "has a bias"),
+        (lambda a, b, x, e: 1 - (e - x @ fit(a, b)).var(0).sum() / e.var(0).sum(), "take the mean off what is left"),
         (lambda a, b, x, e: ((e - x @ fit(a, b)) ** 2).sum() / ((e - e.mean(0)) ** 2).sum(), "gets 0"),
         (lambda a, b, x, e: (e - x @ fit(a, b)).square().sum(0), "return one number"),
         (lambda a, b, x, e: "R²", "return a number"),
@@ -92,4 +93,15 @@ def test_wrong_maps_are_told_what_is_wrong(answer, words):
     ],
 )
 def test_what_is_measured_against_the_wrong_thing_is_named(answer, words):
+    said(exercises.check_share_of_error(answer), words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x, x_hat, linear: r_squared(x - x_hat, linear), "the error comes second"),
+        (lambda x, x_hat, linear: r_squared(x_hat + linear, x) - r_squared(x_hat, x), "adds to the R² of x"),
+    ],
+)
+def test_natural_slips_with_the_error_are_named(answer, words):
     said(exercises.check_share_of_error(answer), words)

@@ -130,12 +130,21 @@ def test_errors_of_other_tokens_are_as_linear_as_by_arithmetic():
     """Noise that is added to x̂ is predicted from the sum, to the share that it has of it."""
     hat, error = normal(8_000, 4), 0.5 * normal(8_000, 4, 1)
     halves = [ErrorParts(hat[i] + error[i], hat[i], torch.zeros(4, 4)) for i in (slice(4_000), slice(4_000, None))]
-    (x_fit, e_fit), (x, e) = study.error_of_others(*halves)
+    (x_fit, e_fit), (x, e) = map(study.error_of_others, halves)
     assert torch.equal(e.sort(dim=0).values, halves[1].error.sort(dim=0).values) and not torch.equal(e, halves[1].error)
     assert r_squared(x @ study.linear_map(x_fit, e_fit), e) == pytest.approx(0.25 / 1.25, abs=0.03)
 
 
+def test_white_noise_is_as_long_as_the_errors_and_alike_in_all_directions():
+    hat, error = normal(8_000, 4), 0.5 * normal(8_000, 4, 1) * torch.tensor([2.0, 0.0, 0.0, 0.0])
+    noisy, noise = study.white_noise(ErrorParts(hat + error, hat, torch.zeros(4, 4)))
+    assert torch.allclose(noisy - noise, hat, atol=1e-5)
+    each = noise.square().mean(0)
+    assert float(each.sum()) == pytest.approx(float(error.square().sum(1).mean()), rel=0.03)
+    assert float(each.max() / each.min()) < 1.1
+
+
 def test_random_directions_leave_something():
     x = normal(3_000, 16)
-    few, many = (study.random_directions_fvu(x, x, 64, k, tokens=200) for k in (1, 8))
+    few, many = (study.covariant_directions_fvu(x, x, 64, k, tokens=200) for k in (1, 8))
     assert 0 < many < few < 1
