@@ -59,9 +59,9 @@ def of_data(
             [done] = train_many([sae], store, settings, progress=False)
             saes.append((sae.W_dec.detach(), float(done.metrics["fvu"][-50:].mean())))
         about = {"key": f"{name}-{d_sae}", "data": name, "d_sae": d_sae, "d_in": store.d_in, "k": k, "steps": steps}
-        found = size.agreement([W_dec for W_dec, _ in saes], truth)
-        kept_lines.add(kept, about | {"fvu": [fvu for _, fvu in saes]} | found)
-        print(kept.read_text().splitlines()[-1], flush=True)
+        row = about | {"fvu": [fvu for _, fvu in saes]} | size.agreement([W_dec for W_dec, _ in saes], truth)
+        kept_lines.add(kept, row)
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Words that a neuron or feature answers to, and how many different ones they are."""
+"""Words that a neuron or feature answers to, and how many different ones they are; and text that repeats itself."""
 
 from __future__ import annotations
 
@@ -73,3 +73,16 @@ def unlike_words(
 def unit_embedding(embedding: Float[Tensor, "vocab model"]) -> Float[Tensor, "vocab model"]:
     """Embeddings without their mean, at length 1, so that a dot product is a cosine."""
     return torch.nn.functional.normalize(embedding - embedding.mean(0), dim=-1)
+
+
+def repetition(tokens: Int[Tensor, "rows positions"], n: int) -> Float[Tensor, " rows"]:
+    """The share of each row's runs of `n` tokens that the commonest one makes up; leave BOS out of the rows.
+
+    A few hundredths in prose, 1 where one token is repeated to the end: a model that samples its own text sometimes
+    gets stuck like this, and a few such rows would outweigh the rest of their kind of token.
+    """
+    values, ids = tokens.unique(return_inverse=True)  # small enough that a few of them fit into one number
+    runs = torch.zeros_like(ids[:, n - 1 :])
+    for i in range(n):
+        runs = runs * len(values) + ids[:, i : i + runs.shape[1]]
+    return (runs == runs.mode(dim=1, keepdim=True).values).float().mean(dim=1)

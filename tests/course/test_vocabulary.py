@@ -69,3 +69,13 @@ def test_where_nothing_is_nothing_is_found():
     assert vocabulary.effective_words(torch.zeros(0, 4, dtype=torch.long), embedding).tolist() == []
     assert vocabulary.effective_words(torch.tensor([1]), torch.ones(3, 2)).tolist() == 1  # all words are the same
     assert vocabulary.unlike_words([], embedding) == vocabulary.unlike_words([1, 2], embedding, most=0) == []
+
+
+def test_repetition_is_the_share_of_the_most_frequent_pair():
+    rows = torch.tensor([[7, 7, 7, 7, 7], [1, 2, 1, 2, 3], [1, 2, 3, 4, 5]])
+    assert vocabulary.repetition(rows, 2).tolist() == [1, 0.5, 0.25]
+
+
+def test_repetition_of_three_is_large_where_a_writer_got_stuck():
+    rows = torch.tensor([[0, 5, 6, 7, 8, 9], [0, 3, 3, 3, 3, 3], [0, 50_000, 1, 50_000, 1, 50_000]])
+    assert vocabulary.repetition(rows[:, 1:], 3).tolist() == pytest.approx([1 / 3, 1, 2 / 3])

@@ -1,4 +1,4 @@
-"""How many features are there? What SAEs of several sizes agree on: of `scripts/size_by_stability.py`.
+"""How many features are there? What SAEs of several sizes agree on; `scripts/size_by_stability.py` trains them.
 
 Letters of shapes: N tokens, D dimensions, F features of an SAE.
 """

@@ -6,10 +6,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
 from sae_tutorial.course.results import Evidence
 from sae_tutorial.figures.looks import NAMES
 from sae_tutorial.figures.tables import Table
@@ -120,14 +116,6 @@ def recovered(evidence: Evidence, methods: tuple[str, str], fields: Mapping[str,
     one, other = (evidence.runs.values("recovered", method=method, **fields) for method in methods)
     seeds = one.keys() & other.keys()
     return sum(one[seed] for seed in seeds) / len(seeds), sum(other[seed] for seed in seeds) / len(seeds)
-
-
-def commonest_trigram(tokens: Int[Tensor, "rows positions"]) -> Float[Tensor, " rows"]:
-    """The share of each row's sequences of three tokens, BOS left out, that the commonest one makes up: large where a
-    writer got stuck."""
-    _, ids = tokens[:, 1:].unique(return_inverse=True)  # small enough that three of them fit into one number
-    codes = (ids[:, :-2] * (ids.max() + 1) + ids[:, 1:-1]) * (ids.max() + 1) + ids[:, 2:]
-    return torch.stack([row.unique(return_counts=True)[1].max() for row in codes]) / codes.shape[1]
 
 
 def random_rows(

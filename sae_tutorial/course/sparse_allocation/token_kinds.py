@@ -72,17 +72,6 @@ def _opens_quotation(text: str, before: str) -> bool:
     return text.strip() in ('"', "“", "'", "‘") and (text[0].isspace() or before[-1:].isspace())
 
 
-def repetition(tokens: Int[Tensor, "sequences positions"]) -> Float[Tensor, " sequences"]:
-    """The share of its neighbouring pairs of tokens that are the most frequent one, for each sequence.
-
-    A few hundredths in prose, 1 where one token is repeated to the end: a model that samples its own text sometimes
-    gets stuck like this, and a few such sequences would outweigh the rest of their kind of token.
-    """
-    pairs = tokens[:, :-1] * (tokens.max() + 1) + tokens[:, 1:]
-    most = pairs.mode(dim=1, keepdim=True).values
-    return (pairs == most).float().mean(dim=1)
-
-
 def mean_by_kind(
     values: Float[Tensor, "sequences positions"],
     kinds: Int[Tensor, "sequences positions"],

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from sae_tutorial.course.do_the_claims_hold import tables
 from sae_tutorial.course.results import OF_A_RUN, OF_A_TEXT, Evidence, Runs
@@ -76,11 +75,6 @@ def test_crossed_has_a_column_for_each_method():
     shown = tables.crossed({("a", "token_choice"): 0.5, ("b", "other"): 0.25}, "corner", ".0%")
     assert list(shown.headers) == ["corner", "Token Choice", "other"]
     assert list(shown.rows) == [("a", "50%", "–"), ("b", "–", "25%")]
-
-
-def test_commonest_trigram_is_large_where_a_writer_got_stuck():
-    rows = torch.tensor([[0, 5, 6, 7, 8, 9], [0, 3, 3, 3, 3, 3], [0, 50_000, 1, 50_000, 1, 50_000]])
-    assert tables.commonest_trigram(rows).tolist() == pytest.approx([1 / 3, 1, 2 / 3])
 
 
 def test_random_rows_tell_text_from_random(evidence):

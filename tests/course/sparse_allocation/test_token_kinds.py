@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_tutorial.course.sparse_allocation.token_kinds import KINDS, mean_by_kind, repetition, token_kinds
+from sae_tutorial.course.sparse_allocation.token_kinds import KINDS, mean_by_kind, token_kinds
 
 VOCABULARY = [
     "<|endoftext|>",
@@ -58,11 +58,6 @@ def test_frequency_decides_among_words():
     tokens = torch.tensor([[0, 10, 49, 50, 999, 1000]])
     found = [KINDS[i] for i in token_kinds(vocabulary, tokens, counts)[0].tolist()]
     assert found == ["sentence start", "common word", "common word", "word", "word", "rare word"]
-
-
-def test_repetition_is_the_share_of_the_most_frequent_pair():
-    rows = torch.tensor([[7, 7, 7, 7, 7], [1, 2, 1, 2, 3], [1, 2, 3, 4, 5]])
-    assert repetition(rows).tolist() == [1, 0.5, 0.25]
 
 
 def test_mean_by_kind_and_its_interval():
