@@ -245,6 +245,8 @@ def check_survives(answer: Any) -> Verdict:
         except NotAnswered:
             answer([0.001, 0.002])  # a stub has nothing to say of these, either
             return "it returns None where a p-value fails: a bare `return` drops your answers; return them"
+        except ZeroDivisionError:
+            return "you divide by 0 for the largest p: Holm divides by n first, and by 1 last"
         return None
 
     def one_each(answer: Callable) -> str | None:
@@ -259,6 +261,9 @@ def check_survives(answer: Any) -> Verdict:
             return (
                 "you divide by 1 for the smallest p, by n for the largest; Holm begins with n: 0.05 / 4, then 0.05 / 3"
             )
+        ahead = [asked(answer, [p, 0.3, 0.4, 0.6])[0] for p in (0.015, 0.04)]
+        if ahead == [True, False]:
+            return "the smallest p must beat 0.05 / n; you begin with n - 1"
         if got == [p < 0.05 for p in many]:
             return (
                 "these are the verdicts without a correction: with four comparisons the smallest p must beat 0.05 / 4"

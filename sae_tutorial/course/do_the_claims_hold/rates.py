@@ -18,6 +18,11 @@ def errors(evidence: Evidence, method: str, **fields: Any) -> dict[float, float]
     return {row["factor"]: row["validation_fvu"] for row in sorted(rows, key=lambda row: row["factor"])}
 
 
+def dead(evidence: Evidence, method: str, **fields: Any) -> dict[float, float]:
+    """The share of features without a match in the last tokens of training, at each rate that was tried."""
+    return {row["factor"]: row["train_dead"] for row in evidence.runs.where(part="rates", method=method, **fields)}
+
+
 def best(evidence: Evidence, method: str, **fields: Any) -> float | None:
     """The rate of least error, in multiples of the default one; None without a sweep."""
     by_rate = errors(evidence, method, **fields)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sae_tutorial.allocation import SparseCodes
 from sae_tutorial.course.judge import Verdict, judge
+from sae_tutorial.evaluation.intervals import Ratio
 
 # Exercise 1: predict which of two numbers, or their product, tells best what removing a feature does.
 
@@ -80,6 +81,9 @@ def check_mean_sensitivity(answer: Any) -> Verdict:
             told = _mistaken_average(asked(answer, direction), gradients, direction)
             if told:
                 return told
+        got, size = float(answer(gradients[:4].clone(), first.clone())), solution_mean_sensitivity(gradients[:4], first)
+        if abs(got - size) > 0.02 * size:
+            return f"for four answers it is {size:.2f}, yours is {got:.2f}: do not take the mean off, as a std does"
         return None
 
     hints = (
@@ -232,12 +236,11 @@ def solution_gradient_choice(z: Tensor, slope: Tensor, k: int, beta: float) -> T
 
 # Exercise 4: predict what training with gradients does.
 
-WORDS = ("less", "the same", "more")
-SAME = 0.01  # changes within it are "the same"
+WORDS = ("less", "more", "open")  # open: zero lies within the interval
 
 
-def check_words(answer: Any, changes: Sequence[float]) -> Verdict:
-    """`answer`: a word of WORDS for the squared error, and one for the KL; `changes`: what they did, as shares."""
+def check_words(answer: Any, changes: Sequence[Ratio]) -> Verdict:
+    """`answer`: a word of WORDS for the squared error, and one for the KL; `changes`: what they did, with intervals."""
     asked = ("squared error", "KL")
 
     def two_words(answer: Any) -> str | None:
@@ -247,9 +250,9 @@ def check_words(answer: Any, changes: Sequence[float]) -> Verdict:
 
     def right(answer: Sequence[str]) -> str | None:
         wrong = [
-            f"the {name} changes by {rise:+.1%}, which counts as “{_word(rise)}”, not as “{word}”"
-            for name, word, rise in zip(asked, answer, changes)
-            if word != _word(rise)
+            f"the {name} changes by {_told(one)}, which counts as “{_word(one)}”, not as “{word}”"
+            for name, word, one in zip(asked, answer, changes)
+            if word != _word(one)
         ]
         return "; ".join(wrong) or None
 
@@ -257,13 +260,17 @@ def check_words(answer: Any, changes: Sequence[float]) -> Verdict:
         "The features with the largest affinities write most. What does the squared error do if a token takes others?",
         "For the KL, remember what the gradient of a single answer knew of it.",
     )
-    said = ", ".join(f"{name} {rise:+.1%}" for name, rise in zip(asked, changes))
+    said = ", ".join(f"{name} {_told(one)}" for name, one in zip(asked, changes))
     return judge("Exercise 4", answer, [two_words, right], hints, f"It is so: {said}.")
 
 
-def _word(rise: float) -> str:
-    return "the same" if abs(rise) < SAME else "more" if rise > 0 else "less"
+def _told(change: Ratio) -> str:
+    return f"{change.mean:+.1%} [{change.low:+.1%}, {change.high:+.1%}]"
 
 
-def solution_words(changes: Sequence[float]) -> tuple[str, str]:
+def _word(change: Ratio) -> str:
+    return "more" if change.low > 0 else "less" if change.high < 0 else "open"
+
+
+def solution_words(changes: Sequence[Ratio]) -> tuple[str, str]:
     return _word(changes[0]), _word(changes[1])

@@ -477,10 +477,18 @@ def check_faithfulness(answer: Callable[[Tensor, Tensor, Tensor], Any] | None) -
             return "A share may be above 1: heads that were left out may hold the answer back. Do not cut it off."
         return f"For the four sentences that I tried it should be {want:.3f}; yours is {got:.3f}."
 
+    def harmful(faithfulness: Callable[..., Any]) -> str | None:
+        got, want = float(faithfulness(nothing - 1, whole, nothing)), float(-1 / (whole - nothing).mean())
+        if abs(got - want) < 1e-4:
+            return None
+        return (
+            f"Heads that make it worse have a share below 0, here {want:.3f}; yours is {got:.3f}: no absolute values."
+        )
+
     return judge(
         "Exercise 5",
         answer,
-        [right],
+        [right, harmful],
         hints=(
             "What does one sentence do to the mean if its whole model is hardly better than no heads?",
             "Take means first; then one division is left.",

@@ -94,6 +94,19 @@ def around_zero(mine, theirs):
     return mean, low - mean, high - mean
 
 
+def holm_from(first, least=0):
+    """Holm's correction with ranks that are counted from `first`, and a divisor of at least `least`."""
+
+    def answer(p_values):
+        found, still = [False] * len(p_values), True
+        for rank, i in enumerate(np.argsort(p_values), first):
+            still = still and p_values[i] < 0.05 / max(len(p_values) - rank, least)
+            found[i] = still
+        return found
+
+    return answer
+
+
 def step_up(p_values):
     """Hochberg: from the largest p downwards, and the first that is small enough brings all smaller ones along."""
     order = np.argsort(p_values)
@@ -188,6 +201,8 @@ def benjamini_hochberg(p_values):
         (ex.check_ratio_interval, around_zero, "the interval is -0.00"),
         (ex.check_ratio_interval, lambda m, t: 0.0, "It stopped with TypeError"),
         (ex.check_survives, lambda ps: [p < 0.05 for p in ps], "without a correction"),
+        (ex.check_survives, holm_from(1), "divide by 0"),
+        (ex.check_survives, holm_from(1, least=1), "you begin with n - 1"),
         (ex.check_survives, lambda ps: [p < 0.05 / len(ps) for p in ps], "Bonferroni"),
         (ex.check_survives, step_up, "a step-up procedure"),
         (ex.check_survives, benjamini_hochberg, "Benjamini"),

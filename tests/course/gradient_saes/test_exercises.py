@@ -6,6 +6,7 @@ import torch
 
 from sae_tutorial.allocation import gradient_choice
 from sae_tutorial.course.gradient_saes import exercises
+from sae_tutorial.evaluation.intervals import Ratio
 
 AGREEMENT = {"affinity": 0.9, "sensitivity": 0.5, "both": 0.7}
 
@@ -109,6 +110,7 @@ def test_other_ways_to_the_same_average_pass(answer):
         (lambda g, d: (g @ d).mean().abs(), "cancel"),
         (lambda g, d: (g @ d).square().mean(), "root"),
         (lambda g, d: (g @ d).abs().mean(), "absolute"),
+        (lambda g, d: (g @ d).std(), "as a std does"),
         (lambda g, d: g.norm(dim=1).mean(), "mean square is 2.00"),
         (lambda g, d: (g.square().mean(0).sqrt() @ d).abs(), "between two coordinates"),
         (lambda g, d: (g.square().mean(0) @ d.square()).sqrt(), "between two coordinates"),
@@ -127,10 +129,11 @@ def test_wrong_averages_are_told_why(answer, words):
         (None, "not answered"),
         ("more", "two of"),
         (("less", "bigger"), "two of"),
-        (("less", "more"), "squared error changes by +5.0%, which counts as “more”"),
-        (("more", "more"), "KL changes by -0.2%, which counts as “the same”, not as “more”"),
+        (("less", "more"), "squared error changes by +5.0% [+4.0%, +6.0%], which counts as “more”"),
+        (("more", "more"), "KL changes by -0.2% [-1.0%, +0.5%], which counts as “open”, not as “more”"),
     ],
 )
 def test_words(answer, words):
-    said(exercises.check_words(answer, (0.05, -0.002)), words)
-    assert exercises.check_words(exercises.solution_words((0.05, -0.002)), (0.05, -0.002))
+    changes = Ratio(0.05, 0.04, 0.06, 0.001, 3, 256), Ratio(-0.002, -0.01, 0.005, 0.6, 3, 256)
+    said(exercises.check_words(answer, changes), words)
+    assert exercises.check_words(exercises.solution_words(changes), changes)

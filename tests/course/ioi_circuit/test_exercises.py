@@ -442,6 +442,7 @@ def test_faithfulness():
         (lambda c, w, n: 100 * ex.solution_faithfulness(c, w, n), "in percent"),
         (lambda c, w, n: 1 / ex.solution_faithfulness(c, w, n), "Turned round"),
         (lambda c, w, n: 1.0, "yours is 1.000"),
+        (lambda c, w, n: (c - n).abs().mean() / (w - n).abs().mean(), "no absolute values"),
     ],
 )
 def test_mistakes_in_faithfulness(mistake, says):
