@@ -378,7 +378,7 @@ def check_mended(answer: Any) -> Verdict:
         if abs(got[2].norm() - 1) < 1e-4:
             return WHOLE
         if torch.allclose(got[2], normalize(got[0].T, dim=1), atol=1e-4):
-            return "you write the encoder's columns over W_dec, and what the decoder has learned is lost"
+            return "W_enc and W_dec are copies of each other in yours: what one of them has learned is lost"
         held, encoder_held = (((size - 1).abs() < 1e-4).all() for size in (norms, got[0].norm(dim=0)))
         if same(got, after(answer, lam=0.9)[0]):
             return "your step does not depend on λ any more: you removed the penalty, not its loophole"
@@ -511,7 +511,7 @@ def check_shares(saes: float | None, k_means: float | None, measured: tuple[floa
         f"two {who} share {share:.0%}, you said {guess:.0%}: {_near(guess, share, 0.1)}" for who, guess, share in pairs
     )
     right = (saes < k_means) == (measured[0] < measured[1])
-    return Verdict(right, f"{'✓' if right else '✗'} Exercise 6: {told}.")
+    return Verdict(right, f"{'✓ Exercise 6' if right else '✗ Exercise 6, who shares more'}: {told}.")
 
 
 def _few(values: Tensor) -> list[float]:

@@ -316,7 +316,7 @@ ERROR = {"SAE": 0.11, "k-means": 0.18, "sampled tokens": 0.19}
         (ex.check_mended, priced(lambda z, W: z.sum(1) + W.square().sum()), "Leave the penalty at λ"),
         (ex.check_mended, priced(lambda z, W: (z * W.norm(dim=1)).square().sum(1)), "Leave the penalty at λ"),
         (ex.check_mended, untied(decoder=lambda W: W.detach()), "decoder does not learn"),
-        (ex.check_mended, with_after(lambda V, W: W.data.copy_(normalize(V.data.T, dim=1))), "over W_dec"),
+        (ex.check_mended, with_after(lambda V, W: W.data.copy_(normalize(V.data.T, dim=1))), "copies of each other"),
         (ex.check_mended, lambda *given: with_after(into(1, 1))(*given) and None, "trains, but returns nothing"),
         (ex.check_mended, with_after(lambda _, W: in_place(W)), "or change `W_dec.data`"),
         (ex.check_mended, with_after(lambda _, W: whole_matrix(W)), "norm of the whole matrix"),
