@@ -6,5 +6,6 @@ patching          activations put in from elsewhere, path by path
 ioi               sentences with an indirect object, their counterfactuals and measures
 direct_effects    what the heads of a circuit write, and where they look
 edges             the model as a graph: what each edge is worth (EAP), which can go (ACDC)
+attention_features  features of attention outputs, split over heads, source positions and what had been written there
 feature_patching  patching with the features of any dictionary
 """
