@@ -160,9 +160,9 @@ def from_before(
     (x_fit, error_fit), (x, error) = on_fit, on_ask
     given = {"x": (x_fit, x), "x̂": (x_fit - error_fit, x - error)}
     asked = {}
-    for one, halves in given.items():
-        asked[f"{one} alone"] = halves
-        asked |= {f"{one} and {name}": tuple(map(beside, halves, was)) for name, was in seen.items()}
+    for one, (fit, ask) in given.items():
+        asked[f"{one} alone"] = fit, ask
+        asked |= {f"{one} and {name}": (beside(fit, a), beside(ask, b)) for name, (a, b) in seen.items()}
     asked |= {f"{name}, alone": was for name, was in seen.items()}
     return {name: study.from_earlier(*halves, error_fit, error) for name, halves in asked.items()}
 
