@@ -132,10 +132,15 @@ def more_of(place: Place, seed: int, saes: dict[tuple[str, int], SparseAutoencod
     fit = ErrorParts(x_fit, reconstructed(sae, x_fit), ask.A)  # one map for both: two would differ by a linear part
     sizes = (SECOND_D_SAE, K, SECOND_STEPS)
     halves = {name: (getattr(fit, name), getattr(ask, name)) for name in ("error", "linear", "nonlinear")}
-    second = {name: study.second_sae(*both, *sizes) for name, both in halves.items()}
-    second["activation"] = study.second_sae(x_fit, x, *sizes)
-    for name, (part_fit, part) in {"nonlinear": halves["nonlinear"], "activation": (x_fit, x)}.items():
-        second[f"{name}, by 1,024 random directions"] = study.covariant_directions_fvu(part_fit, part, SECOND_D_SAE, K)
+    halves["activation"] = x_fit, x
+    second, few = {}, slice(study.N_CONTROLS)
+    for name, (part_fit, part) in halves.items():
+        other = study.second_sae(part_fit, *sizes)
+        second[name] = study.fvu(part, reconstructed(other, part))
+        if name in ("nonlinear", "activation"):  # is it the features, or the search for them?
+            second[f"{name}, its features searched"] = study.fvu(part[few], study.pursued(other, part[few]))
+            random = study.covariant_directions_fvu(part_fit, part, SECOND_D_SAE, K)
+            second[f"{name}, by 1,024 random directions"] = random
     before = "blocks.0.hook_resid_post"
     [early] = place.trained([("token_choice", 16)], seed, before)
     x0_fit, x0 = place.acts("fit", before), place.acts("ask", before)
@@ -150,14 +155,20 @@ def more_of(place: Place, seed: int, saes: dict[tuple[str, int], SparseAutoencod
 def from_before(
     on_fit: tuple[Tensor, Tensor], on_ask: tuple[Tensor, Tensor], seen: dict[str, tuple[Tensor, Tensor]]
 ) -> dict[str, float]:
-    """R² of an error from the activation that holds it, alone and beside what is seen before; and from that alone."""
+    """R² of an error from the activation that holds it, and from x̂, which does not: each alone and beside what is
+    seen before; and from that alone."""
     (x_fit, error_fit), (x, error) = on_fit, on_ask
-    found = {"x alone": study.from_earlier(x_fit, x, error_fit, error)}
-    for name, (was_fit, was) in seen.items():
-        both_fit, both = torch.cat([x_fit, was_fit], dim=1), torch.cat([x, was], dim=1)
-        found[f"x and {name}"] = study.from_earlier(both_fit, both, error_fit, error)
-        found[f"{name}, alone"] = study.from_earlier(was_fit, was, error_fit, error)
-    return found
+    given = {"x": (x_fit, x), "x̂": (x_fit - error_fit, x - error)}
+    asked = {}
+    for one, (fit, ask) in given.items():
+        asked[f"{one} alone"] = fit, ask
+        asked |= {f"{one} and {name}": (beside(fit, a), beside(ask, b)) for name, (a, b) in seen.items()}
+    asked |= {f"{name}, alone": was for name, was in seen.items()}
+    return {name: study.from_earlier(*halves, error_fit, error) for name, halves in asked.items()}
+
+
+def beside(a: Tensor, b: Tensor) -> Tensor:
+    return torch.cat([a, b], dim=1)
 
 
 def of_smollm2(kept: Path) -> None:

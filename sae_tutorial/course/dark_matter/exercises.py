@@ -78,8 +78,10 @@ def _diagnosis(got: float, x_fit: Tensor, e_fit: Tensor, x: Tensor, e: Tensor) -
         return "you average R² over coordinates. Sum over all of them first, so that large ones count for more"
     if _near(got, 1 - left.sum() / e.square().sum()):
         return "you divide by Σ|e|²; R² divides by Σ|e − mean|²"
-    if _near(got, 1 - left.sum() / (e - e.mean()).square().sum()):
+    if _near(got, 1 - left.sum() / (e - e.mean()).square().sum()) or _near(got, 1 - left.mean() / e.var()):
         return "you subtract one mean of all numbers; each coordinate has its own, `e.mean(0)`"
+    if _near(got, 1 - left.mean(0).sum() / e.var(0).sum()):
+        return "`var` divides by n − 1 and your mean by n: sum squares above and below, or give it correction=0"
     if _near(got, 1 - (e - x @ linear_map(x_fit, e_fit)).var(0).sum() / e.var(0).sum()):
         return "you take the mean off what is left, as a bias would; sum its squares as they are"
     with_one = [torch.cat([part, torch.ones(len(part), 1)], dim=1) for part in (x_fit, x)]
@@ -120,6 +122,11 @@ def check_share_of_error(answer: Any) -> Verdict:
             return "you compare the linear part with x; it is there to predict the error"
         if math.isclose(got, r_squared(linear, x_hat - x), abs_tol=1e-3):
             return "your error has the wrong sign: it is x − x̂, what has to be added to x̂"
+        error = x - x_hat
+        if math.isclose(got, linear.square().sum() / error.square().sum(), abs_tol=1e-3):
+            return "you divide lengths, and a part can be long and wrong: r_squared asks what it predicts"
+        if math.isclose(got, 1 - (error - linear).square().sum() / error.square().sum(), abs_tol=1e-3):
+            return "nearly: R² divides what is left by the squares of the error about its own mean"
         if math.isclose(got, r_squared(linear, x_hat), abs_tol=1e-3):
             return "you compare the linear part with x̂; it is there to predict x − x̂"
         return f"here the R² of the error is {right:.3f}; you say {got:.3f}"

@@ -26,11 +26,13 @@ from sae_tutorial.evaluation.dark_matter import (
     r_squared,
     reconstructed,
     spliced_losses,
+    split_error,
 )
 from sae_tutorial.evaluation.intervals import Interval
 from sae_tutorial.training import train
 
 N_PURSUED = 4_000  # tokens of either half that are searched: it takes a while
+N_CONTROLS = 2_000  # tokens that are searched with a second dictionary, or a random one
 
 
 @torch.no_grad()
@@ -72,7 +74,7 @@ def measured(
         "arithmetic": by_arithmetic(x_fit, parts),
         "nonlinear": share(parts.nonlinear, x),
         "length": length_predictors(x_fit, error_fit, parts),
-        "pursuit": searched(sae, x_fit[:N_PURSUED], x[:N_PURSUED], parts),
+        "pursuit": searched(sae, x_fit[:N_PURSUED], x[:N_PURSUED]),
     }
     losses = spliced_losses(model, text, str(sae.hook_name), replacements(sae, parts.A))
     found["predictions"], found["clean"] = losses.predictions.int().tolist(), _short(losses.clean)
@@ -80,14 +82,18 @@ def measured(
     return found
 
 
-def searched(sae: Any, x_fit: Float[Tensor, "n d"], x: Float[Tensor, "m d"], parts: ErrorParts) -> dict[str, float]:
-    """What the search for codes leaves out of `x`, the first tokens of `parts`, beside what the encoder does there."""
+def searched(sae: Any, x_fit: Float[Tensor, "n d"], x: Float[Tensor, "m d"]) -> dict[str, float]:
+    """What the search for codes leaves out of `x`, beside what the encoder does there.
+
+    Both maps are fitted on `x_fit`: of few tokens a map learns less, and leaves more of the error nonlinear.
+    """
     found = ErrorParts(x, pursued(sae, x), linear_map(x_fit, x_fit - pursued(sae, x_fit)))
-    own = ErrorParts(x, parts.reconstruction[: len(x)], parts.A)
+    own = split_error(sae, x_fit, x)
     return {
         "fvu": fvu(x, found.reconstruction),
         "linear": r_squared(found.linear, found.error),
         "nonlinear": share(found.nonlinear, x),
+        "own linear": r_squared(own.linear, own.error),
         "own fvu": fvu(x, own.reconstruction),
         "own nonlinear": share(own.nonlinear, x),
     }
@@ -132,17 +138,15 @@ def by_token_identity(error_N: Float[Tensor, " tokens"], token_N: Int[Tensor, " 
 # ---------------------------------------------------------------------- a second SAE
 
 
-def second_sae(
-    part: Float[Tensor, "tokens d"], test: Float[Tensor, "tokens d"], d_sae: int, k: int, steps: int
-) -> float:
-    """The FVU, on `test`, of a fresh Token Choice SAE that is trained on a part of the error."""
+def second_sae(part: Float[Tensor, "tokens d"], d_sae: int, k: int, steps: int) -> SparseAutoencoder:
+    """A fresh Token Choice SAE that is trained on a part of the error."""
     sae = SparseAutoencoder(SAEConfig(part.shape[1], d_sae, "token_choice", k), seed=0)
     train(sae, ActivationStore.from_tensor(part), steps=steps, lr=1e-3, batch_size=2048, progress=False)
-    return fvu(test, reconstructed(sae, test))
+    return sae
 
 
 def covariant_directions_fvu(
-    part: Float[Tensor, "n d"], test: Float[Tensor, "m d"], n: int, k: int, seed: int = 0, tokens: int = 2_000
+    part: Float[Tensor, "n d"], test: Float[Tensor, "m d"], n: int, k: int, seed: int = 0, tokens: int = N_CONTROLS
 ) -> float:
     """The control: what n random directions with the covariance of `part` leave out of the first tokens of `test`, k
     for each by gradient pursuit. (A search, where an SAE has an encoder: it shows what needs no features.)"""

@@ -70,6 +70,8 @@ def with_a_bias(x_fit, e_fit, x, e):
             "average R² over coordinates",
         ),
         (lambda a, b, x, e: 1 - ((e - x @ fit(a, b)) ** 2).sum() / ((e - e.mean()) ** 2).sum(), "its own, `e.mean(0)`"),
+        (lambda a, b, x, e: 1 - ((e - x @ fit(a, b)) ** 2).mean() / e.var(), "its own, `e.mean(0)`"),
+        (lambda a, b, x, e: 1 - ((e - x @ fit(a, b)) ** 2).mean(0).sum() / e.var(0).sum(), "correction=0"),
         (with_a_bias, "has a bias"),
         (lambda a, b, x, e: 1 - (e - x @ fit(a, b)).var(0).sum() / e.var(0).sum(), "take the mean off what is left"),
         (lambda a, b, x, e: ((e - x @ fit(a, b)) ** 2).sum() / ((e - e.mean(0)) ** 2).sum(), "gets 0"),
@@ -101,6 +103,12 @@ def test_what_is_measured_against_the_wrong_thing_is_named(answer, words):
     [
         (lambda x, x_hat, linear: r_squared(x - x_hat, linear), "the error comes second"),
         (lambda x, x_hat, linear: r_squared(x_hat + linear, x) - r_squared(x_hat, x), "adds to the R² of x"),
+        (lambda x, x_hat, linear: linear.square().sum() / (x - x_hat).square().sum(), "a part can be long and wrong"),
+        (lambda x, x_hat, linear: 1 - (x - x_hat - linear).square().sum() / (x - x_hat).square().sum(), "its own mean"),
+        (
+            lambda x, x_hat, linear: 1 - (1 - r_squared(x_hat + linear, x)) / (1 - r_squared(x_hat, x)),
+            "its own mean",
+        ),
     ],
 )
 def test_natural_slips_with_the_error_are_named(answer, words):

@@ -7,7 +7,7 @@ import torch
 from sae_tutorial import reference_sae, story_tokens
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.course.dark_matter import drawings, study, viewer
-from sae_tutorial.evaluation.dark_matter import ErrorParts, r_squared, split_error
+from sae_tutorial.evaluation.dark_matter import ErrorParts, r_squared, reconstructed, split_error
 
 
 def normal(n, d, seed=0):
@@ -34,6 +34,16 @@ def test_measured_tells_what_the_parts_are(read, model):
     rises = study.increases(found)
     assert rises["with linear"] < rises["reconstruction"] and rises["with nonlinear"] < rises["reconstruction"]
     assert len(found["clean"]) == 20 and sum(found["predictions"]) == 20 * 254
+
+
+def test_a_search_that_finds_what_the_encoder_finds_changes_nothing(read, monkeypatch):
+    """Few tokens to fit on, and many: a map of few finds less, whoever made the error."""
+    sae, _, x = read
+    monkeypatch.setattr(study, "pursued", reconstructed)
+    for n in (400, 4_000):
+        found = study.searched(sae, x[:n], x[-2_000:])
+        for name in ("fvu", "linear", "nonlinear"):
+            assert found[name] == pytest.approx(found[f"own {name}"], rel=1e-3), (n, name)
 
 
 def test_pursuit_keeps_the_number_of_features(read):
@@ -81,7 +91,8 @@ def test_earlier_layers_and_ranks():
 def test_a_second_sae_learns_what_is_sparse():
     codes = torch.relu(normal(4_096, 16) - 1)
     data = codes @ torch.nn.functional.normalize(normal(16, 8, 3), dim=1)
-    assert study.second_sae(data[:3_000], data[3_000:], d_sae=32, k=4, steps=60) < 0.5
+    sae = study.second_sae(data[:3_000], d_sae=32, k=4, steps=60)
+    assert study.fvu(data[3_000:], reconstructed(sae, data[3_000:])) < 0.5
 
 
 def test_the_viewer_shows_the_parts_of_a_text(read, model):
