@@ -33,13 +33,14 @@ def ladder() -> Drawing:
     for i, (name, property_) in enumerate(zip(names, gained, strict=True)):
         x = 62 + 124 * i
         drawing.text(x, 14, name, bold=True)
-        drawing.line([(x - 44, 84), (x + 44, 84)], GRID).line([(x, 40), (x, 128)], GRID)
+        zero = x - 36 if name == "curved" else x  # a feature that is off adds nothing: its arc begins at the crossing
+        drawing.line([(x - 44, 84), (x + 44, 84)], GRID).line([(zero, 40), (zero, 128)], GRID)
         drawing.text(x, 166, f"+ {property_}" if property_ else "none of\nthe four", colour=GREEN if i else INK)
         if i:
             drawing.arrow(x - 76, 14, x - 50, 14)
     drawing.arrow(62, 84, 104, 72, colour=BLUE, width=2.5).arrow(62, 84, 20, 96, colour=BLUE, width=2.5, dashed=True)
     drawing.text(84, 58, "1 off", size=11, colour=BLUE).text(38, 112, "1 on", size=11, colour=BLUE)
-    _arc(drawing, 186, 98, 36)
+    _arc(drawing, 186, 84, 36)
     for degrees in (-10, 65, 190):
         _ray(drawing, (310, 84), _unit(degrees), 0.4, {-10: BLUE, 65: ORANGE, 190: GREEN}[degrees], width=2.5)
     for degrees, colour in ((25, BLUE), (70, ORANGE)):
@@ -155,6 +156,6 @@ def _arc(drawing: Drawing, x: float, y: float, radius: float) -> None:
     """Half a circle from left to right with its values: where a feature is at 0, 0.5 and 1."""
     points = [(x - radius * math.cos(math.pi * t / 24), y - radius * math.sin(math.pi * t / 24)) for t in range(25)]
     drawing.line(points, BLUE, width=2.5)
-    for value, words, away in ((0, "0", (0, 12)), (12, "½", (0, -13)), (24, "1", (0, 12))):
+    for value, words, away in ((0, "0", (-9, 12)), (12, "½", (0, -13)), (24, "1", (0, 12))):
         drawing.dot(*points[value], 4, BLUE)
         drawing.text(points[value][0] + away[0], points[value][1] + away[1], words, size=11, colour=BLUE)

@@ -514,6 +514,11 @@ def check_read(answer: Any) -> Verdict:
                     "`/` divides number by number, and here two tables of different sizes. To undo a matrix, multiply "
                     "by its inverse: `@ torch.linalg.inv(…)`"
                 ) from error
+            if _multiplies_from_the_left(answer, oblique):
+                raise AssertionError(
+                    "x is a table with one row for each x, so a matrix that changes every row stands right of it: "
+                    "`x @ …`, and yours stands left"
+                ) from error
             raise
         if got == (2, 5):
             return "for five x and two writers you return (2, 5), not (5, 2): transpose it, one row for each x"
@@ -608,6 +613,17 @@ def _divides_by_a_matrix(answer: Callable, writers_FD: Tensor) -> bool:
     x_FD = torch.tensor([[1.0, 0.5], [0.5, 2.0]])
     got = torch.as_tensor(answer(x_FD, writers_FD))
     return torch.allclose(got, (x_FD @ writers_FD.T) / (writers_FD @ writers_FD.T), atol=1e-3)
+
+
+def _multiplies_from_the_left(answer: Callable, writers_FD: Tensor) -> bool:
+    """Is it matrix @ x, with any matrix but one that only scales? That runs only for as many x as dimensions."""
+    x_FD = torch.tensor([[1.0, 0.5], [0.5, 2.0]])
+    try:
+        matrix_FD, got = (torch.as_tensor(answer(x, writers_FD)) for x in (torch.eye(2), x_FD))
+    except RuntimeError:
+        return False
+    left, right = (torch.allclose(got, product, atol=1e-3) for product in (matrix_FD @ x_FD, x_FD @ matrix_FD))
+    return left and not right
 
 
 # Exercise 1: decomposable, and not linear.

@@ -78,7 +78,7 @@ def explained_bars(
         for k in counts
     }
     x, y = "variance explained, held-out positions", ""
-    fig = kinds.bars(bars, title, x, y, lying=True, hover="%{y}: %{x:.0%}", height=440, above=18)
+    fig = kinds.bars(bars, title, x, y, lying=True, hover="%{y}: %{x:.0%}", height=160 + 40 * len(explained), above=18)
     if fig.data:
         marks(fig, {level_name: level})
         fig.update_xaxes(range=[0, 1], tickformat=".0%")

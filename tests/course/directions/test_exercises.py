@@ -455,6 +455,16 @@ def test_dividing_by_a_matrix_is_not_undoing_it():
     wrong(exercises.check_read(lambda x, w: x @ x), "It stopped with RuntimeError")
 
 
+@pytest.mark.parametrize("left", [torch.linalg.pinv, torch.linalg.inv, lambda w: w, lambda w: torch.linalg.inv(w).T])
+def test_a_matrix_left_of_the_table_mixes_its_rows(left):
+    wrong(exercises.check_read(lambda x, w: left(w) @ x), "stands right of it")
+
+
+def test_a_system_of_equations_left_of_the_table_mixes_its_rows():
+    wrong(exercises.check_read(lambda x, w: torch.linalg.solve(w, x)), "stands right of it")
+    wrong(exercises.check_read(lambda x, w: torch.linalg.lstsq(w, x).solution), "stands right of it")
+
+
 def test_least_squares_reads_as_well():
     verdict = exercises.check_read(lambda x, w: torch.linalg.lstsq(w.T, x.T).solution.T)
     assert verdict, verdict.message
