@@ -84,10 +84,10 @@ def controlled(
     unedited: Mapping[str, float],
     title: str,
 ) -> go.Figure:
-    """Share of predictions that follow an edit, against the number of edited features; a panel for each kind, with
-    dashed lines for what follows the supervised edit and what agrees without any edit."""
+    """Share of predictions that follow an edit, with its interval, against the number of edited features; a panel for
+    each kind, with dashed lines for what follows the supervised edit and what agrees without any edit."""
     panels = {
-        edit: {name: Curve(ks, [span[0] for span in spans]) for name, spans in curves.items()}
+        edit: {name: Curve(ks, *zip(*spans, strict=True)) for name, spans in curves.items()}
         for edit, curves in success.items()
     }
     labels, hover = ("edits per position (log)", "predictions that follow"), "%{x} edits: %{y:.0%}"
