@@ -22,7 +22,8 @@ def check_patch(answer: Any) -> Verdict:
     codes, wanted = (torch.rand(4, 5, generator=generator) for _ in range(2))
 
     def same(a: Any, b: Tensor) -> bool:
-        return torch.as_tensor(a).shape == b.shape and torch.allclose(torch.as_tensor(a), b, atol=1e-5)
+        got = torch.as_tensor(a)  # numpy counts in float64
+        return got.shape == b.shape and torch.allclose(got.to(b.dtype), b, atol=1e-5)
 
     def returns(answer: Callable) -> str | None:
         given = [t.clone() for t in (x, codes, wanted, directions)]
@@ -39,6 +40,10 @@ def check_patch(answer: Any) -> Verdict:
                 return "`directions` has a row for each feature: `directions[chosen]`, not columns of it"
             if "tensor a (4) must match the size of tensor b (2)" in str(error):
                 return "`[chosen]` takes rows, tokens 0 and 3 here; features are columns of the codes: `[:, chosen]`"
+            if "(4x2 and 5x6)" in str(error):
+                return "two columns of the codes, five directions: take the same rows of these, `directions[chosen]`"
+            if "tensor a (4) must match the size of tensor b (6)" in str(error):
+                return "a code for each token times one direction needs a column: `(…)[:, j, None] * directions[j]`"
             if "tensor a (6) must match the size of tensor b (5)" in str(error):
                 return "`directions` has a row for each feature: `directions[chosen]`, and no transpose is needed"
             raise
@@ -127,6 +132,11 @@ def _by_slope(changes: Tensor, along: Tensor) -> Tensor:
     return -(changes * along).sum(1)
 
 
+def _of_all(changes: Tensor, along: Tensor) -> Tensor:
+    """The same, at −inf where a prompt does not use a feature: what a sum over prompts meets after the mask."""
+    return _by_slope(changes, along).masked_fill(~(changes != 0).any(1), -math.inf)
+
+
 # What is likeliest to be done instead, and how `_kept` does it.
 THINNED: tuple[tuple[str, dict[str, Any]], ...] = (
     (
@@ -161,6 +171,10 @@ THINNED: tuple[tuple[str, dict[str, Any]], ...] = (
     (
         "all sentences keep the same features; each is to choose its own, so do not sum over sentences",
         {"weigh": lambda changes, along: _by_slope(changes, along).mean(0).expand(len(changes), -1)},
+    ),
+    (
+        "all sentences keep the same features, and none that one of them does not use; do not sum over sentences",
+        {"weigh": lambda changes, along: _of_all(changes, along).sum(0).expand(len(changes), -1)},
     ),
 )
 

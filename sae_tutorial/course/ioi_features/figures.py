@@ -84,11 +84,10 @@ def controlled(
     unedited: Mapping[str, float],
     title: str,
 ) -> go.Figure:
-    """Share of predictions that follow an edit, against the number of edited features; a panel for each kind, with
-    dashed lines for what follows the supervised edit and what agrees without any edit."""
+    """Share of predictions that follow an edit, with its interval, against the number of edited features; a panel for
+    each kind, with dashed lines for what follows the supervised edit and what agrees without any edit."""
     panels = {
-        edit: {name: Curve(ks, [span[0] for span in spans]) for name, spans in curves.items()}
-        for edit, curves in success.items()
+        edit: {name: _with_interval(ks, spans) for name, spans in curves.items()} for edit, curves in success.items()
     }
     labels, hover = ("edits per position (log)", "predictions that follow"), "%{x} edits: %{y:.0%}"
     fig = kinds.lines(panels, title, *labels, log="x", hover=hover, height=470)
@@ -166,6 +165,11 @@ def splitting(
         drawn[name] = Curve([x for x, _ in pairs], [y for _, y in pairs], look=look, mode="markers")
     labels = "penalty λ of one unit of a code", "total loss per token: error² + λ · L1"
     return kinds.lines(drawn, title, *labels, mode="lines", size=10, hover="λ %{x:.3~g}: %{y:.2f}", height=420)
+
+
+def _with_interval(x: Sequence[float], spans: Sequence[Span]) -> Curve:
+    middle, low, high = zip(*spans, strict=True)
+    return Curve(x, middle, low, high)
 
 
 def _turn(place: int) -> Look:

@@ -53,6 +53,12 @@ def drawn(
     return found
 
 
+def ends(shares: Float[Tensor, " draws"]) -> str:
+    """Of several draws the lowest and the highest: "91% to 96%"; "92%" of one."""
+    low, high = (f"{float(end):.0%}" for end in shares.aminmax())
+    return low if low == high else f"{low} to {high}"
+
+
 def strongest_words(
     acts_NF: Float[Tensor, "tokens features"], words: Int[Tensor, " tokens"], decode: Callable, n: int = 12
 ) -> list[str]:

@@ -250,12 +250,16 @@ def follow(
     edited: Sequence[Float[Tensor, "sentences roles d"]],
     goal_BRD: Float[Tensor, "sentences roles d"],
     sentences: Sentences,
-) -> Span:
-    """The share of sentences that get the goal's answer after an edit, with its 95 % interval over sentences; of
-    several edits, one for each seed of a dictionary, each sentence's mean. The answer: the likeliest token."""
+) -> Float[Tensor, " sentences"]:
+    """Which sentences get the goal's answer after an edit, 1 or 0; of several edits, one for each seed of a dictionary,
+    each sentence's mean. The answer: the likeliest token. By sentence, so that two dictionaries can be paired."""
     said = [run(with_roles(x_BPD, new_BRD, sentences)).argmax(dim=1) for new_BRD in (goal_BRD, *edited)]
-    same_B = torch.stack([one == said[0] for one in said[1:]]).float().mean(dim=0)
-    middle, low, high = (float(end) for end in bootstrap(same_B))
+    return torch.stack([one == said[0] for one in said[1:]]).float().mean(dim=0)
+
+
+def share(agree_B: Float[Tensor, " sentences"]) -> Span:
+    """Of what `follow` returns: the mean, with its 95 % interval over sentences."""
+    middle, low, high = (float(end) for end in bootstrap(agree_B))
     return middle, low, high
 
 

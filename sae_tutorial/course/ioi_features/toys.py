@@ -19,26 +19,20 @@ from sae_tutorial.training.settings import TrainSettings
 
 
 def two_attributes(
-    n_tokens: int, n_values: int, d: int, norms: tuple[float, float], seed: int = 0, orthogonal: bool = False
+    n_tokens: int, n_values: int, d: int, norms: tuple[float, float], seed: int = 0
 ) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens values"]]:
     """a = u_i + v_j: two attributes with random directions, the first longer than the second.
 
-    `orthogonal`: all directions at right angles, so that no value interferes with another.
-
-    Returns activations, and indicators of all values, (N, 2·n_values), those of the longer one first. Raises ValueError
-    for more orthogonal directions than there are dimensions.
+    Returns activations, and indicators of all values, (N, 2·n_values), those of the longer one first.
     """
-    if orthogonal and 2 * n_values > d:
-        raise ValueError(
-            f"{2 * n_values} directions cannot be orthogonal in {d} dimensions; give at most {d // 2} values."
-        )
-    directions = random_directions(2 * n_values, d, seed)
-    if orthogonal:
-        directions = torch.linalg.qr(directions.T).Q.T
-    vectors = directions.reshape(2, n_values, d) * torch.tensor(norms)[:, None, None]
+    vectors = _vectors(n_values, d, norms, seed)
     drawn = torch.randint(n_values, (2, n_tokens), generator=torch.Generator().manual_seed(seed))
     x_ND = vectors[0][drawn[0]] + vectors[1][drawn[1]]
     return x_ND, torch.cat([torch.nn.functional.one_hot(row, n_values) for row in drawn], dim=1).float()
+
+
+def _vectors(n_values: int, d: int, norms: tuple[float, float], seed: int = 0) -> Float[Tensor, "2 values d"]:
+    return random_directions(2 * n_values, d, seed).reshape(2, n_values, d) * torch.tensor(norms)[:, None, None]
 
 
 def values_found(
@@ -53,12 +47,45 @@ def values_found(
 
     λ is what a unit of a code costs against the squared error of a token.
     """
-    saes = [SparseAutoencoder(SAEConfig(x_ND.shape[1], n, "relu"), seed=seed) for n, _ in tried for seed in seeds]
-    _train(saes, x_ND, [penalty for _, penalty in tried for _ in seeds], lr=1e-2, steps=steps, batch_size=256)
+    saes = _trained(x_ND, tried, steps, seeds)
     with torch.no_grad():
         found = torch.stack([best_f1(sae.encode(x_ND).to_dense() > 0, has_NV)[0] >= 0.9 for sae in saes])
     shares = found.float().view(len(tried), len(seeds), 2, -1).mean((1, 3))
     return {"strong": shares[:, 0].tolist(), "weak": shares[:, 1].tolist()}
+
+
+def _trained(
+    x_ND: Tensor, tried: Sequence[tuple[int, float]], steps: int, seeds: Sequence[int]
+) -> list[SparseAutoencoder]:
+    """All seeds of the first (features, λ), then of the next."""
+    saes = [SparseAutoencoder(SAEConfig(x_ND.shape[1], n, "relu"), seed=seed) for n, _ in tried for seed in seeds]
+    _train(saes, x_ND, [penalty for _, penalty in tried for _ in seeds], lr=1e-2, steps=steps, batch_size=256)
+    return saes
+
+
+def trained_and_honest(
+    norms: tuple[float, float], penalties: Sequence[float], steps: int, seeds: Sequence[int] = (0, 1)
+) -> list[tuple[list[float], float]]:
+    """For each λ the loss per token, error² + λ · code, of autoencoders with 96 features trained on `two_attributes`,
+    one for each seed, and of a dictionary with a feature for each value, whose code is its norm − λ/2, or 0. Where the
+    trained one hides values at a lower loss, the loss asks for it; at a higher one, training has fallen short.
+    """
+    (x_ND, has_NV), vectors_VD = two_attributes(8_192, 32, 64, norms), _vectors(32, 64, norms).flatten(0, 1)
+    saes, found = _trained(x_ND, [(96, penalty) for penalty in penalties], steps, seeds), []
+    for i, penalty in enumerate(penalties):
+        with torch.no_grad():
+            mine = [_loss(sae, x_ND, penalty) for sae in saes[i * len(seeds) : (i + 1) * len(seeds)]]
+        norm_V1 = vectors_VD.norm(dim=1, keepdim=True)
+        code_V1 = (norm_V1 - penalty / 2).clamp(min=0)
+        error = (x_ND - has_NV @ (vectors_VD * code_V1 / norm_V1)).square().sum(1).mean()
+        found.append((mine, float(error + penalty * (has_NV @ code_V1).mean())))
+    return found
+
+
+def _loss(sae: SparseAutoencoder, x_ND: Tensor, penalty: float) -> float:
+    """error² + λ · code, per token, in the units of x."""
+    error = (x_ND - sae(x_ND)).square().sum(1).mean()
+    return float(error + penalty * sae.scale * sae.encode(x_ND).to_dense().sum(1).mean())
 
 
 def weak_beside(other: float, norm: float, penalties: Sequence[float], steps: int) -> list[float]:
@@ -106,8 +133,8 @@ def split_clusters(
     losses, trained, ideal = [], [], []
     for sae, penalty in zip(saes, penalties, strict=True):
         with torch.no_grad():
-            codes_NF, error = sae.encode(x_ND).to_dense(), (x_ND - sae(x_ND)).square().sum(1).mean()
-        losses.append(float(error + penalty * sae.scale * codes_NF.sum(1).mean()))
+            codes_NF = sae.encode(x_ND).to_dense()
+            losses.append(_loss(sae, x_ND, penalty))
         pair_N2 = torch.stack([x_ND[:, 0] > penalty / 2, x_ND[:, 0] < -penalty / 2], dim=1)
         both = [float(best_f1(active, sides_N2)[0].mean()) for active in (codes_NF > 0, pair_N2)]
         trained.append(both[0])

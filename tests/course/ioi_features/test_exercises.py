@@ -98,6 +98,29 @@ def weighed(edit, loss, at=0.5, chosen=None, weigh=None, half_of_all=False):
     return weigh(edit.changes, along) if weigh else -(edit.changes * along).sum(1)
 
 
+def summed_after_the_mask(edit, loss, sizes):
+    """One order for all prompts, in which −inf of one is −inf of all."""
+    stages = [edit.used]
+    for size in sizes:
+        worth = weighed(edit, loss, chosen=stages[-1]).masked_fill(~stages[-1], -math.inf).sum(0)
+        best = worth.topk(size).indices.expand(len(edit.used), -1)
+        stages.append(torch.zeros_like(edit.used).scatter(1, best, True) & stages[-1])
+    return stages
+
+
+def in_numpy(x, codes, wanted, directions, chosen):
+    """Right, in float64."""
+    mask = np.zeros(codes.shape[1])
+    mask[chosen] = 1
+    return x.numpy() + ((wanted - codes).numpy() * mask) @ directions.numpy()
+
+
+def times_a_row(x, codes, wanted, directions, chosen):
+    for j in chosen:
+        x = x + (wanted[:, j] - codes[:, j]) * directions[j]
+    return x
+
+
 def sorted_out(edit, loss, sizes, **how):
     """As the solution, with `argsort` for `topk`."""
     stages = [edit.used]
@@ -177,6 +200,7 @@ def chosen_and_scored(active, has, choose, score):
     "check, answer",
     [
         (e.check_patch, in_place),
+        (e.check_patch, in_numpy),
         (e.check_thin_out, in_stages_of_the_package),
         (e.check_thin_out, sorted_out),
         (e.check_thin_out, left_out_one_by_one),
@@ -204,6 +228,8 @@ def test_other_right_answers(check, answer):
         (lambda x, c, w, d, f: x + (w - c)[:, f] @ d[:, f], "`directions[chosen]`, not columns"),
         (lambda x, c, w, d, f: x + (w - c)[f] @ d, "tokens 0 and 3 here; features are columns"),
         (lambda x, c, w, d, f: x + (w - c)[:, f] @ d[:, f].T, "no transpose is needed"),
+        (lambda x, c, w, d, f: x + (w - c)[:, f] @ d, "the same rows of these, `directions[chosen]`"),
+        (times_a_row, "times one direction needs a column"),
         (lambda x, c, w, d, f: rows_exchanged(x, c, w, d, f), "all features are patched at tokens 0 and 3"),
         (lambda x, c, w, d, f: (x.add_((w - c)[:, f] @ d[f]), None)[1], "returns None: return x"),
         (lambda x, c, w, d, f: one_feature(x, c, w, d, f[:1]), "only feature 0 is patched"),
@@ -246,6 +272,7 @@ def test_halfway_mistakes(answer, complaint):
         (lambda ed, f, sizes: [ed.used, *(torch.zeros(6, n) for n in sizes)], "not numbers of features"),
         (lambda ed, f, sizes: e.solution_thin_out(ed, f, [5, 4, 2, 1, 0]), "yours leave [8, 5, 4, 2, 1, 0]"),
         (minus_last, "yours leave [8, 6, 2, 0, 0, 0]: features that are out are chosen again"),
+        (summed_after_the_mask, "all sentences keep the same features, and none that one"),
         (from_the_end, "for size 0 you leave 8, not 0"),
         (lambda *it: [*e.solution_thin_out(*it)[:-1], e.solution_thin_out(*it)[-2]], "for size 0 you leave 1, not 0"),
         (one_mask, "append a clone of it"),

@@ -52,7 +52,9 @@ def test_two_scores_stand_beside_each_other():
 def test_controlled_has_a_panel_for_each_kind_with_its_own_levels():
     success = {"a": {"PCA": [(0.1, 0, 0.2), (0.2, 0.1, 0.3)]}, "b": {"PCA": [(0, 0, 0), (1, 1, 1)]}}
     fig = plots.controlled(success, (2, 4), {"a": 0.5, "b": 1}, {"a": 0.2, "b": 0}, "t")
-    assert drawn(fig) == {"PCA": ([2, 4], [0.1, 0.2]), "PCA 2": ([2, 4], [0, 1])}
+    found = drawn(fig)
+    assert found["PCA"] == ([2, 4], [0.1, 0.2]) and found["PCA 2"] == ([2, 4], [0, 1])
+    assert found["1"] == ([2, 4, 4, 2], [0.2, 0.3, 0.1, 0]), "the interval"
     levels = [(shape.xref, shape.y0) for shape in fig.layout.shapes]
     assert levels == [("x domain", 0.5), ("x domain", 0.2), ("x2 domain", 1), ("x2 domain", 0)]
     assert plain(fig.layout.xaxis.tickvals) == [2, 4], "every number of edits can be read off"

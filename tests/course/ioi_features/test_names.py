@@ -35,6 +35,10 @@ def test_each_sentence_draws_as_many_as_it_is_told_from_what_is_there():
     assert len({tuple(one[0].tolist()) for one in many}) == 3, "all pairs come up"
 
 
+def test_draws_are_told_by_their_ends():
+    assert names.ends(torch.tensor([0.93, 0.96, 0.91])) == "91% to 96%" and names.ends(torch.tensor([0.92])) == "92%"
+
+
 def test_with_all_axes_the_model_names_the_other(model):
     axes = Dictionary.of_axes("axes", torch.eye(model.cfg.d_model), torch.zeros(model.cfg.d_model))
     rows = names.change_of_mind(model, HOOK, axes, "Mary", "John", "Anna", [0, 4, 256])

@@ -168,11 +168,13 @@ def test_who_follows_an_edit(model, sentences, x):
     run, roles = run_from(model, sentences, HOOK), supervised.at_roles(x, sentences)
     other = ioi.counterfactual(model, sentences, "swapped")
     goal = supervised.at_roles(patching.activations(model, other, [HOOK])[HOOK], sentences)
-    assert supervised.follow(run, x, [goal], goal, sentences) == (1, 1, 1)
-    middle, low, high = supervised.follow(run, x, [roles], goal, sentences)
-    assert low <= middle <= high and middle < 0.3
-    both = supervised.follow(run, x, [roles, goal], goal, sentences)[0]
-    assert both == pytest.approx((1 + middle) / 2, abs=1e-5)
+    assert (supervised.follow(run, x, [goal], goal, sentences) == 1).all()
+    unedited = supervised.follow(run, x, [roles], goal, sentences)
+    assert unedited.shape == (len(sentences.io),) and unedited.mean() < 0.3
+    middle, low, high = supervised.share(unedited)
+    assert low <= middle <= high and middle == pytest.approx(float(unedited.mean()))
+    both = supervised.follow(run, x, [roles, goal], goal, sentences)
+    assert torch.equal(both, (1 + unedited) / 2)
 
 
 def test_f1_of_each_is_held_out_unless_asked():

@@ -15,16 +15,6 @@ def test_two_attributes_are_sums_of_two_vectors():
     assert torch.allclose(x[same[0]], x[0].expand(int(same[0].sum()), -1))
 
 
-def test_orthogonal_attributes_do_not_interfere():
-    x, has = toys.two_attributes(500, 4, 30, norms=(2.0, 1.0), orthogonal=True)
-    vectors = torch.linalg.lstsq(has, x, driver="gelsd").solution  # up to what one attribute can lend the other
-    apart = vectors[:4] - vectors[:1], vectors[4:] - vectors[4:5]
-    assert (apart[0] @ apart[1].T).abs().max() < 1e-4
-    assert torch.allclose(x.square().sum(1), torch.tensor(5.0), atol=1e-4)
-    with pytest.raises(ValueError, match="cannot be orthogonal"):
-        toys.two_attributes(10, 4, 7, norms=(1.0, 1.0), orthogonal=True)
-
-
 def test_clusters_and_the_cost_of_an_axis():
     x, sign = toys.two_clusters(20_000, d=5)
     assert (x[sign > 0, 0].mean() - 2).abs() < 0.05 and x[:, 1:].mean(0).abs().max() < 0.05
@@ -48,6 +38,13 @@ def test_found_values_are_means_over_seeds():
 def test_beside_nothing_more_values_are_found_than_beside_a_strong_one():
     alone, company = (toys.weak_beside(other, 1.0, [0.5], 150)[0] for other in (1e-6, 3.0))
     assert 0 <= company < alone <= 1
+
+
+def test_a_feature_for_each_value_pays_for_its_codes():
+    x, has = toys.two_attributes(8_192, 32, 64, norms=(2.0, 1.0))
+    ((losses, honest), (_, none)) = toys.trained_and_honest((2.0, 1.0), [1e-6, 5.0], 3)
+    assert len(losses) == 2 and min(losses) > honest == pytest.approx(3e-6, rel=0.01), "both codes at almost no price"
+    assert none == pytest.approx(float(x.square().sum(1).mean())), "no feature pays"
 
 
 def test_split_clusters_have_a_loss_and_two_scores_for_each_penalty():
