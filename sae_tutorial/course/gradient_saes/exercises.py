@@ -69,7 +69,10 @@ def check_mean_sensitivity(answer: Any) -> Verdict:
         return None if torch.Size(shape).numel() == 1 else f"return one number; yours has shape {shape}"
 
     def not_nothing(answer: Callable) -> str | None:
-        if abs(got := asked(answer, first)) < 0.2:
+        got = asked(answer, first)
+        if abs(got - float((gradients @ first).norm()) / len(gradients)) < 1e-3:
+            return "the mean belongs under the root: divide the sum of squares by their number, then take the root"
+        if abs(got) < 0.2:
             return (
                 "answers pull the first direction up and down, by 2 each way, and yours says "
                 f"{got:.2f}: pulls of either sign cancel in your average"

@@ -510,7 +510,7 @@ def check_shares(saes: float | None, k_means: float | None, measured: tuple[floa
     told = "; ".join(
         f"two {who} share {share:.0%}, you said {guess:.0%}: {_near(guess, share, 0.1)}" for who, guess, share in pairs
     )
-    right = (saes < k_means) == (measured[0] < measured[1])
+    right = bool((saes < k_means) == (measured[0] < measured[1]))
     return Verdict(right, f"{'✓ Exercise 6' if right else '✗ Exercise 6, who shares more'}: {told}.")
 
 

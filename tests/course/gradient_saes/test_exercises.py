@@ -115,6 +115,7 @@ def test_other_ways_to_the_same_average_pass(answer):
         (lambda g, d: (g.square().mean(0).sqrt() @ d).abs(), "between two coordinates"),
         (lambda g, d: (g.square().mean(0) @ d.square()).sqrt(), "between two coordinates"),
         (lambda g, d: (g @ d).norm(), "not their sum"),
+        (lambda g, d: (g @ d).norm() / len(g), "under the root"),
         (lambda g, d: (g @ d).abs(), "one for each answer"),
         (lambda g, d: g.square().mean(0).sqrt(), "where is `direction`"),
     ],
