@@ -25,7 +25,7 @@ from sae_tutorial.training import TrainSettings, train_many
 SEEDS = (0, 1, 2)
 OF_PLANTED = (32, 64, 96, 128, 160, 192, 256, 384)  # features of an SAE
 OF_MODELS = {"stories": (1, 2, 4, 8, 16, 32), "smollm2": (1, 2, 4)}  # times d_in
-STEPS = {"planted": 2000, "stories": 1000, "smollm2": 500}
+STEPS = {"planted": 2000, "early": 120, "stories": 1000, "smollm2": 500}
 
 
 def main() -> None:
@@ -38,7 +38,10 @@ def main() -> None:
         return kept_lines.ship(kept)
     for name in size.FREQUENCIES:
         truth, x = size.planted(name)
-        of_data(kept, name, ActivationStore.from_tensor(x), OF_PLANTED, size.N_ON, STEPS["planted"], truth)
+        store = ActivationStore.from_tensor(x)
+        of_data(kept, name, store, OF_PLANTED, size.N_ON, STEPS["planted"], truth)
+        if name == "equal":  # what a model's SAEs may look like, which are far from the end of their training
+            of_data(kept, "equal, early", store, OF_PLANTED, size.N_ON, STEPS["early"], truth)
     for name, widths in OF_MODELS.items():
         model, text = load_language_model(name), text_for_training(model=name)[0]
         store = ActivationStore.harvest(model, text, HOOKS[name], cache_dir=args.out, progress=False)

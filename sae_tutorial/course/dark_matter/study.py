@@ -253,6 +253,7 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], float]] = {  # what the rules a
     "left out": lambda row: row["fvu"],
     "linear (R²)": lambda row: row["linear"],
     "nonlinear": lambda row: row["nonlinear"],
+    "searched": lambda row: row["pursuit"]["nonlinear"],
     "length (R²)": lambda row: row["length"]["activation"],
     "rise in loss": lambda row: increases(row)["reconstruction"],
     "linear part of it": linear_part,
