@@ -111,9 +111,11 @@ def of_shared(evidence: Evidence, methods: Sequence[str], settings: Mapping[str,
     return Table(["shared by two seeds (of live)", *columns], rows)
 
 
-def recovered(evidence: Evidence, methods: tuple[str, str], fields: Mapping[str, Any]) -> tuple[float, float]:
-    """The loss recovered by two methods, means over the seeds that both have."""
-    one, other = (evidence.runs.values("recovered", method=method, **fields) for method in methods)
+def recovered(
+    evidence: Evidence, methods: tuple[str, str], fields: Mapping[str, Any], measure: str = "recovered"
+) -> tuple[float, float]:
+    """The loss recovered by two methods, means over the seeds that both have; "recovered_mean" counts from the mean."""
+    one, other = (evidence.runs.values(measure, method=method, **fields) for method in methods)
     seeds = one.keys() & other.keys()
     return sum(one[seed] for seed in seeds) / len(seeds), sum(other[seed] for seed in seeds) / len(seeds)
 

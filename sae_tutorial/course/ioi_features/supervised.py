@@ -290,15 +290,10 @@ def held_out_f1(
 
 
 def f1_of_each(
-    dictionary: Dictionary,
-    x_ND: Float[Tensor, "tokens d"],
-    has_NV: Float[Tensor, "tokens values"],
-    held_out: bool = True,
+    dictionary: Dictionary, x_ND: Float[Tensor, "tokens d"], has_NV: Float[Tensor, "tokens values"]
 ) -> Float[Tensor, " values"]:
-    """For each value the F1 of its best feature: scored on the half on which it was not chosen, or, without
-    `held_out`, on the half on which it was."""
-    active_NF, half = dictionary.encode(x_ND) > 0, len(x_ND) // 2
-    return held_out_f1(active_NF, has_NV) if held_out else best_f1(active_NF[:half], has_NV[:half])[0]
+    """For each value the F1 of its best feature, scored on the half on which it was not chosen."""
+    return held_out_f1(dictionary.encode(x_ND) > 0, has_NV)
 
 
 def _f1(both: Tensor, there: Tensor, active: Tensor) -> Tensor:

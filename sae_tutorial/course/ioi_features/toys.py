@@ -67,17 +67,20 @@ def trained_and_honest(
     norms: tuple[float, float], penalties: Sequence[float], steps: int, seeds: Sequence[int] = (0, 1)
 ) -> list[tuple[list[float], float]]:
     """For each λ the loss per token, error² + λ · code, of autoencoders with 96 features trained on `two_attributes`,
-    one for each seed, and of a dictionary with a feature for each value, whose code is its norm − λ/2, or 0. Where the
-    trained one hides values at a lower loss, the loss asks for it; at a higher one, training has fallen short.
+    one for each seed, and of a dictionary with a feature for each value, whose code is its norm − λ/2, or 0: for the
+    value's deviation from the mean of its attribute, as the autoencoders have an offset, too. Where the trained one
+    hides values at a lower loss, the loss asks for it; at a higher one, training has fallen short.
     """
-    (x_ND, has_NV), vectors_VD = two_attributes(8_192, 32, 64, norms), _vectors(32, 64, norms).flatten(0, 1)
+    (x_ND, has_NV), vectors_AVD = two_attributes(8_192, 32, 64, norms), _vectors(32, 64, norms)
+    offset_D = vectors_AVD.mean(1).sum(0)
+    vectors_VD = (vectors_AVD - vectors_AVD.mean(1, keepdim=True)).flatten(0, 1)
     saes, found = _trained(x_ND, [(96, penalty) for penalty in penalties], steps, seeds), []
     for i, penalty in enumerate(penalties):
         with torch.no_grad():
             mine = [_loss(sae, x_ND, penalty) for sae in saes[i * len(seeds) : (i + 1) * len(seeds)]]
         norm_V1 = vectors_VD.norm(dim=1, keepdim=True)
         code_V1 = (norm_V1 - penalty / 2).clamp(min=0)
-        error = (x_ND - has_NV @ (vectors_VD * code_V1 / norm_V1)).square().sum(1).mean()
+        error = (x_ND - offset_D - has_NV @ (vectors_VD * code_V1 / norm_V1)).square().sum(1).mean()
         found.append((mine, float(error + penalty * (has_NV @ code_V1).mean())))
     return found
 
