@@ -2,12 +2,13 @@
 
 The measures come from sequences whose structure is known: random tokens, repeated. A token then has one twin, and a
 head that looks back at it, at the token after it, or simply at the previous token gives itself away by a stripe in its
-attention pattern. Sources: Elhage et al. 2021 (subspaces, composition), Olsson et al. 2022 (induction heads).
+attention pattern. Sources: Elhage et al. 2021 (subspaces, composition), Olsson et al. 2022 (induction heads), Kissane
+et al. 2024 (how long a repetition must be).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,3 +97,32 @@ def head_scores(model: Any, tokens: Int[Tensor, "sequences positions"]) -> HeadS
         previous=stripe(pattern, 1, second),
         duplicate=stripe(pattern, length, second),
     )
+
+
+def prefix_induction(
+    model: Any, lengths: Sequence[int], n_sequences: int = 64, context: int = 60, seed: int = 0
+) -> Float[Tensor, "lengths layers heads"]:
+    """How much of a repetition each head needs before it looks at what came next the first time.
+
+    In a row of random tokens a block of `length` tokens comes twice, the second time at the end. The score is the mean
+    attention from the last token of the row to the token after the first block. A head that scores with a block of one
+    token goes by one twin; one that needs a longer block has looked at what stands before it, too.
+
+    Raises ValueError for a length below 1, and for one so long that `context` tokens have no room for the block, the
+    token after it and a distance from its repetition.
+    Source: Kissane et al. 2024.
+    """
+    for length in lengths:
+        if not 1 <= length <= (context - 4) // 2:
+            raise ValueError(f"lengths holds {length}; with context={context} take 1 to {(context - 4) // 2}")
+    scores, each = [], torch.arange(n_sequences)
+    for length in lengths:
+        generator = torch.Generator().manual_seed(seed)
+        tokens = torch.randint(model.cfg.d_vocab, (n_sequences, context + length), generator=generator)
+        tokens[:, 0] = model.tokenizer.bos_token_id or 0
+        first = torch.randint(1, context - 2 * length - 1, (n_sequences,), generator=generator)
+        block = first[:, None] + torch.arange(length)
+        tokens[:, context:] = tokens.gather(1, block)
+        pattern = attention_patterns(model, tokens)[:, each, :, -1, first + length]  # (sequences, layers, heads)
+        scores.append(pattern.mean(0))
+    return torch.stack(scores)

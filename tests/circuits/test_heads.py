@@ -105,3 +105,40 @@ def test_patterns_of_the_embedded_model_divide_one(model):
 def test_heads_of_a_group_use_the_keys_and_values_of_one(shared, expected):
     sizes = SimpleNamespace(n_layers=2, n_heads=9, n_key_value_heads=shared)
     assert heads.key_head(sizes, (1, 7)) == (1, expected)
+
+
+class Repeating(Looking):
+    """Its heads look at the token after the earlier place where their last 1, and their last 3, tokens stood."""
+
+    needs = (1, 3)
+
+    def __init__(self):
+        super().__init__(torch.empty(2, 0, 0))
+        self.cfg.d_vocab, self.tokenizer = 10_000, SimpleNamespace(bos_token_id=0)
+
+    def __call__(self, tokens, **kwargs):
+        self.read = tokens
+        pattern = torch.zeros(len(tokens), 2, tokens.shape[1], tokens.shape[1])
+        for row, ids in enumerate(tokens.tolist()):
+            for head, n in enumerate(self.needs):
+                twins = [i + n for i in range(len(ids) - n) if ids[i : i + n] == ids[-n:]]
+                pattern[row, head, -1, twins[0] if twins else 0] = 1
+        for _, hook in self.hooked:
+            hook(pattern, hook=None)
+
+
+def test_a_head_that_needs_a_longer_repetition_scores_with_longer_ones_only():
+    model = Repeating()
+    scores = heads.prefix_induction(model, [1, 2, 3, 5], n_sequences=16, context=30)
+    assert scores.shape == (4, 1, 2)
+    assert scores[:, 0, 0].min() > 0.9, "a twin of the last token is enough"  # chance may bring a second one
+    assert scores[:, 0, 1].tolist() == [0, 0, 1, 1]
+    ids = model.read[0].tolist()  # of the longest: a block of five, twice
+    assert len(ids) == 35 and ids[0] == 0
+    assert sum(ids[i : i + 5] == ids[-5:] for i in range(31)) == 2
+
+
+@pytest.mark.parametrize("length", [0, 14])
+def test_a_repetition_must_fit(length):
+    with pytest.raises(ValueError, match=f"lengths holds {length}; with context=30 take 1 to 13"):
+        heads.prefix_induction(Repeating(), [length], context=30)
