@@ -36,10 +36,10 @@ N_CONTROLS = 2_000  # tokens that are searched with a second dictionary, or a ra
 
 
 @torch.no_grad()
-def pursued(sae: Any, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens d"]:
-    """x̂ with codes by gradient pursuit, as many features for each token as the SAE's own encoder gives it."""
-    codes = gradient_pursuit(sae.normalise(x) - sae.b_dec, sae.W_dec.detach().contiguous(), sae.encode(x).l0())
-    return sae.decode(codes)
+def pursued(sae: Any, x: Float[Tensor, "tokens d"], l0: int | None = None) -> Float[Tensor, "tokens d"]:
+    """x̂ with codes by gradient pursuit: l0 features for each token, or as many as the SAE's own encoder gives it."""
+    many = sae.encode(x).l0() if l0 is None else l0
+    return sae.decode(gradient_pursuit(sae.normalise(x) - sae.b_dec, sae.W_dec.detach().contiguous(), many))
 
 
 def fvu(x: Float[Tensor, "tokens d"], x_hat: Float[Tensor, "tokens d"]) -> float:
@@ -96,6 +96,16 @@ def searched(sae: Any, x_fit: Float[Tensor, "n d"], x: Float[Tensor, "m d"]) -> 
         "own linear": r_squared(own.linear, own.error),
         "own fvu": fvu(x, own.reconstruction),
         "own nonlinear": share(own.nonlinear, x),
+    }
+
+
+def by_search(saes: Mapping[str, Any], x: Float[Tensor, "tokens d"], n: int = 2_000) -> dict[str, dict[str, float]]:
+    """What the search leaves out of about `n` of the tokens, with each SAE's dictionary: "as encoded", as many features
+    for each token as the SAE's encoder gives it, and "k each", the SAE's k for every token."""
+    some = x[:: max(1, len(x) // n)][:n]
+    return {
+        "as encoded": {name: fvu(some, pursued(sae, some)) for name, sae in saes.items()},
+        "k each": {name: fvu(some, pursued(sae, some, int(sae.config.k))) for name, sae in saes.items()},
     }
 
 

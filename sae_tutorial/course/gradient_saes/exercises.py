@@ -131,6 +131,9 @@ def solution_mean_sensitivity(gradients: Tensor, direction: Tensor) -> float:
 
 # Exercise 3: build Gradient Choice.
 
+TIMES_Z = "the sensitivity is multiplied by z: a feature that writes nothing changes no loss"
+PRODUCT_OR_SUM = torch.tensor([[1.0, 0.1]]), torch.tensor([[1.0, 3.0]])  # z and slope that tell the two apart
+
 
 def check_gradient_choice(answer: Any) -> Verdict:
     """`answer(z, slope, k, beta)`: both (tokens, features); the codes, z where it is chosen, else 0."""
@@ -156,14 +159,16 @@ def check_gradient_choice(answer: Any) -> Verdict:
 
     def with_beta(answer: Callable) -> str | None:
         for k, beta in ((1, 0.1), (1, 1.0), (2, 1.0), (2, 4.0)):
-            got = _asked(answer, z, slope, k, beta)
-            if not _same(got, solution_gradient_choice(z, slope, k, beta)):
+            got, right = _asked(answer, z, slope, k, beta), solution_gradient_choice(z, slope, k, beta)
+            if not _same(got, right):
                 told = _diagnosis(got, z, slope, k, beta)
+                if told == TIMES_Z and _asked(answer, *PRODUCT_OR_SUM, 1, 1.0)[0, 0]:
+                    told = "the slope is not squared: the score is z + beta * z * |slope|"
+                row = int((got - right).abs().sum(1).argmax())
                 return (
                     told
-                    or f"with k = {k} and β = {beta:g} the first token should have "
-                    + _features(solution_gradient_choice(z, slope, k, beta)[0])
-                    + f"; yours has {_features(got[0])}"
+                    or f"with k = {k} and β = {beta:g} token {row} should have {_features(right[row])}; "
+                    + f"yours has {_features(got[row])}"
                 )
         return None
 
@@ -211,7 +216,7 @@ def _diagnosis(got: Tensor, z: Tensor, slope: Tensor, k: int, beta: float) -> st
     if _same(got, _chosen(z, beta * z * slope.abs(), k)) or _same(got, _chosen(z, z * slope.abs(), k)):
         return "your score leaves out the z itself: it is z + β z |slope|"
     if _same(got, _chosen(z, z + beta * slope.abs(), k)):
-        return "the sensitivity is multiplied by z: a feature that writes nothing changes no loss"
+        return TIMES_Z
     if _same(got, _chosen(z, scores, k, dim=0)):
         return "k features for each *token*: you took k tokens for each feature; use dim=1"
     if (got < 0).any():

@@ -75,6 +75,8 @@ def with_scores_as_values(z, sensitivity, k, beta):
     [
         (with_scores_as_values, "keeps its affinity"),
         (lambda z, s, k, beta: chosen(z, z + beta * z * s, k), "abs()"),
+        (lambda z, s, k, beta: chosen(z, (z + beta * z * s.square()).relu(), k), "not squared"),
+        (lambda z, s, k, beta: chosen(z, (z + beta * z * s.abs().sqrt()).relu(), k), "token 1 should have"),
         (lambda z, s, k, beta: chosen(z, (z * s.abs()).relu(), k), "leaves out the z itself"),
         (lambda z, s, k, beta: chosen(z, (z + z * s.abs()).relu(), k), "does not use `beta`"),
         (lambda z, s, k, beta: chosen(z.relu(), (z + beta * s.abs()) * (z > 0), k), "multiplied by z"),
