@@ -151,6 +151,15 @@ def check_ratio_interval(answer: Any) -> Verdict:
             else None
         )
 
+    def not_by_std(answer: Callable) -> str | None:
+        (mean, low, high), (_, *again) = asked(answer, by_both), asked(answer, by_both)
+        if math.isclose(high - mean, mean - low, abs_tol=1e-6) and abs(again[1] - again[0] - (high - low)) > 1e-6:
+            return (
+                "mean ± 1.96 std of the draws: t with 2 degrees of freedom has no finite std, so its width is luck; "
+                "take the 2.5% and the 97.5% quantile"
+            )
+        return None
+
     def over_seeds(answer: Callable) -> str | None:
         got, right = width(answer, by_seed)
         if got < 0.2 * right:
@@ -195,7 +204,11 @@ def check_ratio_interval(answer: Any) -> Verdict:
     )
     praise = "Seeds and text are two sources of luck, and an interval that knows only one of them is too narrow."
     return judge(
-        "Exercise 3", answer, [three_in_order, right_mean, over_rows, over_seeds, unbiased, over_both], hints, praise
+        "Exercise 3",
+        answer,
+        [three_in_order, right_mean, over_rows, not_by_std, over_seeds, unbiased, over_both],
+        hints,
+        praise,
     )
 
 

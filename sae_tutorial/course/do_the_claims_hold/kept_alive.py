@@ -94,10 +94,9 @@ def figure(
             "random directions": Curve(at, [random] * 10, look=DASHES, mode="lines"),
         },
     }
-    duplicates = int((asked[same] > 0.9).sum())
     title = (
-        f"{duplicates or 'No'} Feature Choice features are duplicates; of the rarest {to_other[-1]:.0%} are found "
-        f"elsewhere, of single tokens' activations {single[0]:.0%}"
+        f"At a cosine of {NEAR}, {to_other[-1]:.0%} of the rarest features are found elsewhere, {to_same[-1]:.0%} in "
+        f"their own SAE, of single tokens' activations {single[0]:.0%}"
     )
     x = "tenth of the features, the densest first"
     fig = kinds.lines(panels, title, x, ["share of features", "mean share of matches"])

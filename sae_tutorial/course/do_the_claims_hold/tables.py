@@ -43,9 +43,10 @@ def shared(evidence: Evidence, **fields: Any) -> float | None:
 
 
 def shared_of_live(evidence: Evidence, **fields: Any) -> float | None:
-    """`shared` of the features that fire on held-out text: what never fires cannot be found again, and a rule with many
-    dead features is not worse at finding the others. None without a pair."""
-    share, dead = shared(evidence, **fields), [row["dead"] for row in evidence.runs.where(**fields)]
+    """`shared` of the features that fire in the last tokens of training, more text than is held out: what never fires
+    cannot be found again, and a rule with many dead features is not worse at finding the others. None without a pair.
+    """
+    share, dead = shared(evidence, **fields), [row["train_dead"] for row in evidence.runs.where(**fields)]
     return None if share is None or not dead else share / (1 - sum(dead) / len(dead))
 
 

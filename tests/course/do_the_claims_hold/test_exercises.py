@@ -129,6 +129,17 @@ def in_numpy(ddof=1, n=3, ends=(0.025, 0.975), freedom=2):
     return interval
 
 
+def by_std(mine, theirs):
+    """The normal interval of the draws, each of which has a t with two degrees of freedom in it."""
+    draws, rng = [], np.random.default_rng()
+    for _ in range(2000):
+        rows = rng.integers(60, size=60)
+        ratio = (mine[:, rows].sum(1) / theirs[:, rows].sum(1) - 1).numpy()
+        draws.append(ratio.mean() + rng.standard_t(2) * ratio.std(ddof=1) / 3**0.5)
+    mean, far = float((mine.sum(1) / theirs.sum(1) - 1).mean()), 1.96 * float(np.std(draws))
+    return mean, mean - far, mean + far
+
+
 def for_any(ddof=1, freedom=lambda n: n - 1, ends=(0.025, 0.975)):
     """The same for any number of seeds."""
 
@@ -197,6 +208,7 @@ def benjamini_hochberg(p_values):
         (ex.check_ratio_interval, drawn(paired=False), "the same rows for both"),
         (ex.check_ratio_interval, ends_without_minus_one, "the ends have not"),
         (ex.check_ratio_interval, swapped, "the lower end and the upper end"),
+        (ex.check_ratio_interval, by_std, "no finite std"),
         (ex.check_ratio_interval, widths_added, "add the two widths"),
         (ex.check_ratio_interval, around_zero, "the interval is -0.00"),
         (ex.check_ratio_interval, lambda m, t: 0.0, "It stopped with TypeError"),

@@ -9,6 +9,7 @@ from sae_tutorial.course.results import OF_A_RUN, OF_A_TEXT, Evidence, Runs
 
 def row(method, seed, fvu, part="main", noise=0.0):
     measures = {"fvu": fvu, "l0": 32.0, "kl": 0.1, "recovered": 0.9, "dead": 0.1 * seed, "rare": 0.2, "l0_std": 3.0}
+    measures["train_dead"] = 0.1 * seed
     where = {"part": part, "model": "stories", "k": 32, "d_sae": 64, "steps": 10, "noise": noise, "n_tokens": 510}
     return {"key": f"{part}-{method}-{seed}", "method": method, "seed": seed} | where | measures
 
@@ -68,7 +69,7 @@ def test_shared_has_a_column_where_there_are_pairs(evidence):
 def test_most_dead_takes_the_worst_seed_and_leaves_out_what_is_not_there(evidence):
     found = tables.most_dead(evidence, {"here": {"part": "main"}}, ["token_choice", "matryoshka"])
     assert found == {("here", "token_choice"): pytest.approx(0.1)}
-    assert tables.most_dead(evidence, {"here": {"part": "main"}}, ["token_choice"], "train_dead") == {}
+    assert tables.most_dead(evidence, {"here": {"part": "main"}}, ["token_choice"], "not measured") == {}
 
 
 def test_crossed_has_a_column_for_each_method():

@@ -1,0 +1,33 @@
+"""The drawing of the lesson on attention outputs."""
+
+from __future__ import annotations
+
+from sae_tutorial.figures.drawings import Drawing
+from sae_tutorial.figures.looks import BLUE, GREEN, GREY, ORANGE
+
+
+def heads_and_sources() -> Drawing:
+    """Three source positions, two heads that weigh their values, z concatenated, and a feature that reads it."""
+    alt = (
+        "Two heads of one layer: each weighs the values of three source positions by its attention and adds them up, "
+        "which gives its z. Both z, side by side, are what the SAE reads. Its feature takes a dot product with them, "
+        "so its pre-activation is a table of heads and source positions, summed up."
+    )
+    drawing = Drawing(620, 300, alt)
+    left, width = (10, 122, 234), 96
+    for x, word in zip(left, ("Tom", "saw", "Tom")):
+        drawing.box(x, 254, width, 28, f"“{word}”", GREY)
+    weights = {"head 0": ((0.1, 0.8, 0.1), BLUE, 188), "head 1": ((0.6, 0.1, 0.3), ORANGE, 122)}
+    for name, (shares, colour, y) in weights.items():
+        for x, share in zip(left, shares):
+            drawing.box(x, y, width, 28, f"{share} · v", colour)
+        drawing.text(342, y + 14, f"{name}: sum", size=12, anchor="start", colour=colour, bold=True)
+    for x in left:
+        drawing.arrow(x + width / 2, 253, x + width / 2, 217)
+    drawing.arrow(424, 202, 462, 168, colour=BLUE).arrow(424, 134, 562, 144, colour=ORANGE, bend=8)
+    drawing.box(464, 146, 70, 28, "z_0", BLUE).box(536, 146, 70, 28, "z_1", ORANGE)
+    drawing.text(535, 190, "z of all heads, side by side", size=12)
+    drawing.arrow(535, 144, 535, 92, "× W_enc").box(484, 62, 102, 28, "feature f", GREEN)
+    says = "The feature adds up what each head brings\nfrom each position: a number for each"
+    says += "\ncoloured box, and a constant."
+    return drawing.text(10, 60, says, size=12, anchor="start")
