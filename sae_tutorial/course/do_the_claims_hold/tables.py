@@ -45,8 +45,10 @@ def shared(evidence: Evidence, **fields: Any) -> float | None:
 def shared_of_live(evidence: Evidence, **fields: Any) -> float | None:
     """`shared` of the features that fire in the last tokens of training, more text than is held out: what never fires
     cannot be found again, and a rule with many dead features is not worse at finding the others. None without a pair.
+    Of SAEs whose training the grid did not see, those that fire on held-out text.
     """
-    share, dead = shared(evidence, **fields), [row["train_dead"] for row in evidence.runs.where(**fields)]
+    runs = evidence.runs.where(**fields)
+    share, dead = shared(evidence, **fields), [row.get("train_dead", row["dead"]) for row in runs]
     return None if share is None or not dead else share / (1 - sum(dead) / len(dead))
 
 
