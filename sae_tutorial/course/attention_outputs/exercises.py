@@ -99,7 +99,7 @@ def check_share(answer: Any) -> Verdict:
         if _same(got, right):
             return None
         absolute, by_source = parts.abs(), parts.sum(0).clamp(min=0)
-        wrong = {
+        wrong: dict[str, Tensor | float] = {
             "it is as it was": share_with_a_bug(parts, where),
             "with absolute values, what holds the feature back counts as if it raised it": (
                 absolute[:, where].sum() / absolute.sum()
