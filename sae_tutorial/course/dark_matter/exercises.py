@@ -91,6 +91,7 @@ def _diagnosis(got: float, x_fit: Tensor, e_fit: Tensor, x: Tensor, e: Tensor) -
 
 
 def solution_explained(x_fit: Tensor, e_fit: Tensor, x: Tensor, e: Tensor) -> float:
+    x_fit, e_fit, x, e = (table.double() for table in (x_fit, e_fit, x, e))  # x_fit may be near to singular
     A = torch.linalg.lstsq(x_fit, e_fit).solution
     return float(1 - ((e - x @ A) ** 2).sum() / ((e - e.mean(0)) ** 2).sum())
 

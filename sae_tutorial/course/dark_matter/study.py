@@ -36,7 +36,7 @@ N_CONTROLS = 2_000  # tokens that are searched with a second dictionary, or a ra
 
 
 @torch.no_grad()
-def pursued(sae: Any, x: Float[Tensor, "tokens d"], l0: int | None = None) -> Float[Tensor, "tokens d"]:
+def pursued(sae: Any, x: Float[Tensor, "tokens d"], l0: int | Tensor | None = None) -> Float[Tensor, "tokens d"]:
     """x̂ with codes by gradient pursuit: l0 features for each token, or as many as the SAE's own encoder gives it."""
     many = sae.encode(x).l0() if l0 is None else l0
     return sae.decode(gradient_pursuit(sae.normalise(x) - sae.b_dec, sae.W_dec.detach().contiguous(), many))
@@ -101,12 +101,12 @@ def searched(sae: Any, x_fit: Float[Tensor, "n d"], x: Float[Tensor, "m d"]) -> 
 
 def by_search(saes: Mapping[str, Any], x: Float[Tensor, "tokens d"], n: int = 2_000) -> dict[str, dict[str, float]]:
     """What the search leaves out of about `n` of the tokens, with each SAE's dictionary: "as encoded", as many features
-    for each token as the SAE's encoder gives it, and "k each", the SAE's k for every token."""
+    for each token as the SAE's encoder gives it; "k each", the SAE's k for every token; and as many as Mutual Choice's
+    encoder gives it."""
     some = x[:: max(1, len(x) // n)][:n]
-    return {
-        "as encoded": {name: fvu(some, pursued(sae, some)) for name, sae in saes.items()},
-        "k each": {name: fvu(some, pursued(sae, some, int(sae.config.k))) for name, sae in saes.items()},
-    }
+    counts = {"as encoded": None, "k each": int(saes["Mutual Choice"].config.k)}
+    counts["Mutual Choice's counts"] = saes["Mutual Choice"].encode(some).l0()
+    return {way: {name: fvu(some, pursued(sae, some, l0)) for name, sae in saes.items()} for way, l0 in counts.items()}
 
 
 def replacements(sae: Any, A: Float[Tensor, "d d"]) -> dict[str, Replace]:
@@ -261,9 +261,9 @@ def linear_part(row: Mapping[str, Any]) -> float:
 
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], float]] = {  # what the rules are compared by
     "left out": lambda row: row["fvu"],
+    "left out, searched": lambda row: row["pursuit"]["fvu"],
     "linear (R²)": lambda row: row["linear"],
     "nonlinear": lambda row: row["nonlinear"],
-    "searched": lambda row: row["pursuit"]["nonlinear"],
     "length (R²)": lambda row: row["length"]["activation"],
     "rise in loss": lambda row: increases(row)["reconstruction"],
     "linear part of it": linear_part,
