@@ -22,7 +22,7 @@ def check_linear_share(guess: Any, measured: float) -> Verdict:
         "An x that tells nothing of the error would have a share of 0, an error that only shrinks x one of 1.",
         "A linear map cannot do what the SAE does, and yet knows something: look between a tenth and a half.",
     )
-    praise = f"It is {measured:.0%}. A matrix knows a part of the error without seeing the SAE: why, is asked below."
+    praise = f"It is {measured:.0%}. From x alone a matrix knows a part of the error: why, is asked below."
     return judge("Exercise 1", guess, share_near(measured), hints, praise)
 
 

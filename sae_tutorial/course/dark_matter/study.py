@@ -267,4 +267,5 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], float]] = {  # what the rules a
     "length (R²)": lambda row: row["length"]["activation"],
     "rise in loss": lambda row: increases(row)["reconstruction"],
     "linear part of it": linear_part,
+    "missing alone": lambda row: increases(row)["with nonlinear"] / increases(row)["reconstruction"],
 }
