@@ -47,37 +47,45 @@ def values_found(
 
     λ is what a unit of a code costs against the squared error of a token.
     """
-    saes = _trained(x_ND, tried, steps, seeds)
-    with torch.no_grad():
-        found = torch.stack([best_f1(sae.encode(x_ND).to_dense() > 0, has_NV)[0] >= 0.9 for sae in saes])
-    shares = found.float().view(len(tried), len(seeds), 2, -1).mean((1, 3))
+    return found_by(trained(x_ND, tried, steps, seeds), x_ND, has_NV)
+
+
+@torch.no_grad()
+def found_by(
+    saes: Sequence[Sequence[SparseAutoencoder]],
+    x_ND: Float[Tensor, "tokens d"],
+    has_NV: Float[Tensor, "tokens values"],
+) -> dict[str, list[float]]:
+    """The same of autoencoders that are `trained`."""
+    found = [[best_f1(sae.encode(x_ND).to_dense() > 0, has_NV)[0] >= 0.9 for sae in of_seeds] for of_seeds in saes]
+    shares = torch.stack([torch.stack(each) for each in found]).float().unflatten(2, (2, -1)).mean((1, 3))
     return {"strong": shares[:, 0].tolist(), "weak": shares[:, 1].tolist()}
 
 
-def _trained(
-    x_ND: Tensor, tried: Sequence[tuple[int, float]], steps: int, seeds: Sequence[int]
-) -> list[SparseAutoencoder]:
-    """All seeds of the first (features, λ), then of the next."""
+def trained(
+    x_ND: Float[Tensor, "tokens d"], tried: Sequence[tuple[int, float]], steps: int, seeds: Sequence[int] = (0, 1)
+) -> list[list[SparseAutoencoder]]:
+    """For each (features, λ) an autoencoder of each seed, all on the same batches."""
     saes = [SparseAutoencoder(SAEConfig(x_ND.shape[1], n, "relu"), seed=seed) for n, _ in tried for seed in seeds]
     _train(saes, x_ND, [penalty for _, penalty in tried for _ in seeds], lr=1e-2, steps=steps, batch_size=256)
-    return saes
+    return [saes[i : i + len(seeds)] for i in range(0, len(saes), len(seeds))]
 
 
+@torch.no_grad()
 def trained_and_honest(
-    norms: tuple[float, float], penalties: Sequence[float], steps: int, seeds: Sequence[int] = (0, 1)
+    saes: Sequence[Sequence[SparseAutoencoder]], norms: tuple[float, float], penalties: Sequence[float]
 ) -> list[tuple[list[float], float]]:
-    """For each λ the loss per token, error² + λ · code, of autoencoders with 96 features trained on `two_attributes`,
-    one for each seed, and of a dictionary with a feature for each value, whose code is its norm − λ/2, or 0: for the
-    value's deviation from the mean of its attribute, as the autoencoders have an offset, too. Where the trained one
-    hides values at a lower loss, the loss asks for it; at a higher one, training has fallen short.
+    """For each λ the loss per token, error² + λ · code, of autoencoders that are `trained` on `two_attributes(8_192,
+    32, 64, norms)`, one for each seed, and of a dictionary with a feature for each value, whose code is its norm − λ/2,
+    or 0: for the value's deviation from the mean of its attribute, as the autoencoders have an offset, too. Where the
+    trained one hides values at a lower loss, the loss asks for it; at a higher one, training has fallen short.
     """
     (x_ND, has_NV), vectors_AVD = two_attributes(8_192, 32, 64, norms), _vectors(32, 64, norms)
     offset_D = vectors_AVD.mean(1).sum(0)
     vectors_VD = (vectors_AVD - vectors_AVD.mean(1, keepdim=True)).flatten(0, 1)
-    saes, found = _trained(x_ND, [(96, penalty) for penalty in penalties], steps, seeds), []
-    for i, penalty in enumerate(penalties):
-        with torch.no_grad():
-            mine = [_loss(sae, x_ND, penalty) for sae in saes[i * len(seeds) : (i + 1) * len(seeds)]]
+    found = []
+    for of_seeds, penalty in zip(saes, penalties, strict=True):
+        mine = [_loss(sae, x_ND, penalty) for sae in of_seeds]
         norm_V1 = vectors_VD.norm(dim=1, keepdim=True)
         code_V1 = (norm_V1 - penalty / 2).clamp(min=0)
         error = (x_ND - offset_D - has_NV @ (vectors_VD * code_V1 / norm_V1)).square().sum(1).mean()

@@ -42,7 +42,8 @@ def test_beside_nothing_more_values_are_found_than_beside_a_strong_one():
 
 def test_a_feature_for_each_value_pays_for_its_codes():
     x, has = toys.two_attributes(8_192, 32, 64, norms=(2.0, 1.0))
-    ((losses, honest), (_, none)) = toys.trained_and_honest((2.0, 1.0), [1e-6, 5.0], 3)
+    saes = toys.trained(x, [(96, 1e-6), (96, 5.0)], 3)
+    ((losses, honest), (_, none)) = toys.trained_and_honest(saes, (2.0, 1.0), [1e-6, 5.0])
     assert len(losses) == 2 and min(losses) > honest
     assert 2.9e-6 < honest < 3e-6, "both codes at almost no price: the norms of 2 and 1, but for the attribute's mean"
     assert none == pytest.approx(float((x - x.mean(0)).square().sum(1).mean()), rel=0.02), "no feature pays"
