@@ -99,12 +99,17 @@ def pulled_back(model: Any, sae: SparseAutoencoder, matches: Matches) -> Float[T
     layer = _checked_layer(sae, matches)
     names = [f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.ln1.hook_scale"]
     pattern_BHSS, scale_BS1 = _read(model, matches, names)
-    with torch.no_grad():
-        reads_NHD, W_V = _reads(model, sae, matches.features), model.W_V[layer].detach()
-        W_V = W_V.repeat_interleave(reads_NHD.shape[1] // len(W_V), dim=0)
-        back_NHM = torch.einsum("nhd,hmd->nhm", reads_NHD, W_V)
-        seen_NHS = pattern_BHSS[matches.rows, :, matches.positions]
-        return centred(model, torch.einsum("nhs,nhm->nsm", seen_NHS, back_NHM)) / scale_BS1[matches.rows]
+    return _back(model, layer, _reads(model, sae, matches.features), matches, pattern_BHSS, scale_BS1)
+
+
+@torch.no_grad()
+def _back(
+    model: Any, layer: int, reads_NHD: Tensor, matches: Matches, pattern_BHSS: Tensor, scale_BS1: Tensor
+) -> Float[Tensor, "matches sources model"]:
+    """`pulled_back` from what was read."""
+    back_NHM = torch.einsum("nhd,hmd->nhm", reads_NHD, _of_each_head(model, model.W_V[layer]))
+    seen_NHS = pattern_BHSS[matches.rows, :, matches.positions]
+    return centred(model, torch.einsum("nhs,nhm->nsm", seen_NHS, back_NHM)) / scale_BS1[matches.rows]
 
 
 @dataclass(frozen=True)
@@ -133,17 +138,14 @@ def writers(model: Any, sae: SparseAutoencoder, matches: Matches) -> Writers:
     hooks = {"embed": "blocks.0.hook_resid_pre"}
     for before in range(layer):
         hooks |= {f"attn {before}": f"blocks.{before}.hook_attn_out", f"mlp {before}": f"blocks.{before}.hook_mlp_out"}
-    back_NSM = pulled_back(model, sae, matches)
-    wrote = _read(model, matches, list(hooks.values()))
+    names = [f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.ln1.hook_scale", *hooks.values()]
+    pattern_BHSS, scale_BS1, *wrote = _read(model, matches, names)
+    reads_NHD, constant_N = _reads(model, sae, matches.features), _constant(sae, matches.features)
+    back_NSM = _back(model, layer, reads_NHD, matches, pattern_BHSS, scale_BS1)
     parts = [torch.einsum("nsm,nsm->ns", back_NSM, one_BSM[matches.rows]) for one_BSM in wrote]
-    with torch.no_grad():
-        constant_N = _constant(sae, matches.features)
-        if (b_V := model.blocks[layer].attn.b_V) is not None:
-            reads_NHD = _reads(model, sae, matches.features)
-            b_HD = b_V.view(-1, reads_NHD.shape[2]).repeat_interleave(
-                reads_NHD.shape[1] * reads_NHD.shape[2] // b_V.numel(), dim=0
-            )
-            constant_N = constant_N + torch.einsum("nhd,hd->n", reads_NHD, b_HD)  # each row of a pattern adds up to 1
+    if (b_V := model.blocks[layer].attn.b_V) is not None:  # each row of a pattern adds up to 1
+        b_HD = _of_each_head(model, b_V.view(-1, reads_NHD.shape[2]))
+        constant_N = constant_N + torch.einsum("nhd,hd->n", reads_NHD, b_HD)
     return Writers(tuple(hooks), torch.stack(parts, dim=1), constant_N)
 
 
@@ -181,6 +183,11 @@ def layer_of(sae: SparseAutoencoder) -> int:
 def _reads(model: Any, sae: SparseAutoencoder, features: Tensor) -> Float[Tensor, "matches heads d_head"]:
     """Encoder directions in raw units, head by head."""
     return (sae.W_enc.T[features] / sae.scale).detach().unflatten(1, (model.cfg.n_heads, -1))
+
+
+def _of_each_head(model: Any, of_values: Tensor) -> Tensor:
+    """What belongs to values, by head: heads may share them in groups."""
+    return of_values.detach().repeat_interleave(model.cfg.n_heads // len(of_values), dim=0)
 
 
 def _constant(sae: SparseAutoencoder, features: Tensor) -> Float[Tensor, " matches"]:

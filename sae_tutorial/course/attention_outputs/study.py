@@ -73,18 +73,19 @@ def shares(
 ) -> dict[str, Float[Tensor, " features"]]:
     """Of what raises the pre-activation, the share that comes from each kind of source; the mean over the `each`
     matches of a feature. What lowers it is left out, so the shares of a match add up to 1."""
-    raises_NS = found.heads.clamp(min=0).sum(1)
-    whole_N = raises_NS.sum(1).clamp(min=torch.finfo(raises_NS.dtype).tiny)
-    return {
-        name: ((raises_NS * kind).sum(1) / whole_N).unflatten(0, (-1, each)).mean(1) for name, kind in kinds.items()
-    }
+    raises_NS = _raises(found).sum(1)
+    return {name: (raises_NS * kind).sum(1).unflatten(0, (-1, each)).mean(1) for name, kind in kinds.items()}
 
 
 def head_parts(found: Attribution, each: int) -> Float[Tensor, "features heads"]:
     """The same by head."""
-    raises_NH = found.heads.clamp(min=0).sum(2)
-    whole_N1 = raises_NH.sum(1, keepdim=True).clamp(min=torch.finfo(raises_NH.dtype).tiny)
-    return (raises_NH / whole_N1).unflatten(0, (-1, each)).mean(1)
+    return _raises(found).sum(2).unflatten(0, (-1, each)).mean(1)
+
+
+def _raises(found: Attribution) -> Float[Tensor, "matches heads sources"]:
+    """What raises each pre-activation, as shares: they add up to 1, or to 0 where nothing does."""
+    raises_NHS = found.heads.clamp(min=0)
+    return raises_NHS / raises_NHS.sum((1, 2), keepdim=True).clamp(min=torch.finfo(raises_NHS.dtype).tiny)
 
 
 def families(of_kinds: Mapping[str, Float[Tensor, " features"]], least: float = 0.5) -> list[str]:

@@ -3,18 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from verdicts import said
 
 from sae_tutorial.allocation import gradient_choice
 from sae_tutorial.course.gradient_saes import exercises
 from sae_tutorial.evaluation.intervals import Ratio
 
 AGREEMENT = {"affinity": 0.9, "sensitivity": 0.5, "both": 0.7}
-
-
-def said(verdict, *words):
-    assert not verdict.passed
-    for word in words:
-        assert word in verdict.message, verdict.message
 
 
 def test_the_solutions_pass():
