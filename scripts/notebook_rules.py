@@ -26,7 +26,7 @@ MAX_BYTES = 2_000_000
 
 # How a course reads.
 MAX_CELLS, MAX_WORDS, MAX_PARAGRAPH, MAX_BRACKETS, MAX_ASSERTS = 60, 3000, 90, 1, 2
-MAX_WIDTH, MAX_COURSE_BYTES = 620, 1_000_000
+MAX_WIDTH, MIN_HEIGHT, MAX_COURSE_BYTES = 620, 240, 1_000_000
 PRIVATE = {  # words of our own, and the field's
     r"places": "positions",
     r"dear(?:er|est)?": "expensive, or a large error",
@@ -121,9 +121,11 @@ def _reads(cell: Any) -> Iterator[str]:
         asserts = len(re.findall(r"^\s*assert ", cell.source, flags=re.M))
         if asserts > MAX_ASSERTS and "checks" not in cell.metadata.get("tags", []):
             yield f"has {asserts} asserts in a learner's way; move them to the folded cell tagged 'checks'"
-        for width in _widths(cell):
+        for width, height in _sizes(cell):
             if width > MAX_WIDTH:
                 yield f"shows a figure of {width} px; a column has {MAX_WIDTH}"
+            if height < MIN_HEIGHT:
+                yield f"shows a figure {height} px high, under {MIN_HEIGHT}: in a narrow page text would reach into it"
         return
     for heading in re.findall(r"^#+ .*Exercise \d.*$", cell.source, flags=re.M):
         if "★" not in heading:
@@ -169,12 +171,14 @@ def _brackets(paragraph: str) -> int:
     return _prose(re.sub(r"\((?:\d{4}[a-z]?|[a-z]|\w+ et al\.,? \d{4}[a-z]?)\)", "", paragraph)).count("(")
 
 
-def _widths(cell: Any) -> Iterator[int]:
+def _sizes(cell: Any) -> Iterator[tuple[int, int]]:
+    """Width and height of the figures that a cell shows; a picture of a widget may be as low as it likes."""
     for output in cell.outputs:
         data = output.get("data", {})
+        layout = data.get("application/vnd.plotly.v1+json", {}).get("layout", {})
+        yield layout.get("width") or 0, layout.get("height") or MIN_HEIGHT
         if "image/png" in data:
-            yield int.from_bytes(base64.b64decode(data["image/png"])[16:20], "big")
-        yield int(data.get("application/vnd.plotly.v1+json", {}).get("layout", {}).get("width") or 0)
+            yield int.from_bytes(base64.b64decode(data["image/png"])[16:20], "big"), MIN_HEIGHT
 
 
 def output_problems(notebook: Any) -> list[str]:

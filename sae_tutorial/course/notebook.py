@@ -88,7 +88,7 @@ def expect(found: Mapping[Any, Any], expected: Mapping[Any, float], *, within: f
 
 
 def _follow_page(rules: str) -> None:
-    """In a notebook, give the text of figures the colour that the page's text has, in light and dark themes."""
+    """In a notebook, let figures follow the page: text in its colour, light or dark, and no wider than it is."""
     from IPython import display, get_ipython
 
     if get_ipython() is not None:

@@ -23,13 +23,41 @@ CLEAR = [
 # has most, 4.3:1 to either. In JupyterLab itself `PAGE` gives text drawn in it the colour of the prose around.
 TEXT = "#797979"
 GRID = "rgba(128, 128, 128, 0.25)"
+WIDTH, HEIGHT = 600, 380  # JupyterLab leaves 605 px in a window of 800 without its side bar
+
+# Where a notebook's column is narrower than WIDTH a figure is drawn smaller, as a picture would be: titles keep their
+# lines, and plotly finds what the mouse points at, because it knows of a `transform` on its own element (and of no
+# other). tan(atan2(a, b)) is a / b: CSS divides no lengths. A transformed element still takes its full height, so most
+# of what it leaves is taken back: 240 px is as low as our figures are. Widgets of an earlier kernel say what they need,
+# once, instead of showing a broken link at each of their parts.
 PAGE = f"""<style>
 .jp-RenderedPlotly text[style*="fill: rgb{tuple(bytes.fromhex(TEXT[1:]))}"] {{
   fill: var(--jp-content-font-color1, {TEXT}) !important;
 }}
+.jp-OutputArea-child:has(> .jp-RenderedPlotly) {{
+  container-type: inline-size;
+  --prompt: var(--jp-cell-prompt-width);
+}}
+@media (width <= 760px) {{
+  .jp-OutputArea-child:has(> .jp-RenderedPlotly) {{ --prompt: 0px; }}
+}}
+.jp-OutputArea-child > .jp-RenderedPlotly {{
+  --fit: min(1, tan(atan2(100cqw - var(--prompt), {WIDTH}px)));
+  flex: 0 0 auto;
+  width: {WIDTH}px;
+  overflow: visible;
+  transform: scale(var(--fit));
+  transform-origin: 0 0;
+  margin-bottom: calc(240px * (var(--fit) - 1));
+}}
+.jupyter-widgets-disconnected::before {{ content: none !important; }}
+.jupyter-widgets-disconnected:not(.jupyter-widgets-disconnected *)::after {{
+  content: "Run this cell to use the controls.";
+  font-style: italic;
+  margin: 4px;
+}}
 </style>"""
 
-WIDTH, HEIGHT = 600, 380  # JupyterLab leaves 605 px in a window of 800: nothing is cut off there
 FONT = "Arial, Helvetica, Liberation Sans, sans-serif"  # of equal widths, so that `wrap` is right on every machine
 TITLE, LINE = 16, 21  # the size of a title's letters, and the height of its lines, px
 EDGE, TOOLS = 10, 34  # px left of a title, and right of it for plotly's two buttons

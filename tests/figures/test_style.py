@@ -1,6 +1,8 @@
 import math
+import re
 import sys
 
+import notebook_rules
 import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
@@ -68,6 +70,14 @@ def test_text_has_the_colour_of_the_page_in_jupyterlab():
         assert contrast(colour, page) >= 4.5
     layout = style.template().layout
     assert layout.font.color == style.TEXT and layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0, 0, 0, 0)"
+
+
+def test_figures_are_drawn_smaller_where_a_column_is_narrow():
+    """The page's rule divides by the width that figures have, and none is lower than it counts on."""
+    fig = style.finish(go.Figure(), "a title")
+    assert f"100cqw - var(--prompt), {fig.layout.width}px" in style.PAGE
+    low = int(re.search(r"margin-bottom: calc\((\d+)px", style.PAGE)[1])
+    assert low == notebook_rules.MIN_HEIGHT
 
 
 def test_plotlys_buttons_are_few_and_beside_the_title():

@@ -166,6 +166,10 @@ def test_a_folded_cell_may_check_as_much_as_it_likes(tmp_path):
             lambda cells: cells[3].outputs[0].data["application/vnd.plotly.v1+json"].update(layout={"width": 800}),
             "800 px",
         ),
+        (
+            lambda cells: cells[3].outputs[0].data["application/vnd.plotly.v1+json"].update(layout={"height": 120}),
+            "120 px high",
+        ),
         (lambda cells: cells[3].outputs[0].data.update({"text/plain": "x" * 1_000_001}), "1.00 MB"),
     ],
 )
