@@ -10,6 +10,7 @@ import quality
 import torch
 from grid import (
     BETAS,
+    BETTER_PEERS,
     FACTORS,
     FEWER_FACTORS,
     METHODS,
@@ -67,6 +68,17 @@ def test_every_method_has_three_budgets_and_three_seeds_where_a_verdict_is_spoke
     assert {run.method for run in runs} == {*METHODS, *PEERS}
     assert len({run.key for run in runs}) == len(runs)
     assert {run.precision for run in runs if run.part != "precision"} == {"bfloat16"}
+
+
+def test_of_each_library_the_trainer_with_the_lower_error_has_three_seeds():
+    rows = [json.loads(line) for line in (EVIDENCE / RUNS).read_text(encoding="utf-8").splitlines()]
+    lowest = {name: min(_swept(rows, name, "stories", 1000).values()) for name in PEERS}
+    libraries = {name.rpartition("_")[0] for name in PEERS}
+    best = {min((name for name in PEERS if name.startswith(library)), key=lowest.__getitem__) for library in libraries}
+    assert set(BETTER_PEERS) == best
+    assert {(run.method, run.seed) for run in everything() if run.part == "peers"} == {
+        (name, seed) for name in best for seed in (0, 1, 2)
+    }
 
 
 def test_the_longest_runs_take_the_rates_of_the_long_ones():
