@@ -29,9 +29,10 @@ from sae_tutorial.figures.looks import NAMES
 
 EVIDENCE = ASSETS / "evidence"
 RUNS, ARRAYS, STABILITY = "runs.jsonl", "arrays.npz", "stability.jsonl"
-# Of notebook 10, from `scripts/`; and of notebook 11.
+# Of notebook 10, from `scripts/`; of notebook 11; and of notebook 13.
 EXPLAINED, COMPARED, SCORED = "explanations.jsonl", "directions.jsonl", "model_scores.jsonl"
 LEFT_OUT, SIZES = "dark_matter.jsonl", "sizes.jsonl"
+GATHERED = "attention_outputs.jsonl"
 # What is summed over the tokens of each row of the text that was measured on: of a run, and of the text itself.
 OF_A_RUN = ("error", "matches", "ce_spliced", "kl")
 OF_A_TEXT = ("tokens", "predictions", "spread", "ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
@@ -226,6 +227,12 @@ def load_model_scores(folder: Path | str | None = None) -> tuple[dict[str, Any],
 def load_dark_matter(folder: Path | str | None = None) -> tuple[dict[str, Any], ...]:
     """What `scripts/dark_matter.py` found, a row for each SAE and one for each seed. Raises what `load_runs` raises."""
     return tuple(_lines(*_read(LEFT_OUT, folder)))
+
+
+def load_attention_outputs(folder: Path | str | None = None) -> tuple[dict[str, Any], ...]:
+    """What `scripts/attention_outputs.py` found, a row for each SAE and one for each model's heads. Raises what
+    `load_runs` raises."""
+    return tuple(_lines(*_read(GATHERED, folder)))
 
 
 def load_sizes(folder: Path | str | None = None) -> tuple[dict[str, Any], ...]:

@@ -10,20 +10,7 @@ from torch import Tensor
 
 from sae_tutorial.course.judge import Verdict, judge, share_near
 
-# Exercise 1: predict how many features draw on induction.
-
-
-def check_induction_share(guess: Any, measured: float) -> Verdict:
-    """`guess`: the share of a layer's features, 0 to 1, that draw mostly on tokens after an earlier twin."""
-    hints = (
-        "Two of the eight heads of this layer are induction heads: they look at the token after an earlier twin.",
-        "If features were spread evenly over heads, it would be two eighths.",
-    )
-    praise = f"It is {measured:.0%}, about the share of heads that do this. Is that a property of features at all?"
-    return judge("Exercise 1", guess, share_near(measured), hints, praise)
-
-
-# Exercise 2: build direct feature attribution.
+# Exercise 1: build direct feature attribution.
 
 
 def check_attribution(answer: Any) -> Verdict:
@@ -73,14 +60,14 @@ def check_attribution(answer: Any) -> Verdict:
         "torch.einsum('hs,shd,hd->hs', …) does all of it.",
     )
     praise = "It is exact, because nothing between the values and the feature is nonlinear once the pattern is known."
-    return judge("Exercise 2", answer, [a_table, the_numbers], hints, praise)
+    return judge("Exercise 1", answer, [a_table, the_numbers], hints, praise)
 
 
 def solution_attribution(pattern: Tensor, values: Tensor, reads: Tensor) -> Tensor:
     return torch.einsum("hs,shd,hd->hs", pattern, values, reads)
 
 
-# Exercise 3: find the bug.
+# Exercise 2: find the bug.
 
 
 def share_with_a_bug(parts: Tensor, where: Tensor) -> float:
@@ -122,12 +109,25 @@ def check_share(answer: Any) -> Verdict:
         "Clamp the table at 0 first; then take the same sums.",
     )
     praise = "Shares of something with a sign can be 130% or −20%, and their mean says nothing."
-    return judge("Exercise 3", answer, [mended], hints, praise)
+    return judge("Exercise 2", answer, [mended], hints, praise)
 
 
 def solution_share(parts: Tensor, where: Tensor) -> float:
     raises = parts.clamp(min=0)
     return float(raises[:, where].sum() / raises.sum())
+
+
+# Exercise 3: predict how many features draw on induction.
+
+
+def check_induction_share(guess: Any, measured: float) -> Verdict:
+    """`guess`: the share of a layer's features, 0 to 1, that draw mostly on tokens after an earlier twin."""
+    hints = (
+        "Two of the eight heads of this layer are induction heads: they look at the token after an earlier twin.",
+        "If features were spread evenly over heads, it would be two eighths.",
+    )
+    praise = f"It is {measured:.0%}, about the share of heads that do this. Is that a property of features at all?"
+    return judge("Exercise 3", guess, share_near(measured), hints, praise)
 
 
 def _same(one: Tensor | float, other: Tensor | float) -> bool:

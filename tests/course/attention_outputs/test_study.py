@@ -92,3 +92,90 @@ def test_strongest_matches_are_active_where_they_say(model, evidence):
 def test_strongest_matches_that_nobody_kept(evidence, least, words):
     with pytest.raises(ValueError, match=words):
         study.strongest_matches(evidence[1], least)
+
+
+@pytest.fixture(scope="module")
+def drawn(model, evidence):
+    sae, found = evidence
+    return sae, study.drawn_on(sae, model, found.tokens.repeat(3, 1))  # thrice, so that features have EACH rows
+
+
+def test_what_a_dictionary_draws_on_adds_up(drawn):
+    _, of = drawn
+    F = len(of.features)
+    assert F > 0 and len(of.matches) == F * study.EACH and set(of.kinds) == set(study.SOURCES)
+    assert_close(torch.stack(list(of.kinds.values())).sum(0), torch.ones(F))
+    assert len(of.families) == F and sum(of.of_families.values()) == pytest.approx(1)
+    assert list(of.of_families) == [*study.SOURCES, study.MIXED]
+    matches, found = of.of(F - 1)
+    assert set(matches.features.tolist()) == {int(of.features[-1])} and len(found.heads) == len(matches) == study.EACH
+
+
+def test_controls_read_as_the_sae_does_and_lie_where_they_should(evidence):
+    sae, _ = evidence
+    found = study.controls(sae, n_heads=8)
+    assert {name: one.config.d_sae for name, one in found.items()} == {
+        "coordinates": 512,
+        "random, within a head": 40,
+        "random, over all heads": 40,
+    }
+    for one in found.values():
+        assert_close(one.W_enc.T.norm(dim=1), torch.ones(one.config.d_sae))
+        assert torch.equal(one.W_dec, one.W_enc.T) and torch.equal(one.mean, sae.mean)
+        assert (one.hook_name, one.config.k, float(one.scale)) == (sae.hook_name, sae.config.k, float(sae.scale))
+    parts = found["random, within a head"].W_dec.detach().unflatten(1, (8, -1)).norm(dim=2)
+    assert torch.equal(parts.argmax(1), torch.arange(40) % 8) and ((parts > 0).sum(1) == 1).all()
+    assert_close(found["coordinates"].W_dec.detach().sum(0), torch.zeros(256))
+
+
+def planted(families, heads):
+    """Features of which each writes into one head only, with families that are given."""
+    zeros = torch.zeros(0)
+    of = study.DrawnOn(torch.arange(len(families)), matches_at(9), Attribution(zeros, zeros))
+    of.__dict__["families"] = families
+    sae = type("SAE", (), {"W_dec": torch.nn.functional.one_hot(torch.tensor(heads), 2).float().repeat(1, 1)})()
+    return of, sae
+
+
+def test_a_head_of_one_family_and_one_of_several():
+    families = ["induction", "induction", "induction", "mixed", "near", "far", "mixed", "mixed"]
+    of, sae = planted(families, [0, 0, 0, 0, 1, 1, 1, 1])
+    assert study.one_family(of, sae, 2, n=4) == [0.75, 0.25], "mixed is no family"
+
+
+def test_writers_are_shares(model, drawn):
+    sae, of = drawn
+    found = study.of_writers(model, sae, of.matches[:40])
+    assert list(found) == ["embed", "attn 0", "mlp 0"] and sum(found.values()) == pytest.approx(1)
+
+
+@pytest.fixture(scope="module")
+def sentences(model):
+    from sae_tutorial.circuits.ioi import ioi_sentences
+
+    return ioi_sentences(model, 24)
+
+
+@pytest.mark.parametrize("role", ["S2", "END"])
+def test_what_comes_from_names_is_a_share_of_the_whole(model, evidence, sentences, role):
+    found = study.drawn_from_roles(evidence[0], model, sentences, role)
+    assert sum(found.values()) == pytest.approx(1) and min(found.values()) >= -1e-5
+    assert (found["END"] == 0) == (role == "S2"), "nothing comes from later tokens"
+
+
+def test_codes_at_a_role_are_those_of_z_there(model, evidence, sentences):
+    sae, _ = evidence
+    z, codes = study.codes_at(sae, model, sentences, "S2")
+    assert z.shape == (24, 256) and codes.shape == (24, 40)
+    assert_close(codes, sae.encode(z).to_dense())
+
+
+def test_a_direction_that_tells_the_order_is_found_with_either_sign_and_noise_is_not():
+    generator = torch.Generator().manual_seed(0)
+    first = torch.rand(200, generator=generator) < 0.5
+    noise = torch.randn(200, 30, generator=generator)
+    for sign in (1, -1):
+        told = noise.clone()
+        told[:, 7] = sign * (first.float() + 0.1 * noise[:, 7])
+        assert study.order_told(told, first) > 0.99
+    assert 0.3 < study.order_told(noise, first) < 0.7
