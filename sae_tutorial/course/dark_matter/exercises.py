@@ -47,7 +47,8 @@ def check_explained(answer: Any) -> Verdict:
             return None
         if math.isclose(got, 0, abs_tol=1e-3):
             return "an error that is x times a matrix gets 0. R² is 1 minus what is left over what there was"
-        return f"an error that is x times a matrix has an R² of 1; you say {got:.3f}"
+        otherwise = f"an error that is x times a matrix has an R² of 1; you say {got:.3f}"
+        return _diagnosis(got, x_fit, x_fit @ M, x, x @ M) or otherwise
 
     def on_other_tokens(answer: Callable) -> str | None:
         e_fit, e = ((a @ M + 0.5 * b) * sizes + means for a, b in ((x_fit, noise_fit), (x, noise)))
@@ -73,16 +74,22 @@ def _diagnosis(got: float, x_fit: Tensor, e_fit: Tensor, x: Tensor, e: Tensor) -
         return "you fit the map on x and e, on which it is asked: fit it on x_fit and e_fit"
     if _near(got, solution_explained(x_fit, e_fit, x_fit, e_fit)):
         return "you ask the map on x_fit and e_fit, on which it was fitted: ask it on x and e"
-    left, there = (e - x @ linear_map(x_fit, e_fit)).square(), (e - e.mean(0)).square()
+    predicted = x @ linear_map(x_fit, e_fit)
+    left, there = (e - predicted).square(), (e - e.mean(0)).square()
     if _near(got, (1 - left.sum(0) / there.sum(0)).mean()):
         return "you average R² over coordinates. Sum over all of them first, so that large ones count for more"
     if _near(got, 1 - left.sum() / e.square().sum()):
         return "you divide by Σ|e|²; R² divides by Σ|e − mean|²"
+    if _near(got, 1 - left.sum() / (e - e_fit.mean(0)).square().sum()):
+        return "you subtract the mean of e_fit; the variance of e is about its own, `e.mean(0)`"
+    lengths = predicted.square().sum(), (predicted - predicted.mean(0)).square().sum()
+    if any(_near(got, length / of.sum()) for length in lengths for of in (there, e.square())):
+        return "you divide the squares of the prediction by those of e; it can be long and wrong: ask what is left"
     if _near(got, 1 - left.sum() / (e - e.mean()).square().sum()) or _near(got, 1 - left.mean() / e.var()):
         return "you subtract one mean of all numbers; each coordinate has its own, `e.mean(0)`"
     if _near(got, 1 - left.mean(0).sum() / e.var(0).sum()):
         return "`var` divides by n − 1 and your mean by n: sum squares above and below, or give it correction=0"
-    if _near(got, 1 - (e - x @ linear_map(x_fit, e_fit)).var(0).sum() / e.var(0).sum()):
+    if _near(got, 1 - (e - predicted).var(0).sum() / e.var(0).sum()):
         return "you take the mean off what is left, as a bias would; sum its squares as they are"
     with_one = [torch.cat([part, torch.ones(len(part), 1)], dim=1) for part in (x_fit, x)]
     if _near(got, solution_explained(with_one[0], e_fit, with_one[1], e)):
@@ -124,6 +131,9 @@ def check_share_of_error(answer: Any) -> Verdict:
         if math.isclose(got, r_squared(linear, x_hat - x), abs_tol=1e-3):
             return "your error has the wrong sign: it is x − x̂, what has to be added to x̂"
         error = x - x_hat
+        for of_the_rest in (1 - right, r_squared(error - linear, error)):
+            if math.isclose(got, of_the_rest, abs_tol=1e-3):
+                return "that is of what is left, the nonlinear part; ask how much the linear part predicts"
         if math.isclose(got, linear.square().sum() / error.square().sum(), abs_tol=1e-3):
             return "you divide lengths, and a part can be long and wrong: r_squared asks what it predicts"
         if math.isclose(got, 1 - (error - linear).square().sum() / error.square().sum(), abs_tol=1e-3):

@@ -266,6 +266,6 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], float]] = {  # what the rules a
     "nonlinear": lambda row: row["nonlinear"],
     "length (R²)": lambda row: row["length"]["activation"],
     "rise in loss": lambda row: increases(row)["reconstruction"],
-    "linear part of it": linear_part,
-    "missing alone": lambda row: increases(row)["with nonlinear"] / increases(row)["reconstruction"],
+    "saved by linear": linear_part,
+    "cost of linear": lambda row: increases(row)["with nonlinear"] / increases(row)["reconstruction"],
 }
