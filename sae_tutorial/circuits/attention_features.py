@@ -29,8 +29,6 @@ from sae_tutorial.activations.forward import read_hooks
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.circuits.direct_effects import centred
 
-AT_ONCE = 256  # matches whose values are held at once
-
 
 @dataclass(frozen=True)
 class Matches:
@@ -79,17 +77,14 @@ def direct_feature_attribution(model: Any, sae: SparseAutoencoder, matches: Matc
     """
     layer = _checked_layer(sae, matches)
     pattern_BHSS, v_BSGD = _read(model, matches, [f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.attn.hook_v"])
-    with torch.no_grad():
-        reads_NHD = _reads(model, sae, matches.features)
-        group = reads_NHD.shape[1] // v_BSGD.shape[2]  # heads that share values
-        parts = []
-        for some in torch.arange(len(matches), device=v_BSGD.device).split(AT_ONCE):
-            where, v_NSGD = matches[some], v_BSGD[matches.rows[some]]
-            reads_NGgD = reads_NHD[some].unflatten(1, (-1, group))
-            found_NHS = torch.einsum("nghd,nsgd->nghs", reads_NGgD, v_NSGD).flatten(1, 2)
-            parts.append(found_NHS * pattern_BHSS[where.rows, :, where.positions])
-    shape = (0, reads_NHD.shape[1], matches.tokens.shape[1])
-    return Attribution(torch.cat(parts) if parts else v_BSGD.new_zeros(shape), _constant(sae, matches.features))
+    reads_NHD = _reads(model, sae, matches.features)
+    found_NHS = v_BSGD.new_zeros(len(matches), reads_NHD.shape[1], matches.tokens.shape[1])
+    for row in matches.rows.unique().tolist():  # values of a row are read once, however many matches it has
+        here = (matches.rows == row).nonzero()[:, 0]
+        v_HSD = _of_each_head(model, v_BSGD[row].transpose(0, 1))
+        of_values_HSn = v_HSD @ reads_NHD[here].permute(1, 2, 0)
+        found_NHS[here] = of_values_HSn.permute(2, 0, 1) * pattern_BHSS[row, :, matches.positions[here]].transpose(0, 1)
+    return Attribution(found_NHS, _constant(sae, matches.features))
 
 
 def pulled_back(model: Any, sae: SparseAutoencoder, matches: Matches) -> Float[Tensor, "matches sources model"]:

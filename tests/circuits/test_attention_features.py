@@ -51,11 +51,9 @@ def test_heads_and_sources_add_up_to_the_preactivation(model, matches, more):
     assert not found.heads.masked_select(later[:, None]).any(), "no source lies behind the position that reads"
 
 
-def test_one_match_at_a_time_is_the_same(model, matches, monkeypatch):
+def test_one_match_alone_is_the_same(model, matches):
     sae = sae_of(model)
     together = af.direct_feature_attribution(model, sae, matches)
-    monkeypatch.setattr(af, "AT_ONCE", 2)
-    assert_close(af.direct_feature_attribution(model, sae, matches).heads, together.heads)
     assert_close(af.direct_feature_attribution(model, sae, matches[1:2]).heads, together.heads[1:2])
     assert af.direct_feature_attribution(model, sae, matches[:0]).heads.shape == (0, model.cfg.n_heads, 12)
 
