@@ -50,6 +50,11 @@ class Matches:
     def __getitem__(self, which: slice | Tensor) -> Matches:
         return Matches(self.tokens, self.rows[which], self.positions[which], self.features[which])
 
+    def in_few_rows(self) -> Matches:
+        """The same matches, without rows that none is in; the first row stays if there is no match at all."""
+        rows, which = self.rows.unique(return_inverse=True)
+        return Matches(self.tokens[rows] if len(rows) else self.tokens[:1], which, self.positions, self.features)
+
 
 @dataclass(frozen=True)
 class Attribution:
@@ -75,7 +80,7 @@ def direct_feature_attribution(model: Any, sae: SparseAutoencoder, matches: Matc
     Raises ValueError for an SAE that does not read `blocks.N.attn.hook_z` and for matches that do not exist.
     Source: Kissane et al. 2024.
     """
-    layer = _checked_layer(sae, matches)
+    layer, matches = _checked_layer(sae, matches), matches.in_few_rows()
     pattern_BHSS, v_BSGD = _read(model, matches, [f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.attn.hook_v"])
     reads_NHD = _reads(model, sae, matches.features)
     found_NHS = v_BSGD.new_zeros(len(matches), reads_NHD.shape[1], matches.tokens.shape[1])
@@ -91,7 +96,7 @@ def pulled_back(model: Any, sae: SparseAutoencoder, matches: Matches) -> Float[T
     """The direction that each match finds in the residual stream at each source position: what any part of the stream
     there adds to the pre-activation is its inner product with it. Patterns and LayerNorm scales are taken as they were.
     """
-    layer = _checked_layer(sae, matches)
+    layer, matches = _checked_layer(sae, matches), matches.in_few_rows()
     names = [f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.ln1.hook_scale"]
     pattern_BHSS, scale_BS1 = _read(model, matches, names)
     return _back(model, layer, _reads(model, sae, matches.features), matches, pattern_BHSS, scale_BS1)
@@ -129,7 +134,7 @@ class Writers:
 
 def writers(model: Any, sae: SparseAutoencoder, matches: Matches) -> Writers:
     """The pre-activation of each match as a sum over what had been written at each source position."""
-    layer = _checked_layer(sae, matches)
+    layer, matches = _checked_layer(sae, matches), matches.in_few_rows()
     hooks = {"embed": "blocks.0.hook_resid_pre"}
     for before in range(layer):
         hooks |= {f"attn {before}": f"blocks.{before}.hook_attn_out", f"mlp {before}": f"blocks.{before}.hook_mlp_out"}
@@ -149,14 +154,13 @@ def from_features(
 ) -> tuple[Float[Tensor, "matches sources features"], Float[Tensor, "matches sources"]]:
     """What an earlier attention layer adds, by the features of an SAE that reads it: (N, S, F), and what that SAE does
     not explain, its biases among it, (N, S). `back` is what `pulled_back` returns."""
-    layer = layer_of(upstream)
+    layer, matches = layer_of(upstream), matches.in_few_rows()
     z_BSHD, wrote_BSM = _read(model, matches, [str(upstream.hook_name), f"blocks.{layer}.hook_attn_out"])
     with torch.no_grad():
-        rows, which = matches.rows.unique(return_inverse=True)
         W_O = model.W_O[layer].detach().flatten(0, 1)  # (H · D, M)
-        codes = upstream.encode(z_BSHD[rows].flatten(0, 1).flatten(1)).to_dense().unflatten(0, (len(rows), -1))
+        codes_BSF = upstream.encode(z_BSHD.flatten(0, 1).flatten(1)).to_dense().unflatten(0, z_BSHD.shape[:2])
         wrote_FM = upstream.W_dec * upstream.scale @ W_O
-        by_feature_NSF = codes[which] * (back @ wrote_FM.T)
+        by_feature_NSF = codes_BSF[matches.rows] * (back @ wrote_FM.T)
         all_NS = torch.einsum("nsm,nsm->ns", back, wrote_BSM[matches.rows])
         return by_feature_NSF, all_NS - by_feature_NSF.sum(2)
 
