@@ -13,6 +13,8 @@ explanations      what a feature is said to be about, and how well that predicts
 dark_matter       what an SAE leaves out: a linear part, and the rest
 chat              a language model that is asked, over HTTP or in this process
 chat_judge        such a model as explainer and as judge
+labelled          properties of tokens and rows that a reader can check, as yes-or-no tasks
+examples          their activations, read once; random SAEs and bare coordinates to compare with
 model_scores      what an explanation is worth to a model that only reads: surprisal, embedding, intervention
 """
 
