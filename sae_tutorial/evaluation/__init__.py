@@ -16,6 +16,7 @@ chat_judge        such a model as explainer and as judge
 labelled          properties of tokens and rows that a reader can check, as yes-or-no tasks
 examples          their activations, read once; random SAEs and bare coordinates to compare with
 probing           how well a few features answer a question, beside the whole activation
+absorption        features that are silent where a narrower one speaks for them
 model_scores      what an explanation is worth to a model that only reads: surprisal, embedding, intervention
 """
 
