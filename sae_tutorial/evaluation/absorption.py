@@ -20,10 +20,11 @@ direction; Chanin et al. ablate by integrated gradients instead, on a spelling t
     fraction the part of the projection that others carry: up to ABSORBERS of them, cosine at least FRACTION_COSINE,
              with at least SHARE of it together; 0 where the main features carry all, 1 where they carry nothing
 
-What differs: words are read where they stand in a text, not in a spelling prompt; the probe is the minimum of its
-objective, not 50 epochs towards it; codes enter the L1 probe in units of the activations' spread, so that the penalty
-means the same for every model; properties that the activations do not hold (the probe's F1 is below `least_f1`) have no
-absorption to be measured, and are left out one by one (SAEBench refuses a model that has fewer than 20 letters).
+What differs: words are read where they stand in a text, not in a spelling prompt; the probe is fitted by up to
+PROBE_STEPS steps of L-BFGS, not by 50 epochs of Adam; codes enter the L1 probe in units of the activations' spread, so
+that the penalty means the same for every model; properties that the activations do not hold (the probe's F1 is below
+`least_f1`) have no absorption to be measured, and are left out one by one (SAEBench refuses a model that has fewer than
+20 letters).
 
 Letters of shapes: N words, D width of an activation, F features, C properties.
 """
@@ -49,6 +50,7 @@ from sae_tutorial.evaluation.probing import logistic_regression
 L1, L2 = 0.01, 1e-6  # penalties of the probes, as SAEBench has them: of losses that are averaged over all entries
 JUMP, FULL_COSINE, FRACTION_COSINE, SHARE, ABSORBERS = 0.03, 0.025, 0.1, 0.4, 3
 SILENT = 1e-8
+PROBE_STEPS = 100  # the minimum is far away where a property can be separated; steps beyond these hardly change F1
 STEPS, FIRST_RATE, LAST_RATE = 500, 1e-2, 1e-5  # of the L1 probe
 
 
@@ -139,7 +141,7 @@ def feature_absorption(
         raise ValueError("words: no property has both training and test words; give more text")
     y_NC, names = words.labels[:, there], [words.names[i] for i in there.tolist()]
     rare_NC = _weights(y_NC[train])
-    probe = logistic_regression(words.x[train], y_NC[train], L2 * y_NC[train].numel(), rare_NC)
+    probe = logistic_regression(words.x[train], y_NC[train], L2 * y_NC[train].numel(), rare_NC, PROBE_STEPS)
     says_NC = probe(words.x) > 0
     f1 = f1_scores(says_NC[test], y_NC[test])
     kept = (f1 >= least_f1).nonzero()[:, 0]

@@ -12,9 +12,9 @@ Letters of shapes: R rows, S positions in a row, N examples, C properties.
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -30,6 +30,26 @@ IRREGULAR = frozenset(
     "was were had did said went came saw took gave made got knew thought told found left felt kept began stood heard "
     "ran sat spoke wrote fell held brought grew lost threw ate drank rode sang slept won broke chose drove flew".split()
 )
+
+
+def _is_word(text: str) -> bool:
+    return len(text) > 2 and text[0] == " " and text[1:].isascii() and text[1:].isalpha()
+
+
+def _is_past(word: str) -> bool:
+    return word in IRREGULAR or (len(word) > 4 and word.endswith("ed") and not word.endswith("eed"))
+
+
+BY: dict[str, dict[str, Callable[[str], bool]]] = {
+    "letter": {letter: lambda word, letter=letter: word[0].lower() == letter for letter in LETTERS},  # type: ignore
+    "form": {
+        "capital letter": lambda word: word[0].isupper(),
+        "past tense": _is_past,
+        "ends in -ing": lambda word: len(word) > 4 and word.endswith("ing"),
+        "ends in -ly": lambda word: len(word) > 3 and word.endswith("ly"),
+        "ends in -s": lambda word: len(word) > 3 and word.endswith("s") and not word.endswith("ss"),
+    },
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,13 +179,21 @@ def _smallest(task: Task) -> int:
 
 
 def word_types(
-    model: Any, tokens: Int[Tensor, "rows positions"], *, test_share: float = 0.2, seed: int = 0
+    model: Any,
+    tokens: Int[Tensor, "rows positions"],
+    by: Literal["letter", "form"] = "letter",
+    *,
+    test_share: float = 0.2,
+    seed: int = 0,
 ) -> WordTypes:
     """Every token that is a space and two or more Latin letters, at one random place of the text, with the letter that
-    it begins with. A random share of the *words* is for test: what is found there holds for words never seen.
+    it begins with, or (`by="form"`, for models that do not spell) whether it has a capital letter, is in the past tense
+    or ends in -ing, -ly or -s. A random share of the *words* is for test: what is found holds for words never seen.
 
-    Raises ValueError for a share outside (0, 1), and a text without two such words.
+    Raises ValueError for another `by`, a share outside (0, 1), and a text without two such words.
     """
+    if by not in BY:
+        raise ValueError(f"by={by!r} must be one of {', '.join(map(repr, BY))}")
     if not 0 < test_share < 1:
         raise ValueError(f"test_share={test_share!r} must lie between 0 and 1")
     tokens, decoded = checked_tokens(tokens, model), token_texts(model)
@@ -180,15 +208,11 @@ def word_types(
     first = torch.ones_like(order, dtype=torch.bool)
     first[1:] = found[order][1:] != found[order][:-1]
     kept = order[first]
-    letter = torch.tensor([LETTERS.index(decoded[i][1].lower()) for i in found[kept].tolist()])
-    labels = torch.nn.functional.one_hot(letter, len(LETTERS)).bool()
+    words = [decoded[i][1:] for i in found[kept].tolist()]
+    labels = torch.tensor([[has(word) for has in BY[by].values()] for word in words])
     test = torch.zeros(len(kept), dtype=torch.bool)
     test[torch.randperm(len(kept), generator=generator)[: max(1, round(test_share * len(kept)))]] = True
-    return WordTypes(tuple(LETTERS), places[kept, 0], places[kept, 1], found[kept], labels, test)
-
-
-def _is_word(text: str) -> bool:
-    return len(text) > 2 and text[0] == " " and text[1:].isascii() and text[1:].isalpha()
+    return WordTypes(tuple(BY[by]), places[kept, 0], places[kept, 1], found[kept], labels, test)
 
 
 # ---------------------------------------------------------------------- properties
@@ -223,10 +247,6 @@ def token_properties(
         is_it_V = torch.tensor([text[1:2].lower() == letter for text in decoded])
         found[f"first letter {letter}"] = (is_it_V[tokens], words)
     return found
-
-
-def _is_past(word: str) -> bool:
-    return word in IRREGULAR or (len(word) > 4 and word.endswith("ed") and not word.endswith("eed"))
 
 
 def _marks(decoded: Sequence[str], tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

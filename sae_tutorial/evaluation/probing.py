@@ -18,7 +18,6 @@ Letters of shapes: N examples, D inputs, K chosen ones, C questions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -128,10 +127,10 @@ def logistic_regression(
 ) -> LinearProbe:
     """For each question, the minimum of Σ_i weight_i · loss_i + l2 / 2 · |w|²; the bias costs nothing.
 
-    With l2 = 1 it is what scikit-learn's LogisticRegression finds with C = 1. Found by L-BFGS in float64, all
-    questions together, on inputs that are centred and scaled (the penalty along with them, so that the minimum is the
-    same). Raises ValueError for shapes that do not fit, NaN or inf, l2 that is not above 0, and a question whose answer
-    is always the same.
+    With l2 = 1 it is what scikit-learn's LogisticRegression finds with C = 1. Found by at most `steps` steps of L-BFGS
+    in float64, all questions together, on inputs that are centred and scaled (the penalty along with them, so that the
+    minimum is the same). Raises ValueError for shapes that do not fit, NaN or inf, l2 that is not above 0, and a
+    question whose answer is always the same.
     """
     if x.dim() != 2 or label.dim() != 2 or len(x) != len(label):
         raise ValueError(f"x is {tuple(x.shape)}, label {tuple(label.shape)}; give (n, d) and (n, questions)")
@@ -150,7 +149,7 @@ def logistic_regression(
         [w_DC, b_C],
         max_iter=steps,
         max_eval=2 * steps,
-        tolerance_grad=1e-7 * math.sqrt(len(x)),
+        tolerance_grad=1e-6 * len(x),
         tolerance_change=1e-13,
         line_search_fn="strong_wolfe",
     )

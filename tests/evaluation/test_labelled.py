@@ -94,6 +94,10 @@ def test_each_word_comes_once_with_its_letter(model):
     assert letters == [decoded[token][1].lower() for token in words.token.tolist()]
     assert int(words.test.sum()) == round(0.2 * len(words.token))
     assert torch.equal(word_types(model, tokens).test, words.test)
+    forms = word_types(model, tokens, "form")
+    assert torch.equal(forms.token, words.token)
+    ing = [decoded[token] for token in forms.token[forms.labels[:, forms.names.index("ends in -ing")]].tolist()]
+    assert " looking" in ing and all(word.endswith("ing") and len(word) > 5 for word in ing)
 
 
 def test_what_cannot_be_labelled_is_named(model):
@@ -106,6 +110,8 @@ def test_what_cannot_be_labelled_is_named(model):
         row_tasks(["a", "b"] * 3)
     with pytest.raises(ValueError, match="yes is"):
         balanced("x", torch.ones(2, 2).bool(), torch.ones(3, 2).bool(), 2, 2)
+    with pytest.raises(ValueError, match="by='sound'"):
+        word_types(model, tokens, "sound")
     with pytest.raises(ValueError, match="test_share=1"):
         word_types(model, tokens, test_share=1)
     with pytest.raises(ValueError, match="fewer than two words"):
