@@ -1,18 +1,17 @@
-"""Properties of tokens and of rows of text that a reader can check, as yes-or-no tasks; no data but the text is needed.
+"""Yes-or-no tasks about tokens and rows of text, and words with their properties; no data but the text is needed.
 
     tasks = [*token_tasks(model, tokens), *row_tasks(titles)]
     words = word_types(model, tokens)          each word once, with its first letter
 
 A task has as many examples with the property as without, and no row of text serves both training and test: even rows
-are for training, odd ones for test. The rules look at letters and marks and know no grammar; they are ours.
+are for training, odd ones for test.
 
 Letters of shapes: R rows, S positions in a row, N examples, C properties.
 """
 
 from __future__ import annotations
 
-import string
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,34 +21,10 @@ from torch import Tensor
 
 from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.kept_text import checked_tokens
+from sae_tutorial.evaluation.properties import WORD_PROPERTIES, is_word, token_properties, token_texts
 
 WHOLE_ROW = -1  # in the place of a column: the example is all tokens of the row
-LETTERS = string.ascii_lowercase
-FREQUENT = "stbm"  # letters that begin many words: tasks of their own
-IRREGULAR = frozenset(
-    "was were had did said went came saw took gave made got knew thought told found left felt kept began stood heard "
-    "ran sat spoke wrote fell held brought grew lost threw ate drank rode sang slept won broke chose drove flew".split()
-)
-
-
-def _is_word(text: str) -> bool:
-    return len(text) > 2 and text[0] == " " and text[1:].isascii() and text[1:].isalpha()
-
-
-def _is_past(word: str) -> bool:
-    return word in IRREGULAR or (len(word) > 4 and word.endswith("ed") and not word.endswith("eed"))
-
-
-BY: dict[str, dict[str, Callable[[str], bool]]] = {
-    "letter": {letter: lambda word, letter=letter: word[0].lower() == letter for letter in LETTERS},  # type: ignore
-    "form": {
-        "capital letter": lambda word: word[0].isupper(),
-        "past tense": _is_past,
-        "ends in -ing": lambda word: len(word) > 4 and word.endswith("ing"),
-        "ends in -ly": lambda word: len(word) > 3 and word.endswith("ly"),
-        "ends in -s": lambda word: len(word) > 3 and word.endswith("s") and not word.endswith("ss"),
-    },
-}
+TABLES = ("row", "column", "label", "test")  # of a task
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +52,6 @@ class WordTypes:
     token: Int[Tensor, " words"]
     labels: Bool[Tensor, "words properties"]
     test: Bool[Tensor, " words"]
-
-
-def token_texts(model: Any) -> list[str]:
-    """The text of every token of the vocabulary. Raises ValueError for a model without a tokenizer."""
-    if getattr(model, "tokenizer", None) is None:
-        raise ValueError("model has no tokenizer, so its tokens have no text; load_language_model(…, tokenizer=…)")
-    return list(model.tokenizer.batch_decode([[i] for i in range(model.cfg.d_vocab)]))
 
 
 # ---------------------------------------------------------------------- tasks
@@ -170,6 +138,55 @@ def balanced(
     return Task(name, drawn[:, 0], drawn[:, 1], labels, tests)
 
 
+def correlated_tasks(
+    one: str,
+    other: str,
+    properties: Mapping[str, tuple[Bool[Tensor, "rows positions"], Bool[Tensor, "rows positions"]]],
+    usable: Bool[Tensor, "rows positions"] | None = None,
+    *,
+    n_train: int = 1000,
+    n_test: int = 500,
+    seed: int = 0,
+) -> tuple[Task, Task, Task]:
+    """For `concept_removal.correlation_removal`: a task whose examples have both properties or neither, one that is
+    labelled by the first and balanced over the second, and the other way round.
+
+    `properties` are those of `token_properties`. Raises ValueError for names that are not among them, and where some
+    combination does not occur in both even and odd rows.
+    """
+    for name in (one, other):
+        if name not in properties:
+            raise ValueError(f"{name!r} is not among the properties {', '.join(properties)}")
+    (yes_1, known_1), (yes_2, known_2) = properties[one], properties[other]
+    where = known_1 & known_2 if usable is None else known_1 & known_2 & usable
+    both = balanced(f"{one} and {other}", yes_1 & yes_2, where & (yes_1 == yes_2), n_train, n_test, seed)
+    free = []
+    for name, yes, rest in ((one, yes_1, yes_2), (other, yes_2, yes_1)):
+        halves = [balanced(name, yes, where & side, n_train // 2, n_test // 2, seed) for side in (rest, ~rest)]
+        free.append(_joined(halves))
+    first, second = free
+    if both is None or first is None or second is None:
+        raise ValueError(f"tokens: {one!r} and {other!r} do not occur in all combinations; give more rows")
+    return both, first, second
+
+
+def _joined(halves: list[Task | None]) -> Task | None:
+    """Two tasks of one name in one, as many examples of either."""
+    there = [task for task in halves if task is not None]
+    if len(there) < len(halves):
+        return None
+    kept = []
+    for task in there:
+        keep = torch.zeros(len(task.label), dtype=torch.bool)
+        for test in (False, True):
+            each = min(int((other.test == test).sum()) for other in there) // 2
+            for label in (False, True):
+                keep[((task.test == test) & (task.label == label)).nonzero()[:each, 0]] = True
+        kept.append(keep)
+    parts = [[getattr(task, name)[keep] for task, keep in zip(there, kept)] for name in TABLES]
+    return Task(there[0].name, *map(torch.cat, parts))
+
+
 def _smallest(task: Task) -> int:
     """Of one kind in one part; both kinds have as many."""
     return int(min((task.label & task.test).sum(), (task.label & ~task.test).sum()))
@@ -192,13 +209,13 @@ def word_types(
 
     Raises ValueError for another `by`, a share outside (0, 1), and a text without two such words.
     """
-    if by not in BY:
-        raise ValueError(f"by={by!r} must be one of {', '.join(map(repr, BY))}")
+    if by not in WORD_PROPERTIES:
+        raise ValueError(f"by={by!r} must be one of {', '.join(map(repr, WORD_PROPERTIES))}")
     if not 0 < test_share < 1:
         raise ValueError(f"test_share={test_share!r} must lie between 0 and 1")
     tokens, decoded = checked_tokens(tokens, model), token_texts(model)
-    is_word = torch.tensor([_is_word(text) for text in decoded])
-    places = is_word[tokens].nonzero()
+    word_V = torch.tensor([is_word(text) for text in decoded])
+    places = word_V[tokens].nonzero()
     generator = torch.Generator().manual_seed(seed)
     places = places[torch.randperm(len(places), generator=generator)]
     found = tokens[places[:, 0], places[:, 1]]
@@ -209,63 +226,7 @@ def word_types(
     first[1:] = found[order][1:] != found[order][:-1]
     kept = order[first]
     words = [decoded[i][1:] for i in found[kept].tolist()]
-    labels = torch.tensor([[has(word) for has in BY[by].values()] for word in words])
+    labels = torch.tensor([[has(word) for has in WORD_PROPERTIES[by].values()] for word in words])
     test = torch.zeros(len(kept), dtype=torch.bool)
     test[torch.randperm(len(kept), generator=generator)[: max(1, round(test_share * len(kept)))]] = True
-    return WordTypes(tuple(BY[by]), places[kept, 0], places[kept, 1], found[kept], labels, test)
-
-
-# ---------------------------------------------------------------------- properties
-
-
-def token_properties(
-    decoded: Sequence[str], tokens: Int[Tensor, "rows positions"]
-) -> dict[str, tuple[Bool[Tensor, "rows positions"], Bool[Tensor, "rows positions"]]]:
-    """For each property, which tokens have it, and of which tokens that is known (the same shape).
-
-    capital letter    of words (a space and two or more letters): it begins with one
-    first letter x    of words: for some frequent letters
-    past tense        of words in small letters: it ends in -ed, or is one of a short list
-    name              of words with a capital letter: no sentence or speech starts there
-    after a comma     the token before ends with a comma
-    in quotation      a quotation mark has opened before it in its row, and not closed; unknown before the first one
-
-    `decoded` holds the text of every token.
-    """
-    words_V = torch.tensor([_is_word(text) for text in decoded])
-    capital_V = torch.tensor([text[1:2].isupper() for text in decoded])
-    past_V = torch.tensor([_is_past(text[1:]) for text in decoded])
-    comma_V = torch.tensor([text.rstrip().endswith(",") for text in decoded])
-    words, capital, every = words_V[tokens], capital_V[tokens], torch.ones_like(tokens, dtype=torch.bool)
-    after_comma = torch.zeros_like(every)
-    after_comma[:, 1:] = comma_V[tokens[:, :-1]]
-    quoted, known, opens = _marks(decoded, tokens)
-    found = {"capital letter": (capital, words), "past tense": (past_V[tokens], words & ~capital)}
-    found |= {"name": (words & capital & ~opens, words & capital), "after a comma": (after_comma, every)}
-    found["in quotation"] = (quoted, known)
-    for letter in FREQUENT:
-        is_it_V = torch.tensor([text[1:2].lower() == letter for text in decoded])
-        found[f"first letter {letter}"] = (is_it_V[tokens], words)
-    return found
-
-
-def _marks(decoded: Sequence[str], tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each token: is it within a quotation, is that known, and does a sentence or speech start there?
-
-    A straight mark opens where nothing but a space or a dash stands before it, else it closes.
-    """
-    quoted, known, opens = (torch.zeros(tokens.shape, dtype=torch.bool) for _ in range(3))
-    for r, row in enumerate(tokens.tolist()):
-        inside, sure, start, before = False, False, True, " "
-        for s, token in enumerate(row):
-            quoted[r, s], known[r, s], opens[r, s] = inside, sure, start
-            for mark in decoded[token]:
-                if mark in "“”" or mark == '"':
-                    inside, sure = mark == "“" or (mark == '"' and (before.isspace() or before in "-—(")), True
-                    start = start or inside
-                elif mark.isalnum():
-                    start = False
-                elif mark in ".!?\n":
-                    start = True
-                before = mark
-    return quoted, known, opens
+    return WordTypes(tuple(WORD_PROPERTIES[by]), places[kept, 0], places[kept, 1], found[kept], labels, test)

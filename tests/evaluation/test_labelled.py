@@ -5,15 +5,14 @@ import torch
 
 from sae_tutorial import story_titles, story_tokens
 from sae_tutorial.evaluation.labelled import (
-    LETTERS,
     WHOLE_ROW,
     balanced,
+    correlated_tasks,
     row_tasks,
-    token_properties,
     token_tasks,
-    token_texts,
     word_types,
 )
+from sae_tutorial.evaluation.properties import LETTERS, token_properties, token_texts
 
 
 def read(*rows):
@@ -67,6 +66,28 @@ def test_where_one_kind_is_rare_both_are():
     yes[0, 1] = yes[1, 2] = True
     assert len(balanced("x", yes, torch.ones_like(yes), 10, 10).label) == 4
     assert balanced("x", yes & False, torch.ones_like(yes), 10, 10) is None
+
+
+def test_correlated_tasks_have_both_or_neither_and_are_balanced_where_they_should():
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.rand(40, 30, generator=generator) < p for p in (0.3, 0.1))
+    every = torch.ones_like(first)
+    both, one, other = correlated_tasks("a", "b", {"a": (first, every), "b": (second, every)}, n_train=80, n_test=40)
+    at = (both.row, both.column)
+    assert torch.equal(first[at], both.label) and torch.equal(second[at], both.label)
+    for task, mine, theirs in ((one, first, second), (other, second, first)):
+        at = (task.row, task.column)
+        assert torch.equal(mine[at], task.label)
+        for test in (False, True):
+            here = task.test == test
+            cells = [
+                int((here & (task.label == label) & (theirs[at] == side)).sum()) for label in (0, 1) for side in (0, 1)
+            ]
+            assert len(set(cells)) == 1 and cells[0] >= 5
+    with pytest.raises(ValueError, match="'c' is not among the properties a"):
+        correlated_tasks("c", "a", {"a": (first, every)})
+    with pytest.raises(ValueError, match="all combinations"):
+        correlated_tasks("a", "b", {"a": (first, every), "b": (first, every)})
 
 
 def test_tasks_of_the_shipped_text(model):
