@@ -19,6 +19,7 @@ examples          their activations, read once; random SAEs and bare coordinates
 probing           how well a few features answer a question, beside the whole activation
 absorption        features that are silent where a narrower one speaks for them
 concept_removal   a property taken away with a few features, and what else goes with it
+disentanglement   one attribute changed with a few features, and what else changes
 model_scores      what an explanation is worth to a model that only reads: surprisal, embedding, intervention
 """
 
