@@ -14,9 +14,9 @@ of attribute A, and give the base the source's codes in the n features that were
     score      the mean of the two. Doing nothing and swapping all both score about a half
 
 What differs: attributes are read from x' by linear probes, where RAVEL asks the model in words, of which ours has too
-few; so "is read as" means that the direction is there, not that the model uses it. Features are chosen by how far their
-means over the values of A lie apart, less the same for the other attributes; SAEBench trains a mask of features by
-gradients through the model. As there, only examples are used of which everything is read rightly.
+few; so "is read as" means that the direction is there, not that the model uses it. Features are chosen by how far they
+move the reading of A from the base's value to the source's, less what they move the others; SAEBench trains a mask of
+features by gradients through the model. As there, only examples are used of which everything is read rightly.
 
 Letters of shapes: N examples, D width of an activation, F features, A attributes, V values, P pairs.
 """
@@ -38,6 +38,7 @@ from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.evaluation.examples import check_width, dictionary_of
 from sae_tutorial.evaluation.probing import LinearProbe, logistic_regression
 
+Reader = tuple[LinearProbe, Tensor]  # and the values that its questions are about
 READER_STEPS = 100  # of a probe for each value, which are compared with each other
 
 
@@ -136,7 +137,7 @@ def disentanglement(
     right_NA = read_NA == data.value[data.test]
     known = right_NA.all(1).nonzero()[:, 0]
     x_ND, value_NA = data.x[data.test][known], data.value[data.test][known]
-    order = _order(_codes(dictionary, data.x[train]), data.value[train], dictionary)
+    order = _order(_codes(dictionary, data.x[train]), data, readers, dictionary)
     codes_NF, generator = _codes(dictionary, x_ND), torch.Generator().manual_seed(seed)
     features, caused, isolated = ({n: list[Tensor]() for n in ns} for _ in range(3))
     for a, name in enumerate(data.names):
@@ -179,27 +180,31 @@ def _means(x_NE: Float[Tensor, "n e"], value_N: Int[Tensor, " n"]) -> tuple[Floa
 
 
 def _order(
-    codes_NF: Float[Tensor, "n features"], value_NA: Int[Tensor, "n attributes"], dictionary: Dictionary
+    codes_NF: Float[Tensor, "n features"], data: Attributed, readers: Sequence[Reader], dictionary: Dictionary
 ) -> list[Int[Tensor, " features"]]:
-    """For each attribute the features that tell its values apart better than those of the others, the best first."""
-    spread = []
-    for value_N in value_NA.T:
-        means_VF, share_V = _means(codes_NF, value_N)
-        middle_F = share_V @ means_VF
-        spread.append(share_V @ (means_VF - middle_F).square() * dictionary.directions.square().sum(1))
-    spread_AF = torch.stack(spread)
-    gain_AF = 2 * spread_AF - spread_AF.sum(0)  # its own, less that of all others
-    return [
-        order[gain_F[order] > 0] for gain_F, order in zip(gain_AF, gain_AF.argsort(dim=1, descending=True, stable=True))
-    ]
+    """For each attribute the features that move its reading further than they move the others on average, the best
+    first. How far: the share of the way from a base's value to a source's, on average over all pairs; of all features
+    of a perfect SAE these sum to 1."""
+    train, moved = ~data.test, []
+    for a, (probe, _) in enumerate(readers):
+        value_N = data.value[train, a]
+        codes_VF, share_V = _means(codes_NF, value_N)
+        x_VD, _ = _means(data.x[train], value_N)
+        whole = (share_V[:, None] * (x_VD - share_V @ x_VD) * probe.weight.T).sum()
+        weights_VF = (dictionary.directions @ probe.weight).T
+        moved.append((share_V[:, None] * (codes_VF - share_V @ codes_VF) * weights_VF).sum(0) / whole)
+    moved_AF = torch.stack(moved)
+    gain_AF = moved_AF - (moved_AF.sum(0) - moved_AF) / (len(readers) - 1)
+    order_AF = gain_AF.argsort(dim=1, descending=True, stable=True)
+    return [order_F[gain_F[order_F] > 0] for gain_F, order_F in zip(gain_AF, order_AF)]
 
 
-def _reader(x_ND: Float[Tensor, "n d"], value_N: Int[Tensor, " n"]) -> tuple[LinearProbe, Int[Tensor, " values"]]:
+def _reader(x_ND: Float[Tensor, "n d"], value_N: Int[Tensor, " n"]) -> Reader:
     values = value_N.unique()
     return logistic_regression(x_ND, value_N[:, None] == values, steps=READER_STEPS), values
 
 
-def _read(readers: Sequence[tuple[LinearProbe, Tensor]], x_ND: Float[Tensor, "n d"]) -> Int[Tensor, "n attributes"]:
+def _read(readers: Sequence[Reader], x_ND: Float[Tensor, "n d"]) -> Int[Tensor, "n attributes"]:
     return torch.stack([values[probe(x_ND).argmax(1)] for probe, values in readers], dim=1)
 
 
