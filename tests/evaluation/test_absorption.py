@@ -9,7 +9,7 @@ from sae_tutorial.evaluation.absorption import f1_scores, feature_absorption
 from sae_tutorial.evaluation.examples import WordExamples, coordinates, random_sae
 from sae_tutorial.evaluation.ground_truth import random_directions
 
-D, WORDS, LETTERS, STRENGTH = 128, 400, 3, 4.0
+D, WORDS, LETTERS, STRENGTH = 96, 240, 3, 4.0
 
 
 def planted(absorbed=lambda word, letter: False, left_to_main=0.0):

@@ -12,6 +12,7 @@ from sae_tutorial import SAEConfig, SparseAutoencoder
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.evaluation.examples import Examples, coordinates, random_sae
 from sae_tutorial.evaluation.ground_truth import random_directions, sparse_strengths
+from sae_tutorial.evaluation.intervals import bootstrap
 from sae_tutorial.evaluation.probing import (
     by_mean_difference,
     dense_probing,
@@ -48,6 +49,7 @@ def test_a_planted_feature_is_chosen_and_answers():
     found = sparse_probing(knows, [examples, examples], ks=(1, 5))
     assert found.features[1][0].tolist() == [7] and found.features[5][0][0] == 7
     assert found.accuracy(1) == 1 and found.by_task(1).shape == (2,)
+    assert all(float(end) == 1 for end in bootstrap(found.by_task(1), resamples=20))
     assert len(found.right[1][0]) == int(examples.test.sum())
     assert dense_probing([examples]).accuracy() > 0.9
 
@@ -109,7 +111,7 @@ def test_logistic_regression_is_the_minimum_that_scipy_finds(l2, scale, offset):
             w = torch.tensor(w, requires_grad=True)
             loss = objective(w, (x - x.mean(0)) / scale, label[:, c].double(), l2 / scale**2, weight[:, c])
             loss.backward()
-            return float(loss), w.grad.numpy()
+            return float(loss.detach()), w.grad.numpy()
 
         best = scipy.optimize.minimize(value, torch.zeros(6).double().numpy(), jac=True, tol=1e-12)
         assert_close(probe.weight[:, c] * scale, torch.tensor(best.x[:-1]), atol=1e-4, rtol=1e-4)
