@@ -13,6 +13,13 @@ explanations      what a feature is said to be about, and how well that predicts
 dark_matter       what an SAE leaves out: a linear part, and the rest
 chat              a language model that is asked, over HTTP or in this process
 chat_judge        such a model as explainer and as judge
+properties        of a token, which a reader can check
+labelled          yes-or-no tasks about tokens and rows, and words with their properties
+examples          their activations, read once; random SAEs and bare coordinates to compare with
+probing           how well a few features answer a question, beside the whole activation
+absorption        features that are silent where a narrower one speaks for them
+concept_removal   a property taken away with a few features, and what else goes with it
+disentanglement   one attribute changed with a few features, and what else changes
 model_scores      what an explanation is worth to a model that only reads: surprisal, embedding, intervention
 """
 

@@ -1,0 +1,217 @@
+"""Can a few features change one attribute of an activation and leave the others as they are?
+
+    data = attributed(x, {"name": names, "place": places, "object": objects})      activations, and what is true of each
+    found = disentanglement(sae, data, ns=(2, 5, 10))
+    found.cause(5), found.isolation(5), found.score(5)                             means over attributes
+    disentanglement(subspaces(data), data)                                         dense baseline, without an SAE
+
+RAVEL's question (Huang et al. 2024; in SAEBench, Karvonen et al. 2025). Take a base and a source with different values
+of attribute A, and give the base the source's codes in the n features that were chosen for A:
+
+    x' = x_base + Σ_{f∈A} (z_f(source) − z_f(base)) d_f
+    cause      how often A is read as the source's value
+    isolation  how often the other attributes are still read as the base's, averaged over them
+    score      the mean of the two. Doing nothing and swapping all both score about a half
+
+What differs: attributes are read from x' by linear probes, where RAVEL asks the model in words, of which ours has too
+few; so "is read as" means that the direction is there, not that the model uses it. Features are chosen by how far they
+move the reading of A from the base's value to the source's, less what they move the others; SAEBench trains a mask of
+features by gradients through the model. As there, only examples are used of which everything is read rightly.
+
+Letters of shapes: N examples, D width of an activation, F features, A attributes, V values, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from sae_tutorial.activations.arguments import as_whole
+from sae_tutorial.activations.memory import at_once
+from sae_tutorial.autoencoder.dictionaries import Dictionary
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.evaluation.examples import check_width, dictionary_of
+from sae_tutorial.evaluation.probing import LinearProbe, logistic_regression
+
+Reader = tuple[LinearProbe, Tensor]  # and the values that its questions are about
+READER_STEPS = 100  # of a probe for each value, which are compared with each other
+
+
+@dataclass(frozen=True, eq=False)
+class Attributed:
+    """Activations, and the number of the value that each has of each attribute."""
+
+    names: tuple[str, ...]
+    x: Float[Tensor, "examples d"]
+    value: Int[Tensor, "examples attributes"]
+    test: Bool[Tensor, " examples"]
+
+
+@dataclass(frozen=True, eq=False)
+class Disentanglement:
+    """What interventions did.
+
+    names       the attributes
+    read        share of test examples of which a probe reads each attribute rightly
+    features    n -> for each attribute, those that were chosen: n, or fewer where fewer speak for it
+    caused      n -> for each attribute, of each pair whether it is read as the source's
+    isolated    n -> for each attribute, of each pair the share of the other attributes that are read as the base's
+    """
+
+    names: tuple[str, ...]
+    read: Float[Tensor, " attributes"]
+    features: dict[int, list[Int[Tensor, " chosen"]]]
+    caused: dict[int, list[Bool[Tensor, " pairs"]]]
+    isolated: dict[int, list[Float[Tensor, " pairs"]]]
+
+    def by_attribute(self, n: int) -> Float[Tensor, "attributes 2"]:
+        """Cause and isolation of each."""
+        if n not in self.caused:
+            raise ValueError(f"n={n!r}: features were swapped in numbers of {', '.join(map(str, self.caused))}")
+        pairs = zip(self.caused[n], self.isolated[n])
+        return torch.stack([torch.stack([c.double().mean(), i.double().mean()]) for c, i in pairs])
+
+    def cause(self, n: int) -> float:
+        return float(self.by_attribute(n)[:, 0].mean())
+
+    def isolation(self, n: int) -> float:
+        return float(self.by_attribute(n)[:, 1].mean())
+
+    def score(self, n: int) -> float:
+        """SAEBench's disentanglement_score, of n features for each attribute; higher is better."""
+        return float(self.by_attribute(n).mean())
+
+
+def attributed(
+    x: Float[Tensor, "examples d"],
+    values: Mapping[str, Sequence[Hashable]],
+    *,
+    test_share: float = 0.3,
+    seed: int = 0,
+) -> Attributed:
+    """Activations with the values of their attributes, a random share of them for test.
+
+    Raises ValueError for fewer than two attributes, lists of another length than x, an attribute with one value alone,
+    and a share outside (0, 1).
+    """
+    if len(values) < 2 or not 0 < test_share < 1:
+        raise ValueError(f"{len(values)} attributes, test_share={test_share!r}: two or more, and a share within (0, 1)")
+    numbers = []
+    for name, of in values.items():
+        order = {value: place for place, value in enumerate(dict.fromkeys(of))}
+        if len(of) != len(x) or len(order) < 2:
+            raise ValueError(f"{name}: {len(of)} values, {len(order)} of them different, for {len(x)} activations")
+        numbers.append(torch.tensor([order[value] for value in of]))
+    test = torch.zeros(len(x), dtype=torch.bool)
+    chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[: round(test_share * len(x))]
+    test[chosen] = True
+    return Attributed(tuple(values), x, torch.stack(numbers, 1), test)
+
+
+def disentanglement(
+    sae: SparseAutoencoder | Dictionary,
+    data: Attributed,
+    ns: Sequence[int] = (1, 2, 5, 10, 20),
+    *,
+    n_pairs: int = 1000,
+    seed: int = 0,
+) -> Disentanglement:
+    """Cause and isolation with n features for each attribute; features are chosen on training examples, swapped on
+    pairs of test examples (up to `n_pairs` for each attribute).
+
+    Raises ValueError for numbers of features that are none, activations of another width, and where no two examples
+    differ in an attribute that is read rightly.
+    """
+    dictionary, ns = dictionary_of(sae), [as_whole("ns", n, least=1) for n in ns]
+    check_width(dictionary, data.x)
+    n_pairs, train = as_whole("n_pairs", n_pairs, least=1), ~data.test
+    if not ns:
+        raise ValueError("ns is empty; say how many features are to be swapped")
+    readers = [_reader(data.x[train], data.value[train, a]) for a in range(len(data.names))]
+    read_NA = _read(readers, data.x[data.test])
+    right_NA = read_NA == data.value[data.test]
+    known = right_NA.all(1).nonzero()[:, 0]
+    x_ND, value_NA = data.x[data.test][known], data.value[data.test][known]
+    order = _order(_codes(dictionary, data.x[train]), data, readers, dictionary)
+    codes_NF, generator = _codes(dictionary, x_ND), torch.Generator().manual_seed(seed)
+    features, caused, isolated = ({n: list[Tensor]() for n in ns} for _ in range(3))
+    for a, name in enumerate(data.names):
+        base, source = _pairs(value_NA[:, a], n_pairs, generator, name)
+        others = torch.arange(len(data.names)) != a
+        for n in ns:
+            chosen = order[a][:n]
+            change = (codes_NF[source][:, chosen] - codes_NF[base][:, chosen]) @ dictionary.directions[chosen]
+            now_PA = _read(readers, x_ND[base] + change)
+            features[n].append(chosen)
+            caused[n].append(now_PA[:, a] == value_NA[source, a])
+            isolated[n].append((now_PA == value_NA[base])[:, others].double().mean(1))
+    return Disentanglement(data.names, right_NA.double().mean(0), features, caused, isolated)
+
+
+def subspaces(data: Attributed) -> Dictionary:
+    """No SAE: for each attribute the axes in which the means of its values lie apart on training examples, of length 1
+    and at right angles to each other. Those of different attributes need not be."""
+    train, axes = ~data.test, []
+    for a in range(len(data.names)):
+        means_VD, _ = _means(data.x[train], data.value[train, a])
+        _, size, rows = torch.linalg.svd(means_VD - means_VD.mean(0), full_matrices=False)
+        axes.append(rows[size > 1e-4 * size[0]])
+    return Dictionary.of_axes("subspaces", torch.cat(axes), data.x[train].mean(0))
+
+
+# ---------------------------------------------------------------------- inside
+
+
+def _codes(dictionary: Dictionary, x_ND: Float[Tensor, "n d"]) -> Float[Tensor, "n features"]:
+    size = at_once(x_ND.device, 8 * len(dictionary.directions))
+    return torch.cat([dictionary.encode(part) for part in x_ND.split(size)])
+
+
+def _means(x_NE: Float[Tensor, "n e"], value_N: Int[Tensor, " n"]) -> tuple[Float[Tensor, "v e"], Float[Tensor, " v"]]:
+    """Of each value that occurs: the mean, and its share of the examples."""
+    is_NV = one_hot(value_N).to(x_NE.dtype)
+    is_NV = is_NV[:, is_NV.any(0)]
+    return (is_NV.T @ x_NE) / is_NV.sum(0)[:, None], is_NV.mean(0)
+
+
+def _order(
+    codes_NF: Float[Tensor, "n features"], data: Attributed, readers: Sequence[Reader], dictionary: Dictionary
+) -> list[Int[Tensor, " features"]]:
+    """For each attribute the features that move its reading further than they move the others on average, the best
+    first. How far: the share of the way from a base's value to a source's, on average over all pairs; of all features
+    of a perfect SAE these sum to 1."""
+    train, moved = ~data.test, []
+    for a, (probe, _) in enumerate(readers):
+        value_N = data.value[train, a]
+        codes_VF, share_V = _means(codes_NF, value_N)
+        x_VD, _ = _means(data.x[train], value_N)
+        whole = (share_V[:, None] * (x_VD - share_V @ x_VD) * probe.weight.T).sum()
+        weights_VF = (dictionary.directions @ probe.weight).T
+        moved.append((share_V[:, None] * (codes_VF - share_V @ codes_VF) * weights_VF).sum(0) / whole)
+    moved_AF = torch.stack(moved)
+    gain_AF = moved_AF - (moved_AF.sum(0) - moved_AF) / (len(readers) - 1)
+    order_AF = gain_AF.argsort(dim=1, descending=True, stable=True)
+    return [order_F[gain_F[order_F] > 0] for gain_F, order_F in zip(gain_AF, order_AF)]
+
+
+def _reader(x_ND: Float[Tensor, "n d"], value_N: Int[Tensor, " n"]) -> Reader:
+    values = value_N.unique()
+    return logistic_regression(x_ND, value_N[:, None] == values, steps=READER_STEPS), values
+
+
+def _read(readers: Sequence[Reader], x_ND: Float[Tensor, "n d"]) -> Int[Tensor, "n attributes"]:
+    return torch.stack([values[probe(x_ND).argmax(1)] for probe, values in readers], dim=1)
+
+
+def _pairs(value_N: Int[Tensor, " n"], n: int, generator: torch.Generator, name: str) -> tuple[Tensor, Tensor]:
+    """Up to n pairs of examples with different values, drawn at random."""
+    if len(value_N.unique()) < 2:
+        raise ValueError(f"{name}: no two test examples differ in it whose attributes are all read; give more examples")
+    drawn = torch.randint(len(value_N), (2, 4 * n), generator=generator)
+    drawn = drawn[:, value_N[drawn[0]] != value_N[drawn[1]]]
+    return drawn[0, :n], drawn[1, :n]

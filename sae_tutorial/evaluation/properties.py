@@ -1,0 +1,104 @@
+"""Properties of a token that a reader can check; the rules look at letters and marks, know no grammar, and are ours.
+
+decoded = token_texts(model)
+token_properties(decoded, tokens)       of the tokens of a text: name -> which have it, of which it is known
+WORD_PROPERTIES["letter"]["s"](word)    of a word by itself
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+LETTERS = string.ascii_lowercase
+FREQUENT = "stbm"  # letters that begin many words: tasks of their own
+IRREGULAR = frozenset(
+    "was were had did said went came saw took gave made got knew thought told found left felt kept began stood heard "
+    "ran sat spoke wrote fell held brought grew lost threw ate drank rode sang slept won broke chose drove flew".split()
+)
+
+
+def token_texts(model: Any) -> list[str]:
+    """The text of every token of the vocabulary. Raises ValueError for a model without a tokenizer."""
+    if getattr(model, "tokenizer", None) is None:
+        raise ValueError("model has no tokenizer, so its tokens have no text; load_language_model(…, tokenizer=…)")
+    return list(model.tokenizer.batch_decode([[i] for i in range(model.cfg.d_vocab)]))
+
+
+def is_word(text: str) -> bool:
+    """A space and two or more Latin letters: a word, or its beginning."""
+    return len(text) > 2 and text[0] == " " and text[1:].isascii() and text[1:].isalpha()
+
+
+def is_past(word: str) -> bool:
+    return word in IRREGULAR or (len(word) > 4 and word.endswith("ed") and not word.endswith("eed"))
+
+
+WORD_PROPERTIES: dict[str, dict[str, Callable[[str], bool]]] = {
+    "letter": {letter: lambda word, letter=letter: word[0].lower() == letter for letter in LETTERS},  # type: ignore
+    "form": {
+        "capital letter": lambda word: word[0].isupper(),
+        "past tense": is_past,
+        "ends in -ing": lambda word: len(word) > 4 and word.endswith("ing"),
+        "ends in -ly": lambda word: len(word) > 3 and word.endswith("ly"),
+        "ends in -s": lambda word: len(word) > 3 and word.endswith("s") and not word.endswith("ss"),
+    },
+}
+
+
+def token_properties(
+    decoded: Sequence[str], tokens: Int[Tensor, "rows positions"]
+) -> dict[str, tuple[Bool[Tensor, "rows positions"], Bool[Tensor, "rows positions"]]]:
+    """For each property, which tokens have it, and of which tokens that is known (the same shape).
+
+    capital letter    of words (a space and two or more letters): it begins with one
+    first letter x    of words: for some frequent letters
+    past tense        of words in small letters: it ends in -ed, or is one of a short list
+    name              of words with a capital letter: no sentence or speech starts there
+    after a comma     the token before ends with a comma
+    in quotation      a quotation mark has opened before it in its row, and not closed; unknown before the first one
+
+    `decoded` holds the text of every token.
+    """
+    words_V = torch.tensor([is_word(text) for text in decoded])
+    capital_V = torch.tensor([text[1:2].isupper() for text in decoded])
+    past_V = torch.tensor([is_past(text[1:]) for text in decoded])
+    comma_V = torch.tensor([text.rstrip().endswith(",") for text in decoded])
+    words, capital, every = words_V[tokens], capital_V[tokens], torch.ones_like(tokens, dtype=torch.bool)
+    after_comma = torch.zeros_like(every)
+    after_comma[:, 1:] = comma_V[tokens[:, :-1]]
+    quoted, known, opens = _marks(decoded, tokens)
+    found = {"capital letter": (capital, words), "past tense": (past_V[tokens], words & ~capital)}
+    found |= {"name": (words & capital & ~opens, words & capital), "after a comma": (after_comma, every)}
+    found["in quotation"] = (quoted, known)
+    for letter in FREQUENT:
+        is_it_V = torch.tensor([text[1:2].lower() == letter for text in decoded])
+        found[f"first letter {letter}"] = (is_it_V[tokens], words)
+    return found
+
+
+def _marks(decoded: Sequence[str], tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each token: is it within a quotation, is that known, and does a sentence or speech start there?
+
+    A straight mark opens where nothing but a space or a dash stands before it, else it closes.
+    """
+    quoted, known, opens = (torch.zeros(tokens.shape, dtype=torch.bool) for _ in range(3))
+    for r, row in enumerate(tokens.tolist()):
+        inside, sure, start, before = False, False, True, " "
+        for s, token in enumerate(row):
+            quoted[r, s], known[r, s], opens[r, s] = inside, sure, start
+            for mark in decoded[token]:
+                if mark in "“”" or mark == '"':
+                    inside, sure = mark == "“" or (mark == '"' and (before.isspace() or before in "-—(")), True
+                    start = start or inside
+                elif mark.isalnum():
+                    start = False
+                elif mark in ".!?\n":
+                    start = True
+                before = mark
+    return quoted, known, opens

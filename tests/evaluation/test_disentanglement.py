@@ -1,0 +1,79 @@
+"""Features that are one attribute's alone change it and nothing else; mixtures, random ones and full swaps do not."""
+
+import pytest
+import torch
+from synthetic import make, randn
+
+from sae_tutorial.autoencoder.dictionaries import Dictionary
+from sae_tutorial.evaluation.disentanglement import attributed, disentanglement, subspaces
+from sae_tutorial.evaluation.examples import coordinates, random_sae
+
+D, A, V, N = 32, 3, 4, 800
+AXES = torch.linalg.qr(randn(D, D)).Q.T[: A * V]  # a direction for each value of each attribute
+
+
+def data(seed=0):
+    values = torch.randint(V, (N, A), generator=torch.Generator().manual_seed(seed))
+    on = torch.nn.functional.one_hot(values, V).flatten(1).float()
+    x = 3 * on @ AXES + 0.3 * randn(N, D, seed=seed) + 1
+    return attributed(x, {name: values[:, a].tolist() for a, name in enumerate(("name", "place", "object"))})
+
+
+CLEAN = Dictionary.of_axes("clean", AXES, torch.ones(D))
+MIXED = Dictionary.of_axes("mixed", torch.linalg.qr(randn(A * V, A * V, seed=4)).Q @ AXES, torch.ones(D))
+
+
+def test_clean_features_cause_and_isolate():
+    found = disentanglement(CLEAN, data(), ns=(1, 4), n_pairs=200)
+    assert (found.read > 0.98).all()
+    assert found.cause(4) > 0.98 and found.isolation(4) > 0.98 and found.score(4) > 0.98
+    for a in range(A):
+        assert set(found.features[4][a].tolist()) == set(range(a * V, a * V + V))
+    assert found.cause(1) < 0.8  # the base's old value is still there
+    assert len(found.caused[4][0]) == len(found.isolated[4][0]) == 200
+
+
+def test_mixed_and_random_features_score_less():
+    asked = data()
+    clean = disentanglement(CLEAN, asked, ns=(4,)).score(4)
+    for other in (MIXED, coordinates(D), random_sae(make("relu", d_in=D, d_sae=64), asked.x)):
+        assert 0.4 < disentanglement(other, asked, ns=(4,)).score(4) < clean - 0.15
+
+
+def test_to_do_nothing_or_all_scores_a_half():
+    asked = data()
+    nothing = Dictionary("nothing", lambda x: x @ AXES.T * torch.ones(A * V) * 1e-9, AXES, torch.ones(D))
+    idle = disentanglement(nothing, asked, ns=(1,))
+    assert idle.cause(1) == 0 and idle.isolation(1) == 1 and idle.score(1) == 0.5
+    one = torch.cat([AXES.sum(0, keepdim=True)])
+    swap = Dictionary("all", lambda x: x - 1, torch.eye(D), torch.ones(D))
+    assert disentanglement(Dictionary("one", lambda x: x @ one.T, one, torch.ones(D)), asked, ns=(1,)).score(1) < 0.7
+    assert 0.5 < disentanglement(swap, asked, ns=(D,)).score(D) < 0.95
+
+
+def test_subspaces_need_no_sae():
+    asked = data()
+    assert disentanglement(subspaces(asked), asked, ns=(V - 1,)).score(V - 1) > 0.98
+
+
+def test_the_same_seed_gives_the_same_pairs():
+    asked = data()
+    one, again = (disentanglement(MIXED, asked, ns=(2,), n_pairs=50) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.caused[2], again.caused[2]))
+    assert torch.equal(one.by_attribute(2), again.by_attribute(2))
+
+
+def test_what_cannot_be_asked_is_named():
+    asked = data()
+    with pytest.raises(ValueError, match="1 attributes"):
+        attributed(asked.x, {"name": [0] * N})
+    with pytest.raises(ValueError, match="place: 3 values, 2 of them different, for 800"):
+        attributed(asked.x, {"place": [0, 1, 1], "name": [0] * N})
+    with pytest.raises(ValueError, match="name: 800 values, 1 of them"):
+        attributed(asked.x, {"name": [0] * N, "place": [0] * N})
+    with pytest.raises(ValueError, match="sae reads 8 numbers"):
+        disentanglement(make("relu"), asked)
+    with pytest.raises(ValueError, match="ns is empty"):
+        disentanglement(CLEAN, asked, ns=())
+    with pytest.raises(ValueError, match="n=9: features were swapped in numbers of 1"):
+        disentanglement(CLEAN, asked, ns=(1,), n_pairs=5).score(9)
