@@ -94,6 +94,27 @@ def _diagnosis(got: float, x_fit: Tensor, e_fit: Tensor, x: Tensor, e: Tensor) -
     with_one = [torch.cat([part, torch.ones(len(part), 1)], dim=1) for part in (x_fit, x)]
     if _near(got, solution_explained(with_one[0], e_fit, with_one[1], e)):
         return "your map has a bias; leave it out, as Engels et al. do"
+    at_0, for_0 = x_fit - x_fit.mean(0), e_fit - e_fit.mean(0)
+    fits = (e_fit, e), (for_0, e - e.mean(0)), (for_0, e - e_fit.mean(0))  # on x and e, the means of either half
+    if any(_near(got, solution_explained(at_0, b, x - of.mean(0), c)) for of in (x, x_fit) for b, c in fits):
+        return "you take off the means before the fit, which is a bias; leave them, as Engels et al. do"
+    return _wrong_sum(got, e - predicted, e)
+
+
+def _wrong_sum(got: float, left: Tensor, e: Tensor) -> str | None:
+    """What a wrong number was made by, where the map is right and only what is done with its squares is not."""
+    about = e - e.mean(0)
+    above, below = left.square(), about.square()
+    if any(_near(got, (1 - of(above)) / of(below)) for of in (torch.sum, torch.mean)):
+        return "write 1 - left / there; yours is (1 - left) / there"
+    means = e.var(), e.var(0).sum(), e.var(0).mean(), below.mean(0).sum(), below.mean()
+    if any(_near(got, 1 - above.sum() / mean) for mean in means):
+        return "a variance is a mean over tokens, and what you have above it a sum: sum the squares in both"
+    sizes = (lambda t: t.norm(), lambda t: t.norm(dim=1).sum(), lambda t: t.abs().sum())
+    if any(_near(got, 1 - size(left) / size(about)) for size in sizes):
+        return "you compare lengths; R² compares their squares: square first, then sum"
+    if _near(got, (1 - above.sum(1) / below.sum(1)).mean()):
+        return "you average R² over tokens. Sum the squares over all of them first, above and below, then divide"
     return None
 
 

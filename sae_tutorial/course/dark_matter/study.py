@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import nnls
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -99,14 +100,33 @@ def searched(sae: Any, x_fit: Float[Tensor, "n d"], x: Float[Tensor, "m d"]) -> 
     }
 
 
+@torch.no_grad()
+def with_best_strengths(sae: Any, x: Float[Tensor, "tokens d"]) -> Float[Tensor, "tokens d"]:
+    """x̂ with the features that the encoder chose, and those strengths, none below zero, that fit the token best: what a
+    search could gain without a single other feature."""
+    wanted_ND = (sae.normalise(x) - sae.b_dec).double().numpy()
+    rows_FD, codes_NF = sae.W_dec.double().numpy(), sae.encode(x).to_dense()
+    for wanted_D, codes_F in zip(wanted_ND, codes_NF, strict=True):
+        chosen = codes_F.nonzero().flatten()
+        if len(chosen):
+            codes_F[chosen] = torch.from_numpy(nnls(rows_FD[chosen.numpy()].T, wanted_D)[0]).to(codes_F.dtype)
+    return sae.decode(codes_NF)
+
+
 def by_search(saes: Mapping[str, Any], x: Float[Tensor, "tokens d"], n: int = 2_000) -> dict[str, dict[str, float]]:
-    """What the search leaves out of about `n` of the tokens, with each SAE's dictionary: "as encoded", as many features
-    for each token as the SAE's encoder gives it; "k each", the SAE's k for every token; and as many as Mutual Choice's
-    encoder gives it."""
+    """What is left out of about `n` of the tokens with each SAE's dictionary: by its encoder; by the encoder's features
+    with the best strengths; and by the search, with as many features for each token as the SAE's encoder gives it, with
+    k for every token, and with as many as Mutual Choice's encoder gives it."""
     some = x[:: max(1, len(x) // n)][:n]
-    counts = {"as encoded": None, "k each": int(saes["Mutual Choice"].config.k)}
-    counts["Mutual Choice's counts"] = saes["Mutual Choice"].encode(some).l0()
-    return {way: {name: fvu(some, pursued(sae, some, l0)) for name, sae in saes.items()} for way, l0 in counts.items()}
+    mutual, search = saes["Mutual Choice"], "searched, {}".format
+    ways: dict[str, Callable[[Any], Tensor]] = {
+        "by the encoder": lambda sae: reconstructed(sae, some),
+        "its features, best strengths": lambda sae: with_best_strengths(sae, some),
+        search("as many features as encoded"): lambda sae: pursued(sae, some),
+        search(f"{mutual.config.k} features each"): lambda sae: pursued(sae, some, int(mutual.config.k)),
+        search("Mutual Choice's counts"): lambda sae: pursued(sae, some, mutual.encode(some).l0()),
+    }
+    return {way: {name: fvu(some, x_hat(sae)) for name, sae in saes.items()} for way, x_hat in ways.items()}
 
 
 def replacements(sae: Any, A: Float[Tensor, "d d"]) -> dict[str, Replace]:
@@ -220,6 +240,17 @@ def hardest(parts: ErrorParts, tokens: Int[Tensor, "rows positions"], n: int = 1
     return [(int(row), int(at[row]) + 1, float(best[row])) for row in best.argsort(descending=True)[:n]]
 
 
+def inside_words(
+    tokens: Int[Tensor, "rows positions"], words: Callable[[list[int]], list[str]]
+) -> Bool[Tensor, "rows positions-1"]:
+    """Which tokens, of all but the first of each row, go on with a word: they begin with a letter, and the token before
+    ends with one. `words` gives the text of each of a list of token ids."""
+    ids, at = tokens.unique(return_inverse=True)
+    texts = words(ids.tolist())
+    begins, ends = (torch.tensor([text[part].isalpha() for text in texts])[at] for part in (slice(1), slice(-1, None)))
+    return begins[:, 1:] & ends[:, :-1]
+
+
 def increases(row: Mapping[str, Any]) -> dict[str, float]:
     """Of a shipped row: how much each replacement raises the loss, in nats a prediction."""
     clean, n = sum(row["clean"]), sum(row["predictions"])
@@ -253,6 +284,23 @@ def by_width(
     return {width: over_seeds(rows, ask, width=width, **wanted).mean for width in sorted(widths)}
 
 
+def encoder_and_search(rows: Sequence[Mapping[str, Any]], **wanted: Any) -> dict[str, tuple[float, float]]:
+    """Means over the seeds of one cell, the encoder's first and the search's second: the shares of the variance that
+    are left out and that are nonlinear error, both on the tokens that were searched, and the rise in loss."""
+
+    def left(name: str) -> float:
+        return over_seeds(rows, lambda row: row["pursuit"][name], **wanted).mean
+
+    def rise(name: str) -> float:
+        return over_seeds(rows, lambda row: increases(row)[name], **wanted).mean
+
+    return {
+        "left out": (left("own fvu"), left("fvu")),
+        "nonlinear error": (left("own nonlinear"), left("nonlinear")),
+        "rise in loss": (rise("reconstruction"), rise("pursuit")),
+    }
+
+
 def linear_part(row: Mapping[str, Any]) -> float:
     """Of a shipped row: the share of the rise in loss that the linear error takes away when it is put back."""
     rises = increases(row)
@@ -261,7 +309,6 @@ def linear_part(row: Mapping[str, Any]) -> float:
 
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], float]] = {  # what the rules are compared by
     "left out": lambda row: row["fvu"],
-    "left out, searched": lambda row: row["pursuit"]["fvu"],
     "linear (R²)": lambda row: row["linear"],
     "nonlinear": lambda row: row["nonlinear"],
     "length (R²)": lambda row: row["length"]["activation"],

@@ -49,6 +49,18 @@ def fit(x, e):
     return torch.linalg.lstsq(x, e).solution
 
 
+def missed(x_fit, e_fit, x, e):
+    return (e - x @ fit(x_fit, e_fit)) ** 2
+
+
+def there(e):
+    return centred(e) ** 2
+
+
+def centred(table):
+    return table - table.mean(0)
+
+
 def with_a_bias(x_fit, e_fit, x, e):
     one = [torch.cat([part, torch.ones(len(part), 1)], dim=1) for part in (x_fit, x)]
     return exercises.solution_explained(one[0], e_fit, one[1], e)
@@ -74,6 +86,29 @@ def with_a_bias(x_fit, e_fit, x, e):
         (lambda a, b, x, e: (x @ fit(a, b)).var(0).sum() / e.var(0).sum(), "ask what is left"),
         (lambda a, b, x, e: (x @ fit(a, b)).square().sum() / (e - e.mean(0)).square().sum(), "ask what is left"),
         (lambda a, b, x, e: (x @ fit(a, b)).square().sum() / e.square().sum(), "ask what is left"),
+        (lambda a, b, x, e: (1 - missed(a, b, x, e).sum()) / there(e).sum(), "write 1 - left / there"),
+        (lambda a, b, x, e: (1 - missed(a, b, x, e).mean()) / there(e).mean(), "write 1 - left / there"),
+        (lambda a, b, x, e: 1 - missed(a, b, x, e).sum() / e.var(0).sum(), "sum the squares in both"),
+        (lambda a, b, x, e: 1 - missed(a, b, x, e).sum() / e.var(0).mean(), "sum the squares in both"),
+        (lambda a, b, x, e: 1 - missed(a, b, x, e).sum() / e.var(), "sum the squares in both"),
+        (lambda a, b, x, e: 1 - missed(a, b, x, e).sum() / there(e).mean(), "sum the squares in both"),
+        (lambda a, b, x, e: 1 - missed(a, b, x, e).sum() / there(e).mean(0).sum(), "sum the squares in both"),
+        (lambda a, b, x, e: 1 - missed(a, b, x, e).sum().sqrt() / there(e).sum().sqrt(), "square first"),
+        (
+            lambda a, b, x, e: 1 - (e - x @ fit(a, b)).norm(dim=1).sum() / (e - e.mean(0)).norm(dim=1).sum(),
+            "square first",
+        ),
+        (lambda a, b, x, e: 1 - (e - x @ fit(a, b)).abs().mean() / (e - e.mean(0)).abs().mean(), "square first"),
+        (lambda a, b, x, e: (1 - missed(a, b, x, e).sum(1) / there(e).sum(1)).mean(), "average R² over tokens"),
+        (
+            lambda a, b, x, e: exercises.solution_explained(centred(a), centred(b), centred(x), centred(e)),
+            "take off the means",
+        ),
+        (
+            lambda a, b, x, e: exercises.solution_explained(centred(a), centred(b), x - a.mean(0), e - b.mean(0)),
+            "bias",
+        ),
+        (lambda a, b, x, e: exercises.solution_explained(centred(a), b, centred(x), e), "take off the means"),
         (lambda a, b, x, e: (e - x @ fit(a, b)).square().sum(0), "return one number"),
         (lambda a, b, x, e: "R²", "return a number"),
     ],

@@ -159,3 +159,40 @@ def test_random_directions_leave_something():
     x = normal(3_000, 16)
     few, many = (study.covariant_directions_fvu(x, x, 64, k, tokens=200) for k in (1, 8))
     assert 0 < many < few < 1
+
+
+def test_the_best_strengths_change_no_features(read):
+    sae, _, x = read
+    some = x[:100]
+    best = study.with_best_strengths(sae, some)
+    assert study.fvu(some, best) < study.fvu(some, reconstructed(sae, some))
+    few = sae.encode(some).to_dense()[0].nonzero().flatten()
+    written = (sae.normalise(best[:1]) - sae.b_dec)[0]
+    strengths = torch.linalg.lstsq(sae.W_dec[few].T, written[:, None]).solution.flatten()
+    assert (sae.W_dec[few].T @ strengths - written).norm() < 1e-3 * written.norm() and strengths.min() > -1e-3
+
+
+def test_each_way_to_search_leaves_what_it_says(read):
+    _, _, x = read
+    saes = {"Token Choice": reference_sae("token_choice"), "Mutual Choice": reference_sae("mutual_choice")}
+    found = study.by_search(saes, x, n=200)
+    own, best, as_encoded, each, counts = found.values()
+    assert all(as_encoded[name] < best[name] < own[name] for name in saes)
+    assert counts["Mutual Choice"] == as_encoded["Mutual Choice"] and "searched, 32 features each" in found
+    assert each["Token Choice"] == pytest.approx(as_encoded["Token Choice"], abs=1e-3)  # its encoder gives about 32
+
+
+def test_a_token_is_inside_a_word_between_letters():
+    texts = ["<s>", "Mr", "s", ".", " P", "rest", "--", "no"]
+    tokens = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7], [7, 1, 4, 2]])
+    inside = study.inside_words(tokens, lambda ids: [texts[i] for i in ids])
+    assert inside.tolist() == [[False, True, False], [True, False, False], [True, False, True]]
+
+
+def test_encoder_and_search_are_read_from_one_cell():
+    spliced = {"reconstruction": [3.0, 5.0], "pursuit": [2.0, 4.0]}
+    row = {"width": 4, "clean": [1.0, 2.0], "predictions": [5, 5], "spliced": spliced}
+    row["pursuit"] = {"own fvu": 0.4, "fvu": 0.2, "own nonlinear": 0.3, "nonlinear": 0.1}
+    found = study.encoder_and_search([row, row | {"width": 16, "pursuit": {}}], width=4)
+    assert found["left out"] == (0.4, 0.2) and found["nonlinear error"] == (0.3, 0.1)
+    assert found["rise in loss"] == pytest.approx((0.5, 0.3))
