@@ -54,8 +54,34 @@ PER_ROW = ("tokens", "predictions", "error", "spread", "matches", "ce_clean", *(
            "kl_zero", "kl_mean")  # fmt: skip
 
 
+class Recovered:
+    """How much of what an ablation does is undone: for results with the losses and divergences of an `Evaluation`."""
+
+    ce_clean: float
+    ce_spliced: float
+    ce_zero: float
+    ce_mean: float
+    kl: float
+    kl_zero: float
+
+    @property
+    def recovered(self) -> float:
+        """CE loss recovered against zero-ablation, (ce_zero − ce_spliced) / (ce_zero − ce_clean): 1 is perfect."""
+        return _ratio(self.ce_zero - self.ce_spliced, self.ce_zero - self.ce_clean)
+
+    @property
+    def recovered_mean(self) -> float:
+        """The same against mean-ablation, the harder comparison."""
+        return _ratio(self.ce_mean - self.ce_spliced, self.ce_mean - self.ce_clean)
+
+    @property
+    def kl_recovered(self) -> float:
+        """1 − kl / kl_zero, SAEBench's kl_div_score."""
+        return _ratio(self.kl_zero - self.kl, self.kl_zero)
+
+
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Recovered):
     """What `evaluate` found. Losses and divergences in nats, averaged over tokens.
 
     n_tokens    tokens that were looked at: neither BOS nor padding nor massive
@@ -100,21 +126,6 @@ class Evaluation:
     threshold: float | Float[Tensor, " features"] | None
     left_out: Float[Tensor, "n 3"]
     per_row: dict[str, Float[Tensor, " rows"]]
-
-    @property
-    def recovered(self) -> float:
-        """CE loss recovered against zero-ablation, (ce_zero − ce_spliced) / (ce_zero − ce_clean): 1 is perfect."""
-        return _ratio(self.ce_zero - self.ce_spliced, self.ce_zero - self.ce_clean)
-
-    @property
-    def recovered_mean(self) -> float:
-        """The same against mean-ablation, the harder comparison."""
-        return _ratio(self.ce_mean - self.ce_spliced, self.ce_mean - self.ce_clean)
-
-    @property
-    def kl_recovered(self) -> float:
-        """1 − kl / kl_zero, SAEBench's kl_div_score."""
-        return _ratio(self.kl_zero - self.kl, self.kl_zero)
 
     def __repr__(self) -> str:
         tokens = f"{self.n_tokens:,} tokens"
@@ -174,7 +185,7 @@ def evaluate_many(
                 where = (a, a + batch_size, model.cfg.device)
                 rows = splicing.Rows.of(text, *where, massive=massive, replace_bos=splice_bos)
                 if rows.kept.any():
-                    found_each = _sums(saes, model, rows, in_hook, out_hook, moments, batch_rule)
+                    found_each = _sums(saes, model, rows, in_hook, out_hook, moments[-1], batch_rule)
                     for total, of_rows, (more, by_row) in zip(sums, per_row, found_each):
                         for name, value in more.items():
                             total[name] = total[name] + value
