@@ -7,5 +7,7 @@ ioi               sentences with an indirect object, their counterfactuals and m
 direct_effects    what the heads of a circuit write, and where they look
 edges             the model as a graph: what each edge is worth (EAP), which can go (ACDC)
 attention_features  features of attention outputs, split over heads, source positions and what had been written there
+transcoder_weights  what transcoders read and write, whatever the input
+transcoder_circuits  what makes their features fire: earlier features, heads, embeddings, errors; the sum is exact
 feature_patching  patching with the features of any dictionary
 """
