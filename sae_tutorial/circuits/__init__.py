@@ -9,5 +9,6 @@ edges             the model as a graph: what each edge is worth (EAP), which can
 attention_features  features of attention outputs, split over heads, source positions and what had been written there
 transcoder_weights  what transcoders read and write, whatever the input
 transcoder_circuits  what makes their features fire: earlier features, heads, embeddings, errors; the sum is exact
+transcoder_graph  the strongest paths to a feature or a logit, merged into a graph
 feature_patching  patching with the features of any dictionary
 """

@@ -90,7 +90,11 @@ def test_each_reads_what_those_before_it_have_made(model):
 
 def test_exact_transcoders_are_the_model(relu_model):
     """Planted: every MLP is a sum of features, and the transcoders have them."""
-    found = evaluate_together([exact_transcoder(relu_model, layer) for layer in (0, 1)], relu_model, rows())
+    exact = [exact_transcoder(relu_model, layer) for layer in (0, 1)]
+    for one in exact:
+        hooks = {"hook_name": one.hook_name, "target_hook": one.target_hook_name}
+        assert evaluate(one, relu_model, rows(), **hooks, progress=False).fvu < 1e-10
+    found = evaluate_together(exact, relu_model, rows())
     assert abs(found.kl) < 1e-6 < found.kl_mean
     assert_close((found.recovered, found.recovered_mean), (1.0, 1.0), atol=1e-4, rtol=0)
 
