@@ -26,10 +26,10 @@ from sae_tutorial.evaluation.splicing import stand_ins
 from sae_tutorial.evaluation.together import Together, evaluate_together
 from sae_tutorial.training.loop import train_many
 
+Pairs = dict[int, tuple[ActivationStore, ActivationStore]]
 
-def pairs(
-    model: Any, tokens: Int[Tensor, "n context"], layers: Sequence[int], **options: Any
-) -> dict[int, tuple[ActivationStore, ActivationStore]]:
+
+def pairs(model: Any, tokens: Int[Tensor, "n context"], layers: Sequence[int], **options: Any) -> Pairs:
     """What the MLP of each layer reads (after its LayerNorm) and writes, all in one pass over the text."""
     names = [f"blocks.{layer}.{name}" for layer in layers for name in ("mlp.hook_in", "hook_mlp_out")]
     first = ActivationStore.harvest(model, tokens, names[0], beside=names[1:], **options)
@@ -37,9 +37,17 @@ def pairs(
     return dict(zip(layers, zip(stores[::2], stores[1::2])))
 
 
-def trained(
-    found: dict[int, tuple[ActivationStore, ActivationStore]], config: SAEConfig, **settings: Any
-) -> list[SparseAutoencoder]:
+def joined(one: Pairs, other: Pairs) -> Pairs:
+    """The pairs of two texts, of stories and of year spans for example, as those of one."""
+
+    def both(a: ActivationStore, b: ActivationStore) -> ActivationStore:
+        rows_ND = torch.cat([store.rows(slice(None)).to(a.dtype) for store in (a, b)])
+        return ActivationStore.from_tensor(rows_ND, a.hook_name)
+
+    return {layer: (both(one[layer][0], other[layer][0]), both(one[layer][1], other[layer][1])) for layer in one}
+
+
+def trained(found: Pairs, config: SAEConfig, **settings: Any) -> list[SparseAutoencoder]:
     """A transcoder for each of these layers, all of one config."""
     transcoders = []
     for store, target in found.values():

@@ -31,6 +31,11 @@ def test_pairs_are_harvested_in_one_pass_and_transcoders_trained_on_them(relu):
     for layer, (store, target) in found.items():
         assert store.hook_name == f"blocks.{layer}.mlp.hook_in" and target.hook_name == f"blocks.{layer}.hook_mlp_out"
         assert store.text_hash == target.text_hash
+    more = study.joined(found, study.pairs(relu, rows(5, padded=False)[:, :7], [0, 1], progress=False))
+    assert [len(store) for store in more[1]] == [40 * 15 + 5 * 6] * 2 and more[1][
+        1
+    ].hook_name == "blocks.1.hook_mlp_out"
+    assert torch.equal(more[0][0].rows(slice(600)), found[0][0].rows(slice(None)))
     config = SAEConfig(D_MODEL, 64, "token_choice", k=4, d_out=D_MODEL)
     transcoders = study.trained(found, config, steps=5, batch_size=64, progress=False)
     assert [sae.hook_name for sae in transcoders] == [f"blocks.{layer}.mlp.hook_in" for layer in (0, 1)]
