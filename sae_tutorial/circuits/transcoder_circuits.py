@@ -109,9 +109,8 @@ class Attention:
     b_O: Float[Tensor, " model"]
 
     @staticmethod
-    def of(model: Any, layer: int, found: dict[str, Tensor]) -> Attention:
-        (W_V, W_O), own = (model.W_V[layer], model.W_O[layer]), model.blocks[layer].attn
-        G, _, D = W_V.shape
+    def of(model: Any, layer: int, found: dict[str, Tensor], W_V: Tensor, W_O: Tensor) -> Attention:
+        own, (G, _, D) = model.blocks[layer].attn, W_V.shape
         b_GD = W_V.new_zeros(G, D) if own.b_V is None else own.b_V.view(G, D)
         shared = model.cfg.n_heads // G  # heads may share values in groups
         name = f"blocks.{layer}."
@@ -281,7 +280,8 @@ def traced(model: Any, transcoders: Sequence[SparseAutoencoder], tokens: Int[Ten
     embeddings = {"token": found["hook_embed"]}
     if "hook_pos_embed" in model.hook_dict:
         embeddings["position"] = found["blocks.0.hook_resid_pre"] - found["hook_embed"]
-    attentions = tuple(Attention.of(model, i, found) for i in layers)
+    W_V, W_O = model.W_V, model.W_O  # stacked anew whenever they are asked for
+    attentions = tuple(Attention.of(model, i, found, W_V[i], W_O[i]) for i in layers)
     mlps = []
     for i in layers:
         wrote_SM, one = found[WRITES.format(i)], by_layer.get(i)

@@ -120,6 +120,19 @@ def test_the_stories_model_to_five_places(model):
         assert found == pytest.approx(expected, abs=1e-5, rel=1e-5)
 
 
+def test_a_real_model_to_five_places(smol):
+    """SmolLM2: 30 layers, most of them without a transcoder, and massive activations."""
+    tokens = smol.to_tokens("The old king gave his crown to a fish, because he had")[0]
+    both = [a_transcoder(layer, seed=layer, d_model=576, skip=True) for layer in (10, 14)]
+    trace, last = traced(smol, both, tokens), len(tokens) - 1
+    for layer, sae in zip((10, 14), both):
+        found = trace.parts(trace.feature(layer, last, 7)).total
+        assert found == pytest.approx(preactivation(smol, sae, tokens, last, 7), abs=1e-5, rel=1e-5)
+    with torch.no_grad():
+        logits = smol(tokens[None])[0, last]
+    assert trace.parts(trace.logit(last, 5, 9)).total == pytest.approx(float(logits[5] - logits[9]), abs=2e-4)
+
+
 @pytest.mark.filterwarnings("ignore:A forward hook edited hook_scale")
 def test_a_head_is_read_as_a_change_of_the_stream_says(tiny, tokens):
     """The oracle is the model: a small change at one source, with patterns and scales held."""
