@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from sae_tutorial.circuits.transcoder_circuits import Node
 from sae_tutorial.circuits.transcoder_graph import Graph
-from sae_tutorial.figures.frame import empty
+from sae_tutorial.figures.frame import empty, nothing
 from sae_tutorial.figures.looks import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, YELLOW
 from sae_tutorial.figures.style import TEXT, finish
 from sae_tutorial.figures.text import label
@@ -47,7 +47,7 @@ def feature_graph(
 
     Edges are as wide as what they add, vermilion where that is positive and blue where it is negative.
     """
-    if len(graph.nodes) < 2:
+    if nothing(graph.edges):
         return empty(title)
     n_layers = 1 + max(node.layer for node in graph.nodes)
     columns = sorted({node.position for node in graph.nodes})

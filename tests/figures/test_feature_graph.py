@@ -1,7 +1,5 @@
 """A circuit of features is drawn where it belongs: tokens across, layers up."""
 
-from drawing import says_nothing_is_there
-
 from sae_tutorial.circuits.transcoder_circuits import Node
 from sae_tutorial.circuits.transcoder_graph import Graph
 from sae_tutorial.figures.feature_graph import ADDS, TAKES, WIDTHS, feature_graph
@@ -49,7 +47,3 @@ def test_edges_have_the_sign_and_width_of_what_they_add():
     (negative,) = (trace for trace in lines if trace.line.color == TAKES)
     assert list(zip(negative.x, negative.y))[:2] == [found[WORD][:2], found[EARLY][:2]]
     assert sum(bool(trace.showlegend) for trace in lines) == 2
-
-
-def test_a_graph_of_one_node_is_nothing_to_draw():
-    assert says_nothing_is_there(feature_graph(Graph({END: 1.0}, {}, {END: 1.0}), TOKENS, "title"))
