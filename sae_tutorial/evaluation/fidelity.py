@@ -160,7 +160,7 @@ def evaluate_many(
         check_hook_name(model, name)
     saes = list(saes)
     for sae in saes:
-        _check(sae, model, in_hook, target_hook, batch_rule)
+        check_sae(sae, model, in_hook, target_hook, batch_rule)
     text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
     for width in {sae.config.d_in for sae in saes}:
         splicing.check_width(model, text, in_hook, width, "d_in")
@@ -223,7 +223,7 @@ def evaluate(sae: SparseAutoencoder, *args: Any, **options: Any) -> Evaluation:
     return found
 
 
-def _check(sae: Any, model: Any, in_hook: str, target_hook: str | None, batch_rule: bool) -> None:
+def check_sae(sae: Any, model: Any, in_hook: str, target_hook: str | None, batch_rule: bool) -> None:
     """What can be known before the first forward pass; see `evaluate`."""
     if not isinstance(sae, SparseAutoencoder):
         raise TypeError(f"sae must be a SparseAutoencoder, got {type(sae).__name__}; evaluate_many takes several")

@@ -21,7 +21,7 @@ from sae_tutorial.activations.massive import checked_max_norm, warn_of_massive
 from sae_tutorial.activations.memory import at_once
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.evaluation import splicing
-from sae_tutorial.evaluation.fidelity import Recovered
+from sae_tutorial.evaluation.fidelity import Recovered, check_sae
 
 CHANGES = ("spliced", "zero", "mean")
 
@@ -69,13 +69,17 @@ def evaluate_together(
     Arguments are those of `evaluate`. Raises ValueError for an SAE that does not know its hooks, for two that replace
     the same one, and for what `evaluate` refuses about the model, the tokens and the hooks.
     """
+    if isinstance(saes, SparseAutoencoder):
+        raise TypeError("saes must be a list of SAEs, got a single one: put it in a list")
     saes = list(saes)
-    splicing.stand_ins(saes)  # refuses what cannot be
     if not saes:
         raise ValueError("saes is empty: give at least one")
+    splicing.stand_ins(saes)  # refuses those that do not know their hooks, and two for one hook
     hooks = [splicing.read_and_replaced(sae) for sae in saes]
     for name in {name for pair in hooks for name in pair}:
         check_hook_name(model, name)
+    for sae, (in_hook, _) in zip(saes, hooks):
+        check_sae(sae, model, in_hook, sae.target_hook_name, False)
     text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
     for sae, (in_hook, out_hook) in zip(saes, hooks):
         splicing.check_width(model, text, in_hook, sae.config.d_in, "d_in")

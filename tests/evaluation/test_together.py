@@ -22,9 +22,9 @@ def relu_model(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("tokenizer"), activation_function="relu")
 
 
-def an_sae(d_sae=64, **more):
+def an_sae(d_sae=64, rule="token_choice", **more):
     """Random weights that reconstruct a little."""
-    sae = SparseAutoencoder(SAEConfig(D_MODEL, d_sae, "token_choice", k=8, **more))
+    sae = SparseAutoencoder(SAEConfig(D_MODEL, d_sae, rule, k=8, **more))
     with torch.no_grad():
         sae.b_dec.add_(0.05 * torch.arange(D_MODEL).sin())
         sae.mean.add_(0.1)
@@ -125,3 +125,13 @@ def test_what_cannot_be_replaced_together(model):
     ):
         with pytest.raises(ValueError, match=words):
             evaluate_together(saes, model, rows())
+    with pytest.raises(TypeError, match="put it in a list"):
+        evaluate_together(a_transcoder(1), model, rows())
+
+
+def test_an_sae_that_cannot_be_used(model):
+    broken, unmeasured = a_transcoder(1), a_transcoder(1, rule="mutual_choice")
+    broken.W_dec.data[3] = torch.nan
+    for sae, words in ((broken, "W_dec holds NaN"), (unmeasured, "no inference threshold yet")):
+        with pytest.raises(ValueError, match=words):
+            evaluate_together([a_transcoder(0), sae], model, rows())
