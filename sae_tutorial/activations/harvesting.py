@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_tutorial.activations.files import remove_abandoned, sealed, unsealed, write_atomically, write_once
-from sae_tutorial.activations.forward import read_gradients, read_hook
+from sae_tutorial.activations.forward import read_gradients, read_hooks
 from sae_tutorial.activations.kept_text import KeptText
 from sae_tutorial.activations.massive import sampled_rows
 from sae_tutorial.activations.shards import Moments, Shard
@@ -51,9 +51,10 @@ class Harvest:
     without: Int[Tensor, " n"] | None  # positions to be left out, instead of those that max_norm finds
     progress: bool
     gradients: bool
+    beside: tuple[str, ...] = ()  # hooks that are read in the same pass; in memory only
 
     def to_memory(self, device: torch.device | str) -> tuple[Sides, Float[Tensor, "n 3"]]:
-        """All kept activations (and gradients) in one tensor, their moments, and what was left out."""
+        """All kept activations (and gradients, and what is read beside them), their moments, and what was left out."""
         plan = self._plan()
         with self._reading(plan["fused"]) as read, self._bar(len(self.text)) as bar:
             return self._read(read, plan, (0, len(self.text.tokens)), device, bar)
@@ -101,7 +102,7 @@ class Harvest:
 
     def _plan(self) -> dict[str, Any]:
         """Rows in a batch; whether the fused forward pass is taken, which must agree with the bridge's own on one row;
-        the width of an activation; the median norm, which is the unit of `max_norm`."""
+        the width of an activation; the median norm, which is the unit of `max_norm`; both of each hook beside it."""
         first, *others = sampled_rows(self.text).split(1)
         theirs, ours = (self._of_rows(first, fused) for fused in (False, True))
         tolerance = 1e-4 if next(self.model.parameters()).dtype == torch.float32 else 3e-2
@@ -112,54 +113,60 @@ class Harvest:
                 f"The fused forward pass disagrees with the model's own at {self.hook_name}; the slower one harvests.",
                 stacklevel=4,
             )
-        sample = [(ours if agrees else theirs)[0]]
+        sample = [ours if agrees else theirs]
         if others:
-            sample += [self._of_rows(rows_B, agrees)[0] for rows_B in torch.cat(others).split(self.batch_size)]
-        median = torch.cat([acts_BD.norm(dim=1) for acts_BD in sample]).median()
-        return {"batch_size": self.batch_size, "fused": agrees, "d_in": theirs[0].shape[-1], "median": float(median)}
+            sample += [self._of_rows(rows_B, agrees) for rows_B in torch.cat(others).split(self.batch_size)]
+        median, *medians = [float(torch.cat([x.norm(dim=1) for x in side]).median()) for side in zip(*sample)]
+        plan = {"batch_size": self.batch_size, "fused": agrees, "d_in": theirs[0].shape[-1], "median": median}
+        beside = {"beside": [(x.shape[-1], one) for x, one in zip(theirs[1:], medians)]} if self.beside else {}
+        return plan | beside
 
     @contextmanager
     def _reading(self, fused: bool) -> Iterator[ReadRows]:
-        """A function from rows of the text to the activations there, and the gradients if they are asked for."""
+        """A function from rows of the text to the activations there, and the gradients or what stands beside them."""
         tokens, is_text = self.text.tokens, self.text.mask(0, len(self.text.tokens))
         if self.gradients:
             with read_gradients(self.model, self.hook_name, fused=fused) as read_both:
                 yield lambda rows: list(read_both(tokens[rows], is_text[rows]))
         else:
-            with read_hook(self.model, self.hook_name, fused=fused) as read:
-                yield lambda rows: [read(tokens[rows])]
+            names = [self.hook_name, *self.beside]
+            with read_hooks(self.model, names, fused=fused) as read:
+
+                def read_all(rows: slice | Int[Tensor, " rows"]) -> list[Tensor]:
+                    found = read(tokens[rows])
+                    return [found[name] for name in names]
+
+                yield read_all
 
     def _of_rows(self, rows_B: Int[Tensor, " rows"], fused: bool) -> list[Float[Tensor, "kept d_in"]]:
         """What is read at the kept tokens of these rows, in float32."""
         mask_BS = torch.cat([self.text.mask(row, row + 1) for row in rows_B.tolist()])
         with self._reading(fused) as read:
-            return [self._at_kept(side, mask_BS).float() for side in read(rows_B)]
+            return [side.float() for side in self._at_kept(read(rows_B), mask_BS)]
 
-    def _at_kept(self, acts: Tensor, mask_BS: Tensor) -> Float[Tensor, "kept d_in"]:
+    def _at_kept(self, sides: list[Tensor], mask_BS: Tensor) -> list[Float[Tensor, "kept d_in"]]:
         """Activations at the kept tokens, heads concatenated; ValueError if they are not one vector per token."""
-        of_pairs = self.hook_name.endswith(("hook_pattern", "hook_attn_scores"))
-        if of_pairs or acts.ndim not in (3, 4) or acts.shape[:2] != mask_BS.shape:
-            raise ValueError(
-                f"hook_name={self.hook_name!r} gives activations of shape {tuple(acts.shape)} for tokens of shape "
-                f"{tuple(mask_BS.shape)}: not one vector per token. Take a hook of the residual stream, of mlp_out, "
-                "attn_out or attn.hook_z."
-            )
-        return acts.flatten(2)[mask_BS.to(acts.device)]
+        names = [self.hook_name] * (1 + self.gradients) + list(self.beside)
+        return [_one_each(name, acts, mask_BS) for name, acts in zip(names, sides, strict=True)]
 
     def _read(
         self, read: ReadRows, plan: dict[str, Any], span: tuple[int, int], device: torch.device | str, bar: tqdm
     ) -> tuple[Sides, Float[Tensor, "n 3"]]:
         """What there is at these rows of the text, as stored, with its moments; and what was left out."""
         first, n, left_out = self.text.first, 0, [torch.empty(0, 3).double()]
-        size = int(first[span[1]] - first[span[0]]), plan["d_in"]
-        kept = [torch.empty(size, dtype=self.dtype, device=device) for _ in range(1 + self.gradients)]
+        size, beside = int(first[span[1]] - first[span[0]]), plan.get("beside", [])
+        widths = [plan["d_in"]] * (1 + self.gradients) + [width for width, _ in beside]
+        medians = [plan["median"], *(median for _, median in beside)]
+        of = ["", *["gradients of "] * self.gradients, *(f"{name} of " for name in self.beside)]
+        kept = [torch.empty(size, width, dtype=self.dtype, device=device) for width in widths]
         parts: list[list[Moments]] = [[] for _ in kept]
         for a in range(*span, plan["batch_size"]):
             b = min(a + plan["batch_size"], span[1])
             position_B = torch.arange(int(first[a]), int(first[b]))
             if len(position_B):
-                sides = [self._at_kept(side, self.text.mask(a, b)).to(device, self.dtype) for side in read(slice(a, b))]
-                ratio_B = sides[0].float().norm(dim=1).cpu().double() / plan["median"]
+                sides = [x.to(device, self.dtype) for x in self._at_kept(read(slice(a, b)), self.text.mask(a, b))]
+                at_hooks = zip(sides[:1] + sides[1 + self.gradients :], medians)
+                ratio_B = torch.stack([x.float().norm(dim=1).cpu().double() / median for x, median in at_hooks]).amax(0)
                 if self.without is not None:
                     large_B = torch.isin(position_B, self.without)
                 else:  # what is not finite is no outlier but an error, raised below
@@ -168,18 +175,29 @@ class Harvest:
                     left_out.append(torch.stack([*self.text.locate(position_B[large_B]), ratio_B[large_B]], dim=1))
                     sides = [side_BD[~large_B.to(device)] for side_BD in sides]
                 m = n + len(sides[0])
-                for kept_ND, side_BD, known, of in zip(kept, sides, parts, ("", "gradients of "), strict=False):
+                for kept_ND, side_BD, known, name in zip(kept, sides, parts, of):
                     if m > n:
-                        known.append(moments_of_finite(side_BD, f"{of}rows {a} to {b - 1} of tokens"))
+                        known.append(moments_of_finite(side_BD, f"{name}rows {a} to {b - 1} of tokens"))
                     kept_ND[n:m] = side_BD
                 n = m
                 bar.update(len(position_B))
-        nothing = Moments(0, torch.zeros(plan["d_in"]).double(), 0.0)
-        found = [(kept_ND[:n], Moments.merged(known or [nothing])) for kept_ND, known in zip(kept, parts)]
+        nothing = [Moments(0, torch.zeros(width).double(), 0.0) for width in widths]
+        found = [(kept_ND[:n], Moments.merged(known or [no])) for kept_ND, known, no in zip(kept, parts, nothing)]
         return found, torch.cat(left_out)
 
     def _bar(self, total: int) -> tqdm:
         return tqdm(total=total, desc=self.hook_name, unit=" tokens", unit_scale=True, disable=not self.progress)
+
+
+def _one_each(name: str, acts: Tensor, mask_BS: Tensor) -> Float[Tensor, "kept d_in"]:
+    of_pairs = name.endswith(("hook_pattern", "hook_attn_scores"))
+    if of_pairs or acts.ndim not in (3, 4) or acts.shape[:2] != mask_BS.shape:
+        raise ValueError(
+            f"hook_name={name!r} gives activations of shape {tuple(acts.shape)} for tokens of shape "
+            f"{tuple(mask_BS.shape)}: not one vector per token. Take a hook of the residual stream, of mlp_out, "
+            "attn_out or attn.hook_z."
+        )
+    return acts.flatten(2)[mask_BS.to(acts.device)]
 
 
 def read_harvest(folder: Path) -> tuple[str, KeptText, list[list[Shard]]]:

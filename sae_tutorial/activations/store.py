@@ -5,7 +5,7 @@ coordinate, so E|x|² = d_in afterwards: the expected (RMS) norm is sqrt(d_in), 
 squared error per coordinate *is* a fraction of variance unexplained.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,9 +44,12 @@ class ActivationStore:
         store.folder      where it lies on disk, or None
         store.gradients   a store of the loss's gradients at the same positions, in the same order: its batches of the
                           same size and seed are those of these activations. None unless they were asked for
+        store.beside      hook name -> a store of what was read there in the same pass, at the same positions; empty
+                          unless it was asked for. What an MLP reads and writes, for a transcoder, are such a pair
     """
 
     gradients: "ActivationStore | None" = None
+    beside: "dict[str, ActivationStore]"
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class ActivationStore:
         self.hook_name, self.folder = None if hook_name is None else str(hook_name), folder
         self.left_out = torch.empty(0, 3).double() if left_out is None else left_out
         self._without = text.position(*self.left_out[:, :2].long().T) if text else torch.empty(0).long()
+        self.beside = {}
         self.text_hash = text.hash(self._without) if text else None
         self.tokens: Int[Tensor, "n context"] | None = text.tokens if text else None
 
@@ -95,6 +99,7 @@ class ActivationStore:
         pad_id: int | Literal["auto"] | None = "auto",
         max_norm: float | None = 10.0,
         gradients: bool = False,
+        beside: Sequence[str] = (),
         like: "ActivationStore | None" = None,
         shard_bytes: int = 128 * MIB,
         device: torch.device | str = "cpu",
@@ -121,6 +126,8 @@ class ActivationStore:
         gradients   harvest `store.gradients` beside the activations, for rules that compare by them: those of the next
                     token's cross-entropy, summed over the text (a token has a part in the losses of all later ones of
                     its row), with respect to each activation. One pass forward through the whole model, and one back
+        beside      other hooks to read in the same pass, which then ends at the last of all: `store.beside`. In memory
+                    only, and without gradients. Tokens that are massive at any of them are left out
         like        a store of the same text and another hook: leave out what it left out, to train on the two together
         device      where an in-memory store lives
 
@@ -128,7 +135,9 @@ class ActivationStore:
         token, tokens of the wrong shape, dtype or range, numbers that make no sense, and shards that are corrupted or
         of another harvest.
         """
-        check_hook_name(model, hook_name)
+        beside = _checked_beside(beside, cache_dir, gradients)
+        for name in (hook_name, *beside):
+            check_hook_name(model, name)
         if dtype not in DTYPES.values():
             raise ValueError(f"dtype={dtype!r} is not stored: take torch.float32 or torch.bfloat16.")
         text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
@@ -142,18 +151,22 @@ class ActivationStore:
         if like is not None and (its_text is None or its_text.hash() != text.hash()):
             raise ValueError(f"like must be a store that was harvested from these tokens, got {like!r}")
         without = None if like is None else like._without
-        harvest = Harvest(model, text, hook_name, dtype, batch_size, max_norm, without, progress, bool(gradients))
+        gradients = bool(gradients)
+        harvest = Harvest(model, text, hook_name, dtype, batch_size, max_norm, without, progress, gradients, beside)
         if cache_dir is None:
             sides, left_out = harvest.to_memory(device)
+            names = (hook_name,) * (1 + gradients) + beside
             made = [
-                cls(moments, acts=acts, text=text, left_out=left_out, hook_name=hook_name) for acts, moments in sides
+                cls(moments, acts=acts, text=text, left_out=left_out, hook_name=name)
+                for name, (acts, moments) in zip(names, sides, strict=True)
             ]
-            store = made[0]._with_gradients(*made[1:])
+            store = made[0]._with_gradients(*made[1 : 1 + gradients])
+            store.beside = dict(zip(beside, made[1 + gradients :]))
         else:
             store = cls.open(harvest.to_disk(path_of("cache_dir", cache_dir), shard_bytes), verify=False)
         if like is None and len(store.left_out):
             so = "left out of the store. store.left_out tells where they are"
-            warn_of_massive(store.left_out, len(text), max_norm, hook_name, so, stacklevel=2)
+            warn_of_massive(store.left_out, len(text), max_norm, " or ".join((hook_name, *beside)), so, stacklevel=2)
         return store
 
     @classmethod
@@ -348,6 +361,19 @@ class ActivationStore:
         if self.scale == 0:
             raise ValueError("All activations of this store are equal, so they have no scale to divide by.")
         return self.scale
+
+
+def _checked_beside(beside: Any, cache_dir: Any, gradients: Any) -> tuple[str, ...]:
+    if isinstance(beside, str):
+        raise TypeError(f"beside must be a list of hook names, got {beside!r}: put it in a list.")
+    beside = tuple(beside)
+    if beside and (cache_dir is not None or gradients):
+        which = f"gradients={gradients!r}" if gradients else f"cache_dir={cache_dir!r}"
+        raise ValueError(
+            f"beside={list(beside)} is read into memory, and alone: with {which} harvest one hook at a time, the "
+            "second with like=, the first store."
+        )
+    return beside
 
 
 class Batches(Iterator[Any]):

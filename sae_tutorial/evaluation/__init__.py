@@ -5,6 +5,7 @@ splicing          a reconstruction put in the place of what it reconstructs, ins
 steered_text      what a model writes while something is added at a hook
 text_losses       how likely it finds a text when it has read something else
 fidelity          `evaluate`: L0, FVU, loss recovered, dead and underused features
+together          several hooks replaced at once, such as every MLP by its transcoder
 ground_truth      data whose features are known, and how well a dictionary finds them again
 contexts          where in a text a feature answers
 feature_evidence  what every feature does on a text, found in one pass

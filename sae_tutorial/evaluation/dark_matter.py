@@ -143,26 +143,19 @@ def spliced_losses(
     check_hook_name(model, hook_name)
     text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, "auto", "auto"))
     size = at_once(model.cfg.device, 3 * 4 * text.context * model.cfg.d_vocab)
-    row = int((text.stop - text.start).argmax())
-    fused = splicing.fused_agrees(model, splicing.Rows.of(text, row, row + 1, model.cfg.device))
-    _, left_out = splicing.survey(model, text, (hook_name,), max_norm, size, fused, lambda n: None)
-    massive = torch.zeros(text.tokens.shape, dtype=torch.bool)
-    massive[tuple(left_out[:, :2].long().T)] = True
+    surveyed = splicing.Surveyed.of(model, text, (hook_name,), max_norm, size)
     n = len(text.tokens)
     predictions, clean = torch.zeros(n).double(), torch.zeros(n).double()
     spliced = {name: torch.zeros(n).double() for name in instead}
-    with read_hooks(model, (), fused=fused):
-        for a in range(0, n, size):
-            rows = splicing.Rows.of(text, a, a + size, model.cfg.device, massive=massive)
-            if not rows.kept.any():
-                continue
+    with read_hooks(model, (), fused=surveyed.fused):
+        for part, rows in surveyed.pieces(model.cfg.device):
             seen: list[Tensor] = []
             keep = (hook_name, lambda acts, hook, rows=rows, seen=seen: seen.append(acts.flatten(2)[rows.replaced]))
-            predictions[a : a + size] = rows.has_next.sum(1).double().cpu()
-            clean[a : a + size] = _losses(model, rows, keep)
+            predictions[part] = rows.has_next.sum(1).double().cpu()
+            clean[part] = _losses(model, rows, keep)
             for name, replace in instead.items():
                 put = (hook_name, splicing.replacing(rows.replaced, replace(seen[0])))
-                spliced[name][a : a + size] = _losses(model, rows, put)
+                spliced[name][part] = _losses(model, rows, put)
     return SplicedLosses(predictions, clean, spliced)
 
 

@@ -161,7 +161,8 @@ def promoted_tokens(
     if sae.W_dec.shape[1] != W_U.shape[0]:
         return [([], [])] * len(features)
     used = tokens_in_use(evidence.tokens, W_U.shape[1])
-    rows_CD = (sae.W_dec[list(features)] * sae.scale).to(W_U)
+    unit = getattr(sae, "out_scale", sae.scale)  # of what a transcoder writes, which is not what it reads
+    rows_CD = (sae.W_dec[list(features)] * unit).to(W_U)
     logits_CU = (rows_CD @ W_U[:, used.to(W_U.device)]).cpu()
     n = min(n, len(used))
     most, least = logits_CU.topk(n), logits_CU.topk(n, largest=False)

@@ -54,8 +54,34 @@ PER_ROW = ("tokens", "predictions", "error", "spread", "matches", "ce_clean", *(
            "kl_zero", "kl_mean")  # fmt: skip
 
 
+class Recovered:
+    """How much of what an ablation does is undone: for results with the losses and divergences of an `Evaluation`."""
+
+    ce_clean: float
+    ce_spliced: float
+    ce_zero: float
+    ce_mean: float
+    kl: float
+    kl_zero: float
+
+    @property
+    def recovered(self) -> float:
+        """CE loss recovered against zero-ablation, (ce_zero − ce_spliced) / (ce_zero − ce_clean): 1 is perfect."""
+        return _ratio(self.ce_zero - self.ce_spliced, self.ce_zero - self.ce_clean)
+
+    @property
+    def recovered_mean(self) -> float:
+        """The same against mean-ablation, the harder comparison."""
+        return _ratio(self.ce_mean - self.ce_spliced, self.ce_mean - self.ce_clean)
+
+    @property
+    def kl_recovered(self) -> float:
+        """1 − kl / kl_zero, SAEBench's kl_div_score."""
+        return _ratio(self.kl_zero - self.kl, self.kl_zero)
+
+
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Recovered):
     """What `evaluate` found. Losses and divergences in nats, averaged over tokens.
 
     n_tokens    tokens that were looked at: neither BOS nor padding nor massive
@@ -101,21 +127,6 @@ class Evaluation:
     left_out: Float[Tensor, "n 3"]
     per_row: dict[str, Float[Tensor, " rows"]]
 
-    @property
-    def recovered(self) -> float:
-        """CE loss recovered against zero-ablation, (ce_zero − ce_spliced) / (ce_zero − ce_clean): 1 is perfect."""
-        return _ratio(self.ce_zero - self.ce_spliced, self.ce_zero - self.ce_clean)
-
-    @property
-    def recovered_mean(self) -> float:
-        """The same against mean-ablation, the harder comparison."""
-        return _ratio(self.ce_mean - self.ce_spliced, self.ce_mean - self.ce_clean)
-
-    @property
-    def kl_recovered(self) -> float:
-        """1 − kl / kl_zero, SAEBench's kl_div_score."""
-        return _ratio(self.kl_zero - self.kl, self.kl_zero)
-
     def __repr__(self) -> str:
         tokens = f"{self.n_tokens:,} tokens"
         if len(self.left_out):
@@ -149,7 +160,7 @@ def evaluate_many(
         check_hook_name(model, name)
     saes = list(saes)
     for sae in saes:
-        _check(sae, model, in_hook, target_hook, batch_rule)
+        check_sae(sae, model, in_hook, target_hook, batch_rule)
     text = KeptText.of(checked_tokens(tokens, model), *special_ids(model, bos_id, pad_id))
     for width in {sae.config.d_in for sae in saes}:
         splicing.check_width(model, text, in_hook, width, "d_in")
@@ -174,7 +185,7 @@ def evaluate_many(
                 where = (a, a + batch_size, model.cfg.device)
                 rows = splicing.Rows.of(text, *where, massive=massive, replace_bos=splice_bos)
                 if rows.kept.any():
-                    found_each = _sums(saes, model, rows, in_hook, out_hook, moments, batch_rule)
+                    found_each = _sums(saes, model, rows, in_hook, out_hook, moments[-1], batch_rule)
                     for total, of_rows, (more, by_row) in zip(sums, per_row, found_each):
                         for name, value in more.items():
                             total[name] = total[name] + value
@@ -212,7 +223,7 @@ def evaluate(sae: SparseAutoencoder, *args: Any, **options: Any) -> Evaluation:
     return found
 
 
-def _check(sae: Any, model: Any, in_hook: str, target_hook: str | None, batch_rule: bool) -> None:
+def check_sae(sae: Any, model: Any, in_hook: str, target_hook: str | None, batch_rule: bool) -> None:
     """What can be known before the first forward pass; see `evaluate`."""
     if not isinstance(sae, SparseAutoencoder):
         raise TypeError(f"sae must be a SparseAutoencoder, got {type(sae).__name__}; evaluate_many takes several")

@@ -1,4 +1,4 @@
-"""Run a language model with the activations at one hook replaced, and read off what it predicts then.
+"""Run a language model with the activations at a hook, or several, replaced, and read off what it predicts then.
 
 Letters of shapes: B rows, S context, N kept positions of these rows, V vocabulary.
 """
@@ -6,7 +6,7 @@ Letters of shapes: B rows, S context, N kept positions of these rows, V vocabula
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from sae_tutorial.activations.forward import read_hook, read_hooks
 from sae_tutorial.activations.kept_text import KeptText
 from sae_tutorial.activations.massive import sampled_rows
 from sae_tutorial.activations.shards import Moments
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,48 @@ def replacing(
     return hook
 
 
+def stand_ins(
+    saes: Sequence[SparseAutoencoder], where: Bool[Tensor, "rows context"] | None = None
+) -> list[tuple[str, Callable[[Tensor, Any], Tensor | None]]]:
+    """Forward hooks with which a model computes with these SAEs and transcoders instead of what they were trained on:
+    each reads what the ones before it have made. `where` is for tokens of this shape; None replaces at every position.
+
+        with model.hooks(fwd_hooks=stand_ins(transcoders, tokens != bos)):
+
+    Raises ValueError for SAEs that do not know their hooks, and for two that replace the same one.
+    """
+    hooks: list[tuple[str, Callable]] = []
+    for sae in saes:
+        in_hook, out_hook = read_and_replaced(sae)
+        read: list[Tensor] = []
+
+        def keep(acts: Tensor, hook: Any, read: list[Tensor] = read) -> None:
+            read.append(acts)
+
+        def put(acts: Tensor, hook: Any, sae: SparseAutoencoder = sae, read: list[Tensor] = read) -> Tensor:
+            everywhere = torch.ones(acts.shape[:2], dtype=torch.bool, device=acts.device)
+            mask = everywhere if where is None else where.to(acts.device)
+            x_ND = read.pop().flatten(2)[mask]
+            return replacing(mask, sae(x_ND))(acts, hook)
+
+        hooks += [(in_hook, keep), (out_hook, put)]
+    out_hooks = [read_and_replaced(sae)[1] for sae in saes]
+    for name in out_hooks:
+        if out_hooks.count(name) > 1:
+            raise ValueError(f"saes: {out_hooks.count(name)} of them replace {name!r}; give one for each hook")
+    return hooks
+
+
+def read_and_replaced(sae: SparseAutoencoder) -> tuple[str, str]:
+    """The hook that an SAE reads, and the one that it replaces: the same, but for transcoders. ValueError if it does
+    not know them."""
+    out_hook = sae.target_hook_name if sae.config.is_transcoder else sae.hook_name
+    for name, value in (("hook_name", sae.hook_name), ("target_hook_name", out_hook)):
+        if value is None:
+            raise ValueError(f"sae.{name} is None, so it is not known where this SAE belongs; set sae.{name}=…")
+    return str(sae.hook_name), str(out_hook)
+
+
 def fused_agrees(model: Any, rows: Rows) -> bool:
     """Whether the fused forward pass predicts what the model's own does, at the kept positions of these rows."""
     results = []
@@ -112,11 +155,11 @@ def survey(
     batch_size: int,
     fused: bool,
     on_tokens: Callable[[int], Any],
-) -> tuple[Moments, Float[Tensor, "massive 3"]]:
-    """One pass that ends at these hooks: mean and spread of the last of them over all kept positions but those whose
-    norm, at any of them, is above `max_norm` times the median norm there; and row, column and norm, in medians, of
-    those."""
-    parts, found = [], [torch.empty(0, 3).double()]
+) -> tuple[list[Moments], Float[Tensor, "massive 3"]]:
+    """One pass that ends at these hooks: mean and spread of each over all kept positions but those whose norm, at any
+    of them, is above `max_norm` times the median norm there; and row, column and norm, in medians, of those."""
+    parts: list[list[Moments]] = [[] for _ in hook_names]
+    found = [torch.empty(0, 3).double()]
     with read_hooks(model, hook_names, fused=fused) as read:
 
         def kept(rows: Int[Tensor, " rows"]) -> tuple[Tensor, list[Float[Tensor, "kept d"]]]:
@@ -135,9 +178,44 @@ def survey(
             row, column = mask_BS.nonzero()[massive.cpu()].T
             found.append(torch.stack([rows[row], column, ratios[massive].cpu()], dim=1).double())
             if not massive.all():
-                parts.append(Moments.of(acts[-1][~massive]))
+                for known, x in zip(parts, acts):
+                    known.append(Moments.of(x[~massive]))
             on_tokens(len(ratios))
-    return Moments.merged(parts), torch.cat(found)
+    return [Moments.merged(known) for known in parts], torch.cat(found)
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """A text on which hooks are going to be replaced: what `survey` found there, and its rows in pieces.
+
+    Attributes:
+        moments: of each hook, by its name.
+        left_out: (n, 3) the massive tokens: row, column, and norm in medians.
+        fused: whether the fused forward pass may be taken.
+        size: rows that fit into memory at a time.
+    """
+
+    text: KeptText
+    moments: dict[str, Moments]
+    left_out: Float[Tensor, "massive 3"]
+    fused: bool
+    size: int
+
+    @staticmethod
+    def of(model: Any, text: KeptText, hook_names: tuple[str, ...], max_norm: float | None, size: int) -> Surveyed:
+        row = int((text.stop - text.start).argmax())
+        fused = fused_agrees(model, Rows.of(text, row, row + 1, model.cfg.device))
+        moments, left_out = survey(model, text, hook_names, max_norm, size, fused, lambda n: None)
+        return Surveyed(text, dict(zip(hook_names, moments)), left_out, fused, size)
+
+    def pieces(self, device: Any) -> Iterator[tuple[slice, Rows]]:
+        """Some rows at a time, and which they are; those without a kept token are passed over."""
+        massive = torch.zeros(self.text.tokens.shape, dtype=torch.bool)
+        massive[tuple(self.left_out[:, :2].long().T)] = True
+        for a in range(0, len(massive), self.size):
+            rows = Rows.of(self.text, a, a + self.size, device, massive=massive)
+            if rows.kept.any():
+                yield slice(a, a + self.size), rows
 
 
 def check_width(model: Any, text: KeptText, hook_name: str, width: int, name: str) -> None:

@@ -13,5 +13,6 @@ densities  how often features fire, and laws of it
 grid       the benchmark grid
 circuits   patching maps and graphs
 
+feature_graph     circuits of features: tokens across, layers up
 feature_report    one HTML page for each feature, and a file of them
 """

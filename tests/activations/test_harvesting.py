@@ -256,6 +256,47 @@ def test_what_is_left_out_is_the_same_on_disk(massive, tokens, tmp_path):
     assert all(map(torch.equal, batches, expected)) and len(batches) == len(expected) > 10
 
 
+def test_hooks_beside_one_another_are_read_in_one_pass(tiny, tokens):
+    """What an MLP reads and writes, and something of another width: each as if it had been harvested alone."""
+    names = ["blocks.0.mlp.hook_in", "blocks.0.hook_mlp_out", "blocks.1.mlp.hook_post"]
+    alone = [harvest(tiny, tokens, name) for name in names]
+    passes: list[int] = []
+    with tiny.hooks(fwd_hooks=[("hook_embed", lambda x, hook: passes.append(len(x)))]):
+        store = harvest(tiny, tokens, names[0], beside=names[1:])
+        together = passes.copy()
+        harvest(tiny, tokens, names[2])
+    assert 2 * together == passes
+    assert list(store.beside) == names[1:] and not alone[0].beside
+    for name, one, other in zip(names, [store, *store.beside.values()], alone):
+        assert one.hook_name == name and one.d_in == other.d_in and one.text_hash == other.text_hash
+        assert_close(everything(one), everything(other))
+        assert_close(one.mean, other.mean)
+        assert one.scale == pytest.approx(other.scale)
+
+
+def test_what_is_enormous_at_one_hook_is_left_out_at_all(massive, tokens):
+    source = left_out(massive, tokens)
+    normalised = "blocks.0.ln2.hook_normalized"
+    for names in ((HOOK, normalised), (normalised, HOOK)):
+        store = left_out(massive, tokens, names[0], beside=names[1:])
+        assert_close(store.left_out, source.left_out)
+        for name, one in ((names[0], store), *store.beside.items()):
+            assert_close(everything(one), everything(harvest(massive, tokens, name, like=source)))
+
+
+def test_what_cannot_be_read_beside(tiny, tokens, tmp_path):
+    for more, words in (
+        (dict(beside=["blocks.0.hook_mlp_ou"]), "Did you mean"),
+        (dict(beside=[HOOK], gradients=True), "with gradients=True harvest one hook at a time"),
+        (dict(beside=[HOOK], cache_dir=tmp_path), "harvest one hook at a time, the second with like="),
+        (dict(beside=["blocks.0.attn.hook_pattern"]), "hook_pattern' gives activations of shape"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            harvest(tiny, tokens, "blocks.0.hook_mlp_out", **more)
+    with pytest.raises(TypeError, match="put it in a list"):
+        harvest(tiny, tokens, HOOK, beside="blocks.0.hook_mlp_out")
+
+
 def test_two_hooks_can_leave_out_the_same_tokens(massive, tokens, tmp_path):
     source = left_out(massive, tokens)
     other = "blocks.0.ln2.hook_normalized"
@@ -289,7 +330,7 @@ def test_disk_equals_memory_and_is_found_again(tiny, tokens, tmp_path, monkeypat
     ours, theirs = on_disk.batches(16, 3, buffer_bytes=5000), in_memory.batches(16, 3)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
-    monkeypatch.setattr("sae_tutorial.activations.harvesting.read_hook", None)  # from here on the model must not run
+    monkeypatch.setattr("sae_tutorial.activations.harvesting.read_hooks", None)  # from here on the model must not run
     assert harvest(tiny, tokens, cache_dir=tmp_path).folder == on_disk.folder
     opened = ActivationStore.open(str(on_disk.folder))
     assert torch.equal(opened.rows(torch.tensor([9, 3])), in_memory.rows(torch.tensor([9, 3])))

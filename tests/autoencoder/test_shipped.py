@@ -28,6 +28,19 @@ def test_pack_keeps_the_function_up_to_eight_bits(rule, tmp_path):
     assert_close(again.state_dict()["threshold"], sae.state_dict()["threshold"], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("rule", ["token_choice", "mutual_choice"])
+def test_a_transcoder_is_packed_with_its_skip_path_and_its_hooks(rule, tmp_path):
+    sae = make(rule, d_sae=24, d_out=5, skip=True)
+    sae.hook_name, sae.target_hook_name = "blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out"
+    pack(sae, tmp_path)
+    again = unpack(tmp_path)
+    assert (again.hook_name, again.target_hook_name, again.config.skip) == (sae.hook_name, sae.target_hook_name, True)
+    x = 1 + 3 * torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        off_N = (again(x) - sae(x)).norm(dim=1) / sae(x).norm(dim=1)
+    assert off_N.median() < 0.02  # a match more or less is a jump, and rare
+
+
 def test_tied_weights_are_written_once(tmp_path):
     """One matrix takes half the room of two, and comes back as encoder and decoder."""
     tied, free = (make("relu", d_sae=64, tied=tied) for tied in (True, False))

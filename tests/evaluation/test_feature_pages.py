@@ -136,6 +136,15 @@ def test_tokens_in_use_and_what_is_promoted(read, chosen, model):
     assert lowered[0][1] == pytest.approx(float(logits[used].min()), abs=1e-4)
 
 
+def test_a_transcoder_promotes_in_the_units_of_what_it_writes(read, chosen, model):
+    sae, _, evidence, _ = read
+    writes = {"W_dec": sae.W_dec, "scale": sae.scale, "out_scale": 3 * sae.scale}
+    (plain, _), (more, _) = (
+        promoted_tokens(evidence, one, model, chosen[:1], 4)[0] for one in (sae, type("Transcoder", (), writes)())
+    )
+    assert [by for _, by in more] == pytest.approx([3 * by for _, by in plain])
+
+
 def test_a_decoder_that_does_not_write_to_the_stream_promotes_nothing(read, model):
     sae, _, evidence, _ = read
     narrow = type("Narrow", (), {"W_dec": sae.W_dec[:, :64], "scale": sae.scale})()

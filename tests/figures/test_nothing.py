@@ -6,13 +6,17 @@ import pytest
 import torch
 from drawing import figure_functions, says_nothing_is_there
 
+from sae_tutorial.circuits.transcoder_circuits import Node
+from sae_tutorial.circuits.transcoder_graph import Graph
 from sae_tutorial.evaluation.contexts import Context
 from sae_tutorial.evaluation.intervals import Ratio
-from sae_tutorial.figures import circuits, contexts, densities, grid, heads
+from sae_tutorial.figures import circuits, contexts, densities, feature_graph, grid, heads
 
 NAN, EMPTY = torch.full((2, 2), math.nan), torch.zeros(0)
 UNKNOWN = Ratio(math.nan, math.nan, math.nan, 1.0, 0, 0)
 LAW = [math.nan] * 3
+ALONE, OTHER = Node("logit", 2, 1), Node("feature", 0, 1)
+UNKNOWN_GRAPH = Graph({ALONE: math.nan, OTHER: math.nan}, {(OTHER, ALONE): math.nan}, {})
 NOTHING = {
     circuits: {
         "signed_maps": [({}, "t", [], "x", "u"), ({"a": NAN}, "t", ["x", "y"], "x", "u")],
@@ -28,6 +32,13 @@ NOTHING = {
     densities: {
         "rank_density": [({}, "t"), ({"dead": torch.zeros(5)}, "t"), ({"a": LAW}, "t"), ({"a": []}, "t")],
         "residuals": [({}, "t"), ({"a": (torch.zeros(0), torch.zeros(0))}, "t")],
+    },
+    feature_graph: {
+        "feature_graph": [
+            (Graph({}, {}, {}), [], "t"),
+            (Graph({ALONE: 1.0}, {}, {}), ["a", "b"], "t"),
+            (UNKNOWN_GRAPH, ["a", "b"], "t"),
+        ],
     },
     grid: {
         "differences": [([], "t", "x"), ([("a", "k", UNKNOWN)], "t", "x")],

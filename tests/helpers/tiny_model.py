@@ -5,7 +5,7 @@ import torch
 BOS, PAD, VOCAB, CONTEXT, D_MODEL = 0, 1, 60, 16, 32
 
 
-def tiny_model(folder):
+def tiny_model(folder, **more):
     from tokenizers import Tokenizer, models
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -19,7 +19,7 @@ def tiny_model(folder):
     tokenizer.name_or_path = str(folder)
     torch.manual_seed(0)
     sizes = {"n_layer": 2, "n_embd": D_MODEL, "n_head": 4, "vocab_size": VOCAB, "n_positions": CONTEXT}
-    hugging_face = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=BOS, eos_token_id=BOS)).eval()
+    hugging_face = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=BOS, eos_token_id=BOS, **more)).eval()
     for parameter in hugging_face.parameters():
         parameter.data.add_(0.2 * torch.randn_like(parameter))
     return load_language_model(hugging_face, tokenizer=tokenizer, device="cpu")
@@ -39,3 +39,18 @@ def harvest(model, tokens, hook_name="blocks.1.hook_resid_post", **options):
     from sae_tutorial import ActivationStore
 
     return ActivationStore.harvest(model, tokens, hook_name, progress=False, **{"batch_size": 4, **options})
+
+
+def exact_transcoder(model, layer):
+    """Of a model whose MLPs have a ReLU: its features are the neurons, so nothing is left unexplained."""
+    from sae_tutorial import SAEConfig, SparseAutoencoder
+
+    transcoder = SparseAutoencoder(SAEConfig(*model.W_in[layer].shape, "relu", d_out=model.cfg.d_model))
+    with torch.no_grad():
+        transcoder.W_enc.copy_(model.W_in[layer])
+        transcoder.b_enc.copy_(model.b_in[layer])
+        transcoder.W_dec.copy_(model.W_out[layer])
+        transcoder.b_dec.copy_(model.b_out[layer])
+    transcoder.hook_name = f"blocks.{layer}.mlp.hook_in"
+    transcoder.target_hook_name = f"blocks.{layer}.hook_mlp_out"
+    return transcoder

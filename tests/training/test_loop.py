@@ -176,6 +176,25 @@ def test_transcoders_predict_another_hook():
     assert errors[True] < errors[False] < 0.6
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_transcoder_finds_the_features_of_an_mlp(skip):
+    """Planted: an MLP of 32 features, each of which answers to one direction of its input and writes another."""
+    x, directions = superposed(12_000)
+    x = x - x.mean(0)
+    writes = torch.nn.functional.normalize(torch.randn(32, 16, generator=torch.Generator().manual_seed(1)), dim=1)
+    y = (x @ directions.T - 2).relu() @ writes
+    cut = 10_000
+    sae = SparseAutoencoder(SAEConfig(16, 64, "mutual_choice", 4, d_out=16, skip=skip))
+    store, target = ActivationStore.from_tensor(x[:cut]), ActivationStore.from_tensor(y[:cut])
+    train(sae, store, target_store=target, steps=600, batch_size=512, progress=False)
+    with torch.no_grad():
+        error = (sae(x[cut:]) - y[cut:]).square().sum() / (y[cut:] - y.mean(0)).square().sum()
+    assert error < 0.07
+    written, place = (torch.nn.functional.normalize(sae.W_dec.detach(), dim=1) @ writes.T).max(0)
+    read = torch.cosine_similarity(sae.W_enc.detach().T[place], directions)
+    assert written.median() > 0.95 and read.median() > 0.9
+
+
 def test_a_transcoder_wants_both_hooks_of_one_text(model):
     """The same number of positions is not enough: they must be the same tokens."""
     tokens, hooks = story_tokens(512, 32), ("blocks.0.ln2.hook_normalized", "blocks.0.hook_mlp_out")

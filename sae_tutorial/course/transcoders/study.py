@@ -1,0 +1,172 @@
+"""What transcoders of a whole model are worth: alone, all at once, and on greater-than with few features left.
+
+Letters of shapes: B prompts, P positions, F features, N starts of spans.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sae_tutorial.activations.forward import read_hook
+from sae_tutorial.activations.store import ActivationStore
+from sae_tutorial.autoencoder.config import SAEConfig
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.circuits.greater_than import YearSpans, greater_than
+from sae_tutorial.circuits.prompts import Hook, at, end_logits
+from sae_tutorial.circuits.transcoder_circuits import Node, Trace
+from sae_tutorial.circuits.transcoder_graph import Graph
+from sae_tutorial.circuits.transcoder_weights import layer_of
+from sae_tutorial.evaluation.splicing import stand_ins
+from sae_tutorial.evaluation.together import Together, evaluate_together
+from sae_tutorial.training.loop import train_many
+
+Pairs = dict[int, tuple[ActivationStore, ActivationStore]]
+
+
+def pairs(model: Any, tokens: Int[Tensor, "n context"], layers: Sequence[int], **options: Any) -> Pairs:
+    """What the MLP of each layer reads (after its LayerNorm) and writes, all in one pass over the text."""
+    names = [f"blocks.{layer}.{name}" for layer in layers for name in ("mlp.hook_in", "hook_mlp_out")]
+    first = ActivationStore.harvest(model, tokens, names[0], beside=names[1:], **options)
+    stores = [first, *first.beside.values()]
+    return dict(zip(layers, zip(stores[::2], stores[1::2])))
+
+
+def joined(one: Pairs, other: Pairs) -> Pairs:
+    """The pairs of two texts, of stories and of year spans for example, as those of one."""
+
+    def both(a: ActivationStore, b: ActivationStore) -> ActivationStore:
+        rows_ND = torch.cat([store.rows(slice(None)).to(a.dtype) for store in (a, b)])
+        return ActivationStore.from_tensor(rows_ND, a.hook_name)
+
+    return {layer: (both(one[layer][0], other[layer][0]), both(one[layer][1], other[layer][1])) for layer in one}
+
+
+def trained(found: Pairs, config: SAEConfig, **settings: Any) -> list[SparseAutoencoder]:
+    """A transcoder for each of these layers, all of one config."""
+    transcoders = []
+    for store, target in found.values():
+        transcoder = SparseAutoencoder(config)
+        train_many([transcoder], store, target_store=target, **settings)
+        transcoders.append(transcoder)
+    return transcoders
+
+
+def replaced_from_the_bottom(
+    transcoders: Sequence[SparseAutoencoder], model: Any, tokens: Int[Tensor, "n context"]
+) -> list[Together]:
+    """The first MLP replaced by its transcoder, the first two, and so on to all of them."""
+    return [evaluate_together(transcoders[: n + 1], model, tokens) for n in range(len(transcoders))]
+
+
+# ---------------------------------------------------------------------- greater-than
+
+
+def text_of(spans: YearSpans) -> Bool[Tensor, "prompts positions"]:
+    """Where transcoders stand in: everywhere but at the token that begins a row."""
+    return (torch.arange(spans.tokens.shape[1], device=spans.tokens.device) > 0).expand(spans.tokens.shape)
+
+
+def score(model: Any, spans: YearSpans, hooks: Sequence[Hook] = ()) -> float:
+    """P(later) − P(not later), mean over spans, with these hooks in place."""
+    return float(greater_than(end_logits(model, spans, hooks), spans).mean())
+
+
+def score_with(model: Any, spans: YearSpans, transcoders: Sequence[SparseAutoencoder]) -> float:
+    """The same with transcoders in the place of their MLPs."""
+    with torch.no_grad():
+        return score(model, spans, stand_ins(transcoders, text_of(spans)))
+
+
+@torch.no_grad()
+def codes_at_end(model: Any, transcoder: SparseAutoencoder, spans: YearSpans) -> Float[Tensor, "prompts features"]:
+    """What each feature is where the answer is due."""
+    with read_hook(model, str(transcoder.hook_name)) as read:
+        return transcoder.encode(at(read(spans.tokens), spans.positions["END"])).to_dense()
+
+
+@torch.no_grad()
+def neurons_at_end(model: Any, layer: int, spans: YearSpans) -> Float[Tensor, "prompts neurons"]:
+    with read_hook(model, f"blocks.{layer}.mlp.hook_post") as read:
+        return at(read(spans.tokens), spans.positions["END"])
+
+
+def by_variance(values: Float[Tensor, "prompts parts"]) -> Int[Tensor, " parts"]:
+    """Features or neurons by how much they vary over spans that differ in their start, the most first (Dunefsky et al.
+    2024)."""
+    return values.var(0).argsort(descending=True)
+
+
+def with_features(transcoder: SparseAutoencoder, kept: Int[Tensor, " n"]) -> SparseAutoencoder:
+    """A copy whose other features write nothing."""
+    other = copy.deepcopy(transcoder)
+    silent = torch.ones(other.config.d_sae, dtype=torch.bool)
+    silent[kept] = False
+    with torch.no_grad():
+        other.W_dec[silent] = 0
+    return other
+
+
+def with_neurons(layer: int, kept: Int[Tensor, " n"], where: Bool[Tensor, "prompts positions"]) -> list[Hook]:
+    """A hook that silences all other neurons of an MLP at these positions."""
+
+    def silence(post_BPN: Tensor, hook: Any) -> Tensor:
+        silent_N = torch.ones(post_BPN.shape[-1], dtype=torch.bool, device=post_BPN.device)
+        silent_N[kept] = False
+        return post_BPN.masked_fill(where[..., None] & silent_N, 0.0)
+
+    return [(f"blocks.{layer}.mlp.hook_post", silence)]
+
+
+def with_few(
+    model: Any, transcoder: SparseAutoencoder, spans: YearSpans, numbers: Sequence[int]
+) -> dict[str, list[float]]:
+    """The score with so many features of a transcoder, or so many neurons of its MLP, left: those that vary most."""
+    layer, where = layer_of(transcoder), text_of(spans)
+    features = by_variance(codes_at_end(model, transcoder, spans))
+    neurons = by_variance(neurons_at_end(model, layer, spans))
+    of_features = [score_with(model, spans, [with_features(transcoder, features[:n])]) for n in numbers]
+    of_neurons = [score(model, spans, with_neurons(layer, neurons[:n], where)) for n in numbers]
+    return {"features": of_features, "neurons": of_neurons}
+
+
+def later_and_not(spans: YearSpans, row: int) -> tuple[list[int], list[int]]:
+    """The ids of the years that are later than the start of one span, and of those that are not."""
+    start = int(spans.start[row])
+    return spans.years[start + 1 :].tolist(), spans.years[: start + 1].tolist()
+
+
+# ---------------------------------------------------------------------- a graph in words
+
+
+def named(trace: Trace, node: Node) -> str:
+    """A node for a reader: what it is, and at which token."""
+    decode: Callable[[list[int]], str] = trace.model.tokenizer.decode
+    word = decode([int(trace.tokens[node.position])]).strip() or "␣"
+    what = {
+        "feature": f"feature {node.layer}.{node.number}",
+        "head": f"head {node.layer}.{node.number}",
+        "skip": f"skip path {node.layer}",
+        "error": f"error {node.layer}",
+        "mlp": f"MLP {node.layer}",
+        "token": "embedding",
+        "position": "position",
+        "bias": "biases",
+        "logit": "logits",
+    }[node.kind]
+    return f"{what} at “{word}” ({node.position})"
+
+
+def shares(graph: Graph) -> dict[str, float]:
+    """What each kind of node adds directly to what is asked about, as parts of it; with the rest, they add up to 1."""
+    start = next(iter(graph.nodes))
+    found: dict[str, float] = {"rest": graph.rest.get(start, 0.0)}
+    for (there, here), value in graph.edges.items():
+        if here == start:
+            found[there.kind] = found.get(there.kind, 0.0) + value
+    return {kind: value / graph.nodes[start] for kind, value in found.items()}

@@ -1,0 +1,122 @@
+"""What the lesson on transcoders measures: on a model whose MLPs are sums of features, and on the embedded one."""
+
+import pytest
+import torch
+from tiny_model import D_MODEL, exact_transcoder, rows, tiny_model
+
+from sae_tutorial import SAEConfig, SparseAutoencoder
+from sae_tutorial.circuits.greater_than import year_spans
+from sae_tutorial.circuits.transcoder_circuits import Node, traced
+from sae_tutorial.circuits.transcoder_graph import Graph, merged, strongest_paths
+from sae_tutorial.course.transcoders import study
+from sae_tutorial.course.transcoders.viewer import drawn_graph, graph_viewer, node_html
+from sae_tutorial.evaluation.feature_evidence import feature_evidence
+
+
+@pytest.fixture(scope="module")
+def relu(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("tokenizer"), activation_function="relu")
+
+
+def untrained(model, layer, **more):
+    """A transcoder that predicts the mean of what its MLP writes in some spans, and little else."""
+    sae = SparseAutoencoder(SAEConfig(256, 64, "token_choice", k=4, d_out=256, **more), seed=layer)
+    sae.hook_name, sae.target_hook_name = f"blocks.{layer}.mlp.hook_in", f"blocks.{layer}.hook_mlp_out"
+    return sae
+
+
+def test_pairs_are_harvested_in_one_pass_and_transcoders_trained_on_them(relu):
+    found = study.pairs(relu, rows(40, padded=False), [0, 1], progress=False)
+    assert list(found) == [0, 1]
+    for layer, (store, target) in found.items():
+        assert store.hook_name == f"blocks.{layer}.mlp.hook_in" and target.hook_name == f"blocks.{layer}.hook_mlp_out"
+        assert store.text_hash == target.text_hash
+    more = study.joined(found, study.pairs(relu, rows(5, padded=False)[:, :7], [0, 1], progress=False))
+    assert [len(store) for store in more[1]] == [40 * 15 + 5 * 6] * 2 and more[1][
+        1
+    ].hook_name == "blocks.1.hook_mlp_out"
+    assert torch.equal(more[0][0].rows(slice(600)), found[0][0].rows(slice(None)))
+    config = SAEConfig(D_MODEL, 64, "token_choice", k=4, d_out=D_MODEL)
+    transcoders = study.trained(found, config, steps=5, batch_size=64, progress=False)
+    assert [sae.hook_name for sae in transcoders] == [f"blocks.{layer}.mlp.hook_in" for layer in (0, 1)]
+    assert all(int(sae.tokens_seen) == 320 for sae in transcoders)
+
+
+def test_exact_transcoders_cost_nothing_one_or_all(relu):
+    exact = [exact_transcoder(relu, layer) for layer in (0, 1)]
+    found = study.replaced_from_the_bottom(exact, relu, rows())
+    assert len(found) == 2 and max(abs(one.kl) for one in found) < 1e-6
+    assert found[0].kl_mean != found[1].kl_mean
+
+
+def test_scores_with_features_and_neurons(model):
+    spans = year_spans(model, 12)
+    plain = study.score(model, spans)
+    sae = untrained(model, 1)
+    assert study.score_with(model, spans, []) == pytest.approx(plain)
+    assert study.score_with(model, spans, [sae]) != pytest.approx(plain, abs=1e-3)
+    few = study.with_few(model, sae, spans, [0, 64])
+    assert few["features"][1] == pytest.approx(study.score_with(model, spans, [sae]))
+    every = torch.arange(model.cfg.d_mlp)
+    assert study.score(model, spans, study.with_neurons(1, every, study.text_of(spans))) == pytest.approx(plain)
+    assert few["neurons"][0] == pytest.approx(
+        study.score(model, spans, study.with_neurons(1, every[:0], study.text_of(spans)))
+    )
+    assert few["neurons"][0] != pytest.approx(plain, abs=1e-4)
+
+
+def test_few_features_are_those_that_vary_most(model):
+    values = torch.tensor([[1.0, 0.0, 5.0], [1.0, 2.0, 5.5], [1.0, 4.0, 5.0]])
+    assert study.by_variance(values).tolist() == [1, 2, 0]
+    sae = untrained(model, 1)
+    kept = study.with_features(sae, torch.tensor([3, 5]))
+    assert kept.W_dec.any(1).nonzero()[:, 0].tolist() == [3, 5] and sae.W_dec.any(1).all()
+    spans = year_spans(model, 4)
+    assert study.codes_at_end(model, sae, spans).shape == (4, 64)
+    assert study.neurons_at_end(model, 1, spans).shape == (4, 1024)
+
+
+def test_years_are_later_or_not(model):
+    spans = year_spans(model, 1, starts=[97])
+    later, others = study.later_and_not(spans, 0)
+    assert [model.tokenizer.decode([i]) for i in later] == ["98", "99"] and len(others) == 98
+
+
+def test_a_graph_in_words_and_a_click(relu):
+    tokens = rows()[0]
+    trace = traced(relu, [exact_transcoder(relu, layer) for layer in (0, 1)], tokens)
+    start = Node("logit", 2, 9, 7)
+    graph = merged(strongest_paths(trace, trace.logit(9, 7, 3), start, expand=12, branches=4))
+    shares = study.shares(graph)
+    assert sum(shares.values()) == pytest.approx(1.0, abs=1e-4) and "rest" in shares
+    word = relu.tokenizer.decode([int(tokens[9])])
+    assert study.named(trace, Node("feature", 1, 9, 5)) == f"feature 1.5 at “{word}” (9)"
+    fig = drawn_graph(trace, graph, "title")
+    points = [tuple(node) for one in fig.data if one.mode == "markers" for node in one.customdata]
+    assert {Node(*node) for node in points} == graph.nodes.keys()
+    evidence = {1: feature_evidence(trace.mlps[1].by.transcoder, relu, rows(padded=False), progress=False)}
+    feature = next(node for node in graph.nodes if node.kind == "feature" and node.layer == 1)
+    html = node_html(trace, graph, evidence, feature)
+    assert f"Feature {feature.number}" in html and "promotes" in html
+    assert "all that is not shown" in node_html(trace, graph, {}, start)
+    leaf = next(node for node in graph.nodes if node.kind in ("bias", "token", "mlp", "error", "position"))
+    assert "not followed further" in node_html(trace, graph, evidence, leaf)
+
+
+def test_a_click_shows_the_node(relu):
+    pytest.importorskip("anywidget")
+    from plotly.callbacks import Points
+
+    trace = traced(relu, [exact_transcoder(relu, 1)], rows()[0])
+    start = Node("logit", 2, 9, 7)
+    graph = merged(strongest_paths(trace, trace.logit(9, 7), start, expand=3, branches=3))
+    figure, page = graph_viewer(trace, graph, {}, "title").children
+    assert "Click a node" in page.value
+    stars = next(one for one in figure.data if one.mode == "markers" and one.name == "logits")
+    stars._dispatch_on_click(Points(point_inds=[0]), None)
+    assert "logits at" in page.value
+
+
+def test_a_graph_without_anything():
+    node = Node("logit", 2, 9, 7)
+    assert study.shares(Graph({node: 2.0}, {}, {node: 2.0})) == {"rest": 1.0}
