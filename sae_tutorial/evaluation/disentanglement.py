@@ -35,7 +35,7 @@ from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.memory import at_once
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.evaluation.examples import check_width, dictionary_of
+from sae_tutorial.evaluation.examples import check_table, check_width, dictionary_of
 from sae_tutorial.evaluation.probing import LinearProbe, logistic_regression
 
 Reader = tuple[LinearProbe, Tensor]  # and the values that its questions are about
@@ -50,6 +50,9 @@ class Attributed:
     x: Float[Tensor, "examples d"]
     value: Int[Tensor, "examples attributes"]
     test: Bool[Tensor, " examples"]
+
+    def __post_init__(self) -> None:
+        check_table("attributed", self.x, test=self.test)
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,6 +46,7 @@ class Examples:
         if len(self.tokens) != len(self.example) or self.label.shape != self.test.shape or not len(self.example):
             shapes = [tuple(t.shape) for t in (self.tokens, self.example, self.label, self.test)]
             raise ValueError(f"{self.name}: tokens, example, label and test have shapes {shapes}; one entry for each")
+        check_table(self.name, self.tokens, label=self.label, test=self.test)
         if (torch.bincount(self.example, minlength=len(self.label)) == 0).any():
             raise ValueError(f"{self.name}: some examples have no token; leave them out")
         for part, where in (("training", ~self.test), ("test", self.test)):
@@ -94,6 +95,22 @@ class WordExamples:
     token: Int[Tensor, " words"]
     labels: Bool[Tensor, "words properties"]
     test: Bool[Tensor, " words"]
+
+    def __post_init__(self) -> None:
+        check_table("words", self.x, labels=self.labels, test=self.test)
+
+
+def check_table(name: str, x: Float[Tensor, "n d"], **flags: Tensor) -> None:
+    """Raises TypeError for activations that are not float32 and flags that are not boolean (as an index, numbers mean
+    another thing), ValueError for NaN and inf: an activation that is no number would count as a no."""
+    if x.dtype != torch.float32:
+        raise TypeError(f"{name}: activations are {x.dtype}; give float32, x.float()")
+    for flag, values in flags.items():
+        if values.dtype != torch.bool:
+            raise TypeError(f"{name}: {flag} is {values.dtype}; give True and False, {flag}.bool()")
+    if not x.isfinite().all():
+        row = int((~x.isfinite()).any(1).nonzero()[0])
+        raise ValueError(f"{name}: activation {row} has NaN or inf; leave it out")
 
 
 def read_examples(

@@ -120,9 +120,12 @@ def balanced(
     seed: int = 0,
 ) -> Task | None:
     """As many usable places with the property as without, drawn from even rows for training and odd rows for test; None
-    where a part has none. Raises ValueError for shapes that differ and numbers below 2."""
+    where a part has none. Raises ValueError for shapes that differ and numbers below 2, TypeError for tables that are
+    not boolean."""
     if yes.shape != usable.shape or yes.dim() != 2:
         raise ValueError(f"yes is {tuple(yes.shape)}, usable {tuple(usable.shape)}; give two (rows, positions) tables")
+    if yes.dtype != torch.bool or usable.dtype != torch.bool:
+        raise TypeError(f"yes is {yes.dtype}, usable {usable.dtype}; give True and False, yes.bool()")
     n_train, n_test = as_whole("n_train", n_train, 2), as_whole("n_test", n_test, 2)
     generator, parts = torch.Generator().manual_seed(seed), []
     for odd, n in ((0, n_train), (1, n_test)):

@@ -71,6 +71,8 @@ def test_what_cannot_be_asked_is_named():
         attributed(asked.x, {"place": [0, 1, 1], "name": [0] * N})
     with pytest.raises(ValueError, match="name: 800 values, 1 of them"):
         attributed(asked.x, {"name": [0] * N, "place": [0] * N})
+    with pytest.raises(TypeError, match="bfloat16; give float32"):
+        attributed(asked.x.bfloat16(), {"name": asked.value[:, 0].tolist(), "place": asked.value[:, 1].tolist()})
     with pytest.raises(ValueError, match="sae reads 8 numbers"):
         disentanglement(make("relu"), asked)
     with pytest.raises(ValueError, match="ns is empty"):

@@ -10,6 +10,7 @@ from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.evaluation import examples as module
 from sae_tutorial.evaluation.examples import (
     Examples,
+    WordExamples,
     coordinates,
     dictionary_of,
     random_sae,
@@ -110,5 +111,19 @@ def test_what_cannot_be_read_is_named(model):
         Examples.of("x", randn(4, 2), yes_no, parts[:3])
     with pytest.raises(ValueError, match="no token"):
         Examples("x", randn(2, 2), torch.tensor([0, 1]), yes_no, parts)
+    for wrong, named in ((randn(4, 2).bfloat16(), "bfloat16"), (randn(4, 2).double(), "float64")):
+        with pytest.raises(TypeError, match=f"{named}; give float32"):
+            Examples.of("x", wrong, yes_no, parts)
+    for label, test in ((yes_no.long(), parts), (yes_no, parts.long())):
+        with pytest.raises(TypeError, match="int64; give True and False"):
+            Examples("x", randn(4, 2), torch.arange(4), label, test)
+        with pytest.raises(TypeError, match="int64; give True and False"):
+            WordExamples(("a",), randn(4, 2), torch.arange(4), label[:, None], test)
+    broken = randn(4, 2)
+    broken[3, 1] = torch.nan  # in a test example: no regression sees it
+    with pytest.raises(ValueError, match="x: activation 3 has NaN"):
+        Examples.of("x", broken, yes_no, parts)
+    with pytest.raises(ValueError, match="words: activation 3 has NaN"):
+        WordExamples(("a",), broken, torch.arange(4), yes_no[:, None], parts)
     with pytest.raises(ValueError, match="test examples are all of one kind"):
         Examples.of("x", randn(4, 2), torch.tensor([True, False, True, True]), parts)

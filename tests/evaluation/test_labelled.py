@@ -131,6 +131,8 @@ def test_what_cannot_be_labelled_is_named(model):
         row_tasks(["a", "b"] * 3)
     with pytest.raises(ValueError, match="yes is"):
         balanced("x", torch.ones(2, 2).bool(), torch.ones(3, 2).bool(), 2, 2)
+    with pytest.raises(TypeError, match="yes is torch.int64"):
+        balanced("x", torch.ones(2, 2).long(), torch.ones(2, 2).bool(), 2, 2)
     with pytest.raises(ValueError, match="by='sound'"):
         word_types(model, tokens, "sound")
     with pytest.raises(ValueError, match="test_share=1"):
