@@ -130,7 +130,7 @@ def disentanglement(
     Raises ValueError for numbers of features that are none, activations of another width, and where no two examples
     differ in an attribute that is read rightly.
     """
-    dictionary, ns = dictionary_of(sae), [as_whole("ns", n, least=1) for n in ns]
+    dictionary, ns = dictionary_of(sae), list(dict.fromkeys(as_whole("ns", n, least=1) for n in ns))
     check_width(dictionary, data.x)
     n_pairs, train = as_whole("n_pairs", n_pairs, least=1), ~data.test
     if not ns:

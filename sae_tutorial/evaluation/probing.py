@@ -76,7 +76,7 @@ def sparse_probing(
 
     Raises ValueError for no examples, a k that the SAE has not as many features for, and examples of another width.
     """
-    dictionary, ks = dictionary_of(sae), [as_whole("ks", k, least=1) for k in ks]
+    dictionary, ks = dictionary_of(sae), list(dict.fromkeys(as_whole("ks", k, least=1) for k in ks))
     if not examples or not ks:
         raise ValueError(f"{len(examples)} tasks, ks={list(ks)}: give one or more of each")
     if max(ks) > len(dictionary.directions):

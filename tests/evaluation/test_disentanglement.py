@@ -31,6 +31,7 @@ def test_clean_features_cause_and_isolate():
         assert set(found.features[4][a].tolist()) == set(range(a * V, a * V + V))
     assert found.cause(1) < 0.8  # the base's old value is still there
     assert len(found.caused[4][0]) == len(found.isolated[4][0]) == 200
+    assert len(disentanglement(CLEAN, data(), ns=(4, 4), n_pairs=200).caused[4]) == A  # asked twice, counted once
 
 
 def test_mixed_and_random_features_score_less():
