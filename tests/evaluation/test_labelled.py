@@ -35,10 +35,43 @@ def test_properties_of_a_sentence_are_those_that_a_reader_sees():
     words = [" met", " Mary", " she", " said", " The", " dog", " waited", " need"]
     assert found["capital letter"] == ([" Mary", " The"], words)
     assert found["name"] == ([" Mary"], [" Mary", " The"])
-    assert found["past tense"] == ([" said", " waited"], [word for word in words if word not in (" Mary", " The")])
+    assert found["past tense"] == (
+        [" met", " said", " waited"],
+        [word for word in words if word not in (" Mary", " The")],
+    )
     assert found["after a comma"][0] == ['"']
     assert found["first letter s"] == ([" she", " said"], words)
     assert found["first letter t"][0] == [" The"]
+
+
+def test_no_sentence_starts_after_a_title_or_an_initial():
+    row = [
+        " saw",
+        " Mr",
+        ".",
+        " Shaw",
+        " and",
+        " L",
+        ".",
+        " Baum",
+        ",",
+        " not",
+        " me",
+        " or",
+        " I",
+        ".",
+        " They",
+        " ran",
+        ".",
+        " But",
+    ]
+    assert read(row)["name"][0] == [" Mr", " Shaw", " Baum"]
+
+
+def test_past_tense_is_what_a_reader_calls_so():
+    past = [" caught", " drew", " sent", " used", " died", " looked", " rose"]
+    row = [*past, " won", "'t", " hundred", " sacred", " need", " indeed", " look"]
+    assert read(row)["past tense"][0] == past
 
 
 def test_a_quotation_is_known_from_the_first_mark_on():
