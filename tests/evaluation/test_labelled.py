@@ -123,6 +123,23 @@ def test_correlated_tasks_have_both_or_neither_and_are_balanced_where_they_shoul
         correlated_tasks("a", "b", {"a": (first, every), "b": (first, every)})
 
 
+def said_by_a_table(task, tokens, back=0):
+    """How often a table of the training tokens is right on test tokens; it guesses at those that it has not seen."""
+    token = tokens[task.row, task.column - back]
+    yes, no = (torch.bincount(token[~task.test & kind], minlength=5000) for kind in (task.label, ~task.label))
+    more = (yes - no)[token[task.test]].sign() * (2 * task.label[task.test].int() - 1)
+    return float((more + 1).double().mean() / 2)
+
+
+def test_what_a_table_of_tokens_knows_is_as_the_module_says(model):
+    tokens = story_tokens(90_000, 64, source="books")
+    tasks = {task.name: task for task in token_tasks(model, tokens)}
+    known = {name: said_by_a_table(task, tokens) for name, task in tasks.items()}
+    assert min(known, key=known.get) == "in quotation" and known["in quotation"] == pytest.approx(0.63, abs=0.03)
+    assert max(known, key=known.get) == "name" and known["name"] == pytest.approx(0.89, abs=0.03)
+    assert said_by_a_table(tasks["name"], tokens, back=1) == pytest.approx(0.92, abs=0.03)
+
+
 def test_tasks_of_the_shipped_text(model):
     tokens, titles = story_tokens(16_000, 64, source="books"), story_titles(16_000, 64, source="books")
     tasks = {task.name: task for task in token_tasks(model, tokens, n_train=100, n_test=60, least=20)}
