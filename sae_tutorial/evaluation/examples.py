@@ -13,6 +13,7 @@ Letters of shapes: T tokens, N examples, D width of an activation, F features.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from sae_tutorial.activations.forward import check_hook_name, read_hook
 from sae_tutorial.activations.kept_text import checked_tokens
+from sae_tutorial.activations.massive import checked_max_norm
 from sae_tutorial.activations.memory import at_once, rows_per_pass
 from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.dictionaries import Dictionary
@@ -114,13 +116,18 @@ def check_table(name: str, x: Float[Tensor, "n d"], **flags: Tensor) -> None:
 
 
 def read_examples(
-    model: Any, tokens: Int[Tensor, "rows positions"], hook_name: str, tasks: Sequence[Task], max_norm: float = 10.0
+    model: Any,
+    tokens: Int[Tensor, "rows positions"],
+    hook_name: str,
+    tasks: Sequence[Task],
+    max_norm: float | None = 10.0,
 ) -> list[Examples]:
     """The activations of each task's examples at a hook, in float32 on the CPU.
 
     Rows begin with the beginning-of-text token. It is in no example, nor are tokens whose activation is longer than
-    `max_norm` times the median (massive activations); a warning says how many there were. Raises ValueError for a hook
-    or tokens that are not the model's, and where a task is left without an example.
+    `max_norm` times the median of those that were read (massive activations); a warning says how many there were, and
+    None keeps them. Raises ValueError for a hook or tokens that are not the model's, a max_norm that is not above 1,
+    and where a task is left without an example.
     """
     tokens = checked_tokens(tokens, model)
     places = [_places(task, tokens.shape[1]) for task in tasks]
@@ -141,7 +148,7 @@ def read_examples(
 
 
 def read_words(
-    model: Any, tokens: Int[Tensor, "rows positions"], hook_name: str, words: WordTypes, max_norm: float = 10.0
+    model: Any, tokens: Int[Tensor, "rows positions"], hook_name: str, words: WordTypes, max_norm: float | None = 10.0
 ) -> WordExamples:
     """The activation of each word at its place; those that are massive are left out. Raises as `read_examples` does."""
     tokens = checked_tokens(tokens, model)
@@ -164,10 +171,11 @@ def _places(task: Task, context: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _activations(
-    model: Any, tokens: Tensor, hook_name: str, wanted: Int[Tensor, " places"], max_norm: float
+    model: Any, tokens: Tensor, hook_name: str, wanted: Int[Tensor, " places"], max_norm: float | None
 ) -> tuple[Float[Tensor, "places d"], Bool[Tensor, " places"]]:
     """At these flat places (in order), and which of them are neither BOS nor massive."""
     check_hook_name(model, hook_name)
+    limit = checked_max_norm(max_norm) or math.inf
     context, found = tokens.shape[1], []
     step = rows_per_pass(model.cfg.device, context)
     with read_hook(model, hook_name) as read:
@@ -177,7 +185,7 @@ def _activations(
                 found.append(read(tokens[first : first + step]).flatten(2).flatten(0, 1).cpu()[here].float())
     acts = torch.cat(found)
     norms, text = acts.norm(dim=1), wanted % context > 0
-    massive = text & (norms > max_norm * norms[text].median())
+    massive = text & (norms > limit * norms[text].median())
     if massive.any():
         warnings.warn(f"{int(massive.sum())} of {len(wanted):,} tokens are massive and in no example", stacklevel=3)
     return acts, text & ~massive

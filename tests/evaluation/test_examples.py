@@ -55,6 +55,11 @@ def test_massive_tokens_and_bos_are_left_out(model):
     with model.hooks(fwd_hooks=[(HOOK, shout)]), pytest.warns(UserWarning, match="1 of 60 tokens"):
         (whole,) = read_examples(model, tokens, HOOK, [task([WHOLE_ROW] * 4)])
     assert len(whole.tokens) == 4 * (CONTEXT - 1) - 1 and whole.tokens.abs().max() < 1e3
+    with model.hooks(fwd_hooks=[(HOOK, shout)]):
+        (every,) = read_examples(model, tokens, HOOK, [task([WHOLE_ROW] * 4)], max_norm=None)
+    assert len(every.tokens) == 4 * (CONTEXT - 1)
+    with pytest.raises(ValueError, match="max_norm must be greater than 1"):
+        read_examples(model, tokens, HOOK, [places], max_norm=0.5)
     with pytest.raises(ValueError, match="all of one kind"):
         read_examples(model, tokens, HOOK, [Task("x", places.row, torch.tensor([0, 5, 0, 9]), yes_no, parts)])
 
