@@ -20,11 +20,14 @@ direction; Chanin et al. ablate by integrated gradients instead, on a spelling t
     fraction the part of the projection that others carry: up to ABSORBERS of them, cosine at least FRACTION_COSINE,
              with at least SHARE of it together; 0 where the main features carry all, 1 where they carry nothing
 
-What differs: words are read where they stand in a text, not in a spelling prompt; the probe is fitted by up to
-PROBE_STEPS steps of L-BFGS, not by 50 epochs of Adam; codes enter the L1 probe in units of the activations' spread, so
-that the penalty means the same for every model; properties that the activations do not hold (the probe's F1 is below
-`least_f1`) have no absorption to be measured, and are left out one by one (SAEBench refuses a model that has fewer than
-20 letters).
+What differs: words are read where they stand in a text, not in a spelling prompt, and they are tokens that begin with
+a space, where SAEBench takes all tokens of letters. The probe on activations is fitted to its minimum, not by 50 epochs
+of Adam: short of the minimum its direction, and with it the share of absorbed words, depends on when one stops. Codes
+enter the L1 probe in units of the activations' spread, so that the penalty means the same for every model; it is fitted
+by STEPS steps on all words at once. A feature adds its code times its direction to the projection, whatever the
+direction's length (SAEBench: the code times the cosine, the same for length 1). Properties that the activations do not
+hold (the probe's F1 is below `least_f1`) have no absorption to be measured, and are left out one by one (SAEBench
+refuses a model that has fewer than 20 letters).
 
 Letters of shapes: N words, D width of an activation, F features, C properties.
 """
@@ -45,12 +48,11 @@ from sae_tutorial.allocation import SparseCodes, stack_tokens
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.evaluation.examples import WordExamples, check_width, dictionary_of
-from sae_tutorial.evaluation.probing import logistic_regression
+from sae_tutorial.evaluation.probing import LinearProbe, logistic_regression
 
-L1, L2 = 0.01, 1e-6  # penalties of the probes, as SAEBench has them: of losses that are averaged over all entries
+L1, L2 = 0.01, 1e-4  # of probes on codes and on activations, as in SAEBench: of losses averaged over all entries
 JUMP, FULL_COSINE, FRACTION_COSINE, SHARE, ABSORBERS = 0.03, 0.025, 0.1, 0.4, 3
 SILENT = 1e-8
-PROBE_STEPS = 100  # the minimum is far away where a property can be separated; steps beyond these hardly change F1
 STEPS, FIRST_RATE, LAST_RATE = 500, 1e-2, 1e-5  # of the L1 probe
 
 
@@ -141,7 +143,7 @@ def feature_absorption(
         raise ValueError("words: no property has both training and test words; give more text")
     y_NC, names = words.labels[:, there], [words.names[i] for i in there.tolist()]
     rare_NC = _weights(y_NC[train])
-    probe = logistic_regression(words.x[train], y_NC[train], L2 * y_NC[train].numel(), rare_NC, PROBE_STEPS)
+    probe = property_probe(words.x[train], y_NC[train])
     says_NC = probe(words.x) > 0
     f1 = f1_scores(says_NC[test], y_NC[test])
     kept = (f1 >= least_f1).nonzero()[:, 0]
@@ -158,6 +160,12 @@ def feature_absorption(
         result = (shares.full(main), shares.fraction(main), shares.parts_NF.argmax(1))
         found.append(Absorbed(names[c], float(f1[c]), main, main_f1, words.token[judged], *result))
     return Absorption(found, left_out)
+
+
+def property_probe(x: Float[Tensor, "n d"], label: Bool[Tensor, "n questions"]) -> LinearProbe:
+    """For each question, the logistic regression on whose direction activations are projected. Yes and no weigh the
+    same all together; the penalty is SAEBench's, 1e-4 / 2 · |w|² beside a loss averaged over examples and questions."""
+    return logistic_regression(x, label, L2 * label.numel(), _weights(label))
 
 
 def f1_scores(says: Bool[Tensor, "n questions"], label: Bool[Tensor, "n questions"]) -> Float[Tensor, " questions"]:

@@ -14,8 +14,11 @@ et al. 2024): a probe is trained where two properties always come together, and 
 independent; the features of the other one are taken away. The score is the part of the way from the biased probe's
 accuracy to that of a probe that was trained on balanced data; 0 where there is no way to go (below LEAST).
 
-What differs: the questions are those of our own text; probes are L2 logistic regressions (see `probing`), where
-SAEBench trains by Adam with an L1 penalty and keeps the epoch that was best on the test set.
+What differs: the questions are those of our own text, each with negative examples of its own, where SAEBench's are
+classes of one data set and negatives are examples of the other classes; so two of ours can share a property, and a
+feature of both costs both. Probes are L2 logistic regressions (see `probing`), where SAEBench trains by Adam with an L1
+penalty and keeps the epoch that was best on the test set. Where fewer than n features speak for a property, fewer are
+taken away; SAEBench fills up with features of no effect, and then with those that speak against it.
 
 Dense baselines: `coordinates`, and `mean_differences`, a direction for each question that needs no SAE.
 
@@ -191,10 +194,10 @@ def _effects(
 
 
 def _strongest(effect_F: Float[Tensor, " features"], n: int) -> Bool[Tensor, " features"]:
-    """The n features with the largest effects, fewer where fewer have any."""
+    """The n features with the largest effects above 0, fewer where fewer have one."""
     order_F = effect_F.argsort(descending=True, stable=True)
     chosen = torch.zeros_like(effect_F, dtype=torch.bool)
-    chosen[order_F[effect_F[order_F] != 0][:n]] = True
+    chosen[order_F[effect_F[order_F] > 0][:n]] = True
     return chosen
 
 

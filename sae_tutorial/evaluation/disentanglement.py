@@ -5,18 +5,20 @@
     found.cause(5), found.isolation(5), found.score(5)                             means over attributes
     disentanglement(subspaces(data), data)                                         dense baseline, without an SAE
 
-RAVEL's question (Huang et al. 2024; in SAEBench, Karvonen et al. 2025). Take a base and a source with different values
-of attribute A, and give the base the source's codes in the n features that were chosen for A:
+RAVEL's question (Huang et al. 2024; in SAEBench, Karvonen et al. 2025). Take a base and a source that differ in all
+attributes, and give the base the source's codes in the n features that were chosen for attribute A:
 
     x' = x_base + Σ_{f∈A} (z_f(source) − z_f(base)) d_f
     cause      how often A is read as the source's value
     isolation  how often the other attributes are still read as the base's, averaged over them
-    score      the mean of the two. Doing nothing and swapping all both score about a half
+    score      the mean of the two. Doing nothing and swapping all both score a half
 
 What differs: attributes are read from x' by linear probes, where RAVEL asks the model in words, of which ours has too
 few; so "is read as" means that the direction is there, not that the model uses it. Features are chosen by how far they
 move the reading of A from the base's value to the source's, less what they move the others; SAEBench trains a mask of
-features by gradients through the model. As there, only examples are used of which everything is read rightly.
+features by gradients through the model. What the SAE does not reconstruct of the base stays in x'; SAEBench leaves it
+out. Cause and isolation are measured on the same pairs, and examples are used of which all attributes are read rightly;
+SAEBench draws pairs for each, which differ in the attribute that is asked for, of prompts that are answered rightly.
 
 Letters of shapes: N examples, D width of an activation, F features, A attributes, V values, P pairs.
 """
@@ -35,10 +37,11 @@ from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.memory import at_once
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.evaluation.examples import check_width, dictionary_of
+from sae_tutorial.evaluation.examples import check_table, check_width, dictionary_of
 from sae_tutorial.evaluation.probing import LinearProbe, logistic_regression
 
 Reader = tuple[LinearProbe, Tensor]  # and the values that its questions are about
+DRAWS = 32  # of pairs for each that is wanted
 READER_STEPS = 100  # of a probe for each value, which are compared with each other
 
 
@@ -50,6 +53,13 @@ class Attributed:
     x: Float[Tensor, "examples d"]
     value: Int[Tensor, "examples attributes"]
     test: Bool[Tensor, " examples"]
+
+    def __post_init__(self) -> None:
+        check_table("attributed", self.x, test=self.test)
+        if len(self.names) < 2:
+            raise ValueError(
+                f"{len(self.names)} attributes: two or more are needed, for one to be isolated from others"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +99,7 @@ class Disentanglement:
 
 def attributed(
     x: Float[Tensor, "examples d"],
-    values: Mapping[str, Sequence[Hashable]],
+    values: Mapping[str, Sequence[Hashable] | Tensor],
     *,
     test_share: float = 0.3,
     seed: int = 0,
@@ -102,7 +112,8 @@ def attributed(
     if len(values) < 2 or not 0 < test_share < 1:
         raise ValueError(f"{len(values)} attributes, test_share={test_share!r}: two or more, and a share within (0, 1)")
     numbers = []
-    for name, of in values.items():
+    for name, given in values.items():
+        of = given.tolist() if isinstance(given, Tensor) else given
         order = {value: place for place, value in enumerate(dict.fromkeys(of))}
         if len(of) != len(x) or len(order) < 2:
             raise ValueError(f"{name}: {len(of)} values, {len(order)} of them different, for {len(x)} activations")
@@ -122,12 +133,12 @@ def disentanglement(
     seed: int = 0,
 ) -> Disentanglement:
     """Cause and isolation with n features for each attribute; features are chosen on training examples, swapped on
-    pairs of test examples (up to `n_pairs` for each attribute).
+    pairs of test examples (up to `n_pairs`, the same for each attribute).
 
-    Raises ValueError for numbers of features that are none, activations of another width, and where no two examples
-    differ in an attribute that is read rightly.
+    Raises ValueError for fewer than two attributes, numbers of features that are none, activations of another width,
+    and where no two examples, of which all is read rightly, differ in all attributes.
     """
-    dictionary, ns = dictionary_of(sae), [as_whole("ns", n, least=1) for n in ns]
+    dictionary, ns = dictionary_of(sae), list(dict.fromkeys(as_whole("ns", n, least=1) for n in ns))
     check_width(dictionary, data.x)
     n_pairs, train = as_whole("n_pairs", n_pairs, least=1), ~data.test
     if not ns:
@@ -138,10 +149,10 @@ def disentanglement(
     known = right_NA.all(1).nonzero()[:, 0]
     x_ND, value_NA = data.x[data.test][known], data.value[data.test][known]
     order = _order(_codes(dictionary, data.x[train]), data, readers, dictionary)
-    codes_NF, generator = _codes(dictionary, x_ND), torch.Generator().manual_seed(seed)
+    codes_NF = _codes(dictionary, x_ND)
     features, caused, isolated = ({n: list[Tensor]() for n in ns} for _ in range(3))
-    for a, name in enumerate(data.names):
-        base, source = _pairs(value_NA[:, a], n_pairs, generator, name)
+    base, source = _pairs(value_NA, n_pairs, torch.Generator().manual_seed(seed))
+    for a in range(len(data.names)):
         others = torch.arange(len(data.names)) != a
         for n in ns:
             chosen = order[a][:n]
@@ -208,10 +219,12 @@ def _read(readers: Sequence[Reader], x_ND: Float[Tensor, "n d"]) -> Int[Tensor, 
     return torch.stack([values[probe(x_ND).argmax(1)] for probe, values in readers], dim=1)
 
 
-def _pairs(value_N: Int[Tensor, " n"], n: int, generator: torch.Generator, name: str) -> tuple[Tensor, Tensor]:
-    """Up to n pairs of examples with different values, drawn at random."""
-    if len(value_N.unique()) < 2:
-        raise ValueError(f"{name}: no two test examples differ in it whose attributes are all read; give more examples")
-    drawn = torch.randint(len(value_N), (2, 4 * n), generator=generator)
-    drawn = drawn[:, value_N[drawn[0]] != value_N[drawn[1]]]
+def _pairs(value_NA: Int[Tensor, "n attributes"], n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Up to n pairs of examples that differ in all attributes, drawn at random: what differs in one alone would be
+    isolated in the others whatever one does."""
+    drawn = torch.randint(max(1, len(value_NA)), (2, DRAWS * n), generator=generator)
+    if len(value_NA):
+        drawn = drawn[:, (value_NA[drawn[0]] != value_NA[drawn[1]]).all(1)]
+    if not len(value_NA) or not drawn.shape[1]:
+        raise ValueError("data: no two test examples differ in all attributes and are read rightly; give more examples")
     return drawn[0, :n], drawn[1, :n]

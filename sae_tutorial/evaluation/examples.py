@@ -13,6 +13,7 @@ Letters of shapes: T tokens, N examples, D width of an activation, F features.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from sae_tutorial.activations.forward import check_hook_name, read_hook
 from sae_tutorial.activations.kept_text import checked_tokens
+from sae_tutorial.activations.massive import checked_max_norm
 from sae_tutorial.activations.memory import at_once, rows_per_pass
 from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.dictionaries import Dictionary
@@ -46,6 +48,7 @@ class Examples:
         if len(self.tokens) != len(self.example) or self.label.shape != self.test.shape or not len(self.example):
             shapes = [tuple(t.shape) for t in (self.tokens, self.example, self.label, self.test)]
             raise ValueError(f"{self.name}: tokens, example, label and test have shapes {shapes}; one entry for each")
+        check_table(self.name, self.tokens, label=self.label, test=self.test)
         if (torch.bincount(self.example, minlength=len(self.label)) == 0).any():
             raise ValueError(f"{self.name}: some examples have no token; leave them out")
         for part, where in (("training", ~self.test), ("test", self.test)):
@@ -95,15 +98,36 @@ class WordExamples:
     labels: Bool[Tensor, "words properties"]
     test: Bool[Tensor, " words"]
 
+    def __post_init__(self) -> None:
+        check_table("words", self.x, labels=self.labels, test=self.test)
+
+
+def check_table(name: str, x: Float[Tensor, "n d"], **flags: Tensor) -> None:
+    """Raises TypeError for activations that are not float32 and flags that are not boolean (as an index, numbers mean
+    another thing), ValueError for NaN and inf: an activation that is no number would count as a no."""
+    if x.dtype != torch.float32:
+        raise TypeError(f"{name}: activations are {x.dtype}; give float32, x.float()")
+    for flag, values in flags.items():
+        if values.dtype != torch.bool:
+            raise TypeError(f"{name}: {flag} is {values.dtype}; give True and False, {flag}.bool()")
+    if not x.isfinite().all():
+        row = int((~x.isfinite()).any(1).nonzero()[0])
+        raise ValueError(f"{name}: activation {row} has NaN or inf; leave it out")
+
 
 def read_examples(
-    model: Any, tokens: Int[Tensor, "rows positions"], hook_name: str, tasks: Sequence[Task], max_norm: float = 10.0
+    model: Any,
+    tokens: Int[Tensor, "rows positions"],
+    hook_name: str,
+    tasks: Sequence[Task],
+    max_norm: float | None = 10.0,
 ) -> list[Examples]:
     """The activations of each task's examples at a hook, in float32 on the CPU.
 
     Rows begin with the beginning-of-text token. It is in no example, nor are tokens whose activation is longer than
-    `max_norm` times the median (massive activations); a warning says how many there were. Raises ValueError for a hook
-    or tokens that are not the model's, and where a task is left without an example.
+    `max_norm` times the median of those that were read (massive activations); a warning says how many there were, and
+    None keeps them. Raises ValueError for a hook or tokens that are not the model's, a max_norm that is not above 1,
+    and where a task is left without an example.
     """
     tokens = checked_tokens(tokens, model)
     places = [_places(task, tokens.shape[1]) for task in tasks]
@@ -124,7 +148,7 @@ def read_examples(
 
 
 def read_words(
-    model: Any, tokens: Int[Tensor, "rows positions"], hook_name: str, words: WordTypes, max_norm: float = 10.0
+    model: Any, tokens: Int[Tensor, "rows positions"], hook_name: str, words: WordTypes, max_norm: float | None = 10.0
 ) -> WordExamples:
     """The activation of each word at its place; those that are massive are left out. Raises as `read_examples` does."""
     tokens = checked_tokens(tokens, model)
@@ -147,10 +171,11 @@ def _places(task: Task, context: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _activations(
-    model: Any, tokens: Tensor, hook_name: str, wanted: Int[Tensor, " places"], max_norm: float
+    model: Any, tokens: Tensor, hook_name: str, wanted: Int[Tensor, " places"], max_norm: float | None
 ) -> tuple[Float[Tensor, "places d"], Bool[Tensor, " places"]]:
     """At these flat places (in order), and which of them are neither BOS nor massive."""
     check_hook_name(model, hook_name)
+    limit = checked_max_norm(max_norm) or math.inf
     context, found = tokens.shape[1], []
     step = rows_per_pass(model.cfg.device, context)
     with read_hook(model, hook_name) as read:
@@ -160,7 +185,7 @@ def _activations(
                 found.append(read(tokens[first : first + step]).flatten(2).flatten(0, 1).cpu()[here].float())
     acts = torch.cat(found)
     norms, text = acts.norm(dim=1), wanted % context > 0
-    massive = text & (norms > max_norm * norms[text].median())
+    massive = text & (norms > limit * norms[text].median())
     if massive.any():
         warnings.warn(f"{int(massive.sum())} of {len(wanted):,} tokens are massive and in no example", stacklevel=3)
     return acts, text & ~massive

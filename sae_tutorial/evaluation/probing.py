@@ -10,8 +10,9 @@
 Sources: Gurnee et al. 2023; the choice of features and the regression are those of SAEBench (Karvonen et al. 2025, read
 at commit fd85857): the k features whose mean over positive training examples differs most from the mean over negative
 ones, then scikit-learn's logistic regression as it comes (L2, C = 1), accuracy on balanced test sets. What differs:
-properties of tokens and books of our own text instead of eight labelled data sets; the dense probe is the same
-regression, where SAEBench trains it by Adam and keeps the epoch that was best on the test set.
+properties of tokens and books of our own text instead of eight labelled data sets; `read_examples` leaves massive
+activations out; the dense probe is the same regression, where SAEBench trains it by Adam and keeps the epoch that was
+best on the test set.
 
 Letters of shapes: N examples, D inputs, K chosen ones, C questions.
 """
@@ -76,7 +77,7 @@ def sparse_probing(
 
     Raises ValueError for no examples, a k that the SAE has not as many features for, and examples of another width.
     """
-    dictionary, ks = dictionary_of(sae), [as_whole("ks", k, least=1) for k in ks]
+    dictionary, ks = dictionary_of(sae), list(dict.fromkeys(as_whole("ks", k, least=1) for k in ks))
     if not examples or not ks:
         raise ValueError(f"{len(examples)} tasks, ks={list(ks)}: give one or more of each")
     if max(ks) > len(dictionary.directions):

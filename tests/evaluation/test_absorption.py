@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from synthetic import make
+from synthetic import make, randn
 
 from sae_tutorial.autoencoder.dictionaries import Dictionary
-from sae_tutorial.evaluation.absorption import f1_scores, feature_absorption
+from sae_tutorial.evaluation.absorption import f1_scores, feature_absorption, property_probe
 from sae_tutorial.evaluation.examples import WordExamples, coordinates, random_sae
 from sae_tutorial.evaluation.ground_truth import random_directions
 
@@ -111,6 +111,33 @@ def test_baselines_run_and_are_repeatable():
         one, again = (feature_absorption(other, words, max_k=3) for _ in range(2))
         assert torch.equal(one.rates, again.rates) and torch.equal(one.fractions, again.fractions)
     assert feature_absorption(coordinates(D), words).rate == 0  # a coordinate is never silent
+
+
+def test_the_probe_is_the_minimum_of_the_benchmarks_loss():
+    """On examples that can be separated, where all of the length of a direction is up to the penalty."""
+    x = 3 * randn(300, 6)
+    label = torch.stack([x[:, 0] > 2, x[:, 1] + x[:, 2] > 4], 1)
+    layer = torch.nn.Linear(6, 2)
+    rare = (~label).sum(0) / label.sum(0)
+    solver = torch.optim.LBFGS(layer.parameters(), max_iter=500, tolerance_change=1e-12, line_search_fn="strong_wolfe")
+
+    def loss():
+        solver.zero_grad()
+        fit = torch.nn.BCEWithLogitsLoss(pos_weight=rare)(layer(x), label.float())
+        total = fit + 1e-4 / 2 * layer.weight.square().sum()  # what weight_decay=1e-4 adds to the gradient of Adam
+        total.backward()
+        return total
+
+    solver.step(loss)
+    probe = property_probe(x, label)
+    assert torch.allclose(probe.weight, layer.weight.T, rtol=0.03, atol=0.01)
+
+
+def test_the_length_of_directions_does_not_matter():
+    sae, words, taken = planted(lambda word, letter: letter == 0 and word % 3 == 0)
+    long = Dictionary("long", lambda x: sae.encode(x) / 10, 10 * sae.directions, sae.constant)
+    found = feature_absorption(long, words).of("a")
+    assert torch.equal(found.full, taken[found.words]) and torch.equal(found.fraction, found.full.float())
 
 
 def test_f1_by_hand():

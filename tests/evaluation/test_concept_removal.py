@@ -61,6 +61,24 @@ def test_tangled_and_random_features_do_not():
     assert targeted_perturbation(coordinates(D), asked, ns=(1,)).score(1) < 0.25
 
 
+def test_a_feature_that_speaks_against_the_property_is_not_taken_away_with_it():
+    """Two features come with the property, one towards the probe and one, weaker, against it: to take both away would
+    leave a part of the property there."""
+    asked = questions()
+    against = (AXES[4] - AXES[0]) / 2**0.5
+    directions = torch.cat([AXES[:4], against[None]])
+
+    def encode(x):
+        strength = (x - 2) @ AXES.T
+        has = (strength[:, 0] > 1.5).float()[:, None]
+        return torch.cat([strength[:, :1] + 3 * has, strength[:, 1:4], 6 * 2**0.5 * has], 1)
+
+    both = Dictionary("both", encode, directions, torch.full((D,), 2.0))
+    found = targeted_perturbation(both, asked[:2], ns=(1, 5))
+    one, many = (found.drops(n)[0, 0] for n in (1, 5))
+    assert one > 0.4 and many == one
+
+
 def test_mean_differences_need_no_sae():
     asked = questions()
     assert targeted_perturbation(mean_differences(asked), asked, ns=(1,)).score(1) > 0.35

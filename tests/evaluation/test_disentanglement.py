@@ -5,7 +5,7 @@ import torch
 from synthetic import make, randn
 
 from sae_tutorial.autoencoder.dictionaries import Dictionary
-from sae_tutorial.evaluation.disentanglement import attributed, disentanglement, subspaces
+from sae_tutorial.evaluation.disentanglement import Attributed, attributed, disentanglement, subspaces
 from sae_tutorial.evaluation.examples import coordinates, random_sae
 
 D, A, V, N = 32, 3, 4, 800
@@ -31,6 +31,7 @@ def test_clean_features_cause_and_isolate():
         assert set(found.features[4][a].tolist()) == set(range(a * V, a * V + V))
     assert found.cause(1) < 0.8  # the base's old value is still there
     assert len(found.caused[4][0]) == len(found.isolated[4][0]) == 200
+    assert len(disentanglement(CLEAN, data(), ns=(4, 4), n_pairs=200).caused[4]) == A  # asked twice, counted once
 
 
 def test_mixed_and_random_features_score_less():
@@ -46,9 +47,28 @@ def test_to_do_nothing_or_all_scores_a_half():
     idle = disentanglement(nothing, asked, ns=(1,))
     assert idle.cause(1) == 0 and idle.isolation(1) == 1 and idle.score(1) == 0.5
     one = torch.cat([AXES.sum(0, keepdim=True)])
-    swap = Dictionary("all", lambda x: x - 1, torch.eye(D), torch.ones(D))
     assert disentanglement(Dictionary("one", lambda x: x @ one.T, one, torch.ones(D)), asked, ns=(1,)).score(1) < 0.7
-    assert 0.5 < disentanglement(swap, asked, ns=(D,)).score(D) < 0.95
+
+
+def test_features_of_both_attributes_at_once_do_not_isolate_a_rare_value():
+    """A feature for each combination; the second attribute has one value nine times in ten. Pairs that agree in it
+    would be isolated by that alone."""
+    generator = torch.Generator().manual_seed(1)
+    values = torch.stack(
+        [torch.randint(V, (2000,), generator=generator), torch.rand(2000, generator=generator) < 0.1], 1
+    )
+    parts = torch.cat([torch.nn.functional.one_hot(values[:, 0], V), torch.nn.functional.one_hot(values[:, 1], 2)], 1)
+    x = 3 * parts.float() @ AXES[: V + 2] + 0.3 * randn(2000, D) + 1
+    asked = attributed(x, {"name": values[:, 0].tolist(), "place": values[:, 1].tolist()})
+    joint = (AXES[:V, None] + AXES[None, V : V + 2]).flatten(0, 1)
+
+    def encode(x_ND):
+        best = ((x_ND - 1) @ joint.T).argmax(1)
+        return 3 * torch.nn.functional.one_hot(best, len(joint)).float()
+
+    assert disentanglement(Dictionary("joint", encode, joint, torch.ones(D)), asked, ns=(8,)).score(8) < 0.6
+    apart = Dictionary.of_axes("apart", AXES[: V + 2], torch.ones(D))
+    assert disentanglement(apart, asked, ns=(4,)).score(4) > 0.95
 
 
 def test_subspaces_need_no_sae():
@@ -71,6 +91,14 @@ def test_what_cannot_be_asked_is_named():
         attributed(asked.x, {"place": [0, 1, 1], "name": [0] * N})
     with pytest.raises(ValueError, match="name: 800 values, 1 of them"):
         attributed(asked.x, {"name": [0] * N, "place": [0] * N})
+    with pytest.raises(TypeError, match="bfloat16; give float32"):
+        attributed(asked.x.bfloat16(), {"name": asked.value[:, 0].tolist(), "place": asked.value[:, 1].tolist()})
+    with pytest.raises(ValueError, match="1 attributes"):
+        Attributed(("name",), asked.x, asked.value[:, :1], asked.test)
+    same = attributed(asked.x, {"name": asked.value[:, 0], "place": asked.value[:, 0]})
+    assert disentanglement(CLEAN, same, ns=(4,), n_pairs=50).score(4) <= 0.5
+    with pytest.raises(ValueError, match="differ in all attributes"):
+        disentanglement(CLEAN, attributed(asked.x[:8], {"name": [0, 1] * 4, "place": [0, 1, 1, 0] * 2}), n_pairs=2)
     with pytest.raises(ValueError, match="sae reads 8 numbers"):
         disentanglement(make("relu"), asked)
     with pytest.raises(ValueError, match="ns is empty"):

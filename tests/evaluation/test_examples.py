@@ -10,6 +10,7 @@ from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.evaluation import examples as module
 from sae_tutorial.evaluation.examples import (
     Examples,
+    WordExamples,
     coordinates,
     dictionary_of,
     random_sae,
@@ -54,6 +55,11 @@ def test_massive_tokens_and_bos_are_left_out(model):
     with model.hooks(fwd_hooks=[(HOOK, shout)]), pytest.warns(UserWarning, match="1 of 60 tokens"):
         (whole,) = read_examples(model, tokens, HOOK, [task([WHOLE_ROW] * 4)])
     assert len(whole.tokens) == 4 * (CONTEXT - 1) - 1 and whole.tokens.abs().max() < 1e3
+    with model.hooks(fwd_hooks=[(HOOK, shout)]):
+        (every,) = read_examples(model, tokens, HOOK, [task([WHOLE_ROW] * 4)], max_norm=None)
+    assert len(every.tokens) == 4 * (CONTEXT - 1)
+    with pytest.raises(ValueError, match="max_norm must be greater than 1"):
+        read_examples(model, tokens, HOOK, [places], max_norm=0.5)
     with pytest.raises(ValueError, match="all of one kind"):
         read_examples(model, tokens, HOOK, [Task("x", places.row, torch.tensor([0, 5, 0, 9]), yes_no, parts)])
 
@@ -110,5 +116,19 @@ def test_what_cannot_be_read_is_named(model):
         Examples.of("x", randn(4, 2), yes_no, parts[:3])
     with pytest.raises(ValueError, match="no token"):
         Examples("x", randn(2, 2), torch.tensor([0, 1]), yes_no, parts)
+    for wrong, named in ((randn(4, 2).bfloat16(), "bfloat16"), (randn(4, 2).double(), "float64")):
+        with pytest.raises(TypeError, match=f"{named}; give float32"):
+            Examples.of("x", wrong, yes_no, parts)
+    for label, test in ((yes_no.long(), parts), (yes_no, parts.long())):
+        with pytest.raises(TypeError, match="int64; give True and False"):
+            Examples("x", randn(4, 2), torch.arange(4), label, test)
+        with pytest.raises(TypeError, match="int64; give True and False"):
+            WordExamples(("a",), randn(4, 2), torch.arange(4), label[:, None], test)
+    broken = randn(4, 2)
+    broken[3, 1] = torch.nan  # in a test example: no regression sees it
+    with pytest.raises(ValueError, match="x: activation 3 has NaN"):
+        Examples.of("x", broken, yes_no, parts)
+    with pytest.raises(ValueError, match="words: activation 3 has NaN"):
+        WordExamples(("a",), broken, torch.arange(4), yes_no[:, None], parts)
     with pytest.raises(ValueError, match="test examples are all of one kind"):
         Examples.of("x", randn(4, 2), torch.tensor([True, False, True, True]), parts)

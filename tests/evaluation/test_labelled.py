@@ -35,10 +35,43 @@ def test_properties_of_a_sentence_are_those_that_a_reader_sees():
     words = [" met", " Mary", " she", " said", " The", " dog", " waited", " need"]
     assert found["capital letter"] == ([" Mary", " The"], words)
     assert found["name"] == ([" Mary"], [" Mary", " The"])
-    assert found["past tense"] == ([" said", " waited"], [word for word in words if word not in (" Mary", " The")])
+    assert found["past tense"] == (
+        [" met", " said", " waited"],
+        [word for word in words if word not in (" Mary", " The")],
+    )
     assert found["after a comma"][0] == ['"']
     assert found["first letter s"] == ([" she", " said"], words)
     assert found["first letter t"][0] == [" The"]
+
+
+def test_no_sentence_starts_after_a_title_or_an_initial():
+    row = [
+        " saw",
+        " Mr",
+        ".",
+        " Shaw",
+        " and",
+        " L",
+        ".",
+        " Baum",
+        ",",
+        " not",
+        " me",
+        " or",
+        " I",
+        ".",
+        " They",
+        " ran",
+        ".",
+        " But",
+    ]
+    assert read(row)["name"][0] == [" Mr", " Shaw", " Baum"]
+
+
+def test_past_tense_is_what_a_reader_calls_so():
+    past = [" caught", " drew", " sent", " used", " died", " looked", " rose"]
+    row = [*past, " won", "'t", " hundred", " sacred", " need", " indeed", " look"]
+    assert read(row)["past tense"][0] == past
 
 
 def test_a_quotation_is_known_from_the_first_mark_on():
@@ -90,6 +123,23 @@ def test_correlated_tasks_have_both_or_neither_and_are_balanced_where_they_shoul
         correlated_tasks("a", "b", {"a": (first, every), "b": (first, every)})
 
 
+def said_by_a_table(task, tokens, back=0):
+    """How often a table of the training tokens is right on test tokens; it guesses at those that it has not seen."""
+    token = tokens[task.row, task.column - back]
+    yes, no = (torch.bincount(token[~task.test & kind], minlength=5000) for kind in (task.label, ~task.label))
+    more = (yes - no)[token[task.test]].sign() * (2 * task.label[task.test].int() - 1)
+    return float((more + 1).double().mean() / 2)
+
+
+def test_what_a_table_of_tokens_knows_is_as_the_module_says(model):
+    tokens = story_tokens(90_000, 64, source="books")
+    tasks = {task.name: task for task in token_tasks(model, tokens)}
+    known = {name: said_by_a_table(task, tokens) for name, task in tasks.items()}
+    assert min(known, key=known.get) == "in quotation" and known["in quotation"] == pytest.approx(0.63, abs=0.03)
+    assert max(known, key=known.get) == "name" and known["name"] == pytest.approx(0.89, abs=0.03)
+    assert said_by_a_table(tasks["name"], tokens, back=1) == pytest.approx(0.92, abs=0.03)
+
+
 def test_tasks_of_the_shipped_text(model):
     tokens, titles = story_tokens(16_000, 64, source="books"), story_titles(16_000, 64, source="books")
     tasks = {task.name: task for task in token_tasks(model, tokens, n_train=100, n_test=60, least=20)}
@@ -113,7 +163,10 @@ def test_each_word_comes_once_with_its_letter(model):
     assert (words.labels.sum(1) == 1).all() and words.names == tuple(LETTERS)
     letters = [LETTERS[int(row.nonzero())] for row in words.labels]
     assert letters == [decoded[token][1].lower() for token in words.token.tolist()]
-    assert int(words.test.sum()) == round(0.2 * len(words.token))
+    spelt = [decoded[token].lower() for token in words.token.tolist()]
+    tried = {word for word, test in zip(spelt, words.test.tolist()) if test}
+    assert len(tried) == round(0.2 * len(set(spelt))) and len(set(spelt)) < len(spelt)
+    assert not tried & {word for word, test in zip(spelt, words.test.tolist()) if not test}  # nor in capitals
     assert torch.equal(word_types(model, tokens).test, words.test)
     forms = word_types(model, tokens, "form")
     assert torch.equal(forms.token, words.token)
@@ -131,6 +184,8 @@ def test_what_cannot_be_labelled_is_named(model):
         row_tasks(["a", "b"] * 3)
     with pytest.raises(ValueError, match="yes is"):
         balanced("x", torch.ones(2, 2).bool(), torch.ones(3, 2).bool(), 2, 2)
+    with pytest.raises(TypeError, match="yes is torch.int64"):
+        balanced("x", torch.ones(2, 2).long(), torch.ones(2, 2).bool(), 2, 2)
     with pytest.raises(ValueError, match="by='sound'"):
         word_types(model, tokens, "sound")
     with pytest.raises(ValueError, match="test_share=1"):

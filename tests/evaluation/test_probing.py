@@ -51,6 +51,7 @@ def test_a_planted_feature_is_chosen_and_answers():
     assert found.accuracy(1) == 1 and found.by_task(1).shape == (2,)
     assert all(float(end) == 1 for end in bootstrap(found.by_task(1), resamples=20))
     assert len(found.right[1][0]) == int(examples.test.sum())
+    assert sparse_probing(knows, [examples], ks=(1, 1)).by_task(1).shape == (1,)  # asked twice, counted once
     assert dense_probing([examples]).accuracy() > 0.9
 
 
