@@ -77,7 +77,7 @@ def share_with_a_bug(parts: Tensor, where: Tensor) -> float:
 
 def check_share(answer: Any) -> Verdict:
     """`answer(parts, where)`: (H, S) and (S,) bool -> of all positive parts, the share at these positions."""
-    parts = torch.tensor([[2.0, -1.0, 0.5, 0.0], [1.0, 0.5, -2.5, 1.0]])
+    parts = torch.tensor([[2.0, -1.0, 0.5, 0.0], [2.0, 1.5, -0.5, -1.5]])
     where = torch.tensor([True, False, True, False])
     right = solution_share(parts, where)
 
@@ -85,7 +85,7 @@ def check_share(answer: Any) -> Verdict:
         got = float(answer(parts.clone(), where.clone()))
         if _same(got, right):
             return None
-        absolute, by_source = parts.abs(), parts.sum(0).clamp(min=0)
+        absolute, by_source, raises = parts.abs(), parts.sum(0).clamp(min=0), parts.clamp(min=0)
         wrong: dict[str, Tensor | float] = {
             "it is as it was": share_with_a_bug(parts, where),
             "with absolute values, what holds the feature back counts as if it raised it": (
@@ -94,8 +94,11 @@ def check_share(answer: Any) -> Verdict:
             "you add up heads first, so that one head's negative part hides another's positive one": (
                 by_source[where].sum() / by_source.sum()
             ),
-            "above the line you still have negative parts": parts[:, where].sum() / parts.clamp(min=0).sum(),
-            "below the line you still have negative parts": parts.clamp(min=0)[:, where].sum() / parts.sum(),
+            "above the line you still have negative parts": parts[:, where].sum() / raises.sum(),
+            "below the line you still have negative parts": raises[:, where].sum() / parts.sum(),
+            "you take the mean of a share for each head; add up over heads first, then divide once": (
+                (raises[:, where].sum(1) / raises.sum(1)).mean()
+            ),
         }
         for told, other in wrong.items():
             if _same(got, other):

@@ -28,9 +28,7 @@ def source_viewer(model: Any, drawn: DrawnOn, feature: int | None = None) -> Any
 
     numbers = drawn.features.tolist()
     first = int(drawn.kinds["induction"].argmax()) if feature is None else _place(numbers, feature)
-    slider = ipywidgets.IntSlider(
-        first, 0, len(numbers) - 1, description="Feature", continuous_update=False, layout=WIDE
-    )
+    slider = ipywidgets.IntSlider(first, 0, len(numbers) - 1, description="Place", continuous_update=False, layout=WIDE)
     page = ipywidgets.HTML()
 
     def show(change: Any = None) -> None:

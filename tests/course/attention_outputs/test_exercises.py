@@ -57,6 +57,8 @@ def test_wrong_tables_are_told_why(answer, words):
     [
         (None, "not answered"),
         (exercises.share_with_a_bug, "as it was"),
+        (lambda p, w: min(1.0, exercises.share_with_a_bug(p, w)), "looks like a share"),
+        (lambda p, w: (p.relu()[:, w].sum(1) / p.relu().sum(1)).mean(), "each head"),
         (lambda parts, where: parts.abs()[:, where].sum() / parts.abs().sum(), "absolute values"),
         (lambda p, w: p.sum(0).clamp(min=0)[w].sum() / p.sum(0).clamp(min=0).sum(), "add up heads first"),
         (lambda p, w: p[:, w].sum() / p.clamp(min=0).sum(), "above the line"),
