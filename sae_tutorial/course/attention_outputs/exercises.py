@@ -127,9 +127,9 @@ def check_induction_share(guess: Any, measured: float) -> Verdict:
     """`guess`: the share of a layer's features, 0 to 1, that draw mostly on tokens after an earlier twin."""
     hints = (
         "Two of the eight heads of this layer are induction heads: they look at the token after an earlier twin.",
-        "If features were spread evenly over heads, it would be two eighths.",
+        "Features are not spread evenly, and some mix several sources; start from two eighths all the same.",
     )
-    praise = f"It is {measured:.0%}, about the share of heads that do this. Is that a property of features at all?"
+    praise = f"It is {measured:.0%}. Two heads of eight do this: is that a reason, or chance?"
     return judge("Exercise 3", guess, share_near(measured), hints, praise)
 
 
