@@ -77,7 +77,7 @@ def share_with_a_bug(parts: Tensor, where: Tensor) -> float:
 
 def check_share(answer: Any) -> Verdict:
     """`answer(parts, where)`: (H, S) and (S,) bool -> of all positive parts, the share at these positions."""
-    parts = torch.tensor([[2.0, -1.0, 0.5, 0.0], [2.0, 1.5, -0.5, -1.5]])
+    parts = torch.tensor([[1.0, -1.0, 0.5, 0.0], [2.0, 1.5, -0.5, -1.5]])
     where = torch.tensor([True, False, True, False])
     right = solution_share(parts, where)
 
@@ -94,6 +94,7 @@ def check_share(answer: Any) -> Verdict:
             "you add up heads first, so that one head's negative part hides another's positive one": (
                 by_source[where].sum() / by_source.sum()
             ),
+            "you count parts; add up what they bring": (raises[:, where] > 0).sum() / (raises > 0).sum(),
             "above the line you still have negative parts": parts[:, where].sum() / raises.sum(),
             "below the line you still have negative parts": raises[:, where].sum() / parts.sum(),
             "you take the mean of a share for each head; add up over heads first, then divide once": (

@@ -58,12 +58,13 @@ def test_wrong_tables_are_told_why(answer, words):
         (None, "not answered"),
         (exercises.share_with_a_bug, "as it was"),
         (lambda p, w: min(1.0, exercises.share_with_a_bug(p, w)), "looks like a share"),
+        (lambda p, w: (p[:, w] > 0).sum() / (p > 0).sum(), "count parts"),
         (lambda p, w: (p.relu()[:, w].sum(1) / p.relu().sum(1)).mean(), "each head"),
         (lambda parts, where: parts.abs()[:, where].sum() / parts.abs().sum(), "absolute values"),
         (lambda p, w: p.sum(0).clamp(min=0)[w].sum() / p.sum(0).clamp(min=0).sum(), "add up heads first"),
         (lambda p, w: p[:, w].sum() / p.clamp(min=0).sum(), "above the line"),
         (lambda p, w: p.clamp(min=0)[:, w].sum() / p.sum(), "below the line"),
-        (lambda p, w: 0.5, "you say 0.50"),
+        (lambda p, w: 0.33, "you say 0.33"),
     ],
 )
 def test_wrong_shares_are_told_why(answer, words):
