@@ -41,7 +41,7 @@ from tqdm.auto import tqdm
 from sae_tutorial.activations.arguments import arguments_of, as_whole
 from sae_tutorial.activations.forward import check_hook_name, read_hooks
 from sae_tutorial.activations.kept_text import KeptText, checked_tokens, special_ids
-from sae_tutorial.activations.massive import checked_max_norm, warn_of_massive
+from sae_tutorial.activations.massive import checked_max_norm
 from sae_tutorial.activations.memory import at_once
 from sae_tutorial.activations.shards import Moments
 from sae_tutorial.allocation.zipf import middle_law, zipf_shortfall
@@ -54,8 +54,15 @@ PER_ROW = ("tokens", "predictions", "error", "spread", "matches", "ce_clean", *(
            "kl_zero", "kl_mean")  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)
 class Recovered:
-    """How much of what an ablation does is undone: for results with the losses and divergences of an `Evaluation`."""
+    """Losses and divergences in nats, and how much of what an ablation does is undone.
+
+    ce_clean, ce_spliced, ce_zero, ce_mean
+                cross-entropy of the next token: the model as it is, with x̂ instead of x, with 0, with the mean
+    kl, kl_zero, kl_mean
+                KL(clean ‖ spliced), and the same for the two ablations
+    """
 
     ce_clean: float
     ce_spliced: float
@@ -63,6 +70,7 @@ class Recovered:
     ce_mean: float
     kl: float
     kl_zero: float
+    kl_mean: float
 
     @property
     def recovered(self) -> float:
@@ -113,13 +121,6 @@ class Evaluation(Recovered):
     fvu: float
     cosine: float
     norm_ratio: float
-    ce_clean: float
-    ce_spliced: float
-    ce_zero: float
-    ce_mean: float
-    kl: float
-    kl_zero: float
-    kl_mean: float
     dead: float
     underused: float
     density: Float[Tensor, " features"]
@@ -171,31 +172,23 @@ def evaluate_many(
         batch_size = at_once(model.cfg.device, tables * 4 * text.context * model.cfg.d_vocab)
     batch_size = as_whole("batch_size", batch_size, least=1)
     max_norm = checked_max_norm(max_norm)
-    row = int((text.stop - text.start).argmax())
-    fused = splicing.fused_agrees(model, splicing.Rows.of(text, row, row + 1, model.cfg.device))
     sums: list[dict[str, Any]] = [defaultdict(float) for _ in saes]
     per_row = [{name: torch.zeros(len(text.tokens)).double() for name in PER_ROW} for _ in saes]
     with tqdm(total=2 * len(text), unit=" tokens", unit_scale=True, desc="evaluate", disable=not progress) as bar:
         hooks = tuple(dict.fromkeys((in_hook, out_hook)))
-        moments, left_out = splicing.survey(model, text, hooks, max_norm, batch_size, fused, bar.update)
-        massive = torch.zeros(text.tokens.shape, dtype=torch.bool)
-        massive[tuple(left_out[:, :2].long().T)] = True
-        with read_hooks(model, (), fused=fused):  # eval mode, without gradients
-            for a in range(0, len(text.tokens), batch_size):
-                where = (a, a + batch_size, model.cfg.device)
-                rows = splicing.Rows.of(text, *where, massive=massive, replace_bos=splice_bos)
-                if rows.kept.any():
-                    found_each = _sums(saes, model, rows, in_hook, out_hook, moments[-1], batch_rule)
-                    for total, of_rows, (more, by_row) in zip(sums, per_row, found_each):
-                        for name, value in more.items():
-                            total[name] = total[name] + value
-                        for name, value in by_row.items():
-                            of_rows[name][a : a + batch_size] = value
-                    bar.update(len(rows))
-    if len(left_out):
-        so = "left as they are: neither replaced, ablated nor counted. left_out of the result tells where they are"
-        warn_of_massive(left_out, len(text), max_norm, " and ".join(hooks), so, stacklevel=3)
-    return [_evaluation(*one, batch_rule, left_out) for one in zip(saes, sums, per_row)]
+        surveyed = splicing.Surveyed.of(model, text, hooks, max_norm, batch_size, bar.update)
+        moments = surveyed.moments[out_hook]
+        with read_hooks(model, (), fused=surveyed.fused):  # eval mode, without gradients
+            for part, rows in surveyed.pieces(model.cfg.device, replace_bos=splice_bos):
+                found_each = _sums(saes, model, rows, in_hook, out_hook, moments, batch_rule)
+                for total, of_rows, (more, by_row) in zip(sums, per_row, found_each):
+                    for name, value in more.items():
+                        total[name] = total[name] + value
+                    for name, value in by_row.items():
+                        of_rows[name][part] = value
+                bar.update(len(rows))
+    surveyed.warn(max_norm, stacklevel=3)
+    return [_evaluation(*one, batch_rule, surveyed.left_out) for one in zip(saes, sums, per_row)]
 
 
 @arguments_of(evaluate_many)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae_tutorial.activations.forward import read_hook, read_hooks
 from sae_tutorial.activations.kept_text import KeptText
-from sae_tutorial.activations.massive import sampled_rows
+from sae_tutorial.activations.massive import sampled_rows, warn_of_massive
 from sae_tutorial.activations.shards import Moments
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
@@ -202,20 +202,34 @@ class Surveyed:
     size: int
 
     @staticmethod
-    def of(model: Any, text: KeptText, hook_names: tuple[str, ...], max_norm: float | None, size: int) -> Surveyed:
+    def of(
+        model: Any,
+        text: KeptText,
+        hook_names: tuple[str, ...],
+        max_norm: float | None,
+        size: int,
+        on_tokens: Callable[[int], Any] = lambda n: None,
+    ) -> Surveyed:
         row = int((text.stop - text.start).argmax())
         fused = fused_agrees(model, Rows.of(text, row, row + 1, model.cfg.device))
-        moments, left_out = survey(model, text, hook_names, max_norm, size, fused, lambda n: None)
+        moments, left_out = survey(model, text, hook_names, max_norm, size, fused, on_tokens)
         return Surveyed(text, dict(zip(hook_names, moments)), left_out, fused, size)
 
-    def pieces(self, device: Any) -> Iterator[tuple[slice, Rows]]:
+    def pieces(self, device: Any, *, replace_bos: bool = False) -> Iterator[tuple[slice, Rows]]:
         """Some rows at a time, and which they are; those without a kept token are passed over."""
         massive = torch.zeros(self.text.tokens.shape, dtype=torch.bool)
         massive[tuple(self.left_out[:, :2].long().T)] = True
         for a in range(0, len(massive), self.size):
-            rows = Rows.of(self.text, a, a + self.size, device, massive=massive)
+            rows = Rows.of(self.text, a, a + self.size, device, massive=massive, replace_bos=replace_bos)
             if rows.kept.any():
                 yield slice(a, a + self.size), rows
+
+    def warn(self, max_norm: float | None, stacklevel: int) -> None:
+        """One warning, if there are any, of the tokens that an evaluation leaves as they are."""
+        if len(self.left_out):
+            so = "left as they are: neither replaced, ablated nor counted. left_out of the result tells where they are"
+            where = " and ".join(self.moments)
+            warn_of_massive(self.left_out, len(self.text), max_norm, where, so, stacklevel=stacklevel + 1)
 
 
 def check_width(model: Any, text: KeptText, hook_name: str, width: int, name: str) -> None:

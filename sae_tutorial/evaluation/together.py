@@ -17,7 +17,7 @@ from torch import Tensor
 from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.forward import check_hook_name, read_hooks
 from sae_tutorial.activations.kept_text import KeptText, checked_tokens, special_ids
-from sae_tutorial.activations.massive import checked_max_norm, warn_of_massive
+from sae_tutorial.activations.massive import checked_max_norm
 from sae_tutorial.activations.memory import at_once
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.evaluation import splicing
@@ -42,13 +42,6 @@ class Together(Recovered):
     `recovered`, `recovered_mean` and `kl_recovered` are those of an `Evaluation`.
     """
 
-    ce_clean: float
-    ce_spliced: float
-    ce_zero: float
-    ce_mean: float
-    kl: float
-    kl_zero: float
-    kl_mean: float
     left_out: Float[Tensor, "n 3"]
     per_row: dict[str, Float[Tensor, " rows"]]
 
@@ -101,9 +94,7 @@ def evaluate_together(
                 instead[name] = [(hook, splicing.replacing(rows.replaced, x)) for hook, x in new.items()]
             for name, sums in _of_rows(model, rows, instead).items():
                 per_row[name][part] = sums
-    if len(surveyed.left_out):
-        so = "left as they are: neither replaced, ablated nor counted. left_out of the result tells where they are"
-        warn_of_massive(surveyed.left_out, len(text), max_norm, " and ".join(names), so, stacklevel=2)
+    surveyed.warn(max_norm, stacklevel=2)
     per = {name: per_row["predictions" if name.startswith("ce") else "tokens"].sum() for name in _measures()}
     means_of = {name: float(per_row[name].sum() / n) if n else float("nan") for name, n in per.items()}
     return Together(**means_of, left_out=surveyed.left_out, per_row=per_row)
