@@ -28,6 +28,7 @@ from torch import Tensor
 from sae_tutorial.activations.forward import read_hooks
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.circuits.direct_effects import centred
+from sae_tutorial.circuits.heads import for_each_head
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,9 @@ def direct_feature_attribution(model: Any, sae: SparseAutoencoder, matches: Matc
     pattern_BHSS, v_BSGD = _read(model, matches, [f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.attn.hook_v"])
     reads_NHD = _reads(model, sae, matches.features)
     found_NHS = v_BSGD.new_zeros(len(matches), reads_NHD.shape[1], matches.tokens.shape[1])
-    for row in matches.rows.unique().tolist():  # values of a row are read once, however many matches it has
+    for row in range(len(matches.tokens)):  # values of a row are read once, however many matches it has
         here = (matches.rows == row).nonzero()[:, 0]
-        v_HSD = _of_each_head(model, v_BSGD[row].transpose(0, 1))
+        v_HSD = for_each_head(v_BSGD[row].transpose(0, 1), model.cfg.n_heads)
         of_values_HSn = v_HSD @ reads_NHD[here].permute(1, 2, 0)
         found_NHS[here] = of_values_HSn.permute(2, 0, 1) * pattern_BHSS[row, :, matches.positions[here]].transpose(0, 1)
     return Attribution(found_NHS, _constant(sae, matches.features))
@@ -107,7 +108,7 @@ def _back(
     model: Any, layer: int, reads_NHD: Tensor, matches: Matches, pattern_BHSS: Tensor, scale_BS1: Tensor
 ) -> Float[Tensor, "matches sources model"]:
     """`pulled_back` from what was read."""
-    back_NHM = torch.einsum("nhd,hmd->nhm", reads_NHD, _of_each_head(model, model.W_V[layer]))
+    back_NHM = torch.einsum("nhd,hmd->nhm", reads_NHD, for_each_head(model.W_V[layer], model.cfg.n_heads))
     seen_NHS = pattern_BHSS[matches.rows, :, matches.positions]
     return centred(model, torch.einsum("nhs,nhm->nsm", seen_NHS, back_NHM)) / scale_BS1[matches.rows]
 
@@ -144,7 +145,7 @@ def writers(model: Any, sae: SparseAutoencoder, matches: Matches) -> Writers:
     back_NSM = _back(model, layer, reads_NHD, matches, pattern_BHSS, scale_BS1)
     parts = [torch.einsum("nsm,nsm->ns", back_NSM, one_BSM[matches.rows]) for one_BSM in wrote]
     if (b_V := model.blocks[layer].attn.b_V) is not None:  # each row of a pattern adds up to 1
-        b_HD = _of_each_head(model, b_V.view(-1, reads_NHD.shape[2]))
+        b_HD = for_each_head(b_V.detach().view(-1, reads_NHD.shape[2]), model.cfg.n_heads)
         constant_N = constant_N + torch.einsum("nhd,hd->n", reads_NHD, b_HD)
     return Writers(tuple(hooks), torch.stack(parts, dim=1), constant_N)
 
@@ -182,11 +183,6 @@ def layer_of(sae: SparseAutoencoder) -> int:
 def _reads(model: Any, sae: SparseAutoencoder, features: Tensor) -> Float[Tensor, "matches heads d_head"]:
     """Encoder directions in raw units, head by head."""
     return (sae.W_enc.T[features] / sae.scale).detach().unflatten(1, (model.cfg.n_heads, -1))
-
-
-def _of_each_head(model: Any, of_values: Tensor) -> Tensor:
-    """What belongs to values, by head: heads may share them in groups."""
-    return of_values.detach().repeat_interleave(model.cfg.n_heads // len(of_values), dim=0)
 
 
 def _constant(sae: SparseAutoencoder, features: Tensor) -> Float[Tensor, " matches"]:

@@ -35,6 +35,11 @@ def key_head(sizes: Any, head: Head) -> Head:
     return head[0], head[1] // shared
 
 
+def for_each_head(of_values: Tensor, n_heads: int, dim: int = 0) -> Tensor:
+    """What belongs to values, along `dim`, once for each head: neighbouring heads may share values in groups."""
+    return of_values.repeat_interleave(n_heads // of_values.shape[dim], dim=dim)
+
+
 @dataclass(frozen=True)
 class HeadScores:
     """Mean attention paid to three places, for each layer and head; every score lies between 0 and 1.

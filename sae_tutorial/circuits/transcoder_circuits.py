@@ -32,6 +32,7 @@ from sae_tutorial.activations.forward import read_hooks
 from sae_tutorial.activations.kept_text import KeptText, checked_tokens, special_ids
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.circuits.direct_effects import centred
+from sae_tutorial.circuits.heads import for_each_head
 from sae_tutorial.circuits.transcoder_weights import WRITES, constants, layer_of, reads, writes
 
 FURTHER = ("feature", "head", "skip")  # what is a linear function of the stream before it
@@ -112,14 +113,13 @@ class Attention:
     def of(model: Any, layer: int, found: dict[str, Tensor], W_V: Tensor, W_O: Tensor) -> Attention:
         own, (G, _, D) = model.blocks[layer].attn, W_V.shape
         b_GD = W_V.new_zeros(G, D) if own.b_V is None else own.b_V.view(G, D)
-        shared = model.cfg.n_heads // G  # heads may share values in groups
-        name = f"blocks.{layer}."
+        n_heads, name = model.cfg.n_heads, f"blocks.{layer}."
         return Attention(
             scale=found[name + "ln1.hook_scale"][:, 0],
             pattern=found[name + "attn.hook_pattern"],
-            values=found[name + "attn.hook_v"].repeat_interleave(shared, dim=1),
-            W_V=W_V.repeat_interleave(shared, dim=0),
-            b_V=b_GD.repeat_interleave(shared, dim=0),
+            values=for_each_head(found[name + "attn.hook_v"], n_heads, dim=1),
+            W_V=for_each_head(W_V, n_heads),
+            b_V=for_each_head(b_GD, n_heads),
             W_O=W_O,
             b_O=W_O.new_zeros(W_O.shape[2]) if own.b_O is None else own.b_O,
         )

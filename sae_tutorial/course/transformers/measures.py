@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.circuits.heads import Head, check_heads
+from sae_tutorial.circuits.heads import Head, check_heads, for_each_head
 
 
 def next_token_losses(
@@ -60,7 +60,7 @@ def outside(values: Float[Tensor, " m"], random: Float[Tensor, " n"]) -> tuple[f
 
 def of_heads(matrices: Float[Tensor, "layers groups rows columns"], heads: int) -> Float[Tensor, "heads rows columns"]:
     """One matrix for each head of the model, layer after layer, also where neighbouring heads share one."""
-    return matrices.repeat_interleave(heads // matrices.shape[1], dim=1).flatten(0, 1)
+    return for_each_head(matrices, heads, dim=1).flatten(0, 1)
 
 
 def count_by_mark(parameters: Mapping[str, Tensor], marks: Mapping[str, Sequence[str]]) -> dict[str, int]:
