@@ -43,11 +43,10 @@ from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
 from sae_tutorial.activations.arguments import as_whole
-from sae_tutorial.activations.memory import at_once
 from sae_tutorial.allocation import SparseCodes, stack_tokens
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.evaluation.examples import WordExamples, check_width, dictionary_of
+from sae_tutorial.evaluation.examples import WordExamples, check_width, dictionary_of, in_pieces
 from sae_tutorial.evaluation.probing import LinearProbe, logistic_regression
 
 L1, L2 = 0.01, 1e-4  # of probes on codes and on activations, as in SAEBench: of losses averaged over all entries
@@ -214,8 +213,7 @@ def _weights(y_NC: Bool[Tensor, "n questions"]) -> Float[Tensor, "n questions"]:
 
 
 def _codes(dictionary: Dictionary, x_ND: Float[Tensor, "words d"]) -> SparseCodes:
-    pieces = x_ND.split(at_once(x_ND.device, 8 * len(dictionary.directions)))
-    return stack_tokens([SparseCodes.from_dense(dictionary.encode(part)) for part in pieces])
+    return stack_tokens([SparseCodes.from_dense(dictionary.encode(part)) for part in in_pieces(dictionary, x_ND)])
 
 
 def _in_spreads(codes: SparseCodes, dictionary: Dictionary, x_ND: Float[Tensor, "words d"]) -> SparseCodes:

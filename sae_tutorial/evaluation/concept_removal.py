@@ -35,12 +35,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.allocation import SparseCodes
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.evaluation.examples import Examples, check_width, dictionary_of
-from sae_tutorial.evaluation.probing import LinearProbe, logistic_regression
+from sae_tutorial.evaluation.examples import Examples, check_width, dictionary_of, each_size
+from sae_tutorial.evaluation.probing import LinearProbe, right_answers, task_probe
 
 NS = (2, 5, 10, 20)
 LEAST = 0.001  # of accuracy, between a biased probe and a clean one
@@ -125,17 +124,17 @@ def targeted_perturbation(
     dictionary, ns = _checked(sae, examples, ns)
     if len(examples) < 2:
         raise ValueError(f"examples has {len(examples)} question; two or more are needed to be told apart")
-    probes = [_probe(one) for one in examples]
+    probes = [task_probe(one) for one in examples]
     effects, codes = [], []
     for one, probe in zip(examples, probes):
         codes_NF = one.codes(dictionary)
         effects.append(_effects(codes_NF, one, probe, dictionary, signed=True))
         codes.append(SparseCodes.from_dense(codes_NF[one.test]))
-    clean = [_right(probe, one, one.x[one.test]) for one, probe in zip(examples, probes)]
+    clean = [right_answers(probe, one, one.x[one.test]) for one, probe in zip(examples, probes)]
     right = {
         n: [
             [
-                _right(probe, one, _without(one.x[one.test], z, _strongest(effect, n), dictionary))
+                right_answers(probe, one, _without(one.x[one.test], z, _strongest(effect, n), dictionary))
                 for one, probe, z in zip(examples, probes, codes)
             ]
             for effect in effects
@@ -151,15 +150,17 @@ def correlation_removal(
     """SCR of two properties: `biased` examples have both or none, those of `one` and `other` are labelled by one
     property and balanced over the other (`labelled.correlated_tasks`). Raises as `targeted_perturbation` does."""
     dictionary, ns = _checked(sae, (biased, one, other), ns)
-    led_astray, probes = _probe(biased), [_probe(one), _probe(other)]
+    led_astray, probes = task_probe(biased), [task_probe(one), task_probe(other)]
     codes = [examples.codes(dictionary) for examples in (one, other)]
     found = []
     for wanted, unwanted in ((0, 1), (1, 0)):
         asked, removed = ((one, other)[place] for place in (wanted, unwanted))
         effect_F = _effects(codes[unwanted], removed, probes[unwanted], dictionary, signed=False)
         x_ND, z = asked.x[asked.test], SparseCodes.from_dense(codes[wanted][asked.test])
-        changed = {n: _right(led_astray, asked, _without(x_ND, z, _strongest(effect_F, n), dictionary)) for n in ns}
-        before = (_right(led_astray, asked, x_ND), _right(probes[wanted], asked, x_ND))
+        changed = {
+            n: right_answers(led_astray, asked, _without(x_ND, z, _strongest(effect_F, n), dictionary)) for n in ns
+        }
+        before = (right_answers(led_astray, asked, x_ND), right_answers(probes[wanted], asked, x_ND))
         found.append(Removal(asked.name, removed.name, *before, changed))
     return CorrelationRemoval((found[0], found[1]))
 
@@ -173,14 +174,6 @@ def mean_differences(examples: Sequence[Examples]) -> Dictionary:
 
 
 # ---------------------------------------------------------------------- inside
-
-
-def _probe(examples: Examples) -> LinearProbe:
-    return logistic_regression(examples.x[~examples.test], examples.label[~examples.test, None])
-
-
-def _right(probe: LinearProbe, examples: Examples, x_ND: Float[Tensor, "n d"]) -> Right:
-    return (probe(x_ND)[:, 0] > 0) == examples.label[examples.test]
 
 
 def _effects(
@@ -210,7 +203,7 @@ def _without(
 def _checked(
     sae: SparseAutoencoder | Dictionary, examples: Sequence[Examples], ns: Sequence[int]
 ) -> tuple[Dictionary, list[int]]:
-    dictionary, ns = dictionary_of(sae), [as_whole("ns", n, least=1) for n in ns]
+    dictionary, ns = dictionary_of(sae), each_size("ns", ns)
     for one in examples:
         check_width(dictionary, one.tokens)
     if not ns:

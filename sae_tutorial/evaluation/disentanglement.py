@@ -34,10 +34,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from sae_tutorial.activations.arguments import as_whole
-from sae_tutorial.activations.memory import at_once
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.evaluation.examples import check_table, check_width, dictionary_of
+from sae_tutorial.evaluation.examples import check_table, check_width, dictionary_of, each_size, in_pieces
 from sae_tutorial.evaluation.probing import LinearProbe, logistic_regression
 
 Reader = tuple[LinearProbe, Tensor]  # and the values that its questions are about
@@ -138,7 +137,7 @@ def disentanglement(
     Raises ValueError for fewer than two attributes, numbers of features that are none, activations of another width,
     and where no two examples, of which all is read rightly, differ in all attributes.
     """
-    dictionary, ns = dictionary_of(sae), list(dict.fromkeys(as_whole("ns", n, least=1) for n in ns))
+    dictionary, ns = dictionary_of(sae), each_size("ns", ns)
     check_width(dictionary, data.x)
     n_pairs, train = as_whole("n_pairs", n_pairs, least=1), ~data.test
     if not ns:
@@ -179,8 +178,7 @@ def subspaces(data: Attributed) -> Dictionary:
 
 
 def _codes(dictionary: Dictionary, x_ND: Float[Tensor, "n d"]) -> Float[Tensor, "n features"]:
-    size = at_once(x_ND.device, 8 * len(dictionary.directions))
-    return torch.cat([dictionary.encode(part) for part in x_ND.split(size)])
+    return torch.cat([dictionary.encode(part) for part in in_pieces(dictionary, x_ND)])
 
 
 def _means(x_NE: Float[Tensor, "n e"], value_N: Int[Tensor, " n"]) -> tuple[Float[Tensor, "v e"], Float[Tensor, " v"]]:

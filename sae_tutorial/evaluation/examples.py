@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.forward import check_hook_name, read_hook
 from sae_tutorial.activations.kept_text import checked_tokens
 from sae_tutorial.activations.massive import checked_max_norm
@@ -69,15 +70,15 @@ class Examples:
         """The code of each example, encoded piece by piece."""
         F = len(dictionary.directions)
         sums_NF = self.tokens.new_zeros(len(self.label), F)
-        size = at_once(self.tokens.device, 8 * F)
-        for part, where in zip(self.tokens.split(size), self.example.split(size)):
+        pieces = in_pieces(dictionary, self.tokens)
+        for part, where in zip(pieces, self.example.split(len(pieces[0]))):
             sums_NF.index_add_(0, where, dictionary.encode(part).to(sums_NF.dtype))
         return sums_NF / self._lengths
 
     def reconstructed(self, dictionary: Dictionary) -> Examples:
         """The same examples as the dictionary reconstructs them."""
-        pieces = self.tokens.split(at_once(self.tokens.device, 8 * len(dictionary.directions)))
-        return replace(self, tokens=torch.cat([dictionary.reconstruct(part) for part in pieces]))
+        pieces = [dictionary.reconstruct(part) for part in in_pieces(dictionary, self.tokens)]
+        return replace(self, tokens=torch.cat(pieces))
 
     def mean(self, values: Float[Tensor, "tokens e"]) -> Float[Tensor, "examples e"]:
         """Over the tokens of each example."""
@@ -201,6 +202,16 @@ def dictionary_of(sae: SparseAutoencoder | Dictionary) -> Dictionary:
     if not isinstance(sae, SparseAutoencoder):
         raise TypeError(f"sae must be a SparseAutoencoder or a Dictionary, got {type(sae).__name__}")
     return Dictionary.of_sae(sae.config.rule, sae)
+
+
+def in_pieces(dictionary: Dictionary, x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "some d"], ...]:
+    """Activations, in pieces whose codes fit into memory."""
+    return x.split(at_once(x.device, 8 * len(dictionary.directions)))
+
+
+def each_size(name: str, sizes: Sequence[int]) -> list[int]:
+    """Numbers of features to measure with, each once. Raises TypeError and ValueError for what is none."""
+    return list(dict.fromkeys(as_whole(name, size, least=1) for size in sizes))
 
 
 def check_width(dictionary: Dictionary, x: Float[Tensor, "n d"]) -> None:

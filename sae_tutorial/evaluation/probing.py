@@ -27,10 +27,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.evaluation.examples import Examples, check_width, dictionary_of
+from sae_tutorial.evaluation.examples import Examples, check_width, dictionary_of, each_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +76,9 @@ def sparse_probing(
 
     Raises ValueError for no examples, a k that the SAE has not as many features for, and examples of another width.
     """
-    dictionary, ks = dictionary_of(sae), list(dict.fromkeys(as_whole("ks", k, least=1) for k in ks))
+    dictionary, ks = dictionary_of(sae), each_size("ks", ks)
     if not examples or not ks:
-        raise ValueError(f"{len(examples)} tasks, ks={list(ks)}: give one or more of each")
+        raise ValueError(f"{len(examples)} tasks, ks={ks}: give one or more of each")
     if max(ks) > len(dictionary.directions):
         raise ValueError(f"ks has {max(ks)}, the SAE has {len(dictionary.directions)} features")
     right: dict[int, list[Tensor]] = {k: [] for k in ks}
@@ -91,7 +90,8 @@ def sparse_probing(
         for k in ks:
             chosen = order[:k]
             features[k].append(chosen)
-            right[k].append(_answers(codes_NF[:, chosen], one))
+            inputs_NK = codes_NF[:, chosen]
+            right[k].append(right_answers(task_probe(one, inputs_NK), one, inputs_NK[one.test]))
     return Probing(tuple(one.name for one in examples), right, features)
 
 
@@ -104,14 +104,19 @@ def dense_probing(examples: Sequence[Examples], sae: SparseAutoencoder | Diction
         check_width(dictionary, examples[0].tokens)
         examples = [one.reconstructed(dictionary) for one in examples]
     D = examples[0].tokens.shape[1]
-    right = [_answers(one.x, one) for one in examples]
+    right = [right_answers(task_probe(one), one, one.x[one.test]) for one in examples]
     return Probing(tuple(one.name for one in examples), {D: right}, {D: [torch.arange(D)] * len(right)})
 
 
-def _answers(x_ND: Float[Tensor, "n d"], of: Examples) -> Bool[Tensor, " examples"]:
-    """Which test examples a probe gets right that was fitted on the others."""
-    probe = logistic_regression(x_ND[~of.test], of.label[~of.test, None])
-    return (probe(x_ND[of.test])[:, 0] > 0) == of.label[of.test]
+def task_probe(of: Examples, inputs: Float[Tensor, "examples d"] | None = None) -> LinearProbe:
+    """A probe of one task, fitted on its training examples: on their activations, or on other inputs."""
+    inputs = of.x if inputs is None else inputs
+    return logistic_regression(inputs[~of.test], of.label[~of.test, None])
+
+
+def right_answers(probe: LinearProbe, of: Examples, inputs: Float[Tensor, "test d"]) -> Bool[Tensor, " test"]:
+    """Which test examples the probe of a task gets right, from these inputs."""
+    return (probe(inputs)[:, 0] > 0) == of.label[of.test]
 
 
 def by_mean_difference(x: Float[Tensor, "n d"], label: Bool[Tensor, " n"]) -> Int[Tensor, " d"]:
