@@ -75,6 +75,13 @@ def test_makefile_has_and_explains_its_targets(target):
     assert re.search(rf"^{target}:.*## \S", makefile, flags=re.M)
 
 
+def test_make_lab_trusts_every_notebook():
+    """JupyterLab takes the style of figures out of notebooks that it does not trust; a folder it does not sign."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    [trusted] = re.findall(r"jupyter trust (\S+)", makefile)
+    assert set(ROOT.glob(trusted)) == set(ROOT.glob("notebooks/*.ipynb"))
+
+
 def test_commands_named_in_the_pages_exist():
     """`make something` in a page is a target of the Makefile."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
