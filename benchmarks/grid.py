@@ -122,6 +122,10 @@ class Run:
         return self.method in PENALISED
 
     @property
+    def wants_gradients(self) -> bool:
+        return not self.is_peer and bool(self.config(d_in=self.k).gradient_weight)
+
+    @property
     def is_searched(self) -> bool:
         """Whether the coefficient of its penalty must be searched for: a penalty on matches has the L0 as its aim."""
         return self.is_penalised and RULES_OF_SAES[METHODS[self.method].sae["rule"]].penalty == "l1"

@@ -163,7 +163,8 @@ class Trained:
 
 def train_together(runs: list[Run], factors: list[float], place: Place, rows: list[dict[str, Any]]) -> list[Trained]:
     """These runs, which share their batches; a peer or a run with a penalty comes alone."""
-    first, store = runs[0], place.train
+    first = runs[0]
+    store = place.train_with_gradients if any(run.wants_gradients for run in runs) else place.train
     if first.is_peer:
         sizes = {name: getattr(first, name) for name in ("k", "seed", "steps", "batch_size")}
         lr = replace(first, method="token_choice").train_settings(store.d_in, factors[0]).lr
@@ -180,8 +181,6 @@ def train_together(runs: list[Run], factors: list[float], place: Place, rows: li
         done = in_two_phases(first, settings[0], place)
         return [Trained(first, done[1].sae, factors[0], done[0].seconds + done[1].seconds, about(done[1]))]
     saes = [SparseAutoencoder(run.config(store.d_in), seed=run.seed).to(place.device) for run in runs]
-    if any(sae.config.gradient_weight for sae in saes):
-        store = place.train_with_gradients
     group = hashlib.sha256(repr([(run.key, factor) for run, factor in zip(runs, factors)]).encode()).hexdigest()[:16]
     checkpoint = place.cache / f"grid-{group}.pt"  # who else was in the group depends on who had which lock
     done = train_many(

@@ -84,10 +84,9 @@ def measured(sae: SparseAutoencoder, model: Any, tokens: Any, seed: int) -> dict
     found["roles"] = {role: study.drawn_from_roles(sae, model, sentences, role) for role in ("S2", "END")}
     z, codes = study.codes_at(sae, model, sentences, "S2")
     io_first = sentences.positions["IO"] < sentences.positions["S1"]
-    found["order"] = {
-        "feature": study.order_told(codes, io_first, seed),
-        "coordinate": study.order_told(z, io_first, seed),
-    }
+    random = study.controls(sae, n_heads, seed)["random, over all heads"].W_enc.detach()
+    directions = {"feature": codes, "coordinate": z, "random": z @ random}
+    found["order"] = {name: study.order_told(values, io_first, seed) for name, values in directions.items()}
     return found | {"families": families, "one_family": agreed}
 
 

@@ -17,6 +17,7 @@ from sae_tutorial.autoencoder.rescaling import folded
 from sae_tutorial.autoencoder.sae import ORIGIN, SparseAutoencoder
 
 SAES = Path(__file__).parents[1] / "assets" / "saes"
+TRANSCODERS = SAES.with_name("transcoders")
 HOOKS = {"stories": "blocks.1.hook_resid_post", "smollm2": "blocks.14.hook_resid_post"}  # what is read: the middle
 HOOK = HOOKS["stories"]
 STEPS = {"stories": 5000, "smollm2": 2000}  # of 2,048 tokens
@@ -42,6 +43,22 @@ def reference_sae(
         raise ValueError(f"rule must be one of {', '.join(RULES)}, model one of {models}, got {rule=}, {model=}")
     sae = unpack(folder)
     return sae if device is None else sae.to(device)
+
+
+def reference_transcoders(
+    model: str = "stories", *, device: torch.device | str | None = None
+) -> list[SparseAutoencoder]:
+    """A shipped transcoder for each MLP of `load_language_model(model)`, in float32, from the first layer to the last.
+
+    By Token Choice, without a skip path: 2,048 features, k = 16, raw activations in and out. Raises ValueError for a
+    model that has none.
+    """
+    folders = sorted((TRANSCODERS / str(model)).glob("[0-9]*"), key=lambda folder: int(folder.name))
+    if not folders:
+        there = sorted(path.name for path in TRANSCODERS.glob("*"))
+        raise ValueError(f"model must be one of {there}, got {model=}; scripts/transcoders.py trains others")
+    transcoders = [unpack(folder) for folder in folders]
+    return transcoders if device is None else [one.to(device) for one in transcoders]
 
 
 def pack(sae: SparseAutoencoder, folder: Path) -> None:

@@ -11,8 +11,9 @@ from sae_tutorial import evaluate_many
 from sae_tutorial.activations import files
 from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.activations.shipped_text import text_for_training
+from sae_tutorial.autoencoder import shipped
 from sae_tutorial.autoencoder.rescaling import folded
-from sae_tutorial.autoencoder.shipped import HOOK, RULES, SAES, pack, reference_sae, unpack
+from sae_tutorial.autoencoder.shipped import HOOK, RULES, SAES, pack, reference_sae, reference_transcoders, unpack
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -61,6 +62,17 @@ def test_unknown_rule_is_named():
     for wrong in (None, 3, "../stories"):
         with pytest.raises(ValueError, match="rule must be one of"):
             reference_sae("token_choice", model=wrong)
+
+
+def test_transcoders_come_in_the_order_of_their_layers(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "TRANSCODERS", tmp_path)
+    for layer in (10, 2, 0):
+        sae = make("token_choice", d_out=5)
+        sae.hook_name = f"blocks.{layer}.mlp.hook_in"
+        pack(sae, tmp_path / "own" / str(layer))
+    assert [sae.hook_name for sae in reference_transcoders("own")] == [f"blocks.{i}.mlp.hook_in" for i in (0, 2, 10)]
+    with pytest.raises(ValueError, match=r"one of \['own'\], got model='other'"):
+        reference_transcoders("other")
 
 
 def test_damaged_assets_are_named(tmp_path):

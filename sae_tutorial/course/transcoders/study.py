@@ -47,6 +47,15 @@ def joined(one: Pairs, other: Pairs) -> Pairs:
     return {layer: (both(one[layer][0], other[layer][0]), both(one[layer][1], other[layer][1])) for layer in one}
 
 
+def with_spans(found: Pairs, model: Any, spans: YearSpans) -> Pairs:
+    """The pairs of a text, and those of year spans after it. Spans of a length go through the model together, without
+    their padding."""
+    for end in spans.positions["END"].unique().tolist():
+        tokens_BP = spans.tokens[spans.positions["END"] == end, : end + 1]
+        found = joined(found, pairs(model, tokens_BP, list(found), pad_id=None, progress=False))
+    return found
+
+
 def trained(found: Pairs, config: SAEConfig, **settings: Any) -> list[SparseAutoencoder]:
     """A transcoder for each of these layers, all of one config."""
     transcoders = []

@@ -8,7 +8,7 @@ from sae_tutorial import SAEConfig, SparseAutoencoder
 from sae_tutorial.circuits.greater_than import year_spans
 from sae_tutorial.circuits.transcoder_circuits import Node, traced
 from sae_tutorial.circuits.transcoder_graph import Graph, merged, strongest_paths
-from sae_tutorial.course.transcoders import study
+from sae_tutorial.course.transcoders import drawings, study
 from sae_tutorial.course.transcoders.viewer import drawn_graph, graph_viewer, node_html
 from sae_tutorial.evaluation.feature_evidence import feature_evidence
 
@@ -40,6 +40,17 @@ def test_pairs_are_harvested_in_one_pass_and_transcoders_trained_on_them(relu):
     transcoders = study.trained(found, config, steps=5, batch_size=64, progress=False)
     assert [sae.hook_name for sae in transcoders] == [f"blocks.{layer}.mlp.hook_in" for layer in (0, 1)]
     assert all(int(sae.tokens_seen) == 320 for sae in transcoders)
+
+
+def test_spans_of_any_length_follow_the_text(model):
+    found = study.pairs(model, torch.arange(40).view(2, 20), [1], progress=False)
+    spans = year_spans(model, 8, events=["war", "expedition to the far north"])
+    more = study.with_spans(found, model, spans)
+    lengths = spans.positions["END"]
+    assert len(lengths.unique()) > 1
+    for stores in (more[1], found[1]):
+        assert len(stores[0]) == len(stores[1])
+    assert len(more[1][0]) == len(found[1][0]) + int(lengths.sum()), "neither padding nor what begins a row"
 
 
 def test_exact_transcoders_cost_nothing_one_or_all(relu):
@@ -120,3 +131,8 @@ def test_a_click_shows_the_node(relu):
 def test_a_graph_without_anything():
     node = Node("logit", 2, 9, 7)
     assert study.shares(Graph({node: 2.0}, {}, {node: 2.0})) == {"rest": 1.0}
+
+
+def test_the_drawings_say_what_they_show():
+    assert "reads x as the MLP does" in drawings.sae_and_transcoder().alt
+    assert "over the LayerNorm's scale" in drawings.two_factors().alt

@@ -1,0 +1,73 @@
+"""The exercises on transcoders: solutions pass, and the likeliest mistakes are told what they are."""
+
+import numpy as np
+import pytest
+import torch
+from verdicts import said
+
+from sae_tutorial.course.transcoders import exercises
+
+FVU = {"SAE": 0.2, "transcoder": 0.25}
+
+
+def test_the_solutions_pass():
+    assert exercises.check_leaves_more("transcoder", FVU)
+    assert exercises.check_attribution(exercises.solution_attribution)
+    assert exercises.check_de_embedding(exercises.solution_de_embedding)
+
+
+def test_other_ways_to_the_same_numbers_pass():
+    assert exercises.check_attribution(lambda z, W, r, s: np.asarray(z) * (W.numpy() @ r.numpy()) / s)
+    assert exercises.check_attribution(lambda z, W, r, s: [float(a * (w @ r) / s) for a, w in zip(z, W)])
+    assert exercises.check_de_embedding(lambda E, enc, dec, f: (E @ enc)[:, f])
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        ("neither", "one of"),
+        (3, "one of"),
+        ("SAE", "the other one has more"),
+    ],
+)
+def test_which_leaves_more(answer, words):
+    said(exercises.check_leaves_more(answer, FVU), words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (lambda z, W, r, s: None, "not answered"),
+        (lambda z, W, r, s: z @ W @ r / s, "summed over them"),
+        (lambda z, W, r, s: z @ W, "each coordinate"),
+        (lambda z, W, r, s: z[:, None] * W, "dot product with `reads`"),
+        (lambda z, W, r, s: W @ r / s, "the same for every text"),
+        (lambda z, W, r, s: z * (W @ r), "where is `scale`"),
+        (lambda z, W, r, s: W @ r, "without the code and without the scale"),
+        (lambda z, W, r, s: z * (W @ r) * s, "you multiply"),
+        (lambda z, W, r, s: (z * (W @ r) / s).relu(), "cut nothing off"),
+        (lambda z, W, r, s: (z > 0) * (W @ r) / s, "0 or 1"),
+        (lambda z, W, r, s: 2 * z * (W @ r) / s, "yours says"),
+        (lambda z, W, r, s: W @ W, "stopped with"),
+    ],
+)
+def test_attribution_is_told_what_is_wrong(answer, words):
+    said(exercises.check_attribution(answer), words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (exercises.de_embedding_with_a_bug, "*writes*"),
+        (lambda E, enc, dec, f: E @ enc, "take the one feature"),
+        (lambda E, enc, dec, f: E @ enc[f], "you took a row"),
+        (lambda E, enc, dec, f: (E @ enc[:, f]).relu(), "cut nothing off"),
+        (lambda E, enc, dec, f: 2 * E @ enc[:, f], "yours says"),
+        (lambda E, enc, dec, f: torch.zeros(3), "return a number for each token"),
+    ],
+)
+def test_de_embedding_is_told_what_is_wrong(answer, words):
+    said(exercises.check_de_embedding(answer), words)
