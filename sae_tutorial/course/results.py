@@ -29,10 +29,11 @@ from sae_tutorial.figures.looks import NAMES
 
 EVIDENCE = ASSETS / "evidence"
 RUNS, ARRAYS, STABILITY = "runs.jsonl", "arrays.npz", "stability.jsonl"
-# Of notebook 10, from `scripts/`; of notebook 11; of notebook 13; and of transcoders.
+# Of notebook 10, from `scripts/`; of notebook 11; of notebook 13; of transcoders; and of tasks.
 EXPLAINED, COMPARED, SCORED = "explanations.jsonl", "directions.jsonl", "model_scores.jsonl"
 LEFT_OUT, SIZES = "dark_matter.jsonl", "sizes.jsonl"
 GATHERED, TRANSCODED = "attention_outputs.jsonl", "transcoders.jsonl"
+JUDGED = "tasks.jsonl"
 # What is summed over the tokens of each row of the text that was measured on: of a run, and of the text itself.
 OF_A_RUN = ("error", "matches", "ce_spliced", "kl")
 OF_A_TEXT = ("tokens", "predictions", "spread", "ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
