@@ -24,7 +24,7 @@ import torch
 
 from sae_tutorial import load_language_model
 from sae_tutorial.activations.files import cache_folder
-from sae_tutorial.circuits.discrete import codes_of, different, fit, node_scores, untrained
+from sae_tutorial.circuits.discrete import L1, codes_of, different, expected_scores, fit, node_scores, untrained
 from sae_tutorial.circuits.edges import edge_attribution, greedy_removal
 from sae_tutorial.circuits.feature_patching import divergence
 from sae_tutorial.circuits.patching import Site, all_heads, path_patch
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--examples", type=int, nargs="+", default=EXAMPLES)
-    parser.add_argument("--averaged", type=int, default=5, help="trials in which outputs are averaged over positions")
+    parser.add_argument("--few", type=int, default=5, help="trials of what is only tried beside")
     parser.add_argument("--out", type=Path, default=cache_folder("discrete-circuits"))
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
@@ -64,10 +64,13 @@ def main() -> None:
                 kept_lines.add(kept, about | measured(model, TASKS[name], n, trial, circuits[name]))
         if n == args.examples[0]:
             timed(model, kept)
-    for trial, name in itertools.product(range(args.averaged), TASKS):
+    for trial, name in itertools.product(range(args.few), TASKS):
         if f"{name}-{trial}-averaged" not in kept_lines.done(kept, "key"):
             about = {"key": f"{name}-{trial}-averaged", "model": MODEL, "averaged": name, "trial": trial}
             kept_lines.add(kept, about | averaged(model, TASKS[name], trial, circuits[name]))
+        if f"{name}-{trial}-varied" not in kept_lines.done(kept, "key"):
+            about = {"key": f"{name}-{trial}-varied", "model": MODEL, "varied": name, "trial": trial}
+            kept_lines.add(kept, about | varied(model, TASKS[name], trial, circuits[name]))
 
 
 def timed(model: Any, kept: Path) -> None:
@@ -116,6 +119,22 @@ def averaged(model: Any, make: Callable[..., Task], trial: int, circuit: dict[st
     scores = {study.SAE: node_scores(means.codes, means.positive)}
     scores[study.MEAN] = study.mean_difference(model, means.outputs, means.positive)
     return {"nodes": study.table_of(scores, tasks.members(torch.tensor(circuit["everywhere"])))}
+
+
+def varied(model: Any, make: Callable[..., Task], trial: int, circuit: dict[str, Any]) -> dict[str, Any]:
+    """Areas with stronger penalties, and with each head centred and scaled by itself."""
+    outputs, positive = study.read(model, make(model, 10, TRIAL_SEED + trial))
+    own = outputs - outputs.mean(0)
+    own = own / own.square().mean((0, 2), keepdim=True).sqrt()
+    end, found = tasks.members(torch.tensor(circuit["end"])), {}
+    for name, acts, l1 in (("l1 = 1", outputs, 1.0), ("l1 = 5", outputs, 5.0), ("each head scaled", own, L1)):
+        sae = untrained(acts, seed=trial)
+        scores = {study.RANDOM: node_scores(codes_of(sae, acts), positive)}
+        codes = codes_of(fit(sae, acts, l1=l1), acts)
+        scores |= {study.SAE: node_scores(codes, positive), study.CHANCE: expected_scores(codes, 10)}
+        active = (sae.affinities(acts.flatten(0, 1)) > 0).sum(1).float().mean()
+        found[name] = study.table_of(scores, end) | {"l0": float(active)}
+    return {"variants": found}
 
 
 def seconds(model: Any, name: str) -> dict[str, float]:
