@@ -29,11 +29,11 @@ from sae_tutorial.figures.looks import NAMES
 
 EVIDENCE = ASSETS / "evidence"
 RUNS, ARRAYS, STABILITY = "runs.jsonl", "arrays.npz", "stability.jsonl"
-# Of notebook 10, from `scripts/`; of notebook 11; of notebook 13; of transcoders; and of tasks.
+# Of notebook 10, from `scripts/`; of 11; of 13 and 14; of transcoders; and of tasks.
 EXPLAINED, COMPARED, SCORED = "explanations.jsonl", "directions.jsonl", "model_scores.jsonl"
 LEFT_OUT, SIZES = "dark_matter.jsonl", "sizes.jsonl"
-GATHERED, TRANSCODED = "attention_outputs.jsonl", "transcoders.jsonl"
-JUDGED = "tasks.jsonl"
+GATHERED, COUNTED = "attention_outputs.jsonl", "discrete_circuits.jsonl"
+TRANSCODED, JUDGED = "transcoders.jsonl", "tasks.jsonl"
 # What is summed over the tokens of each row of the text that was measured on: of a run, and of the text itself.
 OF_A_RUN = ("error", "matches", "ce_spliced", "kl")
 OF_A_TEXT = ("tokens", "predictions", "spread", "ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
@@ -239,3 +239,9 @@ def load_attention_outputs(folder: Path | str | None = None) -> tuple[dict[str, 
 def load_sizes(folder: Path | str | None = None) -> tuple[dict[str, Any], ...]:
     """What `scripts/size_by_stability.py` found, a row for each size of SAE. Raises what `load_runs` raises."""
     return tuple(_lines(*_read(SIZES, folder)))
+
+
+def load_discrete_circuits(folder: Path | str | None = None) -> tuple[dict[str, Any], ...]:
+    """What `scripts/discrete_circuits.py` found: each task's circuit, a row for each trial and number of examples, and
+    seconds. Raises what `load_runs` raises."""
+    return tuple(_lines(*_read(COUNTED, folder)))

@@ -67,6 +67,7 @@ SMOLLM2 = {
     "11_dark_matter": {"N_ROWS": 8, "N_READ": 2},
     "12_gradient_saes": {"N_ROWS": 2, "N_REMOVED": 6, "SAMPLES": (1, 2)},
     "13_attention_outputs": {"CONTEXT": 32, "N_TRAIN": 10, "N_READ": 40, "STEPS": 3, "N_SENTENCES": 12, "N_REPEATS": 1},
+    "14_discrete_circuits": {"N": 2, "N_CIRCUIT": 2, "N_TRIED": 3, "N_TOYS": 1, "STEPS": 3},
 }
 
 

@@ -1,0 +1,84 @@
+"""Scores that rival codes, and toys in which the truth is planted."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from sae_tutorial.circuits.discrete import node_scores
+from sae_tutorial.course.discrete_circuits import study, tasks
+
+
+def test_the_planted_toy_is_found_and_its_shuffled_labels_find_nothing():
+    found = study.toy_areas(10, 2)
+    planted, shuffled, quiet = found.values()
+    assert min(planted) > 0.95, found
+    assert abs(sum(shuffled) / 2 - 0.5) < 0.15, found
+    assert min(quiet) > 0.95, "heads that say more are found with labels that mean nothing"
+
+
+def test_toys_say_what_they_should():
+    one = study.toy(10, 0)
+    assert one.outputs.shape == (20, study.HEADS, study.WIDTH) and one.members.nonzero()[:, 0].tolist() == [4, 11]
+    assert one.positive.sum() == 10 and torch.equal(one.outputs, study.toy(10, 0).outputs)
+    quiet = study.quiet_toy(10, 0)
+    spread = quiet.outputs.std(0).mean(1)
+    assert spread[quiet.members].min() > 3 * spread[~quiet.members].max()
+
+
+def test_a_probe_leaves_its_example_out():
+    labels = torch.arange(8) < 4
+    outputs = torch.zeros(8, 3, 2)
+    outputs[:4, 0, 0] = 1.0  # tells the kinds apart; the second knows nothing, and is far from itself
+    outputs[:, 1] = 5 * torch.eye(8)[:, :2]
+    outputs[:4, 2, 0] = torch.tensor([1.0, 1.0, 1.0, -1.0])
+    assert study.probe(outputs, labels)[0] == 1
+    assert study.probe(outputs, labels)[1] < 0.6 and study.probe(outputs, labels)[2] == pytest.approx(7 / 8)
+
+
+def test_clusters_are_found():
+    generator = torch.Generator().manual_seed(0)
+    kind = torch.randint(3, (10, 4), generator=generator)
+    outputs = 10 * torch.eye(3)[kind] + 0.1 * torch.randn(10, 4, 3, generator=generator)
+    found = study.k_means(outputs, clusters=6)
+    for code in found.unique():
+        assert len(kind[found == code].unique()) == 1, "no cluster holds two kinds"
+
+
+def test_the_mean_difference_is_that_of_what_is_written(model):
+    outputs = torch.zeros(4, 32, 32)
+    outputs[:2, 9] = 1.0
+    lengths = study.mean_difference(model, outputs, torch.arange(4) < 2)
+    assert lengths[9] == pytest.approx(float(model.W_O[1, 1].sum(0).norm()), rel=1e-4)
+    assert (lengths[torch.arange(32) != 9] == 0).all()
+
+
+def test_every_method_scores_every_head(model):
+    task, other = (tasks.indirect_objects(model, 4, seed) for seed in (0, 1))
+    read = study.Read.of(model, task)
+    found = study.head_scores(model, task, read, other)
+    assert len(found) == 9 and all(values.shape == (32,) for values in found.values())
+    assert_close(found[study.BEYOND], found[study.SAE] - found[study.CHANCE])
+    assert len(study.head_scores(model, task, read)) == 8
+
+
+def test_shuffled_labels_average_to_what_is_expected():
+    codes = torch.randint(0, 4, (20, 6), generator=torch.Generator().manual_seed(0))
+    many = torch.cat([study.shuffled(codes, 10, seed) for seed in range(20)])
+    assert_close(many.mean(0), study.expected_scores(codes, 10), atol=0.06, rtol=0)
+
+
+def test_curves_pairs_and_areas(model):
+    members = torch.tensor([True, True, False, False])
+    assert study.curve(torch.tensor([4.0, 3, 2, 1]), members) == [1.0] * 21
+    assert study.curve(torch.ones(4), members) == pytest.approx(study.GRID)
+    table = torch.arange(32 * 32).view(32, 32)
+    listed = study.of_pairs(model, table)
+    assert len(listed) == 6 * 64 and listed[0] == 8 and not {1, 32 * 8} & set(listed.tolist())
+    codes, positive = torch.randint(0, 3, (6, 32)), torch.arange(6) < 3
+    edges = study.edge_scores(codes, positive)
+    assert_close(edges[study.SAE].diagonal(), node_scores(codes, positive))
+    rows = [{"task": "a", "n": 10, "nodes": {"x": 0.2}, "curves": {"nodes": {"x": [0.0, 1.0]}}}]
+    rows += [{"task": "a", "n": 10, "nodes": {"x": 0.4}, "curves": {"nodes": {"x": [0.5, 1.0]}}}, {"circuit": "a"}]
+    assert study.areas_of(rows, "x", "a") == [0.2, 0.4] and study.areas_of(rows, "x", "a", 5) == []
+    assert study.mean_curve(rows, "x", "a", "nodes") == [0.25, 1.0]
+    assert study.span([0.2, 0.4])[0] == pytest.approx(0.3)
