@@ -33,6 +33,7 @@ from sae_tutorial.course.results import GATHERED
 LAYERS = {"stories": (0, 1, 2, 3), "smollm2": (18,)}
 K, D_SAE, STEPS, BATCH = 16, 2048, 400, 2048
 TRAINED_ON, READ, SCORED = 1536, 256, 32  # rows of 256 tokens
+COMPONENTS_OF = 65_536  # tokens
 N_SENTENCES, PREFIXES, TOPS = 240, (1, 2, 3, 4, 6, 8, 10), (5, 10, 20)
 
 
@@ -66,15 +67,19 @@ def rows_of(name: str, seeds: range, kept: Path, cache: Path) -> None:
                 sae = SparseAutoencoder(config, seed=seed)
                 train(sae, store, steps=STEPS, batch_size=BATCH, seed=seed, progress=False)
                 about = {"key": f"{name}-{layer}-{seed}", "model": name, "layer": layer, "seed": seed}
-                kept_lines.add(kept, about | measured(sae, model, tokens[TRAINED_ON:], seed))
+                components = study.principal_components(sae, store.rows(slice(COMPONENTS_OF)).float())
+                kept_lines.add(kept, about | measured(sae, components, model, tokens[TRAINED_ON:], seed))
 
 
-def measured(sae: SparseAutoencoder, model: Any, tokens: Any, seed: int) -> dict[str, Any]:
+def measured(
+    sae: SparseAutoencoder, components: SparseAutoencoder, model: Any, tokens: Any, seed: int
+) -> dict[str, Any]:
     n_heads, scores = model.cfg.n_heads, evaluate(sae, model, tokens[:SCORED], str(sae.hook_name), progress=False)
     found: dict[str, Any] = {"fvu": scores.fvu, "l0": scores.l0, "recovered": scores.recovered, "dead": scores.dead}
     found["mean_recovered"] = scores.recovered_mean
     families, agreed = {}, {}
-    for name, dictionary in {"SAE": sae, **study.controls(sae, n_heads, seed)}.items():
+    untrained = {**study.controls(sae, n_heads, seed), "principal components": components}
+    for name, dictionary in {"SAE": sae, **untrained}.items():
         drawn = study.drawn_on(dictionary, model, tokens)
         families[name] = {"features": len(drawn.features), **drawn.of_families}
         agreed[name] = {str(n): study.one_family(drawn, dictionary, n_heads, n) for n in TOPS}
@@ -82,12 +87,21 @@ def measured(sae: SparseAutoencoder, model: Any, tokens: Any, seed: int) -> dict
             found["writers"] = study.of_writers(model, sae, drawn.matches[: study.EACH * 100])
     sentences = ioi_sentences(model, N_SENTENCES, seed)
     found["roles"] = {role: study.drawn_from_roles(sae, model, sentences, role) for role in ("S2", "END")}
-    z, codes = study.codes_at(sae, model, sentences, "S2")
     io_first = sentences.positions["IO"] < sentences.positions["S1"]
-    random = study.controls(sae, n_heads, seed)["random, over all heads"].W_enc.detach()
-    directions = {"feature": codes, "coordinate": z, "random": z @ random}
-    found["order"] = {name: study.order_told(values, io_first, seed) for name, values in directions.items()}
+    found["order"] = of_order(sae, untrained, model, sentences, io_first, seed)
     return found | {"families": families, "one_family": agreed}
+
+
+def of_order(sae: Any, untrained: dict[str, Any], model: Any, sentences: Any, io_first: Any, seed: int) -> dict:
+    """How well one direction tells at S2 which name came first: of the SAE's codes, and of what nobody trained, whole
+    and cut to the largest of each token."""
+    z, codes = study.codes_at(sae, model, sentences, "S2")
+    found = {"feature": study.order_told(codes, io_first, seed)}
+    for name, other in untrained.items():
+        _, cut = study.codes_at(other, model, sentences, "S2")
+        found[name] = study.order_told(z @ other.W_enc.detach(), io_first, seed)
+        found[f"{name}, cut"] = study.order_told(cut, io_first, seed)
+    return found
 
 
 if __name__ == "__main__":

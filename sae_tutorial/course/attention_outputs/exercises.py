@@ -23,7 +23,15 @@ def check_attribution(answer: Any) -> Verdict:
     right = solution_attribution(pattern, values, reads)
 
     def a_table(answer: Callable) -> str | None:
-        shape = tuple(torch.as_tensor(answer(pattern.clone(), values.clone(), reads.clone())).shape)
+        try:
+            shape = tuple(torch.as_tensor(answer(pattern.clone(), values.clone(), reads.clone())).shape)
+        except (RuntimeError, IndexError) as error:
+            if "size" not in str(error) and "shape" not in str(error):
+                raise
+            told = (
+                "values is (sources, heads, d): those of head h are values[:, h], and a table (sources, heads) must be"
+            )
+            return f"{told} turned round before it meets `pattern`. PyTorch says: {str(error).partition(chr(10))[0]}"
         told = {
             (S, H): f"return (heads, sources), here {(H, S)}; yours is the other way round, {shape}",
             (S,): "return a number for each head and source; you have summed over heads",
@@ -87,7 +95,7 @@ def check_share(answer: Any) -> Verdict:
             return None
         absolute, by_source, raises = parts.abs(), parts.sum(0).clamp(min=0), parts.clamp(min=0)
         wrong: dict[str, Tensor | float] = {
-            "it is as it was": share_with_a_bug(parts, where),
+            "nothing is changed yet": share_with_a_bug(parts, where),
             "with absolute values, what holds the feature back counts as if it raised it": (
                 absolute[:, where].sum() / absolute.sum()
             ),

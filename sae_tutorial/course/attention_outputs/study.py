@@ -102,6 +102,12 @@ def controls(sae: SparseAutoencoder, n_heads: int, seed: int = 0) -> dict[str, S
     return {name: _reading(sae, normalize(rows, dim=1)) for name, rows in found.items()}
 
 
+def principal_components(sae: SparseAutoencoder, z: Float[Tensor, "tokens d"]) -> SparseAutoencoder:
+    """Another one that nobody trained: the directions in which this z varies, each with both signs."""
+    axes_DD = torch.linalg.svd(z.double() - z.double().mean(0), full_matrices=False).Vh.float()
+    return _reading(sae, torch.cat([axes_DD, -axes_DD]))
+
+
 @torch.no_grad()
 def _reading(sae: SparseAutoencoder, rows_FD: Float[Tensor, "features d"]) -> SparseAutoencoder:
     """A Token Choice SAE with these rows, centred and scaled as `sae` is."""
