@@ -15,7 +15,7 @@ def from_outputs_to_score() -> Drawing:
     )
     drawing = Drawing(620, 300, alt)
     rows = [(40, "Tom and Ann …, Tom gave it to", BLUE, 17), (84, "Sam and Eve …, Eve gave it to", BLUE, 52)]
-    rows += [(160, "Tom and Ann …, Bob gave it to", ORANGE, 52), (204, "Sam and Eve …, Lee gave it to", ORANGE, 8)]
+    rows += [(160, "Amy and Ben …, Bob gave it to", ORANGE, 52), (204, "Kim and Ron …, Lee gave it to", ORANGE, 8)]
     drawing.text(10, 18, "positive prompts", size=12, anchor="start", colour=BLUE, bold=True)
     drawing.text(10, 138, "negative prompts", size=12, anchor="start", colour=ORANGE, bold=True)
     drawing.text(274, 18, "head's output", size=12).text(404, 18, "SAE", size=12).text(512, 18, "code", size=12)

@@ -23,7 +23,13 @@ def check_score(answer: Any) -> Verdict:
     right = solution_score(codes, positive)
 
     def a_number_each(answer: Callable) -> str | None:
-        shape = tuple(torch.as_tensor(answer(codes.clone(), positive.clone())).shape)
+        try:
+            got = answer(codes.clone(), positive.clone())
+        except IndexError as error:
+            if "mask" in str(error):  # a row has one entry for each head, and `positive` one for each example
+                return "heads are columns: go through codes.T"
+            raise
+        shape = tuple(torch.as_tensor(got).shape)
         return None if shape == (3,) else f"return one number for each of 3 heads; yours has the shape {shape}"
 
     def the_numbers(answer: Callable) -> str | None:
@@ -31,6 +37,7 @@ def check_score(answer: Any) -> Verdict:
         ours, theirs = codes[positive], codes[~positive]
         unseen = ~(ours[:, None] == theirs[None]).any(1)
         wrong = {
+            "a set of tensors compares objects, not numbers: make it from .tolist()": positive.sum().expand(3),
             "you count examples; a code that comes twice counts once": unseen.sum(0),
             "you count codes of negatives that positives lack: it is the other way round": node_scores(
                 codes, ~positive
@@ -38,7 +45,7 @@ def check_score(answer: Any) -> Verdict:
             "these are all codes of positives; take away those that a negative has": different(ours),
             "these are all codes there are; take those of positives that no negative has": different(codes),
             "you subtract numbers of codes; subtract the sets, and then count": different(ours) - different(theirs),
-            "codes that either kind has alone: those of positives are asked for": (
+            "you count both kinds' own codes; count only the positives'": (
                 node_scores(codes, positive) + node_scores(codes, ~positive)
             ),
         }
@@ -53,7 +60,7 @@ def check_score(answer: Any) -> Verdict:
         "For one head: set(codes of positives) - set(codes of negatives). How many are left?",
         "Loop over columns: codes[positive, h].tolist() is what head h says on positives.",
     )
-    praise = "No gradient, no patching: sets are all there is to it."
+    praise = "No gradient of the model, no patching: sets are all there is to it."
     return judge("Exercise 1", answer, [a_number_each, the_numbers], hints, praise)
 
 
@@ -73,7 +80,13 @@ def check_shuffled(guess: Any, measured: float) -> Verdict:
         "Do the heads of this circuit say more different things at END than others?",
     )
     praise = f"It is {measured:.2f}. Where does it come from, if not from the labels?"
-    return judge("Exercise 2", guess, share_near(measured, within=0.07), hints, praise)
+
+    def not_one_half(guess: Any) -> str | None:
+        if isinstance(guess, (int, float)) and abs(guess - 0.5) < 0.02 < abs(measured - 0.5):
+            return "0.5 it would be if all heads said equally many things; here it is more, as in the toy's last row"
+        return None
+
+    return judge("Exercise 2", guess, [not_one_half, *share_near(measured, within=0.07)], hints, praise)
 
 
 # Exercise 3: find the bug.
@@ -88,8 +101,8 @@ def check_area(answer: Any) -> Verdict:
     """`answer(scores, members)`: (H,) and (H,) bool -> the area under the ROC."""
     members = torch.tensor([True, False, True, False, False, True])
     cases = {
+        "no two heads score the same": torch.tensor([5.0, 6.0, 4.0, 2.0, 3.0, 1.0]),
         "all heads score the same": torch.full((6,), 3.0),
-        "no two heads score the same": torch.tensor([5.0, 1.0, 4.0, 6.0, 2.0, 3.0]),
         "some score the same": torch.tensor([3.0, 2.0, 2.0, 3.0, 0.0, 2.0]),
     }
 
@@ -98,6 +111,11 @@ def check_area(answer: Any) -> Verdict:
             got, right = float(answer(scores.clone(), members.clone())), solution_area(scores, members)
             if abs(got - right) < 1e-4:
                 continue
+            one_by_one = float((scores[members] > scores[~members]).float().mean())
+            if name.startswith("no two") and abs(got - one_by_one) < 1e-4:
+                return f"compare each right head with each wrong one, in all pairs: {right:.2f} and not {got:.2f}"
+            if name.startswith("no two") and abs(got - (1 - right)) < 1e-4:
+                return f"you count pairs in which the wrong head is ahead: {got:.2f} in place of {right:.2f}"
             if abs(got - area_with_a_bug(scores, members)) < 1e-4:
                 return f"where {name}, a tie still counts as if the head of the circuit were ahead: {got:.2f}"
             strict = float((scores[members][:, None] > scores[~members]).float().mean())

@@ -34,6 +34,7 @@ from sae_tutorial.evaluation.intervals import Interval
 SAE, CHANCE, BEYOND, FRESH = "discrete SAE", "labels unused", "beyond chance", "on other prompts"
 LAYER = "layer number"
 RANDOM, KMEANS, PROBE, MEAN, GRADIENT = "random SAE", "k-means", "probe", "mean difference", "attribution"
+SPREAD, MEAN_SHUFFLED = "spread", "mean difference, shuffled"
 CLUSTERS = 200  # as many as the SAE has latents
 SHUFFLES = 20  # labels at random, for each trial
 GRID = [i / 20 for i in range(21)]  # shares of wrong heads, at which curves are kept
@@ -153,6 +154,35 @@ def mean_difference(
     difference_Hd = outputs[positive].mean(0) - outputs[~positive].mean(0)
     W_HdM = torch.cat([model.W_O[layer].detach().cpu() for layer in range(model.cfg.n_layers)])
     return torch.einsum("hd,hdm->hm", difference_Hd, W_HdM).norm(dim=1)
+
+
+def spread(model: Any, outputs: Float[Tensor, "examples heads d"]) -> Float[Tensor, " heads"]:
+    """How much outputs vary: the root mean square length of what a head writes into the stream, about its mean over
+    all examples. Labels have no part in it."""
+    around_EHd = outputs - outputs.mean(0)
+    W_HdM = torch.cat([model.W_O[layer].detach().cpu() for layer in range(model.cfg.n_layers)])
+    return torch.einsum("ehd,hdm->ehm", around_EHd, W_HdM).square().sum(2).mean(0).sqrt()
+
+
+def mean_difference_shuffled(
+    model: Any, outputs: Float[Tensor, "examples heads d"], n_positive: int, seed: int = 0
+) -> Float[Tensor, "shuffles heads"]:
+    """`mean_difference` with the labels of `shuffled`."""
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(len(outputs), generator=generator) for _ in range(SHUFFLES)]
+    return torch.stack([mean_difference(model, outputs, order < n_positive) for order in orders])
+
+
+def same_kind(
+    codes: Int[Tensor, "examples heads"], more: Int[Tensor, "examples heads"], n: int
+) -> dict[str, Float[Tensor, " heads"]]:
+    """`node_scores` of n prompts against n others of the same kind, "positives" or "negatives". `codes` and `more` are
+    those of two sets of n positives and then n negatives."""
+    half = torch.arange(2 * n) < n
+    return {
+        "positives": node_scores(torch.cat([codes[:n], more[:n]]), half),
+        "negatives": node_scores(torch.cat([codes[n:], more[n:]]), half),
+    }
 
 
 def span(values: Any) -> tuple[float, float, float]:

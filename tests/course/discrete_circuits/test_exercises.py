@@ -44,7 +44,9 @@ def ours(codes, positive, h):
         (lambda c, p: [len(set(ours(c, p, h))) for h in range(3)], "take away those that a negative has"),
         (lambda c, p: [len(set(c[:, h].tolist())) for h in range(3)], "all codes there are"),
         (lambda c, p: [len(set(ours(c, p, h))) - len(set(ours(c, ~p, h))) for h in range(3)], "subtract the sets"),
-        (lambda c, p: [len(set(ours(c, p, h)) ^ set(ours(c, ~p, h))) for h in range(3)], "either kind"),
+        (lambda c, p: [len(set(ours(c, p, h)) ^ set(ours(c, ~p, h))) for h in range(3)], "count only the positives'"),
+        (lambda c, p: [len(set(c[p, h]) - set(c[~p, h])) for h in range(3)], ".tolist()"),
+        (lambda c, p: [len(set(one[p].tolist())) for one in c], "codes.T"),
         (lambda c, p: [0, 0, 7], "yours says"),
         (lambda c, p: c.T[9], "IndexError"),
     ],
@@ -59,6 +61,8 @@ def test_wrong_scores_are_told_why(answer, words):
         (None, "not answered"),
         (exercises.area_with_a_bug, "as if the head of the circuit were ahead"),
         (lambda s, m: (s[m][:, None] > s[~m]).float().mean(), "as if the other head were ahead"),
+        (lambda s, m: (s[m] > s[~m]).float().mean(), "in all pairs"),
+        (lambda s, m: by_pairs(s, ~m), "the wrong head is ahead"),
         (lambda s, m: 0.5, "yours says 0.50"),
     ],
 )
@@ -66,6 +70,9 @@ def test_wrong_areas_are_told_why(answer, words):
     said(exercises.check_area(answer), words)
 
 
-@pytest.mark.parametrize(("guess", "words"), [(None, "not answered"), (80, "write 0.8"), (0.5, "more"), (1, "less")])
+@pytest.mark.parametrize(
+    ("guess", "words"),
+    [(None, "not answered"), (80, "write 0.8"), (0.5, "equally many things"), (0.6, "more"), (1, "less")],
+)
 def test_guesses_are_told_where_they_lie(guess, words):
     said(exercises.check_shuffled(guess, 0.87), words)

@@ -52,6 +52,25 @@ def test_the_mean_difference_is_that_of_what_is_written(model):
     assert (lengths[torch.arange(32) != 9] == 0).all()
 
 
+def test_the_spread_is_that_of_what_is_written_and_shuffled_labels_find_it(model):
+    outputs = torch.zeros(6, 32, 32)
+    outputs[::2, 9] = 1.0
+    outputs[:, 3] = 5.0  # large, and always the same
+    found = study.spread(model, outputs)
+    assert found[9] == pytest.approx(float(model.W_O[1, 1].sum(0).norm()) / 2, rel=1e-4)
+    null = study.mean_difference_shuffled(model, outputs, 3)
+    assert null.shape == (study.SHUFFLES, 32) and null[:, 9].min() > 0
+    for values in (found, null.mean(0)):
+        assert (values[torch.arange(32) != 9] < 1e-4).all()
+
+
+def test_prompts_against_others_of_the_same_kind():
+    codes = torch.tensor([[1, 4], [2, 4], [7, 8], [7, 9]])  # two positives, two negatives; two heads
+    more = torch.tensor([[1, 4], [3, 4], [7, 8], [7, 8]])
+    found = study.same_kind(codes, more, 2)
+    assert found["positives"].tolist() == [1, 0] and found["negatives"].tolist() == [0, 1]
+
+
 def test_every_method_scores_every_head(model):
     task, other = (tasks.indirect_objects(model, 4, seed) for seed in (0, 1))
     read = study.Read.of(model, task)
