@@ -64,7 +64,7 @@ from sae_tutorial.activations.shipped_text import TRAINED_ON
 from sae_tutorial.autoencoder.config import RULES
 from sae_tutorial.autoencoder.shipped import HOOKS
 from sae_tutorial.autoencoder.thresholds import scale_thresholds_
-from sae_tutorial.course.results import ARRAYS, EVIDENCE, OF_A_RUN, OF_A_TEXT, RUNS, STABILITY, load_runs
+from sae_tutorial.course.results import ARRAYS, EVIDENCE, OF_A_RUN, OF_A_TEXT, RUNS, STABILITY, load_runs, text_name
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
 from sae_tutorial.evaluation.ground_truth import mean_max_cosine, mutual_neighbours
 from sae_tutorial.evaluation.splicing import divergence
@@ -462,7 +462,7 @@ def do_one_group(args: argparse.Namespace, places: dict[tuple, Place], commit: s
                     "gradient",
                 ):
                     save_sae(one.sae, args.out / "weights" / one.run.key, exact=False)
-                text = f"{first.model}-noise{first.noise:g}"
+                text = text_name(first.model, first.noise)
                 add(args.out, line(one, more, found, place, commit), found, text)
                 said = found or f"FVU {more['fvu']:.4f}, L0 {more['l0']:.1f}"
                 print(f"{one.run.key} (lr x {one.factor:g}, {one.seconds:.0f} s): {said}", flush=True)

@@ -97,6 +97,11 @@ def load_runs(folder: Path | str | None = None) -> Runs:
     return _lines(*_read(RUNS, folder))
 
 
+def text_name(model: str, noise: float) -> str:
+    """What the text that was measured on is called; a model may be a folder, and no name of a file has a slash."""
+    return f"{model.replace('/', '--').strip('-')}-noise{noise:g}"
+
+
 def _lines(path: Path | str, content: bytes) -> Runs:
     rows = []
     for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
@@ -148,7 +153,7 @@ class Evidence:
 
     def text(self, row: dict[str, Any]) -> dict[str, Float[Tensor, " rows"]]:
         """What this run's text is without an SAE: OF_A_TEXT by name."""
-        return self._named(OF_A_TEXT, f"{row['model']}-noise{row['noise']:g}/text")
+        return self._named(OF_A_TEXT, text_name(row["model"], row["noise"]) + "/text")
 
     def density(self, row: dict[str, Any]) -> Float[np.ndarray, " features"] | None:
         """How often the features match, the most frequent first; kept of seed 0."""

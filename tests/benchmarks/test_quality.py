@@ -268,7 +268,10 @@ def test_another_model_is_one_command(tmp_path, monkeypatch):
     assert len(load_runs(tmp_path / "out")) == 3, "nothing is trained twice"
     monkeypatch.setattr("sys.argv", ["quality.py", *given, "--ship"])
     quality.main()
-    assert load_evidence(tmp_path / "out" / "shipped").runs.where(part="main").rows[0]["kl"] > 0
+    evidence = load_evidence(tmp_path / "out" / "shipped")
+    assert evidence.runs.where(part="main").rows[0]["kl"] > 0
+    [text] = (tmp_path / "out" / "texts").iterdir()
+    assert f"{text.stem}/text" in evidence.arrays and not list((ASSETS / "models").glob("*.npz"))
     monkeypatch.setattr("sys.argv", ["quality.py", "--model", "gpt2"])
     with pytest.raises(SystemExit):
         quality.main()

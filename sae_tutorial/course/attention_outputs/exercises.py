@@ -28,10 +28,10 @@ def check_attribution(answer: Any) -> Verdict:
         except (RuntimeError, IndexError) as error:
             if "size" not in str(error) and "shape" not in str(error):
                 raise
-            told = (
+            advice = (
                 "values is (sources, heads, d): those of head h are values[:, h], and a table (sources, heads) must be"
             )
-            return f"{told} turned round before it meets `pattern`. PyTorch says: {str(error).partition(chr(10))[0]}"
+            return f"{advice} turned round before it meets `pattern`. PyTorch says: {str(error).partition(chr(10))[0]}"
         told = {
             (S, H): f"return (heads, sources), here {(H, S)}; yours is the other way round, {shape}",
             (S,): "return a number for each head and source; you have summed over heads",
