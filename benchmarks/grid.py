@@ -17,6 +17,7 @@ from sae_tutorial import SAEConfig
 from sae_tutorial.autoencoder.config import PENALTY_RULES
 from sae_tutorial.autoencoder.config import RULES as RULES_OF_SAES
 from sae_tutorial.autoencoder.shipped import STEPS
+from sae_tutorial.course.results import file_name
 from sae_tutorial.training.settings import TrainSettings
 
 
@@ -95,7 +96,7 @@ class Run:
     @property
     def key(self) -> str:
         parts = [
-            self.model.replace("/", "--").strip("-"),
+            file_name(self.model),
             self.method,
             f"x{self.width}",
             f"k{self.k}",

@@ -424,11 +424,7 @@ def groups(runs: list[Run]) -> list[list[Run]]:
         slow = run.is_peer or run.is_penalised or METHODS[run.method].after
         alone = run.key if slow or run.key in ALONE else ""
         same = (run.part, run.model, run.width, run.k, run.seed, run.steps, run.batch_size, run.noise, run.precision)
-        same = (
-            *same,
-            run.beta,
-            run.method == "gradient_choice" and run.beta is None,
-        )  # what wants gradients goes apart
+        same = (*same, run.beta, run.wants_gradients)  # what wants gradients goes apart
         found.setdefault((alone, *same), []).append(run)
     return [group[i : i + TOGETHER] for group in found.values() for i in range(0, len(group), TOGETHER)]
 

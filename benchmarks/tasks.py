@@ -25,7 +25,6 @@ from quality import HERE, Place, at_equal_l0, fvu_and_l0, rows_of, train_togethe
 
 from sae_tutorial import SparseAutoencoder, story_tokens
 from sae_tutorial.activations.files import cache_folder
-from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.course.judged_by_tasks.study import Questions, answers, dense
 from sae_tutorial.course.reading_features.study import explained_directions
 from sae_tutorial.course.results import JUDGED
@@ -42,10 +41,6 @@ N_TOKENS = {"stories": 90_000, "smollm2": 60_000}
 READ, EXPLAINED, AT_RANDOM = 32_000, 150, 50  # tokens, features, and passages of each that are drawn at random
 
 
-def judged(sae: SparseAutoencoder | Dictionary, questions: Questions) -> dict[str, Any]:
-    return {"d_sae": len(getattr(sae, "W_dec", getattr(sae, "directions", ()))), **answers(sae, questions)}
-
-
 def detection(sae: SparseAutoencoder, model: Any, name: str) -> list[float]:
     """Mean and 95 % interval over drawn features."""
     text = story_tokens(READ, 128, source="books", model=name)
@@ -56,16 +51,13 @@ def detection(sae: SparseAutoencoder, model: Any, name: str) -> list[float]:
 def rows_without_training(place: Place, questions: Questions, sae: SparseAutoencoder, kept: Path) -> None:
     """What everything is compared with, of one model; random SAEs are as large as `sae`, with its L0."""
     name = place.model_name
-    others: dict[str, Any] = {f"random-{seed}": random_sae(sae, questions.x, seed) for seed in SEEDS}
-    for other in others.values():
+    for seed in SEEDS:
+        other = random_sae(sae, questions.x, seed)
         other.hook_name = place.hook
-    others["coordinates-0"] = coordinates(sae.config.d_in)
-    for method, other in others.items():
-        kind, _, seed = method.partition("-")
-        row = {"key": f"{name}-{method}", "model": name, "method": kind, "seed": int(seed), **judged(other, questions)}
-        if kind == "random":
-            row["detection"] = detection(other, place.model, name)
-        kept_lines.add(kept, row)
+        row = {"key": f"{name}-random-{seed}", "model": name, "method": "random", "seed": seed}
+        kept_lines.add(kept, row | answers(other, questions) | {"detection": detection(other, place.model, name)})
+    row = {"key": f"{name}-coordinates-0", "model": name, "method": "coordinates", "seed": 0}
+    kept_lines.add(kept, row | answers(coordinates(sae.config.d_in), questions))
     kept_lines.add(kept, {"key": f"{name}-dense-0", "model": name, "method": "dense", **dense(questions)})
 
 
@@ -82,7 +74,7 @@ def judge_one(
     fvu, l0 = fvu_and_l0(trained.sae, place.others["measured"])
     trained.sae.hook_name = place.hook
     about = {"key": key_of(run), "model": run.model, "method": run.method, "seed": run.seed, "fvu": fvu, "l0": l0}
-    about |= judged(trained.sae, questions) | {"detection": detection(trained.sae, place.model, run.model)}
+    about |= answers(trained.sae, questions) | {"detection": detection(trained.sae, place.model, run.model)}
     kept_lines.add(kept, about)
     print(f"{key_of(run)}: FVU {fvu:.4f}, L0 {l0:.1f}", flush=True)
     return trained.sae

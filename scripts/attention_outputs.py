@@ -98,9 +98,8 @@ def of_order(sae: Any, untrained: dict[str, Any], model: Any, sentences: Any, io
     z, codes = study.codes_at(sae, model, sentences, "S2")
     found = {"feature": study.order_told(codes, io_first, seed)}
     for name, other in untrained.items():
-        _, cut = study.codes_at(other, model, sentences, "S2")
         found[name] = study.order_told(z @ other.W_enc.detach(), io_first, seed)
-        found[f"{name}, cut"] = study.order_told(cut, io_first, seed)
+        found[f"{name}, cut"] = study.order_told(other.encode(z).to_dense(), io_first, seed)
     return found
 
 

@@ -23,7 +23,7 @@ import kept_lines
 import torch
 
 from sae_tutorial import load_language_model
-from sae_tutorial.activations.files import cache_folder, write_atomically
+from sae_tutorial.activations.files import cache_folder
 from sae_tutorial.circuits.discrete import L1, codes_of, different, expected_scores, fit, node_scores, untrained
 from sae_tutorial.circuits.edges import edge_attribution, greedy_removal
 from sae_tutorial.circuits.feature_patching import divergence
@@ -71,7 +71,6 @@ def main() -> None:
         if f"{name}-{trial}-varied" not in kept_lines.done(kept, "key"):
             about = {"key": f"{name}-{trial}-varied", "model": MODEL, "varied": name, "trial": trial}
             kept_lines.add(kept, about | varied(model, TASKS[name], trial, circuits[name]))
-    controlled(model, kept, circuits)
 
 
 def timed(model: Any, kept: Path) -> None:
@@ -105,6 +104,12 @@ def measured(model: Any, make: Callable[..., Task], n: int, trial: int, circuit:
     lists = {name: study.of_pairs(model, table) for name, table in edges.items()}
     found["edges"] = study.table_of(lists, right)
     if n == EXAMPLES[0]:  # head by head and point by point only there, to keep the file small
+        null = study.mean_difference_shuffled(model, read.outputs, n, trial)
+        found["nodes"][study.MEAN_SHUFFLED] = sum(study.area(values, end) for values in null) / len(null)
+        scores[study.SPREAD] = study.spread(model, read.outputs)
+        found["nodes"][study.SPREAD] = study.area(scores[study.SPREAD], end)
+        again = codes_of(untrained(read.outputs, seed=trial), study.read(model, other)[0])
+        found["same kind"] = study.table_of(study.same_kind(read.at_random, again, n), end)
         found["scores"] = {name: rounded(values) for name, values in scores.items()}
         found["different"] = rounded(different(read.codes))
         found["curves"] = {
@@ -112,29 +117,6 @@ def measured(model: Any, make: Callable[..., Task], n: int, trial: int, circuit:
             "edges": {name: rounded(study.curve(lists[name], right)) for name in (study.SAE, study.CHANCE)},
         }
     return found
-
-
-def controlled(model: Any, kept: Path, circuits: dict[str, Any]) -> None:
-    """Adds to the rows of trials with ten examples what needs no training, where it is missing."""
-    rows = [json.loads(line) for line in kept.read_text().splitlines()]
-    for row in rows:
-        if "task" in row and row["n"] == EXAMPLES[0] and "same kind" not in row:
-            add_controls(row, model, TASKS[row["task"]], circuits[row["task"]])
-    write_atomically(kept, "".join(json.dumps(row) + "\n" for row in rows).encode())
-
-
-def add_controls(row: dict[str, Any], model: Any, make: Callable[..., Task], circuit: dict[str, Any]) -> None:
-    """The difference of means with shuffled labels, how much outputs vary, and prompts of a kind against others of the
-    same kind, by codes of an SAE that is not trained."""
-    n, trial, end = row["n"], row["trial"], tasks.members(torch.tensor(circuit["end"]))
-    outputs, _ = study.read(model, make(model, n, TRIAL_SEED + trial))
-    more, _ = study.read(model, make(model, n, FRESH_SEED + trial))
-    null = study.mean_difference_shuffled(model, outputs, n, trial)
-    row["nodes"][study.MEAN_SHUFFLED] = sum(study.area(values, end) for values in null) / len(null)
-    row["scores"][study.SPREAD] = rounded(study.spread(model, outputs))
-    row["nodes"][study.SPREAD] = study.area(torch.tensor(row["scores"][study.SPREAD]), end)
-    sae = untrained(outputs, seed=trial)
-    row["same kind"] = study.table_of(study.same_kind(codes_of(sae, outputs), codes_of(sae, more), n), end)
 
 
 def averaged(model: Any, make: Callable[..., Task], trial: int, circuit: dict[str, Any]) -> dict[str, Any]:

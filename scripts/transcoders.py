@@ -30,7 +30,6 @@ from sae_tutorial.course.reading_features.study import explained_directions
 from sae_tutorial.course.results import TRANSCODED
 from sae_tutorial.course.transcoders import study
 from sae_tutorial.evaluation.fidelity import evaluate
-from sae_tutorial.evaluation.together import evaluate_together
 from sae_tutorial.figures.feature_report import words_of
 from sae_tutorial.training.loop import train_many
 from sae_tutorial.training.settings import TrainSettings
@@ -128,7 +127,7 @@ def rows_of_all(model: Any, name: str, seeds: range, out: Path) -> None:
             if key in kept_lines.done(kept, "key"):
                 continue
             saes = [unpack(folder_of(out, name, kind, seed, layer)) for layer in LAYERS[name]]
-            steps = [evaluate_together(saes[: n + 1], model, held_out) for n in range(len(saes))]
+            steps = study.replaced_from_the_bottom(saes, model, held_out)
             row = {"key": key, "model": name, "kind": kind, "seed": seed, "clean": study.score(model, spans)}
             row |= {measure: [getattr(step, measure) for step in steps] for measure in TOGETHER}
             row["scores"] = [study.score_with(model, spans, saes[: n + 1]) for n in range(len(saes))]
@@ -142,11 +141,9 @@ def folder_of(out: Path, name: str, kind: str, seed: int, layer: int) -> Path:
 
 def ship(out: Path) -> None:
     kept_lines.ship(out / TRANSCODED)
-    for name, layers in LAYERS.items():
-        for layer in layers:
-            source = folder_of(out, name, SHIPPED, 0, layer)
-            if source.is_dir() and name == "stories":
-                shutil.copytree(source, TRANSCODERS / name / str(layer), dirs_exist_ok=True)
+    for layer in LAYERS["stories"]:
+        source = folder_of(out, "stories", SHIPPED, 0, layer)
+        shutil.copytree(source, TRANSCODERS / "stories" / str(layer), dirs_exist_ok=True)
     checksums.record()
 
 

@@ -97,9 +97,14 @@ def load_runs(folder: Path | str | None = None) -> Runs:
     return _lines(*_read(RUNS, folder))
 
 
+def file_name(model: str) -> str:
+    """A model in names of files, which have no slash: it may be a folder, or one on the hub."""
+    return model.replace("/", "--").strip("-")
+
+
 def text_name(model: str, noise: float) -> str:
-    """What the text that was measured on is called; a model may be a folder, and no name of a file has a slash."""
-    return f"{model.replace('/', '--').strip('-')}-noise{noise:g}"
+    """What the text that was measured on is called."""
+    return f"{file_name(model)}-noise{noise:g}"
 
 
 def _lines(path: Path | str, content: bytes) -> Runs:

@@ -1,6 +1,6 @@
 import pytest
 
-from sae_tutorial.course.judge import Verdict, judge
+from sae_tutorial.course.judge import Verdict, judge, known_mistake
 
 
 def check_double(answer):
@@ -81,3 +81,13 @@ def test_values_false_and_assertions_are_judged_too():
 def test_a_verdict_does_not_change():
     with pytest.raises(AttributeError):
         Verdict(True, "yes").passed = False
+
+
+def test_a_known_mistake_is_the_first_that_the_answer_equals():
+    import torch
+
+    wrong = {"too large": torch.tensor([2.0, 4.0]), "the other way round": torch.tensor([2.0, 1.0])}
+    assert known_mistake([2, 1], wrong) == "the other way round"
+    assert known_mistake(torch.tensor([2.00001, 4.0]), wrong) == "too large"
+    assert known_mistake(torch.tensor([1.0, 2.0]), wrong) is None
+    assert known_mistake(3, {"three": 3.0}) == "three" and known_mistake(3, {}) is None

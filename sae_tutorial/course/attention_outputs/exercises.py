@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_tutorial.course.judge import Verdict, judge, share_near
+from sae_tutorial.course.judge import Verdict, judge, known_mistake, share_near
 
 # Exercise 1: build direct feature attribution.
 
@@ -56,9 +56,8 @@ def check_attribution(answer: Any) -> Verdict:
             "a part may be negative: all of them add up to the pre-activation, so cut nothing off": right.relu(),
             "you leave out the direction and take lengths: the sign would be lost": pattern * values.norm(dim=2).T,
         }
-        for told, other in wrong.items():
-            if _same(got, other):
-                return told
+        if (told := known_mistake(got, wrong)) is not None:
+            return told
         if _same(got.sum(), right.sum()):
             return "the sum is right, but it is not shared out as it should be among heads and sources"
         return f"head 0 brings {right[0, 1]:.3f} from position 1; yours says {got[0, 1]:.3f}"
@@ -109,9 +108,8 @@ def check_share(answer: Any) -> Verdict:
                 (raises[:, where].sum(1) / raises.sum(1)).mean()
             ),
         }
-        for told, other in wrong.items():
-            if _same(got, other):
-                return told
+        if (told := known_mistake(got, wrong)) is not None:
+            return told
         if _same(got, min(1.0, share_with_a_bug(parts, where))):
             return "cut off at 1 it looks like a share, and is none: what is divided by what?"
         return f"of the positive parts here, {right:.2f} are at these positions; you say {got:.2f}"

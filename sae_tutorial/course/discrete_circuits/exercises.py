@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae_tutorial.circuits.discrete import different, node_scores
 from sae_tutorial.circuits.edges import roc
-from sae_tutorial.course.judge import Verdict, judge, share_near
+from sae_tutorial.course.judge import Verdict, judge, known_mistake, share_near
 
 # Exercise 1: build the score.
 
@@ -51,10 +51,7 @@ def check_score(answer: Any) -> Verdict:
         }
         if torch.equal(got, right.float()):
             return None
-        for told, other in wrong.items():
-            if torch.equal(got, other.float()):
-                return told
-        return f"here the heads score {right.tolist()}; yours says {got.tolist()}"
+        return known_mistake(got, wrong) or f"here the heads score {right.tolist()}; yours says {got.tolist()}"
 
     hints = (
         "For one head: set(codes of positives) - set(codes of negatives). How many are left?",

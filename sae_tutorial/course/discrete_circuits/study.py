@@ -95,9 +95,13 @@ def head_scores(
 
 def shuffled(codes: Int[Tensor, "examples heads"], n_positive: int, seed: int = 0) -> Float[Tensor, "shuffles heads"]:
     """`node_scores` with labels that are given out at random, SHUFFLES times."""
+    return torch.stack([node_scores(codes, labels) for labels in labels_at_random(len(codes), n_positive, seed)])
+
+
+def labels_at_random(n: int, n_positive: int, seed: int = 0) -> list[Bool[Tensor, " examples"]]:
+    """SHUFFLES ways to call `n_positive` of n examples positive."""
     generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(len(codes), generator=generator) for _ in range(SHUFFLES)]
-    return torch.stack([node_scores(codes, order < n_positive) for order in orders])
+    return [torch.randperm(n, generator=generator) < n_positive for _ in range(SHUFFLES)]
 
 
 def area(scores: Tensor, members: Bool[Tensor, " things"]) -> float:
@@ -152,25 +156,27 @@ def mean_difference(
 ) -> Float[Tensor, " heads"]:
     """The length of what a head writes into the stream on positives and not on negatives, on average."""
     difference_Hd = outputs[positive].mean(0) - outputs[~positive].mean(0)
-    W_HdM = torch.cat([model.W_O[layer].detach().cpu() for layer in range(model.cfg.n_layers)])
-    return torch.einsum("hd,hdm->hm", difference_Hd, W_HdM).norm(dim=1)
+    return written(model, difference_Hd[None])[0].norm(dim=1)
 
 
 def spread(model: Any, outputs: Float[Tensor, "examples heads d"]) -> Float[Tensor, " heads"]:
     """How much outputs vary: the root mean square length of what a head writes into the stream, about its mean over
     all examples. Labels have no part in it."""
-    around_EHd = outputs - outputs.mean(0)
-    W_HdM = torch.cat([model.W_O[layer].detach().cpu() for layer in range(model.cfg.n_layers)])
-    return torch.einsum("ehd,hdm->ehm", around_EHd, W_HdM).square().sum(2).mean(0).sqrt()
+    return written(model, outputs - outputs.mean(0)).square().sum(2).mean(0).sqrt()
+
+
+def written(model: Any, outputs: Float[Tensor, "examples heads d"]) -> Float[Tensor, "examples heads model"]:
+    """What each head writes into the stream: its output times W_O."""
+    W_HdM = model.W_O.detach().flatten(0, 1).cpu()
+    return torch.einsum("ehd,hdm->ehm", outputs, W_HdM)
 
 
 def mean_difference_shuffled(
     model: Any, outputs: Float[Tensor, "examples heads d"], n_positive: int, seed: int = 0
 ) -> Float[Tensor, "shuffles heads"]:
     """`mean_difference` with the labels of `shuffled`."""
-    generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(len(outputs), generator=generator) for _ in range(SHUFFLES)]
-    return torch.stack([mean_difference(model, outputs, order < n_positive) for order in orders])
+    drawn = labels_at_random(len(outputs), n_positive, seed)
+    return torch.stack([mean_difference(model, outputs, labels) for labels in drawn])
 
 
 def same_kind(

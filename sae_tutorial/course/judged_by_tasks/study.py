@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.activations.shipped_text import story_titles, story_tokens
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.circuits.ioi import ioi_sentences
+from sae_tutorial.circuits.patching import activations
 from sae_tutorial.circuits.prompts import at
 from sae_tutorial.evaluation.absorption import feature_absorption
 from sae_tutorial.evaluation.concept_removal import (
@@ -162,13 +162,10 @@ def _pairs(
 def _attributes(model: Any, hook_name: str, n: int) -> Attributed:
     """Sentences at their last token: who is to be named, where it happens, and what is given."""
     sentences = ioi_sentences(model, n, names=NAMES, places=PLACES, objects=OBJECTS)
-    with read_hook(model, hook_name) as read:
-        parts = [
-            at(read(sentences.tokens[i : i + 64]), sentences.positions["END"][i : i + 64]) for i in range(0, n, 64)
-        ]
+    x_BD = at(activations(model, sentences, [hook_name])[hook_name], sentences.positions["END"])
     values = {
         "name": [frame.s for frame in sentences.frames],
         "place": [frame.place for frame in sentences.frames],
         "object": [frame.object for frame in sentences.frames],
     }
-    return attributed(torch.cat(parts).float(), values)
+    return attributed(x_BD.float().cpu(), values)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_tutorial.course.judge import Verdict, judge
+from sae_tutorial.course.judge import Verdict, judge, known_mistake
 
 # Exercise 1: predict which leaves more of an MLP's output unexplained.
 
@@ -71,10 +71,7 @@ def check_attribution(answer: Any) -> Verdict:
                 (codes > 0) * weights / scale
             ),
         }
-        for told, other in wrong.items():
-            if torch.allclose(got, other, atol=1e-4):
-                return told
-        return f"feature 1 adds {right[1]:.3f} here; yours says {got[1]:.3f}"
+        return known_mistake(got, wrong) or f"feature 1 adds {right[1]:.3f} here; yours says {got[1]:.3f}"
 
     hints = (
         "Feature i writes codes[i] · W_dec[i] into the stream, and the later feature takes its dot product with reads.",
@@ -119,10 +116,7 @@ def check_de_embedding(answer: Any) -> Verdict:
             "W_enc is (D, F): a feature's direction is a column of it, you took a row": W_E @ W_enc[2],
             "a token may speak against a feature: cut nothing off": right.relu(),
         }
-        for told, other in wrong.items():
-            if torch.allclose(got, other, atol=1e-4):
-                return told
-        return f"token 0 has {right[0]:.3f} here; yours says {got[0]:.3f}"
+        return known_mistake(got, wrong) or f"token 0 has {right[0]:.3f} here; yours says {got[0]:.3f}"
 
     hints = (
         "A transcoder has two directions for each feature. The question is what makes it fire, not what it then does.",
