@@ -92,11 +92,12 @@ def measured(model: Any, make: Callable[..., Task], n: int, trial: int, circuit:
     task, other = make(model, n, TRIAL_SEED + trial), make(model, n, FRESH_SEED + trial)
     read = study.Read.of(model, task, trial)
     scores, edges = study.head_scores(model, task, read, other, trial), study.edge_scores(read.codes, read.positive)
-    null = study.shuffled(read.codes, n, trial)
+    at_random = study.labels_at_random(2 * n, n, trial)
+    by_codes = partial(node_scores, read.codes)
     found: dict[str, Any] = {}
     end, everywhere = (tasks.members(torch.tensor(circuit[where])) for where in ("end", "everywhere"))
     found["nodes"] = study.table_of(scores, end)
-    found["nodes"]["shuffled"] = sum(study.area(values, end) for values in null) / len(null)
+    found["nodes"][study.SHUFFLED] = study.area_over(by_codes, at_random, end)
     found["everywhere"] = study.table_of(scores, everywhere)
     for least in (0.02, 0.05):
         found[f"nodes, {least}"] = study.table_of(scores, tasks.members(torch.tensor(circuit["end"]), least))
@@ -104,12 +105,20 @@ def measured(model: Any, make: Callable[..., Task], n: int, trial: int, circuit:
     lists = {name: study.of_pairs(model, table) for name, table in edges.items()}
     found["edges"] = study.table_of(lists, right)
     if n == EXAMPLES[0]:  # head by head and point by point only there, to keep the file small
-        null = study.mean_difference_shuffled(model, read.outputs, n, trial)
-        found["nodes"][study.MEAN_SHUFFLED] = sum(study.area(values, end) for values in null) / len(null)
+        swapped, by_means = study.labels_swapped(n, trial), partial(study.mean_difference, model, read.outputs)
+        found["nodes"][study.SWAPPED] = study.area_over(by_codes, swapped, end)
+        found["nodes"][study.MEAN_SHUFFLED] = study.area_over(by_means, at_random, end)
+        found["nodes"][study.MEAN_SWAPPED] = study.area_over(by_means, swapped, end)
         scores[study.SPREAD] = study.spread(model, read.outputs)
         found["nodes"][study.SPREAD] = study.area(scores[study.SPREAD], end)
-        again = codes_of(untrained(read.outputs, seed=trial), study.read(model, other)[0])
+        more = study.read(model, other)[0]
+        again = codes_of(untrained(read.outputs, seed=trial), more)
         found["same kind"] = study.table_of(study.same_kind(read.at_random, again, n), end)
+        kinds = {"positives": slice(n), "negatives": slice(n, 2 * n)}
+        within = {
+            kind: study.spread(model, torch.cat([x[at] for x in (read.outputs, more)])) for kind, at in kinds.items()
+        }
+        found["spread of a kind"] = study.table_of(within, end)
         found["scores"] = {name: rounded(values) for name, values in scores.items()}
         found["different"] = rounded(different(read.codes))
         found["curves"] = {

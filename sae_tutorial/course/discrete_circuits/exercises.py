@@ -29,6 +29,12 @@ def check_score(answer: Any) -> Verdict:
             if "mask" in str(error):  # a row has one entry for each head, and `positive` one for each example
                 return "heads are columns: go through codes.T"
             raise
+        except TypeError as error:
+            if "unhashable" in str(error):
+                return "codes[positive] is a table of examples and heads: take one column of it at a time"
+            raise
+        if isinstance(got, (list, tuple)) and any(isinstance(one, set) for one in got):
+            return "return how many codes are left for each head, not the sets themselves"
         shape = tuple(torch.as_tensor(got).shape)
         return None if shape == (3,) else f"return one number for each of 3 heads; yours has the shape {shape}"
 
@@ -45,6 +51,10 @@ def check_score(answer: Any) -> Verdict:
             "these are all codes of positives; take away those that a negative has": different(ours),
             "these are all codes there are; take those of positives that no negative has": different(codes),
             "you subtract numbers of codes; subtract the sets, and then count": different(ours) - different(theirs),
+            "these are the codes that both kinds have; count those of positives that no negative has": (
+                different(ours) - right
+            ),
+            "that is a share of the positives' codes; the score is how many there are": right / different(ours),
             "you count both kinds' own codes; count only the positives'": (
                 node_scores(codes, positive) + node_scores(codes, ~positive)
             ),

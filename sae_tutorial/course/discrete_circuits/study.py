@@ -5,8 +5,9 @@ Letters of shapes: E examples, positives first, H heads, d width of a head, M wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ from sae_tutorial.evaluation.intervals import Interval
 SAE, CHANCE, BEYOND, FRESH = "discrete SAE", "labels unused", "beyond chance", "on other prompts"
 LAYER = "layer number"
 RANDOM, KMEANS, PROBE, MEAN, GRADIENT = "random SAE", "k-means", "probe", "mean difference", "attribution"
-SPREAD, MEAN_SHUFFLED = "spread", "mean difference, shuffled"
+SPREAD = "spread"
+SHUFFLED, SWAPPED = "labels shuffled", "swapped within pairs"
+MEAN_SHUFFLED, MEAN_SWAPPED = f"{MEAN}, shuffled", f"{MEAN}, swapped"
 CLUSTERS = 200  # as many as the SAE has latents
 SHUFFLES = 20  # labels at random, for each trial
 GRID = [i / 20 for i in range(21)]  # shares of wrong heads, at which curves are kept
@@ -78,7 +81,7 @@ def head_scores(
     beyond chance     their difference
     on other prompts  `node_scores` of the same SAE on the prompts of `other`
     random SAE, k-means  `node_scores` of other codes: of the SAE before training, and of clusters
-    probe             how often an example is nearer to the mean of its kind than to the other, itself left out
+    probe             how often an example is nearer to the mean of its kind than to the other; it and its twin left out
     mean difference   |mean on positives − mean on negatives| of what the head writes into the stream
     """
     outputs, positive = found.outputs, found.positive
@@ -93,15 +96,26 @@ def head_scores(
     return scores | {GRADIENT: attributed(model, task)}
 
 
-def shuffled(codes: Int[Tensor, "examples heads"], n_positive: int, seed: int = 0) -> Float[Tensor, "shuffles heads"]:
-    """`node_scores` with labels that are given out at random, SHUFFLES times."""
-    return torch.stack([node_scores(codes, labels) for labels in labels_at_random(len(codes), n_positive, seed)])
-
-
 def labels_at_random(n: int, n_positive: int, seed: int = 0) -> list[Bool[Tensor, " examples"]]:
     """SHUFFLES ways to call `n_positive` of n examples positive."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randperm(n, generator=generator) < n_positive for _ in range(SHUFFLES)]
+
+
+def labels_swapped(n: int, seed: int = 0) -> list[Bool[Tensor, " examples"]]:
+    """SHUFFLES ways to call one of each twins positive: example i and example n + i are the same prompt, but for what
+    makes one of them positive."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(SHUFFLES, n, generator=generator) < 0.5
+    return list(torch.cat([drawn, ~drawn], 1))
+
+
+def area_over(
+    score: Callable[[Bool[Tensor, " examples"]], Tensor], drawn: list[Tensor], members: Bool[Tensor, " heads"]
+) -> float:
+    """The area of `score(labels)`, mean over these labels."""
+    areas = [area(score(labels), members) for labels in drawn]
+    return sum(areas) / len(areas)
 
 
 def area(scores: Tensor, members: Bool[Tensor, " things"]) -> float:
@@ -142,13 +156,18 @@ def k_means(
 
 
 def probe(outputs: Float[Tensor, "examples heads d"], positive: Bool[Tensor, " examples"]) -> Float[Tensor, " heads"]:
-    """For each head how often an example is nearer to the mean of its own kind, without itself, than to the other."""
-    hits = []
+    """For each head how often an example is nearer to the mean of its own kind than to the other; ties count half.
+
+    Neither itself nor its twin has a part in the means: example i and example n + i are the same prompt but for what
+    makes one positive, so the twin alone would draw an example to the other kind.
+    """
+    n, hits = len(outputs) // 2, []
     for i in range(len(outputs)):
-        others = torch.arange(len(outputs)) != i
+        others = torch.arange(len(outputs)) % n != i % n
         ours, theirs = (outputs[others & (positive == kind)].mean(0) for kind in (positive[i], ~positive[i]))
-        hits.append((outputs[i] - ours).norm(dim=1) < (outputs[i] - theirs).norm(dim=1))
-    return torch.stack(hits).float().mean(0)
+        near, far = (outputs[i] - ours).norm(dim=1), (outputs[i] - theirs).norm(dim=1)
+        hits.append((near < far).float() + 0.5 * (near == far).float())
+    return torch.stack(hits).mean(0)
 
 
 def mean_difference(
@@ -169,14 +188,6 @@ def written(model: Any, outputs: Float[Tensor, "examples heads d"]) -> Float[Ten
     """What each head writes into the stream: its output times W_O."""
     W_HdM = model.W_O.detach().flatten(0, 1).cpu()
     return torch.einsum("ehd,hdm->ehm", outputs, W_HdM)
-
-
-def mean_difference_shuffled(
-    model: Any, outputs: Float[Tensor, "examples heads d"], n_positive: int, seed: int = 0
-) -> Float[Tensor, "shuffles heads"]:
-    """`mean_difference` with the labels of `shuffled`."""
-    drawn = labels_at_random(len(outputs), n_positive, seed)
-    return torch.stack([mean_difference(model, outputs, labels) for labels in drawn])
 
 
 def same_kind(
@@ -247,8 +258,8 @@ def toy_areas(n: int, trials: int, steps: int = STEPS) -> dict[str, list[float]]
             codes = codes_of(fit(untrained(one.outputs, seed=seed), one.outputs, steps=steps), one.outputs)
             if names[0]:
                 found[names[0]].append(area(node_scores(codes, one.positive), one.members))
-            null = [area(scores, one.members) for scores in shuffled(codes, n, seed)]
-            found[str(names[1])].append(sum(null) / len(null))
+            null = labels_at_random(2 * n, n, seed)
+            found[str(names[1])].append(area_over(partial(node_scores, codes), null, one.members))
     return found
 
 

@@ -25,14 +25,16 @@ def test_toys_say_what_they_should():
     assert spread[quiet.members].min() > 3 * spread[~quiet.members].max()
 
 
-def test_a_probe_leaves_its_example_out():
+def test_a_probe_leaves_an_example_and_its_twin_out():
     labels = torch.arange(8) < 4
-    outputs = torch.zeros(8, 3, 2)
-    outputs[:4, 0, 0] = 1.0  # tells the kinds apart; the second knows nothing, and is far from itself
-    outputs[:, 1] = 5 * torch.eye(8)[:, :2]
+    outputs = torch.zeros(8, 4, 2)
+    outputs[:4, 0, 0] = 1.0  # tells the kinds apart; the second says the same of twins, whatever their kind
+    outputs[:, 1] = 5 * torch.randn(4, 2, generator=torch.Generator().manual_seed(0)).repeat(2, 1)
     outputs[:4, 2, 0] = torch.tensor([1.0, 1.0, 1.0, -1.0])
-    assert study.probe(outputs, labels)[0] == 1
-    assert study.probe(outputs, labels)[1] < 0.6 and study.probe(outputs, labels)[2] == pytest.approx(7 / 8)
+    found = study.probe(outputs, labels)
+    assert found[0] == 1 and found[2] == pytest.approx(7 / 8)
+    assert found[1] == 0.5, "with its twin in the mean of the other kind, it would be 0"
+    assert found[3] == 0.5, "a head that always says the same"
 
 
 def test_clusters_are_found():
@@ -58,7 +60,7 @@ def test_the_spread_is_that_of_what_is_written_and_shuffled_labels_find_it(model
     outputs[:, 3] = 5.0  # large, and always the same
     found = study.spread(model, outputs)
     assert found[9] == pytest.approx(float(model.W_O[1, 1].sum(0).norm()) / 2, rel=1e-4)
-    null = study.mean_difference_shuffled(model, outputs, 3)
+    null = torch.stack([study.mean_difference(model, outputs, labels) for labels in study.labels_at_random(6, 3)])
     assert null.shape == (study.SHUFFLES, 32) and null[:, 9].min() > 0
     for values in (found, null.mean(0)):
         assert (values[torch.arange(32) != 9] < 1e-4).all()
@@ -82,8 +84,20 @@ def test_every_method_scores_every_head(model):
 
 def test_shuffled_labels_average_to_what_is_expected():
     codes = torch.randint(0, 4, (20, 6), generator=torch.Generator().manual_seed(0))
-    many = torch.cat([study.shuffled(codes, 10, seed) for seed in range(20)])
+    drawn = [labels for seed in range(20) for labels in study.labels_at_random(20, 10, seed)]
+    many = torch.stack([study.node_scores(codes, labels) for labels in drawn])
     assert_close(many.mean(0), study.expected_scores(codes, 10), atol=0.06, rtol=0)
+
+
+def test_labels_are_swapped_within_pairs():
+    drawn = torch.stack(study.labels_swapped(10))
+    assert drawn.shape == (study.SHUFFLES, 20) and (drawn[:, :10] != drawn[:, 10:]).all()
+    assert 0.3 < drawn[:, :10].float().mean() < 0.7 and len(drawn.unique(dim=0)) > study.SHUFFLES // 2
+    members = torch.arange(6) < 2
+    assert study.area_over(lambda labels: members.float(), list(drawn), members) == 1
+    first = [labels for labels in drawn if labels[0]]
+    said = study.area_over(lambda labels: members.float() * (1 if labels[0] else -1), list(drawn), members)
+    assert said == pytest.approx(len(first) / len(drawn)), "the mean over labels"
 
 
 def test_curves_pairs_and_areas(model):
