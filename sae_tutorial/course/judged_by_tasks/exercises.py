@@ -1,0 +1,147 @@
+"""Exercises on SAEs judged by tasks: which features a sparse probe takes, what absorption is, and whether FVU tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_tutorial.course.judge import Verdict, judge, known_mistake
+
+# Exercise 1: build the choice of a sparse probe.
+
+
+def check_choice(answer: Any) -> Verdict:
+    """`answer(codes, label, k)`: (N, F), (N,) bool and a number -> (k,), the features whose mean over positive examples
+    differs most from the mean over negative ones."""
+    # Three positives and five negatives, so that sums and means order features differently. Feature 2 is large
+    # everywhere, 3 speaks against the property, 0 and 1 for it, 4 says nothing.
+    codes = torch.tensor(
+        [[2.0, 4.1, 9.0, 0.0, 0.0], [2.0, 0.0, 9.0, 0.0, 0.0], [2.0, 0.0, 9.0, 0.0, 0.0]]
+        + [[0.0, 0.0, 8.9, 3.0, 0.0]] * 3
+        + [[0.0, 0.0, 9.0, 3.0, 0.0]] * 2
+    )
+    label, k = torch.arange(8) < 3, 2
+    right = solution_choice(codes, label, k)
+
+    def chosen(answer: Callable) -> Tensor:
+        return torch.as_tensor(answer(codes.clone(), label.clone(), k))
+
+    def k_numbers_of_features(answer: Callable) -> str | None:
+        got = chosen(answer)
+        if got.shape == (5,):
+            return f"return the {k} chosen features; yours has one entry for each of all 5"
+        if got.shape != (k,):
+            return f"return the numbers of {k} features, here of the shape {(k,)}; yours is {tuple(got.shape)}"
+        if got.is_floating_point():
+            return "return the numbers of the features (their indices), not the values they were chosen by"
+        return None
+
+    def the_features(answer: Callable) -> str | None:
+        got = chosen(answer).sort().values
+        ours, theirs = codes[label], codes[~label]
+        difference, sums = ours.mean(0) - theirs.mean(0), ours.sum(0) - theirs.sum(0)
+        by = {
+            "a large mean is not enough: feature 2 is as large without the property": ours.mean(0),
+            "a feature that speaks *against* the property tells as much: take the size of the difference": difference,
+            "sums depend on how many examples of a kind there are: take means": sums.abs(),
+            "those are the features that differ least": -difference.abs(),
+            "you compare how often features are on; compare their means": (ours > 0).sum(0) - 0.9 * (theirs > 0).sum(0),
+            "you take the largest value of a feature; one example is no evidence, take means": ours.amax(0),
+        }
+        wrong = {told: values.topk(k).indices.sort().values for told, values in by.items()}
+        if torch.equal(got, right.sort().values):
+            return None
+        return known_mistake(got, wrong) or f"here features {right.tolist()} differ most; yours are {got.tolist()}"
+
+    hints = (
+        "For each feature: the mean over rows with the label, minus the mean over rows without it.",
+        "(codes[label].mean(0) - codes[~label].mean(0)).abs().topk(k).indices",
+    )
+    praise = "Nothing is fitted yet: the choice needs two means. Only then a regression weighs the chosen few."
+    return judge("Exercise 1", answer, [k_numbers_of_features, the_features], hints, praise)
+
+
+def solution_choice(codes: Tensor, label: Tensor, k: int) -> Tensor:
+    return (codes[label].mean(0) - codes[~label].mean(0)).abs().topk(k).indices
+
+
+# Exercise 2: find the bug in a measure of absorption.
+
+SHARE, COSINE = 0.4, 0.025  # those of SAEBench
+
+
+def absorption_with_a_bug(main: Tensor, share: Tensor, cosine: Tensor) -> float:
+    """The share of words on which the feature of the property is silent; but that alone is not absorption."""
+    return float((main == 0).float().mean())
+
+
+def check_absorption(answer: Any) -> Verdict:
+    """`answer(main, share, cosine)`, of each word what the property's feature is, and of the feature that carries most
+    of the property there its share and its cosine with the property's direction -> the share of absorbed words."""
+    # How many words there are of each kind, so that every likely mistake has a number of its own.
+    words = (
+        [(0.0, 0.6, 0.3)] * 2 + [(0.0, SHARE, 0.3)]  # absorbed
+        + [(1.2, 0.7, 0.9)] * 2  # not silent
+        + [(0.0, 0.9, 0.01)] * 3  # large, in another direction
+        + [(0.0, 0.1, 0.3)] * 4  # carries little
+        + [(0.0, 0.1, 0.01), (0.8, 0.1, 0.01), (0.3, 0.2, 0.02)]
+    )  # fmt: skip
+    main, share, cosine = torch.tensor(words).T
+    right = solution_absorption(main, share, cosine)
+
+    def the_share(answer: Callable) -> str | None:
+        got = torch.as_tensor(answer(main.clone(), share.clone(), cosine.clone())).float()
+        if got.shape:
+            return f"return one number, the share of all words; yours has the shape {tuple(got.shape)}"
+        if torch.isclose(got, torch.tensor(right), atol=1e-4):
+            return None
+        silent, carries, alike = main == 0, share >= SHARE, cosine >= COSINE
+        wrong = {
+            "a silent feature alone is a miss. Absorbed is a word whose property another feature carries": silent,
+            "where the main feature is active nothing was absorbed": carries & alike,
+            "a feature may carry a large part by being large; its direction must be the property's, too": silent
+            & carries,
+            "a feature in the right direction that carries next to nothing has taken nothing over": silent & alike,
+            "a share of exactly 0.4 counts": silent & (share > SHARE) & alike,
+            "that is how many words, not their share": torch.full((1,), len(words) * right),
+        }
+        of_silent = (silent & carries & alike).sum() / silent.sum()
+        told = {what: mask.float().mean() for what, mask in wrong.items()}
+        told["that is the share of the words with a silent feature; take it of all words"] = of_silent
+        return known_mistake(got, told) or f"here {right:.3f} of the words are absorbed; yours says {float(got):.3f}"
+
+    hints = (
+        "Three things must hold at once. Which two of the inputs does the function not use?",
+        "(main == 0) & (share >= 0.4) & (cosine >= 0.025), and then the mean.",
+    )
+    praise = "A hole in one feature, and another feature that fills it: only both together are absorption."
+    return judge("Exercise 2", answer, [the_share], hints, praise)
+
+
+def solution_absorption(main: Tensor, share: Tensor, cosine: Tensor) -> float:
+    return float(((main == 0) & (share >= SHARE) & (cosine >= COSINE)).float().mean())
+
+
+# Exercise 3: predict whether less error goes with better answers.
+
+
+def check_rank_correlation(guess: Any, measured: float, within: float = 0.3) -> Verdict:
+    """`guess`: the rank correlation over rules of what is explained (1 − FVU) with a task's score, −1 to 1."""
+
+    def a_correlation(guess: Any) -> str | None:
+        known = isinstance(guess, (int, float)) and not isinstance(guess, bool) and -1 <= guess <= 1
+        return None if known else f"answer with a rank correlation, a number from −1 to 1; you say {guess!r}"
+
+    def near(guess: float) -> str | None:
+        if abs(guess - measured) <= within:
+            return None
+        return "it is lower than that" if guess > measured else "it is higher than that"
+
+    hints = (
+        "1 would say that rules come in the same order by both, −1 in opposite orders, 0 that one does not tell.",
+        "What a task asks for is a small part of what an SAE has to reconstruct.",
+    )
+    return judge("Exercise 3", guess, [a_correlation, near], hints, f"It is {measured:.2f}.")
