@@ -69,7 +69,7 @@ SMOLLM2 = {
     "13_attention_outputs": {"CONTEXT": 32, "N_TRAIN": 10, "N_READ": 40, "STEPS": 3, "N_SENTENCES": 12, "N_REPEATS": 1},
     "14_discrete_circuits": {"N": 2, "N_CIRCUIT": 2, "N_TRIED": 3, "N_TOYS": 1, "STEPS": 3},
 }
-CHEAP = {"05_sparse_allocation", "11_dark_matter"}
+MINUTES = ("01_transformers", "08_ioi_circuit", "09_ioi_features")  # with all thirty layers
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +91,13 @@ def six_layers(tmp_path_factory):
     return folder, text
 
 
-@pytest.mark.parametrize("name", sorted(SMOLLM2.keys() - CHEAP))
+@pytest.mark.parametrize("name", MINUTES)
 def test_the_architecture_of_smollm2(name, six_layers):
     """No number in the text is asserted of it, and every law is."""
     parameters = {"MODEL": str(six_layers[0]), "TEXT": str(six_layers[1])} | SMOLLM2[name]
     assert run_with(name, parameters)["model"].cfg.n_layers == 6
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in CHEAP else pytest.mark.slow) for n in SMOLLM2])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in MINUTES else ()) for n in SMOLLM2])
 def test_smollm2(name):
     assert run_with(name, {"MODEL": "smollm2"} | SMOLLM2[name])["model"].cfg.n_layers == 30
