@@ -74,6 +74,7 @@ FLOORS = {
     "circuits": 2,
     "figures": 3,
     "course": 4,
+    "commands": 4,
 }
 PACKAGE = Path(sae_tutorial.__file__).parent
 MODULES = {

@@ -1,0 +1,150 @@
+"""report: an SAE as one HTML page that a colleague opens without Python and without a network."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from plotly import graph_objects as go
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from sae_tutorial.activations.files import path_of, write_atomically
+from sae_tutorial.allocation.zipf import middle_law
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.autoencoder.saving import load_metadata
+from sae_tutorial.commands.work import HISTORY, measures, opened
+from sae_tutorial.evaluation.feature_evidence import FeatureEvidence, feature_evidence
+from sae_tutorial.evaluation.feature_pages import feature_pages
+from sae_tutorial.evaluation.fidelity import evaluate
+from sae_tutorial.figures import kinds
+from sae_tutorial.figures.densities import rank_density
+from sae_tutorial.figures.feature_report import CSS, FIND, page_html, words_of
+from sae_tutorial.figures.kinds import Curve
+
+ENOUGH = 20  # matches of a feature that is shown
+MEANS = {  # measure -> what it means
+    "l0": "features per token",
+    "fvu": "part of the variance that is not explained",
+    "recovered": "of the loss, from 0 in its place to the model as it is",
+    "recovered_mean": "the same, from the mean in its place",
+    "ce_clean": "loss of the model, nats",
+    "ce_spliced": "loss with the SAE in place",
+    "kl": "divergence of its predictions, nats",
+    "dead": "features without a match on this text",
+    "underused": "features far below a Zipf law",
+}
+
+
+def report(args: argparse.Namespace) -> None:
+    """An SAE as one HTML page: training curves, quality, densities with their Zipf law, features with contexts."""
+    folder = path_of("folder", args.folder)
+    sae, reading = opened(args.folder, args)
+    model, hook = reading.load()
+    if sae.config.is_transcoder:
+        raise ValueError(f"{folder} holds a transcoder; pages are for SAEs")
+    sae, held_out = sae.to(model.cfg.device), reading.rows(model)[1]
+    found = evaluate(sae, model, held_out, hook)
+    evidence = feature_evidence(sae, model, held_out, hook)
+    figures = [*_training(folder / HISTORY), _densities(found.density)]
+    words, about = words_of(model), load_metadata(folder)
+    parts = [f"<h1>{escape(f'SAE of {reading.model}, {hook}')}</h1>", _quality(measures(found), sae, about)]
+    parts += [_html(fig, first=i == 0) for i, fig in enumerate(figures)]
+    parts.append(
+        '<input id="find" type="search" aria-label="find" placeholder="Show only features whose page contains …">'
+    )
+    for title, features in chosen(sae, evidence, args.features).items():
+        parts.append(f"<h2>{escape(title)}</h2>")
+        for page in feature_pages(evidence, sae, model, features):
+            parts.append(f'<section id="f{page.feature}">{page_html(page, words)}</section>')
+    path = path_of("--out", args.out) if args.out else folder / "report.html"
+    write_atomically(path, _document(f"SAE of {reading.model}", parts).encode())
+    print(path)
+
+
+def chosen(sae: SparseAutoencoder, evidence: FeatureEvidence, n: int) -> dict[str, list[int]]:
+    """Features in three groups, each by a measure and not by eye; none twice."""
+    known = evidence.counts >= ENOUGH
+    groups = {
+        "Clearest: most often at one and the same token": same_token(evidence),
+        "Most frequent: active on most tokens": evidence.density,
+        "Oddest: features with a twin, whose decoder row is nearly the same": twin_cosines(sae).cpu(),
+    }
+    found, taken = {}, torch.zeros(len(known), dtype=torch.bool)
+    for title, value in groups.items():
+        order = value.double().masked_fill(~known | taken, -torch.inf).argsort(descending=True)
+        found[title] = [f for f in order[:n].tolist() if known[f] and not taken[f]]
+        taken[found[title]] = True
+    return {title: features for title, features in found.items() if features}
+
+
+def same_token(evidence: FeatureEvidence) -> Float[Tensor, " features"]:
+    """Of a fair sample of each feature's matches, the share at the token that is commonest among them."""
+    place_FR = evidence.sampled.place
+    token_FR = evidence.tokens.flatten()[place_FR.clamp(min=0)].masked_fill(place_FR < 0, -1).sort(1).values
+    shares = []
+    for row in token_FR:
+        counts = row[row >= 0].unique(return_counts=True)[1]
+        shares.append(float(counts.max() / counts.sum()) if len(counts) else 0.0)
+    return torch.tensor(shares)
+
+
+@torch.no_grad()
+def twin_cosines(sae: SparseAutoencoder, rows: int = 1024) -> Float[Tensor, " features"]:
+    """The cosine of each decoder row with the one that is nearest to it."""
+    unit_FD = normalize(sae.W_dec, dim=1)
+    nearest = []
+    for start in range(0, len(unit_FD), rows):
+        cosine = unit_FD[start : start + rows] @ unit_FD.T
+        cosine[torch.arange(len(cosine)), torch.arange(start, start + len(cosine))] = -1
+        nearest.append(cosine.amax(1))
+    return torch.cat(nearest)
+
+
+def _training(history: Path) -> Iterable[go.Figure]:
+    """Curves of the run that made it, where they were kept."""
+    if not history.exists():
+        return []
+    with np.load(history) as kept:
+        metrics = {name: kept[name] for name in ("fvu", "l0", "dead") if name in kept}
+    steps = np.arange(1, len(metrics["fvu"]) + 1)
+    keep = np.unique(np.linspace(0, len(steps) - 1, 300).round().astype(int))
+    panels = {name: {"": Curve(steps[keep], values[keep])} for name, values in metrics.items()}
+    title = f"Training ended at an FVU of {metrics['fvu'][-1]:.3f}"
+    return [kinds.lines(panels, title, "step", ["FVU", "features per token", "share dead"], mode="lines")]
+
+
+def _densities(density: Float[Tensor, " features"]) -> go.Figure:
+    law = middle_law(density)
+    ranks = torch.arange(1, int((density > 0).sum()) + 1)
+    laws = {} if law is None else {"densities": law.density(ranks)}
+    told = "" if law is None else f"; their middle follows a Zipf law with exponent {law.exponent:.2f}"
+    title = f"{(density == 0).float().mean():.1%} of the features never fire on this text{told}"
+    return rank_density({"densities": density}, title, laws=laws)
+
+
+def _quality(found: dict[str, float], sae: SparseAutoencoder, about: dict[str, Any]) -> str:
+    own = about.get("reading", {})
+    text = own.get("text") or "the text that comes with the model"
+    rows = "".join(
+        f"<tr><td>{name.replace('_', ' ')}</td><td>{value:.4g}</td><td>{MEANS[name]}</td></tr>"
+        for name, value in found.items()
+    )
+    what = f"{sae.config.d_sae:,} features of {sae.config.d_in} coordinates, rule {sae.config.rule}, text: {text}"
+    return f"<p>{escape(what)}</p><table>{rows}</table>"
+
+
+def _html(fig: go.Figure, first: bool) -> str:
+    return fig.to_html(full_html=False, include_plotlyjs=first, config={"displaylogo": False})
+
+
+def _document(title: str, parts: list[str]) -> str:
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    body = "".join(parts) + f"<script>{FIND}</script>"
+    return f'<!DOCTYPE html><html lang="en"><head>{head}<style>{CSS}</style></head><body>{body}</body></html>\n'

@@ -1,0 +1,231 @@
+"""The command line, as people use it: a text file to an SAE to its page; settings, errors in one line, exit codes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from sae_tutorial import SAEConfig, load_metadata, load_sae, story_tokens
+from sae_tutorial.__main__ import main
+from sae_tutorial.commands import options
+from sae_tutorial.commands.sources import Reading, of_metadata
+from sae_tutorial.training.settings import TrainSettings
+
+SMALL = "--context 32 --held-out 8 --steps 12 --batch-size 64 --d-sae 64 --k 4".split()
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAE_TUTORIAL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory, model):
+    file = tmp_path_factory.mktemp("text") / "mine.txt"
+    file.write_text("".join(model.tokenizer.batch_decode(story_tokens(4_000, seed=3)[:, 1:])), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(text, tmp_path_factory):
+    """Two SAEs of a text file, in one folder."""
+    out = tmp_path_factory.mktemp("saes")
+    os.environ["SAE_TUTORIAL_CACHE"], before = str(out / "cache"), os.environ.get("SAE_TUTORIAL_CACHE")
+    try:
+        rules = ["--rule", "token_choice", "relu"]
+        assert main(["train", "--text", str(text), *SMALL, *rules, "--out", str(out / "saes")]) == 0
+    finally:
+        os.environ.pop("SAE_TUTORIAL_CACHE") if before is None else os.environ.update(SAE_TUTORIAL_CACHE=before)
+    return out / "saes"
+
+
+def test_train_leaves_saes_with_what_they_are(trained, text):
+    sae = load_sae(trained / "token_choice")
+    assert (sae.config.d_sae, sae.config.k, sae.hook_name) == (64, 4, "blocks.1.hook_resid_post")
+    about = load_metadata(trained / "token_choice")
+    assert about["reading"]["text"] == str(text) and about["training"]["steps"] == 12
+    assert 0 < about["quality"]["fvu"] < 2 and about["quality"]["l0"] == pytest.approx(4)
+    with np.load(trained / "token_choice" / "history.npz") as kept:
+        assert len(kept["fvu"]) == 12 and len(kept["density"]) == 64
+    card = (trained / "token_choice" / "README.md").read_text()
+    assert "mine.txt" in card and str(text.parent) not in card and "token_choice" in card
+    assert load_sae(trained / "relu").config.k is None, "a budget for all is for those that have one"
+    assert not (trained / "checkpoint.pt").exists()
+
+
+def test_evaluate_remembers_the_text_and_measures_the_same(trained, capsys):
+    assert main(["evaluate", str(trained / "token_choice"), "--json"]) == 0
+    [found] = json.loads(capsys.readouterr().out).values()
+    kept = load_metadata(trained / "token_choice")["quality"]
+    assert found == pytest.approx(kept, rel=1e-4, nan_ok=True)
+    assert main(["evaluate", str(trained / "token_choice"), str(trained / "relu"), "--held-out", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and "FVU" in lines[0] and len({len(line) for line in lines}) == 1
+
+
+def test_the_page_is_one_file_with_everything(trained, capsys):
+    assert main(["report", str(trained / "token_choice"), "--features", "2"]) == 0
+    page = (trained / "token_choice" / "report.html").read_text(encoding="utf-8")
+    assert str(trained / "token_choice" / "report.html") in capsys.readouterr().out
+    assert "Training ended at an FVU" in page and "never fire on this text" in page and "Most frequent" in page
+    shown = re.findall(r'<section id="f(\d+)">', page)
+    assert len(shown) == len(set(shown)) > 2, "no feature twice"
+    assert not re.search(r"<script[^>]* src=|<link ", page), "it needs no network"
+
+
+def test_a_file_of_settings_and_flags_that_have_the_last_word(text, tmp_path, capsys):
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f'text = "{text}"\ncontext = 32\nheld_out = 8\n[train]\nsteps = 6\nbatch_size = 64\n'
+        '[[sae]]\nname = "wide"\nrule = "token_choice"\nd_sae = 96\nk = 2\n'
+        '[[sae]]\nrule = "mutual_choice"\nd_sae = 32\n'
+    )
+    assert main(["train", "--config", str(file), "--k", "3", "--steps", "4", "--out", str(tmp_path / "out")]) == 0
+    wide, other = load_sae(tmp_path / "out" / "wide"), load_sae(tmp_path / "out" / "mutual_choice")
+    assert (wide.config.d_sae, wide.config.k, other.config.d_sae, other.config.k) == (96, 3, 32, 3)
+    assert load_metadata(tmp_path / "out" / "wide")["training"]["steps"] == 4
+    assert main(["train", "--config", str(file), "--rule", "relu", "relu", "--out", str(tmp_path / "x")]) == 1
+    assert "leave one of both away" in capsys.readouterr().err
+
+
+def test_a_harvest_is_found_again_and_trained_on(text, tmp_path, capsys):
+    read = ["--text", str(text), "--context", "32", "--held-out", "8"]
+    assert main(["harvest", *read, "--out", str(tmp_path / "acts")]) == 0
+    folder = capsys.readouterr().out.splitlines()[-1]
+    times = {file: file.stat().st_mtime_ns for file in (tmp_path / "acts").rglob("*.bin")}
+    assert times and main(["harvest", *read, "--out", str(tmp_path / "acts")]) == 0
+    assert {file: file.stat().st_mtime_ns for file in times} == times
+    args = ["train", *read, "--store", folder, "--steps", "3", "--batch-size", "64", "--d-sae", "32", "--k", "2"]
+    assert main([*args, "--out", str(tmp_path / "out")]) == 0
+    assert load_sae(tmp_path / "out" / "mutual_choice").config.d_sae == 32
+
+
+def test_a_killed_training_goes_on(text, tmp_path):
+    out = tmp_path / "out"
+    args = ["--text", str(text), *SMALL, "--steps", "400", "--checkpoint-every", "20", "--out", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "sae_tutorial", "train", *args]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    for _ in range(1200):
+        if (out / "checkpoint.pt").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (out / "checkpoint.pt").exists() and not (out / "mutual_choice").exists()
+    assert main(["train", *args]) == 0
+    once = tmp_path / "once"
+    assert main(["train", *args[:-1], str(once)]) == 0
+    ours, theirs = (load_sae(folder / "mutual_choice").state_dict() for folder in (out, once))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours), "as if nothing had happened"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("train --steps ten", "steps must be a whole number"),
+        ("train --text nowhere.txt", "text='nowhere.txt'"),
+        ("train --rule token_choice --k 0", "k must be"),
+        ("train --l1 0.1 --steps 2 --tokens 40000", "l1=0.1 is no setting of rule"),
+        ("train --model gpt2-nowhere", "gpt2-nowhere"),
+        ("train --config nowhere.toml", "no such file"),
+        ("train --hook blocks.9.mlp --tokens 40000", "blocks.9.mlp"),
+        ("train --held-out 9999 --tokens 40000", "held_out=9999"),
+        ("evaluate nowhere", "nowhere"),
+        ("report nowhere", "nowhere"),
+        ("clean nothing", "'nothing' is not in"),
+    ],
+)
+def test_errors_are_one_line(line, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(line.split()) == 1
+    err = capsys.readouterr().err
+    told = [one for one in err.splitlines() if one.startswith("error: ")]
+    assert len(told) == 1 and words in told[0] and "Traceback" not in err
+
+
+def test_what_makes_no_sense_is_argparses(capsys):
+    for line in ("", "trian", "train --steeps 3", "train --rule topk"):
+        with pytest.raises(SystemExit) as stopped:
+            main(line.split())
+        assert stopped.value.code == 2
+    with pytest.raises(TypeError, match="steps must be"):
+        main(["train", "--steps", "ten", "--debug"])
+
+
+def test_saes_that_are_there_are_not_lost(trained, text, capsys):
+    args = ["train", "--text", str(text), *SMALL, "--rule", "token_choice", "--out", str(trained)]
+    before = (trained / "token_choice" / "cfg.json").stat().st_mtime_ns
+    assert main(args) == 1 and "--again" in capsys.readouterr().err
+    assert (trained / "token_choice" / "cfg.json").stat().st_mtime_ns == before
+
+
+def test_interrupted(monkeypatch, capsys):
+    from sae_tutorial.commands import caches
+
+    def stopped(args):
+        """Stops."""
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(caches, "models", stopped)
+    assert main(["models"]) == 130 and "goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("steps = 3", "outside of tables"),
+        ("[train]\nrate = 1", r"'rate' is no setting \[train\]"),
+        ("[[sae]]\nwidth = 1", r"'width' is no setting \[sae\]"),
+        ("[sae]\nk = 1", "for each SAE"),
+        ("k = = 1", "no TOML"),
+    ],
+)
+def test_files_of_settings_that_say_something_else(toml, words, tmp_path):
+    from sae_tutorial.commands.work import KNOWN
+
+    file = tmp_path / "run.toml"
+    file.write_text(toml)
+    with pytest.raises(ValueError, match=words):
+        options.read_toml(str(file), KNOWN)
+
+
+def test_values_are_written_as_in_toml():
+    texts = ("0.1", "3", "true", "[1, 2]", "none", "token_choice", "1e-3", '"3"')
+    assert [options.value_of(one) for one in texts] == [0.1, 3, True, [1, 2], None, "token_choice", 1e-3, "3"]
+
+
+def test_every_field_is_a_flag_with_its_help(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for settings in (Reading, SAEConfig, TrainSettings):
+        for name in options.fields_of(settings, ("d_in", "d_out")):
+            assert f"--{name.replace('_', '-')}" in told, name
+    assert "peak learning rate" in told
+
+
+def test_models_and_caches_are_told(tmp_path, capsys):
+    assert main(["models"]) == 0 and "reference_sae" in capsys.readouterr().out
+    assert main(["clean"]) == 0 and "nothing is there" in capsys.readouterr().out
+    (tmp_path / "cache" / "harvests" / "one").mkdir(parents=True)
+    (tmp_path / "cache" / "harvests" / "one" / "x.bin").write_bytes(b"x" * 2_000_000)
+    (tmp_path / "cache" / "models").mkdir()
+    assert main(["clean"]) == 0
+    assert re.search(r"harvests\s+2\.0 MB", capsys.readouterr().out)
+    assert main(["clean", "harvests"]) == 0 and "2.0 MB freed" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["models"]
+
+
+def test_an_sae_from_elsewhere_tells_its_model_and_hook():
+    found = of_metadata({"model_name": "smollm2", "hook_name": "blocks.3.hook_mlp_out", "context_size": 128}, {})
+    assert (found.model, found.hook, found.context) == ("smollm2", "blocks.3.hook_mlp_out", 128)
+    assert of_metadata({"reading": {"model": "stories", "tokens": 9}}, {"tokens": 5}).tokens == 5
