@@ -152,8 +152,10 @@ def test_faces_are_light(name):
 
 
 def test_nothing_prints():
-    """Return values and progress bars speak for the package."""
+    """Return values and progress bars speak for the package; only the command line writes to a terminal."""
     for path in Path(sae_tutorial.__file__).parent.rglob("*.py"):
+        if path.parent.name == "commands" or path.name == "__main__.py":
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             is_print = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
             assert not is_print, f"{path.name}:{getattr(node, 'lineno', 0)} prints"

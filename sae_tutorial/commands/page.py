@@ -123,10 +123,10 @@ def _training(history: Path) -> Iterable[go.Figure]:
 def _densities(density: Float[Tensor, " features"]) -> go.Figure:
     law = middle_law(density)
     ranks = torch.arange(1, int((density > 0).sum()) + 1)
-    laws = {} if law is None else {"densities": law.density(ranks)}
+    laws = {} if law is None else {"densities": law.density(ranks).numpy()}
     told = "" if law is None else f"; their middle follows a Zipf law with exponent {law.exponent:.2f}"
     title = f"{(density == 0).float().mean():.1%} of the features never fire on this text{told}"
-    return rank_density({"densities": density}, title, laws=laws)
+    return rank_density({"densities": density.cpu().numpy()}, title, laws=laws)
 
 
 def _quality(found: dict[str, float], sae: SparseAutoencoder, about: dict[str, Any]) -> str:

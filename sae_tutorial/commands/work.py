@@ -150,9 +150,15 @@ def _sae(fields: dict[str, Any], d_in: int, seed: int) -> SparseAutoencoder:
 def _save(folder: Path, run: TrainingRun, found: Evaluation, reading: dict[str, Any]) -> None:
     settings = dataclasses.asdict(run.settings)
     quality = measures(found)
-    about = {"reading": reading, "training": settings, "quality": quality, "seconds": round(run.seconds, 1)}
+    about: dict[str, Any] = {
+        "reading": reading,
+        "training": settings,
+        "quality": quality,
+        "seconds": round(run.seconds, 1),
+    }
     save_sae(run.sae, folder, context_size=reading["context"], **about)
-    write_atomically(folder / HISTORY, lambda file: np.savez_compressed(file, **run.metrics, density=run.density.cpu()))
+    kept: dict[str, Any] = {**run.metrics, "density": run.density.cpu().numpy()}
+    write_atomically(folder / HISTORY, lambda file: np.savez_compressed(file, **kept))
     write_atomically(folder / CARD, card(run.sae, about).encode())
 
 
