@@ -29,17 +29,18 @@ from sae_tutorial.figures.feature_report import CSS, FIND, page_html, words_of
 from sae_tutorial.figures.kinds import Curve
 
 ENOUGH = 20  # matches of a feature that is shown
-MEANS = {  # measure -> what it means
-    "l0": "features per token",
-    "fvu": "part of the variance that is not explained",
-    "recovered": "of the loss, from 0 in its place to the model as it is",
-    "recovered_mean": "the same, from the mean in its place",
-    "ce_clean": "loss of the model, nats",
-    "ce_spliced": "loss with the SAE in place",
-    "kl": "divergence of its predictions, nats",
-    "dead": "features without a match on this text",
-    "underused": "features far below a Zipf law",
+MEANS = {  # measure -> what it is called, and what it means
+    "l0": ("L0", "features per token"),
+    "fvu": ("FVU", "part of the variance that is not explained"),
+    "recovered": ("recovered", "of the loss, from 0 in its place to the model as it is"),
+    "recovered_mean": ("from mean", "the same, from the mean in its place"),
+    "ce_clean": ("CE", "loss of the model, nats"),
+    "ce_spliced": ("CE with SAE", "loss with the SAE in place"),
+    "kl": ("KL", "divergence of its predictions, nats"),
+    "dead": ("dead", "share of features without a match on this text"),
+    "underused": ("underused", "share of features far below a Zipf law"),
 }
+CURVES = {"fvu": "FVU", "l0": "features per token", "dead": "share of features dead"}
 
 
 def report(args: argparse.Namespace) -> None:
@@ -50,8 +51,8 @@ def report(args: argparse.Namespace) -> None:
     if sae.config.is_transcoder:
         raise ValueError(f"{folder} holds a transcoder; pages are for SAEs")
     sae, held_out = sae.to(model.cfg.device), reading.rows(model)[1]
-    found = evaluate(sae, model, held_out, hook)
-    evidence = feature_evidence(sae, model, held_out, hook)
+    found = evaluate(sae, model, held_out, hook, progress=not args.quiet)
+    evidence = feature_evidence(sae, model, held_out, hook, progress=not args.quiet)
     figures = [*_training(folder / HISTORY), _densities(found.density)]
     words, about = words_of(model), load_metadata(folder)
     parts = [f"<h1>{escape(f'SAE of {reading.model}, {hook}')}</h1>", _quality(measures(found), sae, about)]
@@ -112,12 +113,13 @@ def _training(history: Path) -> Iterable[go.Figure]:
     if not history.exists():
         return []
     with np.load(history) as kept:
-        metrics = {name: kept[name] for name in ("fvu", "l0", "dead") if name in kept}
-    steps = np.arange(1, len(metrics["fvu"]) + 1)
-    keep = np.unique(np.linspace(0, len(steps) - 1, 300).round().astype(int))
-    panels = {name: {"": Curve(steps[keep], values[keep])} for name, values in metrics.items()}
+        metrics = {
+            name: kept[name] for name in CURVES if np.isfinite(kept[name]).any()
+        }  # a short run knows no dead ones
+    keep = np.unique(np.linspace(0, len(metrics["fvu"]) - 1, 300).round().astype(int))
+    panels = {CURVES[name]: {"": Curve(keep + 1, values[keep])} for name, values in metrics.items()}
     title = f"Training ended at an FVU of {metrics['fvu'][-1]:.3f}"
-    return [kinds.lines(panels, title, "step", ["FVU", "features per token", "share dead"], mode="lines")]
+    return [kinds.lines(panels, title, "step", list(panels), mode="lines")]
 
 
 def _densities(density: Float[Tensor, " features"]) -> go.Figure:
@@ -133,8 +135,7 @@ def _quality(found: dict[str, float], sae: SparseAutoencoder, about: dict[str, A
     own = about.get("reading", {})
     text = own.get("text") or "the text that comes with the model"
     rows = "".join(
-        f"<tr><td>{name.replace('_', ' ')}</td><td>{value:.4g}</td><td>{MEANS[name]}</td></tr>"
-        for name, value in found.items()
+        f"<tr><td>{MEANS[name][0]}</td><td>{x:.4g}</td><td>{MEANS[name][1]}</td></tr>" for name, x in found.items()
     )
     what = f"{sae.config.d_sae:,} features of {sae.config.d_in} coordinates, rule {sae.config.rule}, text: {text}"
     return f"<p>{escape(what)}</p><table>{rows}</table>"

@@ -38,7 +38,7 @@ def harvest(args: argparse.Namespace) -> None:
     reading = Reading(**given(args, KNOWN[""][:-2]))
     model, hook = reading.load()
     folder = writable(args.out or cache_folder("harvests"))
-    store = _harvested(reading, model, hook, reading.rows(model)[0], folder)
+    store = _harvested(reading, model, hook, reading.rows(model)[0], folder, args)
     print(f"{store}\n{store.folder}")
 
 
@@ -57,7 +57,7 @@ def train(args: argparse.Namespace) -> None:
     model, hook = reading.load()
     to_train, held_out = reading.rows(model)
     if store_folder is None:
-        store = _harvested(reading, model, hook, to_train, cache_folder("harvests"))
+        store = _harvested(reading, model, hook, to_train, cache_folder("harvests"), args)
     else:
         store = ActivationStore.open(store_folder)
         hook = store.hook_name or hook
@@ -69,8 +69,9 @@ def train(args: argparse.Namespace) -> None:
         checkpoint=out / CHECKPOINT,
         checkpoint_every=args.checkpoint_every,
         resume="auto",
+        progress=not args.quiet,
     )
-    found = evaluate_many([run.sae for run in runs], model, held_out, hook)
+    found = evaluate_many([run.sae for run in runs], model, held_out, hook, progress=not args.quiet)
     for name, run, one in zip(saes, runs, found):
         run.sae.model_name = reading.model
         _save(out / name, run, one, reading.remembered(hook))
@@ -87,7 +88,9 @@ def evaluate(args: argparse.Namespace) -> None:
         model, hook = reading.load()
         held_out = reading.rows(model)[1]
         target = sae.target_hook_name if sae.config.is_transcoder else None
-        [found[str(folder)]] = evaluate_many([sae.to(model.cfg.device)], model, held_out, hook, target_hook=target)
+        found[str(folder)] = evaluate_many(
+            [sae.to(model.cfg.device)], model, held_out, hook, target_hook=target, progress=not args.quiet
+        )[0]
     if args.json:
         print(json.dumps({name: measures(one) for name, one in found.items()}, indent=1))
     else:
@@ -118,8 +121,10 @@ def table(found: dict[str, Evaluation]) -> str:
     )
 
 
-def _harvested(reading: Reading, model: Any, hook: str, rows: Any, folder: Path) -> ActivationStore:
-    return ActivationStore.harvest(model, rows, hook, cache_dir=folder, dtype=getattr(torch, reading.dtype))
+def _harvested(reading: Reading, model: Any, hook: str, rows: Any, folder: Path, args: Any) -> ActivationStore:
+    return ActivationStore.harvest(
+        model, rows, hook, cache_dir=folder, dtype=getattr(torch, reading.dtype), progress=not args.quiet
+    )
 
 
 def _tables(tables: list[dict[str, Any]], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
