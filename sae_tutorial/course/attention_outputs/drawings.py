@@ -14,16 +14,17 @@ def heads_and_sources() -> Drawing:
         "so its pre-activation is a table of heads and source positions, summed up."
     )
     drawing = Drawing(620, 300, alt)
-    left, width = (10, 122, 234), 96
+    left, width, lower = (10, 122, 234), 96, 72  # the lower boxes leave room for what goes past them
     for x, word in zip(left, ("Tom", "saw", "Tom")):
         drawing.box(x, 254, width, 28, f"“{word}”", GREY)
-    weights = {"head 0": ((0.1, 0.8, 0.1), BLUE, 188), "head 1": ((0.6, 0.1, 0.3), ORANGE, 122)}
-    for name, (shares, colour, y) in weights.items():
+    weights = {"head 0": ((0.1, 0.8, 0.1), BLUE, 188, lower), "head 1": ((0.6, 0.1, 0.3), ORANGE, 122, width)}
+    for name, (shares, colour, y, wide) in weights.items():
         for x, share in zip(left, shares):
-            drawing.box(x, y, width, 28, f"{share} · v", colour)
+            drawing.box(x, y, wide, 28, f"{share} · v", colour)
         drawing.text(342, y + 14, f"{name}: sum", size=12, anchor="start", colour=colour, bold=True)
     for x in left:
-        drawing.arrow(x + width / 2, 253, x + width / 2, 217)
+        drawing.arrow(x + lower / 2, 253, x + lower / 2, 217)
+        drawing.arrow(x + (lower + width) / 2, 253, x + (lower + width) / 2, 151)
     drawing.arrow(424, 202, 462, 168, colour=BLUE).arrow(424, 134, 562, 144, colour=ORANGE, bend=8)
     drawing.box(464, 146, 70, 28, "z_0", BLUE).box(536, 146, 70, 28, "z_1", ORANGE)
     drawing.text(535, 190, "z of all heads, side by side", size=12)

@@ -54,6 +54,7 @@ def check_attribution(answer: Any) -> Verdict:
                 pattern * (values @ reads[0]).T
             ),
             "a part may be negative: all of them add up to the pre-activation, so cut nothing off": right.relu(),
+            "a part may be negative: without signs they do not add up to the pre-activation": right.abs(),
             "you leave out the direction and take lengths: the sign would be lost": pattern * values.norm(dim=2).T,
         }
         if (told := known_mistake(got, wrong)) is not None:
@@ -84,7 +85,7 @@ def share_with_a_bug(parts: Tensor, where: Tensor) -> float:
 
 def check_share(answer: Any) -> Verdict:
     """`answer(parts, where)`: (H, S) and (S,) bool -> of all positive parts, the share at these positions."""
-    parts = torch.tensor([[1.0, -1.0, 0.5, 0.0], [2.0, 1.5, -0.5, -1.5]])
+    parts = torch.tensor([[1.0, -1.0, 0.5, 0.2], [2.0, 1.5, -0.5, -1.5]])  # not as many positive ones as sources
     where = torch.tensor([True, False, True, False])
     right = solution_share(parts, where)
 

@@ -9,7 +9,7 @@ Letters of shapes: N matches, H heads, S source positions, F features, K matches
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -120,14 +120,17 @@ def _reading(sae: SparseAutoencoder, rows_FD: Float[Tensor, "features d"]) -> Sp
     return other
 
 
-def one_family(drawn: DrawnOn, sae: SparseAutoencoder, n_heads: int, n: int = 10) -> list[float]:
+def one_family(
+    drawn: DrawnOn, sae: SparseAutoencoder, n_heads: int, n: int = 10, families: Sequence[str] | None = None
+) -> list[float]:
     """For each head, of the n features with the largest part of their decoder there, the share that the commonest
-    family has. MIXED is none."""
+    family has. MIXED is none. `families`: of each feature of `drawn`, in the place of its own."""
+    families = drawn.families if families is None else families
     parts_FH = head_shares(sae, n_heads)[drawn.features]
     found = []
     for head in range(n_heads):
         top = parts_FH[:, head].topk(min(n, len(parts_FH))).indices.tolist()
-        counts = Counter(drawn.families[i] for i in top)
+        counts = Counter(families[i] for i in top)
         counts.pop(MIXED, None)
         found.append(max(counts.values(), default=0) / len(top))
     return found
@@ -233,6 +236,12 @@ def raises(found: Attribution) -> Float[Tensor, "matches heads sources"]:
     """What raises each pre-activation, as shares: they add up to 1, or to 0 where nothing does."""
     raises_NHS = found.heads.clamp(min=0)
     return raises_NHS / raises_NHS.sum((1, 2), keepdim=True).clamp(min=torch.finfo(raises_NHS.dtype).tiny)
+
+
+def as_one(of_kinds: Mapping[str, Tensor], joined: Sequence[str]) -> dict[str, Tensor]:
+    """The same with these kinds as one, which has the name of the first."""
+    kept = {name: shares for name, shares in of_kinds.items() if name not in joined}
+    return kept | ({joined[0]: torch.stack([of_kinds[name] for name in joined]).sum(0)} if joined else {})
 
 
 def families(of_kinds: Mapping[str, Float[Tensor, " features"]], least: float = 0.5) -> list[str]:

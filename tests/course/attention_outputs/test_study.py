@@ -137,6 +137,16 @@ def planted(families, heads):
     return of, sae
 
 
+def test_kinds_that_count_as_one():
+    of_kinds = {"near": torch.tensor([0.3, 0.1]), "itself": torch.tensor([0.4, 0.8]), "far": torch.tensor([0.3, 0.1])}
+    assert study.families(study.as_one(of_kinds, ())) == ["mixed", "itself"]
+    joined = study.as_one(of_kinds, ("near", "far"))
+    assert study.families(joined) == ["near", "itself"] and set(joined) == {"near", "itself"}
+    of, sae = planted(["mixed"] * 4 + ["near"] * 4, [0, 0, 0, 0, 1, 1, 1, 1])
+    assert study.one_family(of, sae, 2, n=4) == [0, 1]
+    assert study.one_family(of, sae, 2, n=4, families=["far"] * 3 + ["near"] * 5) == [0.75, 1]
+
+
 def test_a_head_of_one_family_and_one_of_several():
     families = ["induction", "induction", "induction", "mixed", "near", "far", "mixed", "mixed"]
     of, sae = planted(families, [0, 0, 0, 0, 1, 1, 1, 1])
