@@ -14,6 +14,9 @@ from sae_tutorial.activations.shipped_text import text_for_training
 from sae_tutorial.autoencoder import shipped
 from sae_tutorial.autoencoder.rescaling import folded
 from sae_tutorial.autoencoder.shipped import HOOK, RULES, SAES, pack, reference_sae, reference_transcoders, unpack
+from sae_tutorial.circuits.greater_than import year_spans
+from sae_tutorial.course.transcoders.study import score, score_with
+from sae_tutorial.evaluation.together import evaluate_together
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -73,6 +76,17 @@ def test_transcoders_come_in_the_order_of_their_layers(tmp_path, monkeypatch):
     assert [sae.hook_name for sae in reference_transcoders("own")] == [f"blocks.{i}.mlp.hook_in" for i in (0, 2, 10)]
     with pytest.raises(ValueError, match=r"one of \['own'\], got model='other'"):
         reference_transcoders("other")
+
+
+def test_the_shipped_transcoders_stand_for_every_mlp(model):
+    """Of the whole model, with all of them in place, most of the loss is kept, and what it does with years."""
+    transcoders = reference_transcoders()
+    assert [one.hook_name for one in transcoders] == [f"blocks.{i}.mlp.hook_in" for i in range(4)]
+    assert all(one.config.is_transcoder and (one.config.d_sae, one.config.k) == (2048, 16) for one in transcoders)
+    found = evaluate_together(transcoders, model, text_for_training()[1][:4])
+    assert found.ce_clean < found.ce_spliced < found.ce_clean + 0.6 < found.ce_mean - 2
+    spans = year_spans(model, 40, seed=1)
+    assert min(score(model, spans), score_with(model, spans, transcoders)) > 0.75
 
 
 def test_damaged_assets_are_named(tmp_path):
