@@ -19,13 +19,17 @@ from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.circuits.greater_than import YearSpans, greater_than
 from sae_tutorial.circuits.prompts import Hook, at, end_logits
-from sae_tutorial.circuits.transcoder_circuits import Node, Trace
+from sae_tutorial.circuits.transcoder_circuits import Node, Trace, traced
 from sae_tutorial.circuits.transcoder_graph import Graph
-from sae_tutorial.circuits.transcoder_weights import layer_of
+from sae_tutorial.circuits.transcoder_weights import de_embedding, layer_of, reads
 from sae_tutorial.evaluation.splicing import stand_ins
 from sae_tutorial.evaluation.together import Together, evaluate_together
 from sae_tutorial.training.loop import train_many
 
+PARTS = ("features", "heads", "embeddings", "errors", "skip paths", "biases")
+OTHERS = {"token": "embeddings", "position": "embeddings", "skip": "skip paths", "bias": "biases"} | dict.fromkeys(
+    ("error", "mlp"), "errors"
+)
 Pairs = dict[int, tuple[ActivationStore, ActivationStore]]
 
 
@@ -148,6 +152,57 @@ def later_and_not(spans: YearSpans, row: int) -> tuple[list[int], list[int]]:
     """The ids of the years that are later than the start of one span, and of those that are not."""
     start = int(spans.start[row])
     return spans.years[start + 1 :].tolist(), spans.years[: start + 1].tolist()
+
+
+# ---------------------------------------------------------------------- what features are made of
+
+
+def kinds_of_parts(
+    model: Any, transcoders: Sequence[SparseAutoencoder], tokens: Int[Tensor, "n context"]
+) -> dict[str, float]:
+    """What makes the features of the last of these transcoders that are on at the end of each row: the net share that
+    each kind of part has of the sum of their pre-activations."""
+    of_kind, read = dict.fromkeys(PARTS, 0.0), 0.0
+    last = layer_of(transcoders[-1])
+    for row in tokens:
+        trace = traced(model, transcoders, row)
+        by = trace.mlps[last].by
+        assert by is not None, "a trace has all transcoders that it was given"
+        for feature in by.codes[-1].nonzero()[:, 0].tolist():
+            parts = trace.parts(trace.feature(last, len(row) - 1, feature))
+            read += parts.total
+            of_kind["heads"] += float(parts.heads.sum())
+            of_kind["features"] += sum(float(added_F.sum()) for added_F in parts.features.values())
+            for node, value in parts.others.items():
+                of_kind[OTHERS[node.kind]] += value
+    return {kind: value / read for kind, value in of_kind.items()}
+
+
+@torch.no_grad()
+def at_listed_tokens(
+    model: Any, transcoder: SparseAutoencoder, tokens: Int[Tensor, "n context"], n: int, least: int = 20
+) -> dict[str, Float[Tensor, " listed"]]:
+    """The share of a feature's matches that are at one of the `n` tokens with the largest weights in its de-embedding,
+    and in that of another feature; of features with `least` matches or more in this text."""
+    with read_hook(model, str(transcoder.hook_name)) as read:
+        on = torch.cat([transcoder.encode(read(row[None])[0, 1:]).to_dense() > 0 for row in tokens])  # (tokens, F)
+    features = (on.sum(0) >= least).nonzero()[:, 0]
+    weights_NV = de_embedding(model, reads(model, transcoder, features))
+    listed_NV = torch.zeros_like(weights_NV, dtype=torch.bool).scatter_(1, weights_NV.topk(n).indices, True)
+    at_NP, on_NP = listed_NV[:, tokens[:, 1:].flatten()], on[:, features].T
+    own, other = ((on_NP & at).sum(1) / on_NP.sum(1) for at in (at_NP, at_NP.roll(1, 0)))
+    return {"its own list": own, "another feature's": other}
+
+
+def heads_that_bring(
+    model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans, layer: int, features: Sequence[int]
+) -> Float[Tensor, "layers heads"]:
+    """What each head brings from the start year to these features of a layer at the end, mean over spans."""
+    found = []
+    for tokens, yy, end in zip(spans.tokens, spans.positions["YY"].tolist(), spans.positions["END"].tolist()):
+        trace = traced(model, transcoders, tokens[: end + 1])
+        found += [trace.parts(trace.feature(layer, end, feature)).heads[..., yy] for feature in features]
+    return torch.stack(found).mean(0)
 
 
 # ---------------------------------------------------------------------- a graph in words

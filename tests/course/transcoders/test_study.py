@@ -87,6 +87,48 @@ def test_few_features_are_those_that_vary_most(model):
     assert study.neurons_at_end(model, 1, spans).shape == (4, 1024)
 
 
+def test_the_kinds_of_parts_are_all_of_a_feature(relu):
+    exact = [exact_transcoder(relu, layer) for layer in (0, 1)]
+    shares = study.kinds_of_parts(relu, exact, rows(3, padded=False))
+    assert tuple(shares) == study.PARTS and sum(shares.values()) == pytest.approx(1.0, abs=1e-4)
+    assert shares["errors"] == pytest.approx(0, abs=1e-4) and shares["skip paths"] == 0
+    assert min(abs(shares[kind]) for kind in ("features", "heads", "embeddings", "biases")) > 1e-3
+    silent = study.with_features(exact[0], torch.tensor([], dtype=torch.long))
+    with torch.no_grad():
+        silent.b_dec.zero_()
+    without = study.kinds_of_parts(relu, [silent, exact[1]], rows(3, padded=False))
+    assert without["features"] == 0 and without["heads"] == pytest.approx(shares["heads"], abs=1e-4)
+    assert without["errors"] != 0, "what no feature of the first says is its error"
+
+
+def test_features_that_look_for_words_are_active_at_their_list(relu):
+    looks_for = exact_transcoder(relu, 0)
+    with torch.no_grad():  # feature i for word i, among all else that the stream holds
+        looks_for.W_enc.zero_()[:, :60] = 100 * relu.W_E.T
+        looks_for.b_enc.fill_(-200)
+    found = study.at_listed_tokens(relu, looks_for, rows(60, padded=False), n=1, least=5)
+    own, other = found["its own list"], found["another feature's"]
+    assert len(own) == len(other) > 10 and own.mean() > 5 * other.mean()
+    everywhere = study.at_listed_tokens(relu, looks_for, rows(20, padded=False), n=60, least=1)
+    assert all((share == 1).all() for share in everywhere.values())
+
+
+def test_heads_that_bring_the_year(model):
+    spans, sae = year_spans(model, 2), untrained(model, 2)
+    found = study.heads_that_bring(model, [sae], spans, 2, [3, 5])
+    assert found.shape == (3, model.cfg.n_heads)
+    [alone] = [year_spans(model, 2)]
+    yy, end = (int(alone.positions[role][0]) for role in ("YY", "END"))
+    trace = traced(model, [sae], alone.tokens[0, : end + 1])
+    first = trace.parts(trace.feature(2, end, 3)).heads[..., yy]
+    other = traced(model, [sae], alone.tokens[1, : int(alone.positions["END"][1]) + 1])
+    assert not torch.allclose(found, first)
+    rest = [trace.parts(trace.feature(2, end, 5)).heads[..., yy]]
+    at = int(alone.positions["END"][1])
+    rest += [other.parts(other.feature(2, at, f)).heads[..., int(alone.positions["YY"][1])] for f in (3, 5)]
+    assert torch.allclose(found, (first + sum(rest)) / 4, atol=1e-5)
+
+
 def test_years_are_later_or_not(model):
     spans = year_spans(model, 1, starts=[97])
     later, others = study.later_and_not(spans, 0)
