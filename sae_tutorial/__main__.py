@@ -11,7 +11,7 @@ from sae_tutorial import __version__
 
 FAILED, INTERRUPTED = 1, 130  # exit codes; 2 is argparse's, for a command line that makes no sense
 # What is told in one line: something is wrong with what was asked for, or with the machine.
-EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, KeyError, MemoryError)
+EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError, RuntimeError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,19 +19,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     if "--quiet" in argv:
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, which the parser's modules do
-    args = parser().parse_args(argv)
+    debug = "--debug" in argv
     try:
+        args = parser().parse_args(argv)
         args.run(args)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from its last checkpoint", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except EXPECTED as error:
-        if args.debug:
+        if debug:
             raise
-        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        told = " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split())
+        print(f"error: {told or type(error).__name__}", file=sys.stderr)
         return FAILED
     return 0
 
@@ -40,21 +42,21 @@ def parser() -> argparse.ArgumentParser:
     from sae_tutorial.autoencoder.config import RULES, SAEConfig
     from sae_tutorial.commands import caches, page, work
     from sae_tutorial.commands.options import add_fields
-    from sae_tutorial.commands.sources import Reading
+    from sae_tutorial.commands.sources import TEXTS, Reading
     from sae_tutorial.training.settings import TrainSettings
 
     top = argparse.ArgumentParser("sae-tutorial", description="Sparse autoencoders from the command line.")
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: object, *, reads: bool = True) -> argparse.ArgumentParser:
+    def command(name: str, run: object, reads: bool = True, leave_out: Sequence[str] = ()) -> argparse.ArgumentParser:
         told = str(run.__doc__)
         one = commands.add_parser(name, help=told.partition(".")[0], description=told)
         one.set_defaults(run=run)
         one.add_argument("--quiet", action="store_true", help="no progress bars")
         one.add_argument("--debug", action="store_true", help="an error with its traceback, not in one line")
         if reads:
-            add_fields(one, Reading, "what is read")
+            add_fields(one, Reading, "what is read", leave_out, TEXTS)
         return one
 
     one = command("harvest", work.harvest)
@@ -63,15 +65,21 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--config", metavar="FILE.toml", help="settings; flags have the last word")
     one.add_argument("--out", default=argparse.SUPPRESS, help="folder for the SAEs and the checkpoint (default saes)")
     one.add_argument("--store", default=argparse.SUPPRESS, help="folder of a harvest, in the place of making one")
-    one.add_argument("--checkpoint-every", type=int, default=1000, metavar="STEPS")
+    one.add_argument("--checkpoint-every", type=int, default=200, metavar="STEPS", help="(default 200)")
     one.add_argument("--again", action="store_true", help="replace SAEs that are there")
-    one.add_argument("--rule", nargs="+", choices=list(RULES), default=argparse.SUPPRESS, help="one SAE for each")
-    add_fields(one, SAEConfig, "the SAE", (*work.OF_THE_STORE, "rule"))
+    one.add_argument(
+        "--rule",
+        nargs="+",
+        choices=list(RULES),
+        default=argparse.SUPPRESS,
+        help=f"one SAE for each (default {SAEConfig.rule})",
+    )
+    add_fields(one, SAEConfig, "the SAE", (*work.NOT_SAID, "rule"), usual=work.USUAL)
     add_fields(one, TrainSettings, "training")
-    one = command("evaluate", work.evaluate)
+    one = command("evaluate", work.evaluate, leave_out=("dtype",))
     one.add_argument("folders", nargs="+", metavar="FOLDER")
     one.add_argument("--json", action="store_true", help="for programs")
-    one = command("report", page.report)
+    one = command("report", page.report, leave_out=("dtype",))
     one.add_argument("folder", metavar="FOLDER")
     one.add_argument("--out", metavar="FILE.html", help="default: report.html in the folder")
     one.add_argument("--features", type=int, default=8, help="pages in each group (default 8)")

@@ -13,10 +13,13 @@ from sae_tutorial.activations.shipped_text import TEXT_OF
 from sae_tutorial.activations.smollm2 import INSTALL
 from sae_tutorial.autoencoder.shipped import SAES
 
-ABOUT = {
+ABOUT = {  # what this package writes there; anything else is shown and left alone
     "models": "converted models; made again on first use",
-    "harvests": "activations of `harvest` and `train`; an interrupted harvest goes on from here",
+    "harvests": "activations of `harvest` and `train`; a stopped harvest goes on from here",
     "reports": "HTML pages",
+    "training": "activations of the benchmarks and long runs",
+    "evidence": "SAEs and rows of the benchmarks' grid",
+    "peers": "environments of other libraries, for the benchmarks",
 }
 
 
@@ -42,13 +45,16 @@ def clean(args: argparse.Namespace) -> None:
     """What lies in the cache, and how large; with names, these are deleted."""
     home = cache_folder(".").resolve()
     found = {path.name: path for path in sorted(home.iterdir())} if home.is_dir() else {}
-    if unknown := [name for name in args.names if name not in found]:
-        raise ValueError(f"{unknown[0]!r} is not in {home}; there are {', '.join(found) or 'none'}")
+    ours = [name for name in found if name in ABOUT]
+    if unknown := [name for name in args.names if name not in ours]:
+        raise ValueError(
+            f"{unknown[0]!r} is nothing that could be deleted in {home}; there are {', '.join(ours) or 'none'}"
+        )
     if not args.names:
         print(f"{home}")
         for name, path in found.items():
-            print(f"  {name:<20} {_size(path) / 1e6:10,.1f} MB  {ABOUT.get(name, '')}")
-        print("`sae-tutorial clean NAME …` deletes" if found else "  nothing is there")
+            print(f"  {name:<20} {_size(path) / 1e6:10,.1f} MB  {ABOUT.get(name, 'not ours')}")
+        print("`sae-tutorial clean NAME …` deletes" if ours else "  nothing is there that could be deleted")
     for name in args.names:
         freed = _size(found[name])
         _delete(found[name])
@@ -56,15 +62,14 @@ def clean(args: argparse.Namespace) -> None:
 
 
 def _delete(path: Path) -> None:
-    if path.is_dir():
-        with locked(path, exclusive=True):  # waits for whoever writes there
-            shutil.rmtree(path)
-    else:
-        path.unlink()
+    if path.is_symlink() or path.is_file():
+        return path.unlink()
+    with locked(path, exclusive=True):  # waits for a harvest or a training that is at work there
+        shutil.rmtree(path)
 
 
 def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
+    if path.is_symlink() or path.is_file():
+        return path.lstat().st_size
     files = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
     return sum(file.lstat().st_size for file in files)

@@ -16,6 +16,7 @@ Every field is a flag of the same name (`--lr 0.001`), and its help is the text 
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -25,16 +26,26 @@ from typing import Any
 from sae_tutorial.activations.files import path_of
 
 
-def add_fields(parser: argparse.ArgumentParser, settings: Any, title: str, leave_out: Sequence[str] = ()) -> None:
-    """A flag for each field of a described dataclass; what is not given stays away from the result."""
+def add_fields(
+    parser: argparse.ArgumentParser,
+    settings: Any,
+    title: str,
+    leave_out: Sequence[str] = (),
+    texts: Sequence[str] = (),
+    usual: Mapping[str, str] | None = None,
+) -> None:
+    """A flag for each field of a described dataclass; what is not given stays away from the result. `texts` are taken
+    as they are written; `usual` says what stands for those whose default is not the last word."""
     group = parser.add_argument_group(title)
     for field in dataclasses.fields(settings):
         if field.name not in leave_out:
-            default = "" if field.default is dataclasses.MISSING else f" (default {field.default!r})"
+            known = {} if field.default is dataclasses.MISSING else {field.name: repr(field.default)}
+            known |= {field.name: usual[field.name]} if usual and field.name in usual else {}
+            default = f" (default {known[field.name]})" if known else ""
             group.add_argument(
                 f"--{field.name.replace('_', '-')}",
                 dest=field.name,
-                type=value_of,
+                type=text_of if field.name in texts else value_of,
                 default=argparse.SUPPRESS,
                 metavar="VALUE",
                 help=f"{field.metadata['help']}{default}".replace("%", "%%"),
@@ -42,13 +53,21 @@ def add_fields(parser: argparse.ArgumentParser, settings: Any, title: str, leave
 
 
 def value_of(text: str) -> Any:
-    """A value as TOML writes it, 0.1, true or [1, 2]; anything else is a text, and "none" is None."""
+    """A value as TOML or Python writes it: 0.1, true, True, [1, 2], (1, 2); "none" is None, anything else a text."""
     if text.lower() == "none":
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        pass
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
         return text
+
+
+def text_of(text: str) -> str | None:
+    return None if text.lower() == "none" else text
 
 
 def read_toml(path: str | None, known: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -66,7 +85,8 @@ def read_toml(path: str | None, known: Mapping[str, Sequence[str]]) -> dict[str,
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"--config {file} is no TOML: {error}") from None
     saes = found.get("sae", [])
-    if not isinstance(found.get("train", {}), dict) or not isinstance(saes, list):
+    are_tables = isinstance(saes, list) and all(isinstance(one, dict) for one in saes)
+    if not isinstance(found.get("train", {}), dict) or not are_tables:
         raise ValueError(f"--config {file}: write [train] for one table of settings, and [[sae]] for each SAE")
     tables = [("", {key: 0 for key in found if key not in known}), ("train", found.get("train", {}))]
     for where, table in [*tables, *(("sae", one) for one in saes)]:

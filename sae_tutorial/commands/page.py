@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,11 @@ from plotly import graph_objects as go
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sae_tutorial.activations.files import path_of, write_atomically
+from sae_tutorial.activations.arguments import as_whole
+from sae_tutorial.activations.files import check_writable, path_of, write_atomically
 from sae_tutorial.allocation.zipf import middle_law
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.autoencoder.saving import load_metadata
+from sae_tutorial.commands.sources import Reading, rows_to_measure
 from sae_tutorial.commands.work import HISTORY, measures, opened
 from sae_tutorial.evaluation.feature_evidence import FeatureEvidence, feature_evidence
 from sae_tutorial.evaluation.feature_pages import feature_pages
@@ -45,26 +45,27 @@ CURVES = {"fvu": "FVU", "l0": "features per token", "dead": "share of features d
 
 def report(args: argparse.Namespace) -> None:
     """An SAE as one HTML page: training curves, quality, densities with their Zipf law, features with contexts."""
-    folder = path_of("folder", args.folder)
-    sae, reading = opened(args.folder, args)
-    model, hook = reading.load()
+    folder, n = path_of("folder", args.folder), as_whole("--features", args.features, 1)
+    path = path_of("--out", args.out) if args.out else folder / "report.html"
+    sae, reading, about = opened(args.folder, args)
     if sae.config.is_transcoder:
         raise ValueError(f"{folder} holds a transcoder; pages are for SAEs")
-    sae, held_out = sae.to(model.cfg.device), reading.rows(model)[1]
+    check_writable(path)
+    model, hook = reading.load()
+    sae, held_out = sae.to(model.cfg.device), rows_to_measure(reading, about, model)
     found = evaluate(sae, model, held_out, hook, progress=not args.quiet)
     evidence = feature_evidence(sae, model, held_out, hook, progress=not args.quiet)
     figures = [*_training(folder / HISTORY), _densities(found.density)]
-    words, about = words_of(model), load_metadata(folder)
-    parts = [f"<h1>{escape(f'SAE of {reading.model}, {hook}')}</h1>", _quality(measures(found), sae, about)]
+    words = words_of(model)
+    parts = [f"<h1>{escape(f'SAE of {reading.model}, {hook}')}</h1>", _quality(measures(found), sae, reading)]
     parts += [_html(fig, first=i == 0) for i, fig in enumerate(figures)]
     parts.append(
         '<input id="find" type="search" aria-label="find" placeholder="Show only features whose page contains …">'
     )
-    for title, features in chosen(sae, evidence, args.features).items():
+    for title, features in chosen(sae, evidence, n).items():
         parts.append(f"<h2>{escape(title)}</h2>")
         for page in feature_pages(evidence, sae, model, features):
             parts.append(f'<section id="f{page.feature}">{page_html(page, words)}</section>')
-    path = path_of("--out", args.out) if args.out else folder / "report.html"
     write_atomically(path, _document(f"SAE of {reading.model}", parts).encode())
     print(path)
 
@@ -131,13 +132,13 @@ def _densities(density: Float[Tensor, " features"]) -> go.Figure:
     return rank_density({"densities": density.cpu().numpy()}, title, laws=laws)
 
 
-def _quality(found: dict[str, float], sae: SparseAutoencoder, about: dict[str, Any]) -> str:
-    own = about.get("reading", {})
-    text = own.get("text") or "the text that comes with the model"
+def _quality(found: dict[str, float | None], sae: SparseAutoencoder, reading: Reading) -> str:
+    text = Path(reading.text).name if reading.text else "the text that comes with the model"
     rows = "".join(
-        f"<tr><td>{MEANS[name][0]}</td><td>{x:.4g}</td><td>{MEANS[name][1]}</td></tr>" for name, x in found.items()
+        f"<tr><td>{MEANS[name][0]}</td><td>{'–' if x is None else f'{x:.4g}'}</td><td>{MEANS[name][1]}</td></tr>"
+        for name, x in found.items()
     )
-    what = f"{sae.config.d_sae:,} features of {sae.config.d_in} coordinates, rule {sae.config.rule}, text: {text}"
+    what = f"{sae.config.d_sae:,} features of {sae.config.d_in} coordinates, rule {sae.config.rule}; measured on {text}"
     return f"<p>{escape(what)}</p><table>{rows}</table>"
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.files import path_of
 from sae_tutorial.activations.language_model import load_language_model
 from sae_tutorial.activations.shipped_text import TEXT_OF, TRAINED_ON, story_tokens
@@ -18,9 +19,23 @@ from sae_tutorial.autoencoder.fields import check_fields, choice, described, set
 DTYPES = ("float32", "bfloat16")
 
 
+ARGUMENTS = {"path_or_dataset=": "text=", "limit=": "tokens=", "n_tokens=": "tokens="}  # of functions -> of the user
+TEXTS = ("model", "text", "hook", "device")  # fields that are never a number, whatever they look like
+
+
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise TypeError(f"{name} must be a text, got {value!r}")
+    return value
+
+
+def _device(name: str, value: Any) -> str:
+    try:
+        kind = torch.device(_text(name, value)).type
+    except RuntimeError:
+        raise ValueError(f"{name}={value!r} is no device; cpu, cuda and mps are some") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"{name}={value!r}: there is no CUDA here; leave it away, or say cpu")
     return value
 
 
@@ -43,11 +58,10 @@ class Reading:
     )
     held_out: int = whole(64, "rows at the end that are not trained on, for measuring")
     dtype: str = choice("float32", "how activations are kept", DTYPES)
-    device: str | None = setting(None, "where training and measuring run; None: a GPU where there is one", _text)
+    device: str | None = setting(None, "where training and measuring run; None: a GPU where there is one", _device)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        as_whole("held_out", self.held_out, 1)
 
     def load(self) -> tuple[Any, str]:
         """The model, and the name of the hook."""
@@ -57,16 +71,13 @@ class Reading:
 
     def rows(self, model: Any) -> tuple[Int[Tensor, "rows context"], Int[Tensor, "held_out context"]]:
         """To train on, and to measure on. Raises ValueError where nothing would be left to train on."""
-        if self.text is not None:
-            try:
-                tokens = text_tokens(self.text, model, self.context, limit=self.tokens)
-            except FileNotFoundError as error:
-                raise FileNotFoundError(str(error).replace("path_or_dataset=", "text=")) from None
-        elif self.model in TEXT_OF:
-            wanted = min(self.tokens, TRAINED_ON[self.model].n_tokens)
-            tokens = story_tokens(wanted, self.context, source=TRAINED_ON[self.model].source, model=self.model)
-        else:
-            raise ValueError(f"model={self.model!r} comes without a text: name a file or a data set with --text")
+        try:
+            tokens = self._tokens(model)
+        except (ValueError, OSError) as error:
+            told = str(error)
+            for theirs, ours in ARGUMENTS.items():
+                told = told.replace(theirs, ours)
+            raise type(error)(told) from None
         if len(tokens) <= self.held_out:
             raise ValueError(
                 f"held_out={self.held_out}: the text has only {len(tokens)} rows of {self.context} tokens; hold out "
@@ -74,19 +85,59 @@ class Reading:
             )
         return tokens[: -self.held_out], tokens[-self.held_out :]
 
+    def _tokens(self, model: Any) -> Int[Tensor, "rows context"]:
+        if self.text is not None:
+            return text_tokens(self.text, model, self.context, limit=self.tokens)
+        if self.model not in TEXT_OF:
+            raise ValueError(f"model={self.model!r} comes without a text: name a file or a data set with --text")
+        corpus = TRAINED_ON[self.model]
+        return story_tokens(min(self.tokens, corpus.n_tokens), self.context, source=corpus.source, model=self.model)
+
     def remembered(self, hook: str) -> dict[str, Any]:
-        """What an SAE that was trained on this keeps in its folder; of a file its whole path."""
-        text = self.text
-        if text is not None and path_of("text", text).exists():
-            text = str(path_of("text", text).resolve())
-        return asdict(self) | {"hook": hook, "text": text}
+        """What an SAE that was trained on this keeps in its folder; of files their whole paths, of machines nothing."""
+        whole = {name: _whole(getattr(self, name)) for name in ("model", "text")}
+        return {**asdict(self), **whole, "hook": hook, "device": None}
+
+
+def _whole(name: str | None) -> str | None:
+    """A path that is there as an absolute one; any other name as it is."""
+    there = name is not None and path_of("text", name).exists()
+    return str(path_of("text", name).resolve()) if there else name
+
+
+def fingerprint(tokens: Int[Tensor, "rows context"]) -> str:
+    """By which the same rows are known again."""
+    return hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def of_metadata(about: dict[str, Any], changes: dict[str, Any]) -> Reading:
     """The reading that a folder's metadata tells of, with what was asked for instead. An SAE from elsewhere tells its
-    model and hook only."""
+    model and hook only. Raises ValueError for one that tells neither, and is told neither."""
     own = dict(about.get("reading") or {})
     if not own:
         named = {"model": about.get("model_name"), "hook": about.get("hook_name"), "context": about.get("context_size")}
         own = {name: value for name, value in named.items() if value is not None}
+    for name in ("model", "hook"):
+        if not (own | changes).get(name):
+            raise ValueError(f"this SAE does not say which {name} it is for: name it with --{name}")
     return Reading(**own | changes)
+
+
+def rows_to_measure(reading: Reading, about: dict[str, Any], model: Any) -> Int[Tensor, "rows context"]:
+    """Rows of this reading that the SAE was not trained on.
+
+    Raises ValueError if they are cut otherwise from the text that it was trained on, or if that text has changed: rows
+    that it has seen would be among them.
+    """
+    held_out, own = reading.rows(model)[1], about.get("reading")
+    if not own or (_whole(reading.text), _whole(reading.model)) != (own["text"], own["model"]):
+        return held_out
+    for name in ("tokens", "context"):
+        if getattr(reading, name) != own[name]:
+            said = f"{name}={getattr(reading, name)}, it was trained on {own[name]}"
+            raise ValueError(f"{said}: some of these rows would be rows it has seen; leave --{name} away")
+    if reading.held_out > own["held_out"]:
+        raise ValueError(f"held_out={reading.held_out}: only {own['held_out']} rows were held out of its training")
+    if reading.held_out == own["held_out"] and fingerprint(held_out) != about.get("held_out", fingerprint(held_out)):
+        raise ValueError(f"text={reading.text!r} has changed since the training: name another text")
+    return held_out

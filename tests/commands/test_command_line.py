@@ -57,23 +57,56 @@ def test_train_leaves_saes_with_what_they_are(trained, text):
     card = (trained / "token_choice" / "README.md").read_text()
     assert "mine.txt" in card and str(text.parent) not in card and "token_choice" in card
     assert load_sae(trained / "relu").config.k is None, "a budget for all is for those that have one"
-    assert not (trained / "checkpoint.pt").exists()
+    assert not list(trained.glob("checkpoint*")) and about["reading"]["device"] is None
 
 
 def test_evaluate_remembers_the_text_and_measures_the_same(trained, capsys):
     assert main(["evaluate", str(trained / "token_choice"), "--json"]) == 0
     [found] = json.loads(capsys.readouterr().out).values()
     kept = load_metadata(trained / "token_choice")["quality"]
-    assert found == pytest.approx(kept, rel=1e-4, nan_ok=True)
+    assert found.keys() == kept.keys()
+    assert all(found[name] == pytest.approx(kept[name], rel=1e-4) for name in kept if kept[name] is not None)
     assert main(["evaluate", str(trained / "token_choice"), str(trained / "relu"), "--held-out", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and "FVU" in lines[0] and len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [("--context 64", "context=64"), ("--tokens 3000", "tokens=3000"), ("--held-out 9", "only 8 rows were held out")],
+)
+def test_rows_that_an_sae_has_seen_are_not_measured_on(trained, flags, words, capsys):
+    for command in ("evaluate", "report"):
+        assert main([command, str(trained / "token_choice"), *flags.split()]) == 1
+        assert words in capsys.readouterr().err
+
+
+def test_a_text_that_has_changed_is_noticed(text, tmp_path, capsys):
+    mine = tmp_path / "changing.txt"
+    mine.write_text(text.read_text())
+    assert main(["train", "--text", str(mine), *SMALL, "--steps", "2", "--out", str(tmp_path / "out")]) == 0
+    mine.write_text(text.read_text()[:-900])
+    folder = str(tmp_path / "out" / "mutual_choice")
+    assert main(["evaluate", folder]) == 1 and "has changed" in capsys.readouterr().err
+    assert main(["evaluate", folder, "--text", str(text)]) == 0, "another text may be read as one likes"
+
+
+def test_hardly_any_feature_fires(text, tmp_path, capsys):
+    """What cannot be measured is left out, and no training is lost by it."""
+    args = ["train", "--text", str(text), *SMALL, "--d-sae", "6", "--k", "1", "--out", str(tmp_path / "out")]
+    assert main(args) == 0
+    assert load_metadata(tmp_path / "out" / "mutual_choice")["quality"]["underused"] is None
+    assert main(["evaluate", str(tmp_path / "out" / "mutual_choice"), "--json"]) == 0
+    told = capsys.readouterr().out
+    assert json.loads(told[told.index("{") :])
+    assert "NaN" not in told
 
 
 def test_the_page_is_one_file_with_everything(trained, capsys):
     assert main(["report", str(trained / "token_choice"), "--features", "2"]) == 0
     page = (trained / "token_choice" / "report.html").read_text(encoding="utf-8")
     assert str(trained / "token_choice" / "report.html") in capsys.readouterr().out
+    assert "mine.txt" in page and str(trained.parent) not in page
     assert "Training ended at an FVU" in page and "never fire on this text" in page and "Most frequent" in page
     shown = re.findall(r'<section id="f(\d+)">', page)
     assert len(shown) == len(set(shown)) > 2, "no feature twice"
@@ -96,35 +129,60 @@ def test_a_file_of_settings_and_flags_that_have_the_last_word(text, tmp_path, ca
 
 
 def test_a_harvest_is_found_again_and_trained_on(text, tmp_path, capsys):
-    read = ["--text", str(text), "--context", "32", "--held-out", "8"]
+    read = ["--text", str(text), "--context", "32", "--held-out", "8", "--dtype", "bfloat16"]
     assert main(["harvest", *read, "--out", str(tmp_path / "acts")]) == 0
     folder = capsys.readouterr().out.splitlines()[-1]
     times = {file: file.stat().st_mtime_ns for file in (tmp_path / "acts").rglob("*.bin")}
     assert times and main(["harvest", *read, "--out", str(tmp_path / "acts")]) == 0
     assert {file: file.stat().st_mtime_ns for file in times} == times
-    args = ["train", *read, "--store", folder, "--steps", "3", "--batch-size", "64", "--d-sae", "32", "--k", "2"]
+    args = ["train", "--store", folder, "--steps", "3", "--batch-size", "64", "--d-sae", "32", "--k", "2"]
     assert main([*args, "--out", str(tmp_path / "out")]) == 0
     assert load_sae(tmp_path / "out" / "mutual_choice").config.d_sae == 32
+    reading = load_metadata(tmp_path / "out" / "mutual_choice")["reading"]
+    assert (reading["text"], reading["dtype"], reading["held_out"]) == (str(text), "bfloat16", 8)
+    capsys.readouterr()
+    for flag, value in (("--hook", "blocks.2.hook_mlp_out"), ("--tokens", "1000"), ("--dtype", "float32")):
+        assert main([*args, flag, value, "--out", str(tmp_path / "other")]) == 1
+        assert f"leave {flag} away" in capsys.readouterr().err
+    assert main([*args[:2], str(tmp_path), *args[3:], "--out", str(tmp_path / "other")]) == 1
+    assert "has no reading.json" in capsys.readouterr().err
 
 
-def test_a_killed_training_goes_on(text, tmp_path):
+def test_gradients_are_harvested_where_a_rule_wants_them(text, tmp_path):
+    args = ["train", "--text", str(text), *SMALL, "--steps", "3", "--rule", "gradient_choice"]
+    assert main([*args, "--out", str(tmp_path / "out")]) == 0
+    assert load_sae(tmp_path / "out" / "gradient_choice").config.gradient_weight == 1
+
+
+def test_settings_go_to_the_saes_that_have_a_use_for_them(text, tmp_path):
+    args = ["train", "--text", str(text), *SMALL, "--steps", "2", "--rule", "relu", "token_choice", "--l1", "0.3"]
+    assert main([*args, "--aux-k", "0", "--out", str(tmp_path / "out")]) == 0
+    relu, token = (load_metadata(tmp_path / "out" / name)["training"] for name in ("relu", "token_choice"))
+    assert (relu["l1"], token["l1"], token["aux_k"]) == (0.3, None, 0)
+
+
+def test_a_killed_training_goes_on(text, tmp_path, capsys):
     out = tmp_path / "out"
     args = ["--text", str(text), *SMALL, "--steps", "400", "--checkpoint-every", "20", "--out", str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "sae_tutorial", "train", *args]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     for _ in range(1200):
-        if (out / "checkpoint.pt").exists() or process.poll() is not None:
+        if list(out.glob("checkpoint*.pt")) or process.poll() is not None:
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (out / "checkpoint.pt").exists() and not (out / "mutual_choice").exists()
+    [checkpoint] = out.glob("checkpoint*.pt")
+    assert not (out / "mutual_choice").exists()
     assert main(["train", *args]) == 0
     once = tmp_path / "once"
     assert main(["train", *args[:-1], str(once)]) == 0
     ours, theirs = (load_sae(folder / "mutual_choice").state_dict() for folder in (out, once))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours), "as if nothing had happened"
+    assert not checkpoint.exists()
+    checkpoint.write_bytes(b"another run")
+    assert main(["train", *args]) == 1 and f"delete {checkpoint}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -132,15 +190,18 @@ def test_a_killed_training_goes_on(text, tmp_path):
     [
         ("train --steps ten", "steps must be a whole number"),
         ("train --text nowhere.txt", "text='nowhere.txt'"),
+        ("train --text 2024", "text='2024'"),  # a file may have a number for a name
+        ("train --device gpu", "device='gpu' is no device"),
+        ("train --context 200", "tokens=2,000,000"),
         ("train --rule token_choice --k 0", "k must be"),
-        ("train --l1 0.1 --steps 2 --tokens 40000", "l1=0.1 is no setting of rule"),
+        ("train --l1 0.1", "l1=0.1 is no setting of rule"),
         ("train --model gpt2-nowhere", "gpt2-nowhere"),
         ("train --config nowhere.toml", "no such file"),
         ("train --hook blocks.9.mlp --tokens 40000", "blocks.9.mlp"),
         ("train --held-out 9999 --tokens 40000", "held_out=9999"),
         ("evaluate nowhere", "nowhere"),
         ("report nowhere", "nowhere"),
-        ("clean nothing", "'nothing' is not in"),
+        ("clean nothing", "'nothing' is nothing that could be deleted"),
     ],
 )
 def test_errors_are_one_line(line, words, capsys, tmp_path, monkeypatch):
@@ -176,7 +237,7 @@ def test_interrupted(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(caches, "models", stopped)
-    assert main(["models"]) == 130 and "goes on" in capsys.readouterr().err
+    assert main(["models"]) == 130 and "interrupted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -186,6 +247,7 @@ def test_interrupted(monkeypatch, capsys):
         ("[train]\nrate = 1", r"'rate' is no setting \[train\]"),
         ("[[sae]]\nwidth = 1", r"'width' is no setting \[sae\]"),
         ("[sae]\nk = 1", "for each SAE"),
+        ("sae = [1, 2]", "for each SAE"),
         ("k = = 1", "no TOML"),
     ],
 )
@@ -198,9 +260,11 @@ def test_files_of_settings_that_say_something_else(toml, words, tmp_path):
         options.read_toml(str(file), KNOWN)
 
 
-def test_values_are_written_as_in_toml():
-    texts = ("0.1", "3", "true", "[1, 2]", "none", "token_choice", "1e-3", '"3"')
-    assert [options.value_of(one) for one in texts] == [0.1, 3, True, [1, 2], None, "token_choice", 1e-3, "3"]
+def test_values_are_written_as_in_toml_or_python():
+    texts = ("0.1", ".1", "3", "true", "False", "[1, 2]", "(0.9, 0.99)", "none", "token_choice", "1e-3", '"3"')
+    values = [0.1, 0.1, 3, True, False, [1, 2], (0.9, 0.99), None, "token_choice", 1e-3, "3"]
+    assert [options.value_of(one) for one in texts] == values
+    assert [options.text_of(one) for one in ("2024", "None", "x")] == ["2024", None, "x"]
 
 
 def test_every_field_is_a_flag_with_its_help(capsys):
@@ -208,14 +272,23 @@ def test_every_field_is_a_flag_with_its_help(capsys):
         main(["train", "--help"])
     told = " ".join(capsys.readouterr().out.split())
     for settings in (Reading, SAEConfig, TrainSettings):
-        for name in options.fields_of(settings, ("d_in", "d_out")):
+        for name in options.fields_of(settings, ("d_in", "d_out", "skip")):
             assert f"--{name.replace('_', '-')}" in told, name
     assert "peak learning rate" in told
 
 
 def test_models_and_caches_are_told(tmp_path, capsys):
     assert main(["models"]) == 0 and "reference_sae" in capsys.readouterr().out
-    assert main(["clean"]) == 0 and "nothing is there" in capsys.readouterr().out
+    assert main(["clean"]) == 0 and "nothing is there that could be deleted" in capsys.readouterr().out
+    (tmp_path / "theses").mkdir()
+    (tmp_path / "theses" / "mine").write_text("years of work")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "mine").mkdir()
+    (tmp_path / "cache" / "training").symlink_to(tmp_path / "theses")
+    assert main(["clean", "mine"]) == 1 and "nothing that could be deleted" in capsys.readouterr().err
+    assert main(["clean", "training"]) == 0 and (tmp_path / "theses" / "mine").exists()
+    (tmp_path / "cache" / "mine").rmdir()
+    capsys.readouterr()
     (tmp_path / "cache" / "harvests" / "one").mkdir(parents=True)
     (tmp_path / "cache" / "harvests" / "one" / "x.bin").write_bytes(b"x" * 2_000_000)
     (tmp_path / "cache" / "models").mkdir()
@@ -228,4 +301,9 @@ def test_models_and_caches_are_told(tmp_path, capsys):
 def test_an_sae_from_elsewhere_tells_its_model_and_hook():
     found = of_metadata({"model_name": "smollm2", "hook_name": "blocks.3.hook_mlp_out", "context_size": 128}, {})
     assert (found.model, found.hook, found.context) == ("smollm2", "blocks.3.hook_mlp_out", 128)
-    assert of_metadata({"reading": {"model": "stories", "tokens": 9}}, {"tokens": 5}).tokens == 5
+    own = {"model": "stories", "hook": "blocks.1.hook_resid_post", "tokens": 9}
+    assert of_metadata({"reading": own}, {"tokens": 5}).tokens == 5
+    with pytest.raises(ValueError, match="--model"):
+        of_metadata({"hook_name": "blocks.3.hook_mlp_out"}, {})
+    with pytest.raises(ValueError, match="--hook"):
+        of_metadata({"model_name": "stories"}, {})
