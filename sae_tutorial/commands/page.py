@@ -18,14 +18,14 @@ from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.files import check_writable, path_of, write_atomically
 from sae_tutorial.allocation.zipf import middle_law
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.commands.sources import Reading, rows_to_measure
+from sae_tutorial.commands.sources import Reading, name_of, rows_to_measure
 from sae_tutorial.commands.work import HISTORY, measures, opened
 from sae_tutorial.evaluation.feature_evidence import FeatureEvidence, feature_evidence
 from sae_tutorial.evaluation.feature_pages import feature_pages
 from sae_tutorial.evaluation.fidelity import evaluate
 from sae_tutorial.figures import kinds
 from sae_tutorial.figures.densities import rank_density
-from sae_tutorial.figures.feature_report import CSS, FIND, page_html, words_of
+from sae_tutorial.figures.feature_report import searchable, section_html, words_of
 from sae_tutorial.figures.kinds import Curve
 
 ENOUGH = 20  # matches of a feature that is shown
@@ -57,16 +57,13 @@ def report(args: argparse.Namespace) -> None:
     evidence = feature_evidence(sae, model, held_out, hook, progress=not args.quiet)
     figures = [*_training(folder / HISTORY), _densities(found.density)]
     words = words_of(model)
-    parts = [f"<h1>{escape(f'SAE of {reading.model}, {hook}')}</h1>", _quality(measures(found), sae, reading)]
-    parts += [_html(fig, first=i == 0) for i, fig in enumerate(figures)]
-    parts.append(
-        '<input id="find" type="search" aria-label="find" placeholder="Show only features whose page contains …">'
-    )
-    for title, features in chosen(sae, evidence, n).items():
-        parts.append(f"<h2>{escape(title)}</h2>")
-        for page in feature_pages(evidence, sae, model, features):
-            parts.append(f'<section id="f{page.feature}">{page_html(page, words)}</section>')
-    write_atomically(path, _document(f"SAE of {reading.model}", parts).encode())
+    title, measured = f"SAE of {reading.model}, {hook}", _quality(measures(found), sae, reading)
+    above = f"<h1>{escape(title)}</h1>{measured}" + "".join(_html(fig, first=i == 0) for i, fig in enumerate(figures))
+    below = ""
+    for name, features in chosen(sae, evidence, n).items():
+        pages = feature_pages(evidence, sae, model, features)
+        below += f"<h2>{escape(name)}</h2>" + "".join(section_html(page, words) for page in pages)
+    write_atomically(path, searchable(f"SAE of {reading.model}", above, below).encode())
     print(path)
 
 
@@ -133,20 +130,13 @@ def _densities(density: Float[Tensor, " features"]) -> go.Figure:
 
 
 def _quality(found: dict[str, float | None], sae: SparseAutoencoder, reading: Reading) -> str:
-    text = Path(reading.text).name if reading.text else "the text that comes with the model"
     rows = "".join(
         f"<tr><td>{MEANS[name][0]}</td><td>{'–' if x is None else f'{x:.4g}'}</td><td>{MEANS[name][1]}</td></tr>"
         for name, x in found.items()
     )
-    what = f"{sae.config.d_sae:,} features of {sae.config.d_in} coordinates, rule {sae.config.rule}; measured on {text}"
-    return f"<p>{escape(what)}</p><table>{rows}</table>"
+    what = f"{sae.config.d_sae:,} features of {sae.config.d_in} coordinates, rule {sae.config.rule}"
+    return f"<p>{escape(f'{what}; measured on {name_of(reading.text)}')}</p><table>{rows}</table>"
 
 
 def _html(fig: go.Figure, first: bool) -> str:
     return fig.to_html(full_html=False, include_plotlyjs=first, config={"displaylogo": False})
-
-
-def _document(title: str, parts: list[str]) -> str:
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    body = "".join(parts) + f"<script>{FIND}</script>"
-    return f'<!DOCTYPE html><html lang="en"><head>{head}<style>{CSS}</style></head><body>{body}</body></html>\n'

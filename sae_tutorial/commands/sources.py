@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -103,6 +104,11 @@ def _whole(name: str | None) -> str | None:
     """A path that is there as an absolute one; any other name as it is."""
     there = name is not None and path_of("text", name).exists()
     return str(path_of("text", name).resolve()) if there else name
+
+
+def name_of(text: str | None) -> str:
+    """What a text is called where others read it: of a file not its folders."""
+    return Path(text).name if text else "the text that comes with the model"
 
 
 def fingerprint(tokens: Int[Tensor, "rows context"]) -> str:

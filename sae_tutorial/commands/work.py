@@ -19,7 +19,7 @@ from sae_tutorial.autoencoder.config import RULES, SAEConfig
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.autoencoder.saving import load_metadata, load_sae, save_sae
 from sae_tutorial.commands.options import fields_of, given, read_toml, writable
-from sae_tutorial.commands.sources import Reading, fingerprint, of_metadata, rows_to_measure
+from sae_tutorial.commands.sources import Reading, fingerprint, name_of, of_metadata, rows_to_measure
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
 from sae_tutorial.training.loop import TrainingRun, train_many
 from sae_tutorial.training.settings import FOR, TrainSettings
@@ -59,17 +59,15 @@ def train(args: argparse.Namespace) -> None:
             raise FileExistsError(f"{out / name} is there already: choose another --out, or --again to train it anew")
     reading = Reading(**top) if store_folder is None else _of_store(store_folder, top)
     model, hook = reading.load()
-    configs = {
-        name: _config(fields, model.cfg.d_model) for name, fields in tables.items()
-    }  # errors before hours of work
-    for config, settings in zip(configs.values(), each):
+    configs = [_config(fields, model.cfg.d_model) for fields in tables.values()]
+    for config, settings in zip(configs, each):  # errors before hours of work
         settings.check_for(config)
     to_train, held_out = reading.rows(model)
     harvests = cache_folder("harvests")
     harvests.mkdir(parents=True, exist_ok=True)
     with locked(harvests, exclusive=False):  # so that `clean` waits
         if store_folder is None:
-            gradients = any(config.gradient_weight > 0 for config in configs.values())
+            gradients = any(config.gradient_weight > 0 for config in configs)
             store = _harvested(reading, model, hook, to_train, harvests, gradients, args)
         else:
             store = _opened_store(store_folder, to_train)
@@ -196,10 +194,9 @@ def _tables(tables: list[dict[str, Any]], args: argparse.Namespace) -> dict[str,
         rule = rules[0] if rules else one.get("rule", SAEConfig.rule)
         if not isinstance(rule, str) or rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
-        own = {
-            k: v for k, v in flags.items() if k != "k" or RULES[rule].owner or len(tables) == 1
-        }  # a budget for those
-        fields = one | own | {"rule": rule}  # that have one
+        has_use_for_k = RULES[rule].owner or len(tables) == 1  # one alone is told that it has no budget
+        own = {name: value for name, value in flags.items() if name != "k" or has_use_for_k}
+        fields = one | own | {"rule": rule}
         name = str(fields.pop("name", None) or rule)
         if name in named or name in (".", "..") or Path(name).name != name:
             raise ValueError(f"an SAE is called {name!r}: give each [[sae]] a name of its own, without a slash")
@@ -236,14 +233,13 @@ def _save(folder: Path, run: TrainingRun, found: Evaluation | None, reading: dic
 def card(sae: SparseAutoencoder, about: dict[str, Any]) -> str:
     """A page that says what this SAE is, for whoever finds its folder."""
     config, reading, training = sae.config, about["reading"], about["training"]
-    text = Path(reading["text"]).name if reading["text"] else "the text that comes with the model"
     known = {name: value for name, value in about["quality"].items() if value is not None}
     lines = [f"- {name.replace('_', ' ')}: {value:.4g}" for name, value in known.items()]
     return f"""# Sparse autoencoder of {reading["model"]}, {reading["hook"]}
 
 - model: `{reading["model"]}`, hook `{reading["hook"]}`
 - rule `{config.rule}`, {config.d_sae:,} features of {config.d_in} coordinates, k = {config.k}
-- text: {text}; at most {reading["tokens"]:,} tokens in rows of {reading["context"]}
+- text: {name_of(reading["text"])}; at most {reading["tokens"]:,} tokens in rows of {reading["context"]}
 - training: {training["steps"]:,} steps of {training["batch_size"]:,} tokens, seed {training["seed"]}
 
 Measured on {reading["held_out"]} rows that it was not trained on (losses in nats):

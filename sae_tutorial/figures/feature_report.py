@@ -187,8 +187,18 @@ def document(pages: Sequence[FeaturePage], words: Words, title: str, about: str)
     def link(feature: int) -> str:
         return f'<a href="#f{feature}">{feature}</a>' if feature in there else str(feature)
 
-    sections = "".join(f'<section id="f{page.feature}">{page_html(page, words, link)}</section>' for page in pages)
+    sections = "".join(section_html(page, words, link) for page in pages)
+    return searchable(title, f"<h1>{escape(title)}</h1><p>{escape(about)}</p>", sections)
+
+
+def section_html(page: FeaturePage, words: Words, link: Link = str) -> str:
+    """A page as a part of a document that can be searched."""
+    return f'<section id="f{page.feature}">{page_html(page, words, link)}</section>'
+
+
+def searchable(title: str, above: str, below: str) -> str:
+    """A whole HTML document with a line to search by, which hides those sections below it that do not match."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     find = '<input id="find" type="search" aria-label="find" placeholder="Show only features whose page contains …">'
-    body = f"<h1>{escape(title)}</h1><p>{escape(about)}</p>{find}{sections}<script>{FIND}</script>"
+    body = f"{above}{find}{below}<script>{FIND}</script>"
     return f'<!DOCTYPE html><html lang="en"><head>{head}<style>{CSS}</style></head><body>{body}</body></html>\n'
