@@ -254,7 +254,7 @@ def grid(rows: Sequence[Mapping[str, Any]], steps: int = 1000) -> Iterator[Run]:
         long = Run("length", method, 16, SEEDS[0], steps=LENGTHS[0] * steps)
         factor = best_factor(rows, long)
         if factor is not None:
-            yield replace(long, steps=LENGTHS[1] * steps, factor=factor)
+            yield from (replace(long, seed=seed, steps=LENGTHS[1] * steps, factor=factor) for seed in SEEDS)
     yield from rates(["gradient_choice"], **smollm2)
     yield from cells("gradient", ["gradient_choice"], SEEDS, (32,), beta=1.0, **smollm2)
     for model, width in (("stories", 16), ("smollm2", 4)):  # what is shipped, measured like everything else
