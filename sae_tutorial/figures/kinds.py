@@ -197,23 +197,26 @@ def intervals(
     mark: Named | None = None,
     form: str = ".3~g",
     about: Mapping[str, str] | None = None,
+    shared: bool = False,
 ) -> go.Figure:
     """A row for each (middle, low end, high end): a dot with a bar, in the look of its group. NaN ends: no bar.
 
-    `about` says more of a row on hover.
+    `about` says more of a row on hover. With `shared`, groups have the same rows: a row holds a dot for each of them.
     """
     if nothing(groups):
         return empty(title)
     groups = {name: rows for name, rows in groups.items() if rows}
-    found, labels = looks(groups), [wrap(row, 0.35 * WIDTH, 12) for rows in groups.values() for row in rows]
-    fig = go.Figure(layout={"height": 120 + 30 * len(labels), "showlegend": len(groups) > 1})
+    of_rows = [next(iter(groups.values()))] if shared else list(groups.values())
+    found, labels = looks(groups), [wrap(row, 0.35 * WIDTH, 12) for rows in of_rows for row in rows]
+    tall = max(30, 14 * len(groups)) if shared else 30
+    fig = go.Figure(layout={"height": 120 + tall * len(labels), "showlegend": len(groups) > 1})
     told = f"%{{customdata[0]}}: %{{x:{form}}} (%{{customdata[1]:{form}}} to %{{customdata[2]:{form}}}) "
-    start = 0
+    start: float = -0.1 * (len(groups) - 1) if shared else 0  # a dot's row, or a little above it
     for group, rows in groups.items():
         middle, low, high = (numbers([span[i] for span in rows.values()]) for i in range(3))
         fig.add_scatter(
             x=middle,
-            y=list(range(start, start + len(rows))),
+            y=[start + i for i in range(len(rows))],
             mode="markers",
             name=group,
             marker={"size": 9, "color": found[group].colour, "symbol": found[group].marker},
@@ -221,11 +224,11 @@ def intervals(
             customdata=[(row, *ends, (about or {}).get(row, "")) for row, *ends in zip(rows, low, high)],
             hovertemplate=f"{told}%{{customdata[3]}}<extra>{group}</extra>",
         )
-        start += len(rows)
+        start += 0.2 if shared else len(rows)
     marks(fig, mark or {})
     finish(fig, title, wrap(x, 0.55 * WIDTH, 14), above=18 if mark else 0)
-    rows_ = {"tickvals": list(range(start)), "ticktext": labels, "tickfont": {"size": 12}, "zeroline": False}
-    return fig.update_yaxes(**rows_, range=[start - 0.5, -0.5])
+    rows_ = {"tickvals": list(range(len(labels))), "ticktext": labels, "tickfont": {"size": 12}, "zeroline": False}
+    return fig.update_yaxes(**rows_, range=[len(labels) - 0.5, -0.5])
 
 
 def strips(

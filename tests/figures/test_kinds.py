@@ -165,6 +165,14 @@ def test_intervals_reach_from_low_to_high_in_a_row_each():
     assert fig.layout.shapes[0].x0 == 1.5
 
 
+def test_intervals_of_several_groups_may_share_their_rows():
+    groups = {name: {"first": (1.0, 0.8, 1.3), "second": (2.0, NAN, NAN)} for name in "abc"}
+    fig = kinds.intervals(groups, "t", "AUC", shared=True)
+    assert fig.layout.yaxis.ticktext == ("first", "second") and fig.layout.yaxis.range == (1.5, -0.5)
+    assert [[round(at, 6) for at in trace.y] for trace in fig.data] == [[-0.2, 0.8], [0, 1], [0.2, 1.2]]
+    assert len({trace.marker.color for trace in fig.data}) == 3 and fig.layout.showlegend
+
+
 def test_strips_keep_every_value():
     fig = kinds.strips({"a": [0.9, 0.95], "b": [1.0]}, "t", "R²", mark={"paper": 0.982})
     assert {name: x for name, (x, _) in drawn(fig).items()} == {"a": [0.9, 0.95], "b": [1]}

@@ -33,6 +33,10 @@ def check_score(answer: Any) -> Verdict:
             if "unhashable" in str(error):
                 return "codes[positive] is a table of examples and heads: take one column of it at a time"
             raise
+        except RuntimeError as error:
+            if "ambiguous" in str(error):
+                return "`not` asks for one truth value; ~positive turns every entry round"
+            raise
         if isinstance(got, (list, tuple)) and any(isinstance(one, set) for one in got):
             return "return how many codes are left for each head, not the sets themselves"
         shape = tuple(torch.as_tensor(got).shape)
@@ -43,6 +47,9 @@ def check_score(answer: Any) -> Verdict:
         ours, theirs = codes[positive], codes[~positive]
         unseen = ~(ours[:, None] == theirs[None]).any(1)
         wrong = {
+            "you compare examples one by one; a code counts only if no negative example at all has it": (
+                (ours[: len(theirs)] != theirs).sum(0)
+            ),
             "a set of tensors compares objects, not numbers: make it from .tolist()": positive.sum().expand(3),
             "you count examples; a code that comes twice counts once": unseen.sum(0),
             "you count codes of negatives that positives lack: it is the other way round": node_scores(
@@ -125,6 +132,8 @@ def check_area(answer: Any) -> Verdict:
                 return f"you count pairs in which the wrong head is ahead: {got:.2f} in place of {right:.2f}"
             if abs(got - area_with_a_bug(scores, members)) < 1e-4:
                 return f"where {name}, a tie still counts as if the head of the circuit were ahead: {got:.2f}"
+            if name.startswith("no two") and abs(got - (2 * right - 1)) < 1e-4:
+                return f"a pair in the wrong order counts 0, not -1: {right:.2f} and not {got:.2f}"
             strict = float((scores[members][:, None] > scores[~members]).float().mean())
             if abs(got - strict) < 1e-4:
                 return f"where {name}, a tie now counts as if the other head were ahead: {got:.2f}"

@@ -51,6 +51,8 @@ def ours(codes, positive, h):
         (lambda c, p: [set(ours(c, p, h)) - set(ours(c, ~p, h)) for h in range(3)], "not the sets"),
         (lambda c, p: [len(set(ours(c, p, h)) & set(ours(c, ~p, h))) for h in range(3)], "both kinds have"),
         (lambda c, p: [s / len(set(ours(c, p, h))) for h, s in enumerate(node_scores(c, p))], "a share of"),
+        (lambda c, p: sum((a != b).long() for a, b in zip(c[p], c[~p])), "no negative example at all"),
+        (lambda c, p: [len(set(ours(c, p, h)) - set(ours(c, not p, h))) for h in range(3)], "~positive"),
         (lambda c, p: [0, 0, 7], "yours says"),
         (lambda c, p: c.T[9], "IndexError"),
     ],
@@ -67,6 +69,7 @@ def test_wrong_scores_are_told_why(answer, words):
         (lambda s, m: (s[m][:, None] > s[~m]).float().mean(), "as if the other head were ahead"),
         (lambda s, m: (s[m] > s[~m]).float().mean(), "in all pairs"),
         (lambda s, m: by_pairs(s, ~m), "the wrong head is ahead"),
+        (lambda s, m: (s[m][:, None] - s[~m]).sign().mean(), "counts 0, not -1"),
         (lambda s, m: 0.5, "yours says 0.50"),
     ],
 )
