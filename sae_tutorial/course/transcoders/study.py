@@ -18,10 +18,11 @@ from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.circuits.greater_than import YearSpans, greater_than
+from sae_tutorial.circuits.heads import Head
 from sae_tutorial.circuits.prompts import Hook, at, end_logits
 from sae_tutorial.circuits.transcoder_circuits import Node, Trace, traced
 from sae_tutorial.circuits.transcoder_graph import Graph
-from sae_tutorial.circuits.transcoder_weights import de_embedding, layer_of, reads
+from sae_tutorial.circuits.transcoder_weights import de_embedding, layer_of, reads, through_head, writes
 from sae_tutorial.evaluation.splicing import stand_ins
 from sae_tutorial.evaluation.together import Together, evaluate_together
 from sae_tutorial.training.loop import train_many
@@ -97,10 +98,12 @@ def score_with(model: Any, spans: YearSpans, transcoders: Sequence[SparseAutoenc
 
 
 @torch.no_grad()
-def codes_at_end(model: Any, transcoder: SparseAutoencoder, spans: YearSpans) -> Float[Tensor, "prompts features"]:
-    """What each feature is where the answer is due."""
+def codes_at(
+    model: Any, transcoder: SparseAutoencoder, spans: YearSpans, where: str = "END"
+) -> Float[Tensor, "prompts features"]:
+    """What each feature is at the start year ("YY"), or where the answer is due ("END")."""
     with read_hook(model, str(transcoder.hook_name)) as read:
-        return transcoder.encode(at(read(spans.tokens), spans.positions["END"])).to_dense()
+        return transcoder.encode(at(read(spans.tokens), spans.positions[where])).to_dense()
 
 
 @torch.no_grad()
@@ -141,7 +144,7 @@ def with_few(
 ) -> dict[str, list[float]]:
     """The score with so many features of a transcoder, or so many neurons of its MLP, left: those that vary most."""
     layer, where = layer_of(transcoder), text_of(spans)
-    features = by_variance(codes_at_end(model, transcoder, spans))
+    features = by_variance(codes_at(model, transcoder, spans))
     neurons = by_variance(neurons_at_end(model, layer, spans))
     of_features = [score_with(model, spans, [with_features(transcoder, features[:n])]) for n in numbers]
     of_neurons = [score(model, spans, with_neurons(layer, neurons[:n], where)) for n in numbers]
@@ -203,6 +206,49 @@ def heads_that_bring(
         trace = traced(model, transcoders, tokens[: end + 1])
         found += [trace.parts(trace.feature(layer, end, feature)).heads[..., yy] for feature in features]
     return torch.stack(found).mean(0)
+
+
+@torch.no_grad()
+def strongest_at_end(
+    model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans
+) -> list[tuple[Node, float]]:
+    """What each feature that is on at the end adds to the logits of the later years over those of the others, mean over
+    spans; the one that adds most first. Positions are those of the first span."""
+    found: dict[tuple[int, int], float] = {}
+    for row, end in enumerate(spans.positions["END"].tolist()):
+        trace = traced(model, transcoders, spans.tokens[row, : end + 1])
+        parts = trace.parts(trace.logit(end, *later_and_not(spans, row)))
+        for layer, added_F in parts.features.items():
+            for feature in added_F.nonzero()[:, 0].tolist():
+                at_ = layer, feature
+                found[at_] = found.get(at_, 0.0) + float(added_F[feature]) / len(spans.tokens)
+    first = int(spans.positions["END"][0])
+    nodes = [(Node("feature", layer, first, feature), value) for (layer, feature), value in found.items()]
+    return sorted(nodes, key=lambda pair: -abs(pair[1]))
+
+
+@torch.no_grad()
+def brought_by_year(
+    model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans, node: Node, head: Head
+) -> dict[str, Float[Tensor, " years"]]:
+    """What one head can bring from each start year to a feature at the end, and what the feature is there, mean over
+    the spans of each year, the earliest first.
+
+    Of the embedding it is a product of weights alone. Of the first layer's features, it is their weights to the feature
+    through the head, times what they are at the year. Both are for an attention and a LayerNorm scale of 1.
+    """
+    transcoder, first = next(one for one in transcoders if layer_of(one) == node.layer), transcoders[0]
+    if layer_of(first) >= head[0]:
+        raise ValueError(f"head {head} reads the stream before the first transcoder's layer has written to it")
+    direction_1M = through_head(model, reads(model, transcoder, [node.number]), head)
+    weights_F = writes(first) @ direction_1M[0]
+    of_each = {
+        "its code": codes_at(model, transcoder, spans)[:, node.number],
+        "from the embedding": de_embedding(model, direction_1M)[0, spans.years[spans.start]],
+        "from features of layer 0": codes_at(model, first, spans, "YY") @ weights_F,
+    }
+    starts = spans.start.unique()
+    return {name: torch.stack([of[spans.start == y].mean() for y in starts]) for name, of in of_each.items()}
 
 
 # ---------------------------------------------------------------------- a graph in words

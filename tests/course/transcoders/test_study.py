@@ -8,6 +8,7 @@ from sae_tutorial import SAEConfig, SparseAutoencoder
 from sae_tutorial.circuits.greater_than import year_spans
 from sae_tutorial.circuits.transcoder_circuits import Node, traced
 from sae_tutorial.circuits.transcoder_graph import Graph, merged, strongest_paths
+from sae_tutorial.circuits.transcoder_weights import reads, through_head, writes
 from sae_tutorial.course.transcoders import drawings, study
 from sae_tutorial.course.transcoders.viewer import drawn_graph, graph_viewer, node_html
 from sae_tutorial.evaluation.feature_evidence import feature_evidence
@@ -83,7 +84,7 @@ def test_few_features_are_those_that_vary_most(model):
     kept = study.with_features(sae, torch.tensor([3, 5]))
     assert kept.W_dec.any(1).nonzero()[:, 0].tolist() == [3, 5] and sae.W_dec.any(1).all()
     spans = year_spans(model, 4)
-    assert study.codes_at_end(model, sae, spans).shape == (4, 64)
+    assert study.codes_at(model, sae, spans).shape == (4, 64)
     assert study.neurons_at_end(model, 1, spans).shape == (4, 1024)
 
 
@@ -127,6 +128,36 @@ def test_heads_that_bring_the_year(model):
     at = int(alone.positions["END"][1])
     rest += [other.parts(other.feature(2, at, f)).heads[..., int(alone.positions["YY"][1])] for f in (3, 5)]
     assert torch.allclose(found, (first + sum(rest)) / 4, atol=1e-5)
+
+
+def test_the_strongest_features_at_the_end_add_what_a_trace_says(model):
+    spans, transcoders = year_spans(model, 2), [untrained(model, layer) for layer in (1, 2)]
+    found = study.strongest_at_end(model, transcoders, spans)
+    values = [abs(value) for _, value in found]
+    assert values == sorted(values, reverse=True) and {node.layer for node, _ in found} == {1, 2}
+    total = 0.0
+    for row, end in enumerate(spans.positions["END"].tolist()):
+        trace = traced(model, transcoders, spans.tokens[row, : end + 1])
+        parts = trace.parts(trace.logit(end, *study.later_and_not(spans, row)))
+        total += sum(float(added.sum()) for added in parts.features.values()) / 2
+    assert sum(value for _, value in found) == pytest.approx(total, abs=1e-4)
+
+
+def test_what_a_head_brings_from_each_year(model):
+    spans, transcoders = year_spans(model, 6, starts=[40, 8, 23]), [untrained(model, layer) for layer in (0, 2)]
+    found = study.brought_by_year(model, transcoders, spans, Node("feature", 2, 0, 5), (1, 4))
+    assert all(values.shape == (3,) for values in found.values()), "a value for each start, the earliest first"
+    first, late = transcoders
+    M = through_head(model, reads(model, late, [5]), (1, 4))[0]
+    year = int(model.to_tokens("08", prepend_bos=False)[0, -1])
+    assert year == int(spans.years[8]) and found["from the embedding"][0] == pytest.approx(float(model.W_E[year] @ M))
+    rows_ = spans.start == 8
+    codes = study.codes_at(model, first, spans, "YY")[rows_]
+    by_features = [sum(float(z) * float(writes(first, [f])[0] @ M) for f, z in enumerate(row) if z) for row in codes]
+    assert found["from features of layer 0"][0] == pytest.approx(sum(by_features) / 2, rel=1e-4, abs=1e-5)
+    assert found["its code"][0] == pytest.approx(float(study.codes_at(model, late, spans)[rows_, 5].mean()))
+    with pytest.raises(ValueError, match=r"head \(0, 1\) reads the stream before"):
+        study.brought_by_year(model, transcoders, spans, Node("feature", 2, 0, 5), (0, 1))
 
 
 def test_years_are_later_or_not(model):
