@@ -35,6 +35,7 @@ from sae_tutorial.course.results import COUNTED
 
 MODEL, EXAMPLES, N_CIRCUIT, N_PATHS = "stories", (10, 5, 20), 48, 24
 CIRCUIT_SEED, TRIAL_SEED, FRESH_SEED = 123, 1_000, 5_000
+COUNTED_ON = 250  # prompts of either kind, in the setting of the paper's code
 THRESHOLD, SLOW = 0.05, "indirect object"  # of ACDC, nats; it takes minutes, so it is timed on one task
 
 
@@ -71,6 +72,10 @@ def main() -> None:
         if f"{name}-{trial}-varied" not in kept_lines.done(kept, "key"):
             about = {"key": f"{name}-{trial}-varied", "model": MODEL, "varied": name, "trial": trial}
             kept_lines.add(kept, about | varied(model, TASKS[name], trial, circuits[name]))
+    for trial, name in itertools.product(range(args.trials), TASKS):
+        if f"{name}-{trial}-source" not in kept_lines.done(kept, "key"):
+            about = {"key": f"{name}-{trial}-source", "model": MODEL, "source": name, "trial": trial}
+            kept_lines.add(kept, about | as_in_the_source(model, TASKS[name], trial, circuits[name]))
 
 
 def timed(model: Any, kept: Path) -> None:
@@ -150,6 +155,15 @@ def varied(model: Any, make: Callable[..., Task], trial: int, circuit: dict[str,
         active = (sae.affinities(acts.flatten(0, 1)) > 0).sum(1).float().mean()
         found[name] = study.table_of(scores, end) | {"l0": float(active)}
     return {"variants": found}
+
+
+def as_in_the_source(model: Any, make: Callable[..., Task], trial: int, circuit: dict[str, Any]) -> dict[str, Any]:
+    """Areas for the circuit at all positions, in the source's setting, with its penalty and with ours."""
+    everywhere, many = tasks.members(torch.tensor(circuit["everywhere"])), make(model, COUNTED_ON, TRIAL_SEED + trial)
+    found = {}
+    for l1 in (study.THEIRS, L1):
+        found[f"l1 = {l1:g}"] = study.table_of(study.as_in_the_source(model, many, seed=trial, l1=l1), everywhere)
+    return {"settings": found}
 
 
 def seconds(model: Any, name: str) -> dict[str, float]:

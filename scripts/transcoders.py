@@ -40,7 +40,7 @@ KINDS = {"token_choice": False, "mutual_choice": False, "token_choice-skip": Tru
 SAE = "sae"  # of the MLP's output, by Token Choice
 SHIPPED = "token_choice"
 K, D_SAE, STEPS, BATCH = 16, 2048, 1500, 2048
-TRAIN_SPANS, TEST_SPANS, FEW = 4000, 200, (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+TRAIN_SPANS, TEST_SPANS = 4000, 200
 READ, SCORED = {"stories": 128, "smollm2": 128}, {"stories": 64, "smollm2": 16}  # held-out rows
 EXPLAINED, AT_RANDOM = 150, 50  # features, and passages of each that are drawn at random
 ALONE = ("l0", "fvu", "ce_clean", "ce_spliced", "ce_mean", "kl", "kl_mean", "recovered", "recovered_mean", "dead")
@@ -112,7 +112,7 @@ def alone(model: Any, name: str, sae: SparseAutoencoder, held_out: Any) -> dict[
         spans = year_spans(model, TEST_SPANS, seed=1)
         row["score"] = study.score_with(model, spans, [sae])
         if not sae.config.skip:
-            row["few"] = study.with_few(model, sae, spans, FEW)
+            row["few"] = study.with_few(model, sae, spans, study.FEW)
     return row
 
 

@@ -30,7 +30,7 @@ from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.circuits.patching import activations
 from sae_tutorial.circuits.prompts import Prompts, at
 
-LATENTS, L1, STEPS, LR = 200, 0.02, 500, 1e-3  # theirs, for indirect objects and greater-than
+LATENTS, L1, STEPS, LR = 200, 0.02, 500, 1e-3  # theirs, but for the penalty: see `fit`
 SILENT = -1  # the code of an output at which no latent is active
 
 
@@ -85,7 +85,8 @@ def fit(
 
         loss = mean (x − x̂)² + l1 · mean z         means over examples and heads, and over coordinates or latents
 
-    This is what they do. (`training.train` has batches, a warm-up, a decay and a penalty that is a sum over latents.)
+    They take the mean over examples and heads and the *sum* over latents of z, and do not scale x: their penalty is
+    200 times ours for the same `l1`. (`training.train` has such a sum, and batches, a warm-up and a decay.)
 
     Raises ValueError for an `l1` below 0, an `lr` that is not above 0, and outputs that `untrained` refuses.
     """

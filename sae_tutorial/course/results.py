@@ -255,3 +255,9 @@ def load_discrete_circuits(folder: Path | str | None = None) -> tuple[dict[str, 
     """What `scripts/discrete_circuits.py` found: each task's circuit, a row for each trial and number of examples, and
     seconds. Raises what `load_runs` raises."""
     return tuple(_lines(*_read(COUNTED, folder)))
+
+
+def load_transcoders(folder: Path | str | None = None) -> tuple[dict[str, Any], ...]:
+    """What `scripts/transcoders.py` found, a row for each transcoder or SAE of an MLP, and one for each kind and seed
+    with all MLPs replaced. Raises what `load_runs` raises."""
+    return tuple(_lines(*_read(TRANSCODED, folder)))

@@ -56,6 +56,10 @@ def check_attribution(answer: Any) -> Verdict:
             "a part may be negative: all of them add up to the pre-activation, so cut nothing off": right.relu(),
             "a part may be negative: without signs they do not add up to the pre-activation": right.abs(),
             "you leave out the direction and take lengths: the sign would be lost": pattern * values.norm(dim=2).T,
+            "you reshaped (sources, heads) where it must be turned round: .T": (
+                pattern * (values * reads).sum(2).reshape(H, S)
+            ),
+            "these are shares of the sum; the parts themselves are asked for": right / right.sum(),
         }
         if (told := known_mistake(got, wrong)) is not None:
             return told
@@ -95,7 +99,9 @@ def check_share(answer: Any) -> Verdict:
             return None
         absolute, by_source, raises = parts.abs(), parts.sum(0).clamp(min=0), parts.clamp(min=0)
         wrong: dict[str, Tensor | float] = {
-            "nothing is changed yet": share_with_a_bug(parts, where),
+            "this gives the same number as before: clamp the entries, before you add them up": (
+                share_with_a_bug(parts, where)
+            ),
             "with absolute values, what holds the feature back counts as if it raised it": (
                 absolute[:, where].sum() / absolute.sum()
             ),

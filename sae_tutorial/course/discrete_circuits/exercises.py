@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,8 @@ def check_score(answer: Any) -> Verdict:
             raise
         if isinstance(got, (list, tuple)) and any(isinstance(one, set) for one in got):
             return "return how many codes are left for each head, not the sets themselves"
+        if not isinstance(got, (list, tuple, Tensor, np.ndarray, int, float)):
+            return f"return a list or tensor of numbers, one for each head; yours is of type {type(got).__name__}"
         shape = tuple(torch.as_tensor(got).shape)
         return None if shape == (3,) else f"return one number for each of 3 heads; yours has the shape {shape}"
 
@@ -62,13 +65,17 @@ def check_score(answer: Any) -> Verdict:
                 different(ours) - right
             ),
             "that is a share of the positives' codes; the score is how many there are": right / different(ours),
+            "that is a share of all the head's codes; the score is how many there are": right / different(codes),
             "you count both kinds' own codes; count only the positives'": (
                 node_scores(codes, positive) + node_scores(codes, ~positive)
             ),
         }
         if torch.equal(got, right.float()):
             return None
-        return known_mistake(got, wrong) or f"here the heads score {right.tolist()}; yours says {got.tolist()}"
+        return (
+            known_mistake(got, wrong)
+            or f"here the heads score {right.tolist()}; yours says {[round(one, 2) for one in got.tolist()]}"
+        )
 
     hints = (
         "For one head: set(codes of positives) - set(codes of negatives). How many are left?",
@@ -97,7 +104,7 @@ def check_shuffled(guess: Any, measured: float) -> Verdict:
 
     def not_one_half(guess: Any) -> str | None:
         if isinstance(guess, (int, float)) and abs(guess - 0.5) < 0.02 < abs(measured - 0.5):
-            return "0.5 it would be if all heads said equally many things; here it is more, as in the toy's last row"
+            return "it would be 0.5 if all heads said equally many things; here it is more, as in the toy's last row"
         return None
 
     return judge("Exercise 2", guess, [not_one_half, *share_near(measured, within=0.07)], hints, praise)
@@ -122,7 +129,10 @@ def check_area(answer: Any) -> Verdict:
 
     def mended(answer: Callable) -> str | None:
         for name, scores in cases.items():
-            got, right = float(answer(scores.clone(), members.clone())), solution_area(scores, members)
+            returned = torch.as_tensor(answer(scores.clone(), members.clone()))
+            if returned.numel() != 1:
+                return f"return one number, the mean over all pairs; yours has the shape {tuple(returned.shape)}"
+            got, right = float(returned), solution_area(scores, members)
             if abs(got - right) < 1e-4:
                 continue
             one_by_one = float((scores[members] > scores[~members]).float().mean())

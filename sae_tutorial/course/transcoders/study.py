@@ -6,7 +6,7 @@ Letters of shapes: B prompts, P positions, F features, N starts of spans.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,12 +25,14 @@ from sae_tutorial.circuits.transcoder_graph import Graph
 from sae_tutorial.circuits.transcoder_weights import de_embedding, layer_of, reads, through_head, writes
 from sae_tutorial.evaluation.splicing import stand_ins
 from sae_tutorial.evaluation.together import Together, evaluate_together
+from sae_tutorial.figures.kinds import Curve
 from sae_tutorial.training.loop import train_many
 
 PARTS = ("features", "heads", "embeddings", "errors", "skip paths", "biases")
 OTHERS = {"token": "embeddings", "position": "embeddings", "skip": "skip paths", "bias": "biases"} | dict.fromkeys(
     ("error", "mlp"), "errors"
 )
+FEW = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # features, or neurons, that are kept
 Pairs = dict[int, tuple[ActivationStore, ActivationStore]]
 
 
@@ -76,6 +78,15 @@ def replaced_from_the_bottom(
 ) -> list[Together]:
     """The first MLP replaced by its transcoder, the first two, and so on to all of them."""
     return [evaluate_together(transcoders[: n + 1], model, tokens) for n in range(len(transcoders))]
+
+
+def over_seeds(points: Iterable[tuple[float, float]]) -> Curve:
+    """The mean, the least and the largest y of each x, from the points of all seeds."""
+    found: dict[float, list[float]] = {}
+    for x, y in points:
+        found.setdefault(x, []).append(y)
+    table = [found[x] for x in sorted(found)]
+    return Curve(sorted(found), [sum(ys) / len(ys) for ys in table], list(map(min, table)), list(map(max, table)))
 
 
 # ---------------------------------------------------------------------- greater-than

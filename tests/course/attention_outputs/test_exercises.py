@@ -45,6 +45,7 @@ def test_other_ways_to_the_same_table_pass():
         (lambda p, v, r: exercises.solution_attribution(p, v, r).relu(), "cut nothing off"),
         (lambda p, v, r: p * v.norm(dim=2).T, "the sign would be lost"),
         (lambda p, v, r: exercises.solution_attribution(p, v, r).flip(0), "not shared out"),
+        (lambda p, v, r: p * (v * r).sum(2).view(p.shape), "turned round: .T"),
         (lambda p, v, r: 2 * exercises.solution_attribution(p, v, r), "yours says"),
         (lambda p, v, r: p * (v * r).sum(-1), "turned round"),
         (lambda p, v, r: torch.stack([p[h] * (v[h] @ r[h]) for h in range(3)]), "values[:, h]"),
@@ -58,7 +59,8 @@ def test_wrong_tables_are_told_why(answer, words):
     ("answer", "words"),
     [
         (None, "not answered"),
-        (exercises.share_with_a_bug, "nothing is changed"),
+        (exercises.share_with_a_bug, "clamp the entries"),
+        (lambda p, w: p[:, w].sum().clamp(min=0) / p.sum().clamp(min=0), "clamp the entries"),
         (lambda p, w: min(1.0, exercises.share_with_a_bug(p, w)), "looks like a share"),
         (lambda p, w: (p[:, w] > 0).sum() / (p > 0).sum(), "count parts"),
         (lambda p, w: (p.relu()[:, w].sum(1) / p.relu().sum(1)).mean(), "each head"),

@@ -53,6 +53,9 @@ def ours(codes, positive, h):
         (lambda c, p: [s / len(set(ours(c, p, h))) for h, s in enumerate(node_scores(c, p))], "a share of"),
         (lambda c, p: sum((a != b).long() for a, b in zip(c[p], c[~p])), "no negative example at all"),
         (lambda c, p: [len(set(ours(c, p, h)) - set(ours(c, not p, h))) for h in range(3)], "~positive"),
+        (lambda c, p: node_scores(c, p, share=True), "a share of all the head's codes"),
+        (lambda c, p: (len(set(ours(c, p, h)) - set(ours(c, ~p, h))) for h in range(3)), "of type generator"),
+        (lambda c, p: {h: 1 for h in range(3)}, "of type dict"),
         (lambda c, p: [0, 0, 7], "yours says"),
         (lambda c, p: c.T[9], "IndexError"),
     ],
@@ -70,6 +73,7 @@ def test_wrong_scores_are_told_why(answer, words):
         (lambda s, m: (s[m] > s[~m]).float().mean(), "in all pairs"),
         (lambda s, m: by_pairs(s, ~m), "the wrong head is ahead"),
         (lambda s, m: (s[m][:, None] - s[~m]).sign().mean(), "counts 0, not -1"),
+        (lambda s, m: s[m][:, None] > s[~m], "return one number"),
         (lambda s, m: 0.5, "yours says 0.50"),
     ],
 )

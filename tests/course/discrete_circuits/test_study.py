@@ -82,6 +82,22 @@ def test_every_method_scores_every_head(model):
     assert len(study.head_scores(model, task, read)) == 8
 
 
+def test_the_setting_of_the_source_scores_heads_by_codes_of_all_prompts(model):
+    task = tasks.TASKS["repeated words"](model, 6, seed=0)
+    found = study.as_in_the_source(model, task, n_trained=4, steps=5)
+    assert all(scores.shape == (32,) for scores in found.values()) and study.OF_PAIRS in found
+    assert 0 < found[study.SAE].max() <= 6, "codes that only the six positive prompts have"
+    assert found[study.OF_PAIRS].sum() == 2 * (32 * 32 // 4)
+    again = study.as_in_the_source(model, task, n_trained=4, steps=5)
+    assert torch.equal(found[study.SAE], again[study.SAE])
+    assert torch.equal(study.as_in_the_source(model, task, seed=1, steps=5)[study.MEAN], found[study.MEAN])
+
+
+def test_heads_of_the_best_pairs_are_counted():
+    table = torch.tensor([[9.0, 5.0, 1.0, 1.0], [5.0, 9.0, 4.0, 0.0], [1.0, 4.0, 9.0, 0.0], [1.0, 0.0, 0.0, 9.0]])
+    assert study.in_best_pairs(table).tolist() == [2, 4, 2, 0], "two pairs, either way round; no head with itself"
+
+
 def test_shuffled_labels_average_to_what_is_expected():
     codes = torch.randint(0, 4, (20, 6), generator=torch.Generator().manual_seed(0))
     drawn = [labels for seed in range(20) for labels in study.labels_at_random(20, 10, seed)]

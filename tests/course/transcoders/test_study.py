@@ -61,6 +61,12 @@ def test_exact_transcoders_cost_nothing_one_or_all(relu):
     assert found[0].kl_mean != found[1].kl_mean
 
 
+def test_points_of_seeds_become_means_with_their_range():
+    curve = study.over_seeds([(2, 1.0), (1, 0.5), (2, 3.0)])
+    assert (curve.x, curve.y, curve.low, curve.high) == ([1, 2], [0.5, 2.0], [0.5, 1.0], [0.5, 3.0])
+    assert study.over_seeds([]).y == []
+
+
 def test_scores_with_features_and_neurons(model):
     spans = year_spans(model, 12)
     plain = study.score(model, spans)
