@@ -25,6 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "k = 32": {"part": "main", "model": "stories", "k": 32},
     "k = 64": {"part": "main", "model": "stories", "k": 64},
     "k = 16, 3 × steps": {"part": "length", "steps": 3000, "k": 16},
+    "k = 16, 10 × steps": {"part": "length", "steps": 10_000, "k": 16},
     "k = 32, 16,384 features": {"part": "wide", "k": 32},
     "k = 16, SmolLM2": {"part": "smollm2", "k": 16},
     "k = 32, SmolLM2": {"part": "smollm2", "k": 32},
