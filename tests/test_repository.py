@@ -4,12 +4,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import badges
 import nbformat
 import notebook_rules
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -121,6 +123,19 @@ def test_constraints_pin_every_dependency_exactly():
     wanted = project["dependencies"] + extras["lab"] + extras["dev"] + extras["hub"]
     names = {normal(re.match(r"[\w.-]+", requirement).group()) for requirement in wanted}
     assert names <= pinned, f"missing from constraints.txt: {sorted(names - pinned)}"
+
+
+def test_pins_install_on_the_first_python_that_the_package_asks_for():
+    """Python 3.11 means 3.11.0 as well: Debian 12 ships 3.11.2, and a pin that wants 3.11.5 ends `make lab` there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest = project["requires-python"].removeprefix(">=") + ".0"
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    names = {normal(pin.split("==")[0]) for pin in pins if "==" in pin}
+    here = {normal(one.metadata["Name"]): one.metadata["Requires-Python"] for one in distributions()}
+    asked = {name: here[name] for name in names & set(here) if here[name]}
+    assert len(asked) > 50, "the pinned packages are installed where tests run"
+    too_new = {name: what for name, what in asked.items() if oldest not in SpecifierSet(what)}
+    assert not too_new, f"they do not install on Python {oldest}: {too_new}"
 
 
 def test_torch_and_numpy_are_not_pinned_by_the_package():
