@@ -5,6 +5,10 @@
     sae_tutorial.json          our config and what else is small, and checksums
     sae_tutorial.safetensors   what of our SAE the others do not hold bit for bit
 
+Raw activations of a model with LayerNorms are those that `load_language_model` gives: with the mean over coordinates
+taken off, as TransformerLens' compatibility mode does and every LayerNorm does anyway. Whoever reads the model as it
+is on the hub takes it off first: without that a Feature Choice SAE of the embedded model had 1.8% more KL.
+
 A transcoder of Token Choice or Gated, and an SAE with relative=True, has no counterpart in SAELens: only we can read
 its folder.
 """
