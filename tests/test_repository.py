@@ -113,9 +113,13 @@ def test_lint_sees_an_undefined_name(line):
     assert found.returncode == 1 and "F821" in found.stdout, found.stdout + found.stderr
 
 
-def test_constraints_pin_every_dependency_exactly():
+def the_pins():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_constraints_pin_every_dependency_exactly():
+    pins = the_pins()
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", pin) for pin in pins), "name==version and no more"
     pinned = {normal(pin.split("==")[0]) for pin in pins}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -129,8 +133,7 @@ def test_pins_install_on_the_first_python_that_the_package_asks_for():
     """Python 3.11 means 3.11.0 as well: Debian 12 ships 3.11.2, and a pin that wants 3.11.5 ends `make lab` there."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     oldest = project["requires-python"].removeprefix(">=") + ".0"
-    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    names = {normal(pin.split("==")[0]) for pin in pins if "==" in pin}
+    names = {normal(pin.split("==")[0]) for pin in the_pins()}
     here = {normal(one.metadata["Name"]): one.metadata["Requires-Python"] for one in distributions()}
     asked = {name: here[name] for name in names & set(here) if here[name]}
     assert len(asked) > 50, "the pinned packages are installed where tests run"
