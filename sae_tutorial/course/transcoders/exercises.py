@@ -128,3 +128,50 @@ def check_de_embedding(answer: Any) -> Verdict:
 
 def solution_de_embedding(W_E: Tensor, W_enc: Tensor, W_dec: Tensor, feature: int) -> Tensor:
     return W_E @ W_enc[:, feature]
+
+
+# Exercise 4: the same through a head, of all tokens at which it may look.
+
+
+def check_through_a_head(answer: Any) -> Verdict:
+    """`answer(W_E, W_V, W_O, reads)`: (V, D), (D, d), (d, D) and (D,) -> (V,)."""
+    generator = torch.Generator().manual_seed(2)
+    V, D, d = 6, 4, 4  # a head as wide as the stream, so that a matrix the wrong way round is no error of shape
+    W_E, W_V, W_O = (torch.randn(shape, generator=generator) for shape in ((V, D), (D, d), (d, D)))
+    reads = torch.randn(D, generator=generator)
+    right = solution_through_a_head(W_E, W_V, W_O, reads)
+
+    def mine(answer: Callable) -> Tensor:
+        return torch.as_tensor(answer(W_E.clone(), W_V.clone(), W_O.clone(), reads.clone())).float()
+
+    def a_number_for_each(answer: Callable) -> str | None:
+        shape = tuple(mine(answer).shape)
+        if shape == (V, D):
+            return "that is what the head writes for each token: take its dot product with `reads`"
+        return None if shape == (V,) else f"return a number for each token, here {(V,)}; yours is {shape}"
+
+    def the_numbers(answer: Callable) -> str | None:
+        got = mine(answer)
+        if torch.allclose(got, right, atol=1e-4):
+            return None
+        wrong = {
+            "that is the token's own embedding, at the place of the feature: where is the head?": W_E @ reads,
+            "the head reads with W_V and writes with W_O; you have them the other way round": W_E @ W_O @ W_V @ reads,
+            "W_V takes the stream to the head, (D, d); you have it transposed": W_E @ W_V.T @ W_O @ reads,
+            "W_O takes the head back to the stream, (d, D); you have it transposed": W_E @ W_V @ W_O.T @ reads,
+            "that is the map of the residual stream to itself, transposed": W_E @ (W_V @ W_O).T @ reads,
+            "W_V alone leaves you inside the head: W_O writes into the stream": W_E @ W_V @ reads,
+            "a token may speak against a feature: cut nothing off": right.relu(),
+        }
+        return known_mistake(got, wrong) or f"token 0 has {right[0]:.3f} here; yours says {got[0]:.3f}"
+
+    hints = (
+        "A head that looks at a token with attention 1 writes (x @ W_V) @ W_O, where x is what lies there.",
+        "Take the embedding of each token for x, and the dot product of what is written with reads.",
+    )
+    praise = "No text was needed: it is what each token would bring to the feature, were the head to look there."
+    return judge("Exercise 4", answer, [a_number_for_each, the_numbers], hints, praise)
+
+
+def solution_through_a_head(W_E: Tensor, W_V: Tensor, W_O: Tensor, reads: Tensor) -> Tensor:
+    return W_E @ (W_V @ (W_O @ reads))

@@ -239,6 +239,36 @@ def strongest_at_end(
 
 
 @torch.no_grad()
+def when_taken_out(
+    model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans, nodes: Sequence[Node]
+) -> list[float]:
+    """What the logits of the later years lose, over those of the others, when the MLP of each node's layer writes what
+    it writes without this feature's part at the end, mean over spans. Positions of the nodes play no role."""
+    by_layer = {layer_of(one): one for one in transcoders}
+    codes = {layer: codes_at(model, by_layer[layer], spans) for layer in {node.layer for node in nodes}}
+    rows, end = torch.arange(len(spans.tokens)), spans.positions["END"]
+    later = torch.arange(100, device=spans.start.device) > spans.start[:, None]
+
+    def ahead(hooks: Sequence[Hook] = ()) -> float:
+        of_years = end_logits(model, spans, hooks)[:, spans.years]
+        of_later, of_others = (of_years.masked_fill(~which, 0).sum(1) / which.sum(1) for which in (later, ~later))
+        return float((of_later - of_others).mean())
+
+    def without(node: Node) -> Hook:
+        part_BM = codes[node.layer][:, node.number, None] * writes(by_layer[node.layer], [node.number])
+
+        def take_out(wrote_BPM: Tensor, hook: Any) -> Tensor:
+            wrote_BPM = wrote_BPM.clone()
+            wrote_BPM[rows, end] -= part_BM.to(wrote_BPM)
+            return wrote_BPM
+
+        return f"blocks.{node.layer}.hook_mlp_out", take_out
+
+    whole = ahead()
+    return [whole - ahead([without(node)]) for node in nodes]
+
+
+@torch.no_grad()
 def brought_by_year(
     model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans, node: Node, head: Head
 ) -> dict[str, Float[Tensor, " years"]]:

@@ -14,12 +14,14 @@ def test_the_solutions_pass():
     assert exercises.check_leaves_more("transcoder", FVU)
     assert exercises.check_attribution(exercises.solution_attribution)
     assert exercises.check_de_embedding(exercises.solution_de_embedding)
+    assert exercises.check_through_a_head(exercises.solution_through_a_head)
 
 
 def test_other_ways_to_the_same_numbers_pass():
     assert exercises.check_attribution(lambda z, W, r, s: np.asarray(z) * (W.numpy() @ r.numpy()) / s)
     assert exercises.check_attribution(lambda z, W, r, s: [float(a * (w @ r) / s) for a, w in zip(z, W)])
     assert exercises.check_de_embedding(lambda E, enc, dec, f: (E @ enc)[:, f])
+    assert exercises.check_through_a_head(lambda E, v, o, r: (E @ v @ o).numpy() @ r.numpy())
 
 
 @pytest.mark.parametrize(
@@ -71,3 +73,25 @@ def test_attribution_is_told_what_is_wrong(answer, words):
 )
 def test_de_embedding_is_told_what_is_wrong(answer, words):
     said(exercises.check_de_embedding(answer), words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (lambda E, v, o, r: None, "not answered"),
+        (lambda E, v, o, r: E @ v @ o, "dot product with `reads`"),
+        (lambda E, v, o, r: r @ o, "return a number for each token"),
+        (lambda E, v, o, r: E @ r, "where is the head"),
+        (lambda E, v, o, r: E @ o @ v @ r, "other way round"),
+        (lambda E, v, o, r: E @ v.T @ o @ r, "W_V takes the stream"),
+        (lambda E, v, o, r: E @ v @ o.T @ r, "W_O takes the head back"),
+        (lambda E, v, o, r: E @ (v @ o).T @ r, "transposed"),
+        (lambda E, v, o, r: E @ v @ r, "inside the head"),
+        (lambda E, v, o, r: (E @ v @ o @ r).relu(), "cut nothing off"),
+        (lambda E, v, o, r: 2 * E @ v @ o @ r, "yours says"),
+        (lambda E, v, o, r: v @ torch.ones(3), "stopped with"),
+    ],
+)
+def test_through_a_head_is_told_what_is_wrong(answer, words):
+    said(exercises.check_through_a_head(answer), words)

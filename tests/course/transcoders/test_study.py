@@ -5,7 +5,9 @@ import torch
 from tiny_model import D_MODEL, exact_transcoder, rows, tiny_model
 
 from sae_tutorial import SAEConfig, SparseAutoencoder
+from sae_tutorial.activations.forward import read_hook
 from sae_tutorial.circuits.greater_than import year_spans
+from sae_tutorial.circuits.prompts import at
 from sae_tutorial.circuits.transcoder_circuits import Node, traced
 from sae_tutorial.circuits.transcoder_graph import Graph, merged, strongest_paths
 from sae_tutorial.circuits.transcoder_weights import reads, through_head, writes
@@ -147,6 +149,27 @@ def test_the_strongest_features_at_the_end_add_what_a_trace_says(model):
         parts = trace.parts(trace.logit(end, *study.later_and_not(spans, row)))
         total += sum(float(added.sum()) for added in parts.features.values()) / 2
     assert sum(value for _, value in found) == pytest.approx(total, abs=1e-4)
+
+
+def test_a_feature_that_is_taken_out(model):
+    """Of the last layer: what the unembedding makes of the last stream without it. A silent one takes nothing."""
+    spans, transcoders = year_spans(model, 3, seed=2), [untrained(model, layer) for layer in (1, 3)]
+    nodes = [node for node, _ in study.strongest_at_end(model, transcoders, spans) if node.layer == 3][:2]
+    lost = study.when_taken_out(model, transcoders, spans, nodes)
+    codes = study.codes_at(model, transcoders[1], spans)
+    with torch.no_grad(), read_hook(model, "blocks.3.hook_resid_post") as read:
+        last = at(read(spans.tokens), spans.positions["END"])
+    for node, out in zip(nodes, lost):
+        without = last - codes[:, node.number, None] * writes(transcoders[1], [node.number])
+        changes = []
+        for row, (x, y) in enumerate(zip(last, without)):
+            logits = [model.unembed(model.ln_final(stream[None, None]))[0, 0] for stream in (x, y)]
+            later, others = study.later_and_not(spans, row)
+            whole, rest = (float(one[later].mean() - one[others].mean()) for one in logits)
+            changes.append(whole - rest)
+        assert out == pytest.approx(sum(changes) / 3, abs=1e-4) and abs(out) > 1e-3
+    silent = study.codes_at(model, transcoders[0], spans).sum(0).argmin()
+    assert study.when_taken_out(model, transcoders, spans, [Node("feature", 1, 0, int(silent))]) == [0.0]
 
 
 def test_what_a_head_brings_from_each_year(model):
