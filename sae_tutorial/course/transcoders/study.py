@@ -209,14 +209,17 @@ def at_listed_tokens(
 
 
 def heads_that_bring(
-    model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans, layer: int, features: Sequence[int]
-) -> Float[Tensor, "layers heads"]:
-    """What each head brings from the start year to these features of a layer at the end, mean over spans."""
-    found = []
+    model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans, nodes: Sequence[Node]
+) -> Float[Tensor, "nodes layers heads"]:
+    """What each head brings from the start year to each of these features at the end, mean over spans; 0 of heads that
+    write after the feature has read. Positions of the nodes play no role."""
+    found_NLH = torch.zeros(len(nodes), model.cfg.n_layers, model.cfg.n_heads, device=model.W_E.device)
     for tokens, yy, end in zip(spans.tokens, spans.positions["YY"].tolist(), spans.positions["END"].tolist()):
         trace = traced(model, transcoders, tokens[: end + 1])
-        found += [trace.parts(trace.feature(layer, end, feature)).heads[..., yy] for feature in features]
-    return torch.stack(found).mean(0)
+        for of_one_LH, node in zip(found_NLH, nodes):
+            brought_LH = trace.parts(trace.feature(node.layer, end, node.number)).heads[..., yy]
+            of_one_LH[: len(brought_LH)] += brought_LH / len(spans.tokens)
+    return found_NLH
 
 
 @torch.no_grad()
@@ -290,6 +293,23 @@ def brought_by_year(
     }
     starts = spans.start.unique()
     return {name: torch.stack([of[spans.start == y].mean() for y in starts]) for name, of in of_each.items()}
+
+
+def quantities(
+    model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans, few: YearSpans, nodes: Sequence[Node]
+) -> list[tuple[Node, Head, dict[str, float]]]:
+    """For each feature the head that brings it most from the start year in `few` spans, of the layers after the first
+    transcoder's; and how what it can bring from embedding and features goes with the feature's code: r over years."""
+    later_NLH = heads_that_bring(model, transcoders, few, nodes)[:, layer_of(transcoders[0]) + 1 :]
+    found = []
+    for node, of_one_LH in zip(nodes, later_NLH):
+        layer, h = divmod(int(of_one_LH.argmax()), model.cfg.n_heads)
+        head = layer + layer_of(transcoders[0]) + 1, h
+        brought = brought_by_year(model, transcoders, spans, node, head)
+        code = brought.pop("its code")
+        r = {name: float(torch.corrcoef(torch.stack([values, code]))[0, 1]) for name, values in brought.items()}
+        found.append((node, head, r))
+    return found
 
 
 # ---------------------------------------------------------------------- a graph in words

@@ -123,19 +123,15 @@ def test_features_that_look_for_words_are_active_at_their_list(relu):
 
 
 def test_heads_that_bring_the_year(model):
-    spans, sae = year_spans(model, 2), untrained(model, 2)
-    found = study.heads_that_bring(model, [sae], spans, 2, [3, 5])
-    assert found.shape == (3, model.cfg.n_heads)
-    [alone] = [year_spans(model, 2)]
-    yy, end = (int(alone.positions[role][0]) for role in ("YY", "END"))
-    trace = traced(model, [sae], alone.tokens[0, : end + 1])
-    first = trace.parts(trace.feature(2, end, 3)).heads[..., yy]
-    other = traced(model, [sae], alone.tokens[1, : int(alone.positions["END"][1]) + 1])
-    assert not torch.allclose(found, first)
-    rest = [trace.parts(trace.feature(2, end, 5)).heads[..., yy]]
-    at = int(alone.positions["END"][1])
-    rest += [other.parts(other.feature(2, at, f)).heads[..., int(alone.positions["YY"][1])] for f in (3, 5)]
-    assert torch.allclose(found, (first + sum(rest)) / 4, atol=1e-5)
+    sae, spans = untrained(model, 2), year_spans(model, 2)
+    nodes = [Node("feature", 2, 0, f) for f in (3, 5)]
+    found = study.heads_that_bring(model, [sae], spans, nodes)
+    assert found.shape == (2, 4, model.cfg.n_heads) and not found[:, 3].any(), "layer 3 writes after layer 2 has read"
+    yy, ends = spans.positions["YY"].tolist(), spans.positions["END"].tolist()
+    traces = [traced(model, [sae], row[: end + 1]) for row, end in zip(spans.tokens, ends)]
+    for node, of_one in zip(nodes, found):
+        each = [t.parts(t.feature(2, end, node.number)).heads[..., y] for t, end, y in zip(traces, ends, yy)]
+        assert torch.allclose(of_one[:3], sum(each) / 2, atol=1e-5)
 
 
 def test_the_strongest_features_at_the_end_add_what_a_trace_says(model):
@@ -187,6 +183,21 @@ def test_what_a_head_brings_from_each_year(model):
     assert found["its code"][0] == pytest.approx(float(study.codes_at(model, late, spans)[rows_, 5].mean()))
     with pytest.raises(ValueError, match=r"head \(0, 1\) reads the stream before"):
         study.brought_by_year(model, transcoders, spans, Node("feature", 2, 0, 5), (0, 1))
+
+
+def test_which_head_brings_a_quantity(model):
+    """The head that brings most among those that can carry what the first transcoder wrote, and r with the code."""
+    spans, few = year_spans(model, 6, starts=[40, 8, 23]), year_spans(model, 2)
+    transcoders = [untrained(model, layer) for layer in (0, 2)]
+    node = Node("feature", 2, 0, int(study.codes_at(model, transcoders[1], spans).std(0).argmax()))
+    [(same, head, r)] = study.quantities(model, transcoders, spans, few, [node])
+    brings = study.heads_that_bring(model, transcoders, few, [node])[0]
+    assert same == node and brings[head] == brings[1:].max()
+    found = study.brought_by_year(model, transcoders, spans, node, head)
+    for name in ("from the embedding", "from features of layer 0"):
+        both = torch.stack([found[name], found["its code"]])
+        assert r[name] == pytest.approx(float(torch.corrcoef(both)[0, 1]))
+    assert set(r) == set(found) - {"its code"}
 
 
 def test_years_are_later_or_not(model):
