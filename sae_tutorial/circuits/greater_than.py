@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.activations.arguments import as_whole
-from sae_tutorial.circuits.prompts import Prompts
+from sae_tutorial.circuits.prompts import OF_ALL, Prompts
 
 EVENTS = "battle friendship campaign plague project revolution".split()  # none that the embedded model was trained on
 CENTURIES = tuple(range(11, 20))
@@ -36,7 +36,7 @@ class YearSpans(Prompts):
     """
 
     start: Int[Tensor, " prompts"]
-    years: Int[Tensor, " hundred"]
+    years: Int[Tensor, " hundred"] = field(metadata=OF_ALL)
 
 
 def year_spans(

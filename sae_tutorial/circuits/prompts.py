@@ -22,6 +22,7 @@ from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.forward import check_hook_name, read_hook
 
 Hook = tuple[str, Callable[..., Any]]
+OF_ALL = {"of_all": True}  # metadata of a field that is the same for all prompts: no slice cuts it
 LOGITS = "unembed.hook_out"  # some models finish them after that, by a soft cap for example
 
 
@@ -84,10 +85,12 @@ class Prompts:
         return self._mapped(lambda x: x.expand(times, *x.shape[1:]) if isinstance(x, Tensor) else x * times)
 
     def _mapped(self, change: Callable[[Any], Any]) -> Self:
-        """The same with every list of B things changed: tuples, tensors, and the tensors of a dictionary."""
+        """The same with every list of B things changed: tuples, tensors, and the tensors of a dictionary; fields with
+        OF_ALL stay."""
         changed: dict[str, Any] = {
             field.name: {name: change(x) for name, x in value.items()} if isinstance(value, dict) else change(value)
             for field in dataclasses.fields(self)
+            if field.metadata != OF_ALL
             for value in [getattr(self, field.name)]
         }
         return dataclasses.replace(self, **changed)

@@ -43,6 +43,7 @@ def test_starts_can_be_told_and_groups_agree(model):
     )
     assert spans.start.tolist() == [2, 50] * 4 and len(set(spans.text)) == 2
     assert len(set(spans.groups.tolist())) == 1 and type(spans[:2]) is type(spans) and len(spans[:2].start) == 2
+    assert torch.equal(spans[:2].years, spans.years) and torch.equal(spans[:1].repeated(3).years, spans.years)
 
 
 @pytest.mark.parametrize(

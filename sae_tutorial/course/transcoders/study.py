@@ -244,18 +244,20 @@ def strongest_at_end(
 @torch.no_grad()
 def when_taken_out(
     model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans, nodes: Sequence[Node]
-) -> list[float]:
-    """What the logits of the later years lose, over those of the others, when the MLP of each node's layer writes what
-    it writes without this feature's part at the end, mean over spans. Positions of the nodes play no role."""
+) -> dict[str, list[float]]:
+    """What is lost when the MLP of each node's layer writes what it writes without this feature's part at the end, mean
+    over spans: of the logits of the later years over those of the others, and of the score. Positions of the nodes play
+    no role."""
     by_layer = {layer_of(one): one for one in transcoders}
     codes = {layer: codes_at(model, by_layer[layer], spans) for layer in {node.layer for node in nodes}}
     rows, end = torch.arange(len(spans.tokens)), spans.positions["END"]
     later = torch.arange(100, device=spans.start.device) > spans.start[:, None]
 
-    def ahead(hooks: Sequence[Hook] = ()) -> float:
-        of_years = end_logits(model, spans, hooks)[:, spans.years]
+    def measured(hooks: Sequence[Hook] = ()) -> tuple[float, float]:
+        logits_BV = end_logits(model, spans, hooks)
+        of_years = logits_BV[:, spans.years]
         of_later, of_others = (of_years.masked_fill(~which, 0).sum(1) / which.sum(1) for which in (later, ~later))
-        return float((of_later - of_others).mean())
+        return float((of_later - of_others).mean()), float(greater_than(logits_BV, spans).mean())
 
     def without(node: Node) -> Hook:
         part_BM = codes[node.layer][:, node.number, None] * writes(by_layer[node.layer], [node.number])
@@ -267,8 +269,8 @@ def when_taken_out(
 
         return f"blocks.{node.layer}.hook_mlp_out", take_out
 
-    whole = ahead()
-    return [whole - ahead([without(node)]) for node in nodes]
+    whole, left = measured(), [measured([without(node)]) for node in nodes]
+    return {name: [whole[i] - one[i] for one in left] for i, name in enumerate(("logits", "score"))}
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from tiny_model import D_MODEL, exact_transcoder, rows, tiny_model
 
 from sae_tutorial import SAEConfig, SparseAutoencoder
 from sae_tutorial.activations.forward import read_hook
-from sae_tutorial.circuits.greater_than import year_spans
+from sae_tutorial.circuits.greater_than import greater_than, year_spans
 from sae_tutorial.circuits.prompts import at
 from sae_tutorial.circuits.transcoder_circuits import Node, traced
 from sae_tutorial.circuits.transcoder_graph import Graph, merged, strongest_paths
@@ -155,17 +155,19 @@ def test_a_feature_that_is_taken_out(model):
     codes = study.codes_at(model, transcoders[1], spans)
     with torch.no_grad(), read_hook(model, "blocks.3.hook_resid_post") as read:
         last = at(read(spans.tokens), spans.positions["END"])
-    for node, out in zip(nodes, lost):
+    for node, out, score_lost in zip(nodes, lost["logits"], lost["score"]):
         without = last - codes[:, node.number, None] * writes(transcoders[1], [node.number])
-        changes = []
+        changes, scores = [], []
         for row, (x, y) in enumerate(zip(last, without)):
             logits = [model.unembed(model.ln_final(stream[None, None]))[0, 0] for stream in (x, y)]
             later, others = study.later_and_not(spans, row)
             whole, rest = (float(one[later].mean() - one[others].mean()) for one in logits)
             changes.append(whole - rest)
+            scores.append([float(greater_than(one[None], spans[row : row + 1])) for one in logits])
         assert out == pytest.approx(sum(changes) / 3, abs=1e-4) and abs(out) > 1e-3
+        assert score_lost == pytest.approx(sum(a - b for a, b in scores) / 3, abs=1e-5)
     silent = study.codes_at(model, transcoders[0], spans).sum(0).argmin()
-    assert study.when_taken_out(model, transcoders, spans, [Node("feature", 1, 0, int(silent))]) == [0.0]
+    assert study.when_taken_out(model, transcoders, spans, [Node("feature", 1, 0, int(silent))])["logits"] == [0.0]
 
 
 def test_what_a_head_brings_from_each_year(model):
