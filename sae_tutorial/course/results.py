@@ -261,3 +261,9 @@ def load_transcoders(folder: Path | str | None = None) -> tuple[dict[str, Any], 
     """What `scripts/transcoders.py` found, a row for each transcoder or SAE of an MLP, and one for each kind and seed
     with all MLPs replaced. Raises what `load_runs` raises."""
     return tuple(_lines(*_read(TRANSCODED, folder)))
+
+
+def load_judged(folder: Path | str | None = None) -> tuple[dict[str, Any], ...]:
+    """What `benchmarks/tasks.py` found, a row for each SAE, and for what SAEs are compared with. Raises what
+    `load_runs` raises."""
+    return tuple(_lines(*_read(JUDGED, folder)))

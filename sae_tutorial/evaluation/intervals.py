@@ -4,6 +4,7 @@ Interval      a mean over a few seeds, with Student's t
 bootstrap     any statistic over many units, with the units drawn again
 paired_ratio  one against the other, unit by unit
 Ratio         sums of one over sums of the other, with an interval over the seeds of training and the rows of text
+Difference    mean of one less mean of the other, with an interval over seeds and units
 holm          p-values of several verdicts, corrected for their number
 """
 
@@ -124,22 +125,68 @@ class Ratio:
         mine, theirs = mine.detach().cpu().double(), theirs.detach().cpu().double()
         if not (mine.isfinite().all() and theirs.isfinite().all() and (theirs.sum(1) > 0).all()):
             raise ValueError("mine and theirs must be finite, and theirs must sum to more than 0 for every seed")
-        n_seeds, n_rows = mine.shape
-        generator = torch.Generator().manual_seed(seed)
-        rows = torch.randint(n_rows, (resamples, n_rows), generator=generator)
-        times_RN = torch.zeros(resamples, n_rows).double().scatter_add_(1, rows, torch.ones(rows.shape).double())
+        times_RN = _drawn(mine.shape[1], resamples, seed)
         below_SR = theirs @ times_RN.T
         if not (below_SR > 0).all():
             raise ValueError("theirs has rows of 0 or less that some draws consist of: a ratio to it means nothing")
-        of_seed_SR = (mine @ times_RN.T) / below_SR - 1
-        drawn_R = of_seed_SR.mean(0)
-        if n_seeds > 1:
-            luck_R = torch.from_numpy(student.rvs(n_seeds - 1, size=resamples, random_state=seed))
-            drawn_R = drawn_R + luck_R * of_seed_SR.std(0, correction=1) / math.sqrt(n_seeds)
-        low, high = drawn_R.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
-        far = min(float((drawn_R <= 0).double().mean()), float((drawn_R >= 0).double().mean()))
         mean = float((mine.sum(1) / theirs.sum(1) - 1).mean())
-        return cls(mean, low, high, min(1.0, max(2 * far, 1 / resamples)), n_seeds, n_rows)
+        return cls(mean, *_spread((mine @ times_RN.T) / below_SR - 1, seed), *mine.shape)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean over seeds and units of mine − theirs; its 95 % interval, and the p-value of "there is no difference";
+    `seeds` and `units` that it rests on."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+    units: int
+
+    @classmethod
+    def of(
+        cls,
+        mine: Float[Tensor, "seeds units"],
+        theirs: Float[Tensor, "seeds units"],
+        resamples: int = 10_000,
+        seed: int = 0,
+    ) -> Difference:
+        """Both are scores of the same seeds and units (questions of a task, for example), in this order. Seeds and units
+        vary as in `Ratio.of`; with one unit, the interval is Student's over seeds.
+
+        Raises ValueError for tables of different or wrong shapes, and for NaN.
+        """
+        if mine.shape != theirs.shape or mine.dim() != 2 or 0 in mine.shape:
+            raise ValueError(
+                f"mine is {tuple(mine.shape)}, theirs {tuple(theirs.shape)}; both are one (seeds, units) table"
+            )
+        more = mine.detach().cpu().double() - theirs.detach().cpu().double()
+        if not more.isfinite().all():
+            raise ValueError("mine and theirs must be finite")
+        n_units = more.shape[1]
+        of_seed_SR = more @ _drawn(n_units, resamples, seed).T / n_units
+        return cls(float(more.mean()), *_spread(of_seed_SR, seed), *more.shape)
+
+
+def _drawn(n_units: int, resamples: int, seed: int) -> Float[Tensor, "resamples units"]:
+    """How often each unit is in each draw of as many as there are."""
+    drawn = torch.randint(n_units, (resamples, n_units), generator=torch.Generator().manual_seed(seed))
+    return torch.zeros(resamples, n_units).double().scatter_add_(1, drawn, torch.ones(drawn.shape).double())
+
+
+def _spread(of_seed_SR: Float[Tensor, "seeds resamples"], seed: int) -> tuple[float, float, float]:
+    """Low and high end of the 95 % interval of the mean over seeds, and the p-value of 0: what other seeds would have
+    given is drawn from Student's t."""
+    n_seeds, resamples = of_seed_SR.shape
+    drawn_R = of_seed_SR.mean(0)
+    if n_seeds > 1:
+        luck_R = torch.from_numpy(student.rvs(n_seeds - 1, size=resamples, random_state=seed))
+        drawn_R = drawn_R + luck_R * of_seed_SR.std(0, correction=1) / math.sqrt(n_seeds)
+    low, high = drawn_R.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
+    far = min(float((drawn_R <= 0).double().mean()), float((drawn_R >= 0).double().mean()))
+    return low, high, min(1.0, max(2 * far, 1 / resamples))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,0 +1,86 @@
+"""The table of what SAEs are worth: means, differences and agreements of rows whose answers are known."""
+
+import pytest
+
+from sae_tutorial.course.judged_by_tasks import table
+
+
+def row(method, seed, level, fvu=None, model="stories", **more):
+    """A row of which every score is `level`, but for what is said; two questions of each kind."""
+    both = {"a": level - 0.01, "b": level + 0.01}
+    return {
+        "model": model,
+        "method": method,
+        "seed": seed,
+        "fvu": 1 - level if fvu is None else fvu,
+        "probing": {"1": both, "2": both, "5": both},
+        "kept": both,
+        "perturbation": {"5": both},
+        "removal": {"5": both},
+        "disentanglement": {"20": {"a": [level, level], "b": [level + 0.1, level - 0.1]}},
+        "absorption": {"a": {"fraction": 1 - level}},
+        "detection": [level, level, level],
+    } | more
+
+
+def test_every_measure_reads_its_score_of_a_row_and_more_is_better():
+    rows = [row("one", 0, 0.6)]
+    for measure in table.MEASURES:
+        [of] = table.scores(rows, "stories", "one", measure).values()
+        assert float(of.mean()) == pytest.approx(0.6), measure
+    swapped = table.scores(rows, "stories", "one", "one attribute swapped")[0]
+    assert swapped.tolist() == pytest.approx([0.6, 0.6]), "cause and isolation, half each"
+    with pytest.raises(ValueError, match="measure='beauty' is none of 'variance explained', "):
+        table.scores(rows, "stories", "one", "beauty")
+
+
+def test_what_was_not_asked_is_left_out():
+    rows = [
+        row("one", 0, 0.6),
+        row("one", 1, 0.8),
+        row("one", 0, 0.1, model="smollm2"),
+        row("bare", 0, 0.5, detection=None),
+    ]
+    rows[-1]["fvu"] = None
+    assert table.worth(rows, "stories", "kept for a probe", ("one", "bare", "absent")) == {
+        "one": pytest.approx((0.7, 0.6, 0.8)),
+        "bare": pytest.approx((0.5, 0.5, 0.5)),
+    }
+    for measure in (table.EXPLAINED, "told by explanations"):
+        assert list(table.worth(rows, "stories", measure, ("one", "bare"))) == ["one"]
+    without_size = [{**rows[0], "probing": {"a": 0.9, "b": 0.8}}]  # a probe on everything
+    assert table.scores(without_size, "stories", "one", "probing, 1 feature") == {}
+
+
+def test_differences_carry_holms_correction():
+    noise = (0.001, -0.001, 0.0)
+    rows = [row("base", seed, 0.6 + noise[seed]) for seed in range(3)]
+    rows += [row("better", seed, 0.7 + noise[seed]) for seed in range(3)]
+    rows += [row("worse", seed, 0.5 + noise[seed]) for seed in range(3)]
+    rows += [row("wild", seed, 0.6 + 50 * noise[seed] + 0.01) for seed in range(3)]
+    rows += [row("once", 0, 0.9)]
+    found = table.against(rows, "stories", "base", ["base", "better", "worse", "wild", "once"], ["kept for a probe"])
+    assert {method: one.verdict for (_, method), one in found.items()} == {
+        "better": "more",
+        "worse": "less",
+        "wild": "open",
+    }
+    one = found["kept for a probe", "better"]
+    assert one.difference.mean == pytest.approx(0.1) and one.difference.units == 2 and one.p >= one.difference.p
+
+
+def test_agreement_knows_one_order_from_another():
+    levels = {"a": 0.2, "b": 0.4, "c": 0.6, "d": 0.8}
+    rows = [
+        row(m, seed, level, fvu=level) for m, level in levels.items() for seed in (0, 1)
+    ]  # less explained, more told
+    found = table.agreement(rows, "stories", list(levels))
+    assert table.EXPLAINED not in found and len(found) == len(table.MEASURES) - 1
+    for one in found.values():
+        assert one.between_seeds == pytest.approx(1) and one.with_explained == pytest.approx((-1, -1, -1))
+    turned = [row(m, 0, x) for m, x in levels.items()] + [row(m, 1, 1 - x, fvu=1 - x) for m, x in levels.items()]
+    one = table.agreement(turned, "stories", list(levels))["kept for a probe"]
+    assert one.between_seeds == pytest.approx(-1), "seeds that contradict each other"
+    assert one.with_explained == pytest.approx((0, -1, 1)), "the first goes with what is explained, the second against"
+    with pytest.raises(ValueError, match="'a' has 1 seeds on 'stories'"):
+        table.agreement(turned[:4], "stories", list(levels))
