@@ -1,0 +1,47 @@
+"""The drawings of the lesson on SAEs that are judged by tasks."""
+
+from __future__ import annotations
+
+from sae_tutorial.figures.drawings import Drawing
+from sae_tutorial.figures.looks import BLUE, GREEN, GREY, ORANGE
+
+
+def read_remove_swap() -> Drawing:
+    """The three things that one may want to do with a few features."""
+    alt = (
+        "Three columns. Read: a few features go into a probe, which says whether the word is in the past tense. "
+        "Remove: the features of one property are taken out of the activation, and the probes of this property and of "
+        "others are asked again. Swap: the features of the name are taken from another sentence, and the name should "
+        "change while the place stays."
+    )
+    drawing = Drawing(620, 250, alt)
+    columns = (("read", 10, BLUE), ("remove", 220, ORANGE), ("swap", 430, GREEN))
+    inside = {"read": "a few features", "remove": "x − Σ z_f d_f", "swap": "z_name of another"}
+    asked = {
+        "read": ("probe", "past tense?"),
+        "remove": ("probes", "past tense lost?\nall else kept?"),
+        "swap": ("readers", "name changed?\nplace kept?"),
+    }
+    for name, left, colour in columns:
+        drawing.text(left + 90, 16, name, bold=True)
+        drawing.box(left + 50, 36, 80, 30, "x", GREY)
+        drawing.arrow(left + 90, 68, left + 90, 96)
+        drawing.box(left + 20, 98, 140, 32, inside[name], colour)
+        drawing.arrow(left + 90, 132, left + 90, 160)
+        reader, question = asked[name]
+        drawing.box(left + 50, 162, 80, 30, reader, GREY)
+        drawing.text(left + 90, 214, question, size=12)
+    return drawing
+
+
+def absorbed() -> Drawing:
+    """A feature with a hole, and the narrower feature that fills it."""
+    alt = (
+        "Two rows. At the word sat, the feature for words that begin with s fires. At the word snake it is silent, and "
+        "the feature for snake fires, whose direction holds the letter s as well."
+    )
+    drawing = Drawing(620, 170, alt)
+    drawing.text(70, 50, "“sat”").text(70, 120, "“snake”")
+    drawing.box(150, 34, 170, 32, "begins with s: on", BLUE).box(150, 104, 170, 32, "begins with s: silent", GREY)
+    drawing.box(390, 34, 200, 32, "snake: silent", GREY).box(390, 104, 200, 32, "snake: on, writes s as well", ORANGE)
+    return drawing.arrow(322, 120, 388, 120).text(355, 158, "absorbed", size=12)
