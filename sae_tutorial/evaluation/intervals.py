@@ -153,8 +153,8 @@ class Difference:
         resamples: int = 10_000,
         seed: int = 0,
     ) -> Difference:
-        """Both are scores of the same seeds and units (questions of a task, for example), in this order. Seeds and units
-        vary as in `Ratio.of`; with one unit, the interval is Student's over seeds.
+        """Both are scores of the same seeds and units (questions of a task, for example), in this order. Seeds and
+        units vary as in `Ratio.of`; with one unit, the interval is Student's over seeds.
 
         Raises ValueError for tables of different or wrong shapes, and for NaN.
         """

@@ -5,42 +5,14 @@ import torch
 from synthetic import make, randn
 
 from sae_tutorial.autoencoder.dictionaries import Dictionary
+from sae_tutorial.course.judged_by_tasks.planted import LETTERS, WORDS, D, planted_absorption
 from sae_tutorial.evaluation.absorption import f1_scores, feature_absorption, property_probe
 from sae_tutorial.evaluation.examples import WordExamples, coordinates, random_sae
 from sae_tutorial.evaluation.ground_truth import random_directions
 
-D, WORDS, LETTERS, STRENGTH = 96, 240, 3, 4.0
-
-
-def planted(absorbed=lambda word, letter: False, left_to_main=0.0):
-    """Words that are a letter and a direction of their own; an SAE with a feature for each letter and for each word.
-
-    Where a word is absorbed, its own feature carries the letter too, all but a part of it.
-    """
-    letters, own = random_directions(LETTERS, D, seed=1), random_directions(WORDS, D, seed=2)
-    own = own - own @ torch.linalg.pinv(letters) @ letters  # a word says nothing of letters
-    letter = torch.arange(WORDS) % (LETTERS + 1)  # the last kind has no letter of interest
-    has = torch.nn.functional.one_hot(letter, LETTERS + 1)[:, :LETTERS].bool()
-    x = STRENGTH * has.float() @ letters + 2 * own
-    taken = torch.tensor([bool(absorbed(word, int(letter[word]))) for word in range(WORDS)])
-    left = torch.where(taken, left_to_main, 1.0)
-    codes = torch.zeros(WORDS, LETTERS + WORDS)
-    codes[:, :LETTERS] = STRENGTH * has * left[:, None]
-    carried = 2 * own + STRENGTH * (1 - left)[:, None] * (has.float() @ letters)
-    length = carried.norm(dim=1)
-    codes[torch.arange(WORDS), LETTERS + torch.arange(WORDS)] = length
-    directions = torch.cat([letters, carried / length[:, None]])
-
-    def encode(x_ND):
-        return codes[torch.cdist(x_ND, x).argmin(1)]
-
-    test = torch.rand(WORDS, generator=torch.Generator().manual_seed(3)) < 0.3
-    words = WordExamples(tuple("abc"), x, torch.arange(WORDS), has, test)
-    return Dictionary("planted", encode, directions, torch.zeros(D)), words, taken
-
 
 def test_planted_absorption_is_found_and_only_there():
-    sae, words, taken = planted(lambda word, letter: letter == 0 and word % 3 == 0)
+    sae, words, taken = planted_absorption(lambda word, letter: letter == 0 and word % 3 == 0)
     found = feature_absorption(sae, words)
     a = found.of("a")
     assert [one.name for one in found.properties] == ["a", "b", "c"] and not found.left_out
@@ -55,13 +27,13 @@ def test_planted_absorption_is_found_and_only_there():
 
 
 def test_without_absorption_there_is_none():
-    sae, words, _ = planted()
+    sae, words, _ = planted_absorption()
     found = feature_absorption(sae, words)
     assert found.rate == 0 and found.fraction == 0
 
 
 def test_partial_absorption_is_no_full_one_but_has_its_fraction():
-    sae, words, taken = planted(lambda word, letter: letter == 0 and word % 3 == 0, left_to_main=0.25)
+    sae, words, taken = planted_absorption(lambda word, letter: letter == 0 and word % 3 == 0, left_to_main=0.25)
     a = feature_absorption(sae, words).of("a")
     assert not a.full.any()
     assert torch.allclose(a.fraction[taken[a.words]], torch.tensor(0.75), atol=0.03)
@@ -70,7 +42,7 @@ def test_partial_absorption_is_no_full_one_but_has_its_fraction():
 
 def test_a_letter_in_two_features_is_split_and_not_absorbed():
     """Two features of which each speaks for half of the words are both main features: splitting, no absorption."""
-    sae, words, _ = planted()
+    sae, words, _ = planted_absorption()
     half = torch.arange(WORDS) % 2 == 0
 
     def encode(x_ND):
@@ -86,7 +58,7 @@ def test_a_letter_in_two_features_is_split_and_not_absorbed():
 
 
 def test_the_constant_counts_as_unexplained_unless_taken_away():
-    sae, words, taken = planted(lambda word, letter: letter == 0 and word % 3 == 0)
+    sae, words, taken = planted_absorption(lambda word, letter: letter == 0 and word % 3 == 0)
     shift = -30 * random_directions(LETTERS, D, seed=1)[0]
     moved = WordExamples(words.names, words.x + shift, words.token, words.labels, words.test)
     there = Dictionary("moved", lambda x: sae.encode(x - shift), sae.directions, shift)
@@ -96,7 +68,7 @@ def test_the_constant_counts_as_unexplained_unless_taken_away():
 
 
 def test_properties_that_are_not_there_are_left_out():
-    sae, words, _ = planted()
+    sae, words, _ = planted_absorption()
     coin = torch.rand(WORDS, 1, generator=torch.Generator().manual_seed(8)) < 0.2
     both = WordExamples((*words.names, "coin"), words.x, words.token, torch.cat([words.labels, coin], 1), words.test)
     found = feature_absorption(sae, both)
@@ -106,7 +78,7 @@ def test_properties_that_are_not_there_are_left_out():
 
 
 def test_baselines_run_and_are_repeatable():
-    sae, words, _ = planted()
+    sae, words, _ = planted_absorption()
     for other in (random_sae(make("jumprelu", d_in=D, d_sae=300), words.x), coordinates(D)):
         one, again = (feature_absorption(other, words, max_k=3) for _ in range(2))
         assert torch.equal(one.rates, again.rates) and torch.equal(one.fractions, again.fractions)
@@ -134,7 +106,7 @@ def test_the_probe_is_the_minimum_of_the_benchmarks_loss():
 
 
 def test_the_length_of_directions_does_not_matter():
-    sae, words, taken = planted(lambda word, letter: letter == 0 and word % 3 == 0)
+    sae, words, taken = planted_absorption(lambda word, letter: letter == 0 and word % 3 == 0)
     long = Dictionary("long", lambda x: sae.encode(x) / 10, 10 * sae.directions, sae.constant)
     found = feature_absorption(long, words).of("a")
     assert torch.equal(found.full, taken[found.words]) and torch.equal(found.fraction, found.full.float())
@@ -147,7 +119,7 @@ def test_f1_by_hand():
 
 
 def test_what_cannot_be_judged_is_named():
-    sae, words, _ = planted()
+    sae, words, _ = planted_absorption()
     with pytest.raises(ValueError, match="sae reads 8 numbers"):
         feature_absorption(make("relu"), words)
     with pytest.raises(ValueError, match="no property has both"):
