@@ -77,9 +77,11 @@ def rows_of_layer(model: Any, name: str, layer: int, seeds: range, args: argpars
         found = study.with_spans(found, model, year_spans(model, TRAIN_SPANS, events=EVENTS["train"]))
     for seed in left:
         for kind, sae in trained(*found[layer], seed, args.steps).items():
+            about = {"key": f"{name}-{kind}-{layer}-{seed}", "model": name, "kind": kind, "layer": layer, "seed": seed}
+            if about["key"] in kept_lines.done(kept, "key"):  # an earlier run ended within this seed
+                continue
             sae.model_name = name
             pack(sae, folder_of(args.out, name, kind, seed, layer))
-            about = {"key": f"{name}-{kind}-{layer}-{seed}", "model": name, "kind": kind, "layer": layer, "seed": seed}
             kept_lines.add(kept, about | alone(model, name, sae, held_out))
             print(about["key"], flush=True)
 

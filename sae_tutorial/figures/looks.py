@@ -89,6 +89,11 @@ LOOKS = {
     "stream coordinates": Look(VERMILION, "dashdot", "diamond-open"),
     "frozen decoder": Look(GREY, "dash", "cross"),
     "supervised": Look(PINK, "solid", "star"),
+    "SAE of the output": Look(VERMILION, "longdash", "square"),
+    "transcoder": Look(BLUE, "solid", "diamond"),
+    "with a skip path": Look(SKY, "dash", "diamond-open"),
+    "by Mutual Choice": Look(ORANGE, "solid", "triangle-up"),
+    "by Mutual Choice, skip path": Look(PINK, "dash", "triangle-up-open"),
 }
 OTHERS = (BLUE, ORANGE, GREEN, VERMILION, PINK, SKY)  # for what has no look of its own, in this order
 
