@@ -30,6 +30,7 @@ from nbclient.exceptions import CellExecutionError
 ROOT = Path(__file__).resolve().parent.parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STATES = "application/vnd.jupyter.widget-state+json"
+HEAVY = 1_000_000  # characters of a widget's saved state
 LIMIT = 180  # seconds; the longest that a reader should wait for a whole notebook on two cores
 
 
@@ -101,6 +102,7 @@ def tidy(notebook: Any) -> None:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [tidied for output in cell.outputs if (tidied := _tidy_output(output)) is not None]
+    _show_heavy_widgets_as_pictures(notebook)
     _forget_hidden_widgets(notebook)
 
 
@@ -121,21 +123,43 @@ def _tidy_output(output: Any) -> Any | None:
     return output
 
 
+def _show_heavy_widgets_as_pictures(notebook: Any) -> None:
+    """A widget whose saved state brings a library along, as a figure that one clicks does with all of plotly, is kept
+    as its picture alone. It is there again when its cell is run."""
+    states = notebook.metadata.get("widgets", {}).get(STATES, {}).get("state", {})
+    for output in _outputs(notebook):
+        data = output.get("data", {})
+        if WIDGET in data and "image/png" in data:
+            inside = _reached(states, [data[WIDGET]["model_id"]])
+            if sum(len(json.dumps(states[model])) for model in inside) > HEAVY:
+                del data[WIDGET]
+
+
 def _forget_hidden_widgets(notebook: Any) -> None:
     """Drop the saved state of widgets that no output shows, directly or inside another widget."""
     states = notebook.metadata.get("widgets", {}).get(STATES, {}).get("state", {})
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    waiting = [output.data[WIDGET]["model_id"] for output in outputs if WIDGET in output.get("data", {})]
-    shown: set[str] = set()
-    while waiting:
-        model = waiting.pop()
-        if model in states and model not in shown:
-            shown.add(model)
-            waiting += re.findall(r"IPY_MODEL_(\w+)", json.dumps(states[model]))
+    shown = _reached(
+        states, [output.data[WIDGET]["model_id"] for output in _outputs(notebook) if WIDGET in output.get("data", {})]
+    )
     for model in set(states) - shown:
         del states[model]
     if not states:
         notebook.metadata.pop("widgets", None)
+
+
+def _outputs(notebook: Any) -> list[Any]:
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def _reached(states: dict[str, Any], waiting: list[str]) -> set[str]:
+    """The models with a state among `waiting`, and those that are inside them."""
+    found: set[str] = set()
+    while waiting:
+        model = waiting.pop()
+        if model in states and model not in found:
+            found.add(model)
+            waiting += re.findall(r"IPY_MODEL_(\w+)", json.dumps(states[model]))
+    return found
 
 
 def _anonymous(text: str) -> str:

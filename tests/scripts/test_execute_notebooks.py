@@ -79,3 +79,20 @@ def test_widgets_that_are_shown_keep_their_state_and_the_rest_goes(run):
     names = {state["model_name"] for state in states.values()}
     assert {"VBoxModel", "IntSliderModel"} <= names
     assert "FloatProgressModel" not in names
+
+
+def test_a_widget_that_brings_a_library_along_is_kept_as_its_picture(run):
+    notebook = run(
+        "import base64, io\nimport ipywidgets\nfrom PIL import Image\n"
+        "file = io.BytesIO()\n"
+        "Image.new('RGB', (2, 2)).save(file, 'png')\n"
+        "class Shown(ipywidgets.HTML):\n"
+        "    def _repr_mimebundle_(self, **kwargs):\n"
+        "        picture = base64.b64encode(file.getvalue()).decode()\n"
+        "        return super()._repr_mimebundle_(**kwargs) | {'image/png': picture}\n"
+        "display(Shown('light'), Shown('x' * 1_200_000))"
+    )
+    light, heavy = (output.data for output in notebook.cells[0].outputs)
+    assert execute_notebooks.WIDGET in light and execute_notebooks.WIDGET not in heavy and "image/png" in heavy
+    states = notebook.metadata.widgets[execute_notebooks.STATES]["state"]
+    assert light[execute_notebooks.WIDGET]["model_id"] in states and len(str(states)) < 100_000

@@ -26,23 +26,31 @@ def drawn_graph(trace: Trace, graph: Graph, title: str) -> go.Figure:
 
 
 def graph_viewer(trace: Trace, graph: Graph, evidence: Mapping[int, FeatureEvidence], title: str) -> Any:
-    """The graph, and below it what the node is about that was clicked last: of a feature its page, where `evidence` has
-    its layer, and of any node what adds to it.
+    """The graph, and below it what the node is about that was clicked last, or chosen from the menu: of a feature its
+    page, where `evidence` has its layer, and of any node what adds to it.
 
-    Returns an ipywidgets box: the figure, and the page.
+    Returns an ipywidgets box: the figure, the menu, and the page.
     """
     import ipywidgets
 
-    figure, page = go.FigureWidget(drawn_graph(trace, graph, title)), ipywidgets.HTML("<p>Click a node.</p>")
+    figure, page = go.FigureWidget(drawn_graph(trace, graph, title)), ipywidgets.HTML()
+    nodes = sorted(graph.nodes, key=lambda node: -node.layer)
+    names = {named(trace, node): node for node in nodes}
+    menu = ipywidgets.Dropdown(options=list(names), description="Node")
 
-    def show(points_of: Any, points: Any, state: Any) -> None:
+    def show(change: Any = None) -> None:
+        page.value = node_html(trace, graph, evidence, names[menu.value])
+
+    def clicked(points_of: Any, points: Any, state: Any) -> None:
         if points.point_inds:
-            page.value = node_html(trace, graph, evidence, Node(*points_of.customdata[points.point_inds[0]]))
+            menu.value = named(trace, Node(*points_of.customdata[points.point_inds[0]]))
 
+    menu.observe(show, names="value")
+    show()
     for one in figure.data:
         if one.mode == "markers":
-            one.on_click(show)
-    return with_picture([figure, page], lambda: drawn_graph(trace, graph, title))
+            one.on_click(clicked)
+    return with_picture([figure, menu, page], lambda: drawn_graph(trace, graph, title))
 
 
 def node_html(trace: Trace, graph: Graph, evidence: Mapping[int, FeatureEvidence], node: Node) -> str:

@@ -17,7 +17,7 @@ def row(method, seed, level, fvu=None, model="stories", **more):
         "kept": both,
         "perturbation": {"5": both},
         "removal": {"5": both},
-        "disentanglement": {"20": {"a": [level, level], "b": [level + 0.1, level - 0.1]}},
+        "disentanglement": {"50": {"a": [level, level], "b": [level + 0.1, level - 0.1]}},
         "absorption": {"a": {"fraction": 1 - level}},
         "detection": [level, level, level],
     } | more

@@ -236,11 +236,13 @@ def test_a_click_shows_the_node(relu):
     trace = traced(relu, [exact_transcoder(relu, 1)], rows()[0])
     start = Node("logit", 2, 9, 7)
     graph = merged(strongest_paths(trace, trace.logit(9, 7), start, expand=3, branches=3))
-    figure, page = graph_viewer(trace, graph, {}, "title").children
-    assert "Click a node" in page.value
+    figure, menu, page = graph_viewer(trace, graph, {}, "title").children
+    assert menu.value.startswith("logits at") and "logits at" in page.value, "it begins with what is asked about"
+    menu.value = next(name for name in menu.options if not name.startswith("logits"))
+    assert menu.value in page.value
     stars = next(one for one in figure.data if one.mode == "markers" and one.name == "logits")
     stars._dispatch_on_click(Points(point_inds=[0]), None)
-    assert "logits at" in page.value
+    assert menu.value.startswith("logits at") and "logits at" in page.value
 
 
 def test_a_graph_without_anything():
