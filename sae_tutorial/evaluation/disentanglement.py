@@ -70,6 +70,7 @@ class Disentanglement:
     features    n -> for each attribute, those that were chosen: n, or fewer where fewer speak for it
     caused      n -> for each attribute, of each pair whether it is read as the source's
     isolated    n -> for each attribute, of each pair the share of the other attributes that are read as the base's
+    held        for each attribute, how often it is read as the source's with all features swapped: what the SAE holds
     """
 
     names: tuple[str, ...]
@@ -77,6 +78,7 @@ class Disentanglement:
     features: dict[int, list[Int[Tensor, " chosen"]]]
     caused: dict[int, list[Bool[Tensor, " pairs"]]]
     isolated: dict[int, list[Float[Tensor, " pairs"]]]
+    held: Float[Tensor, " attributes"]
 
     def by_attribute(self, n: int) -> Float[Tensor, "attributes 2"]:
         """Cause and isolation of each."""
@@ -160,7 +162,9 @@ def disentanglement(
             features[n].append(chosen)
             caused[n].append(now_PA[:, a] == value_NA[source, a])
             isolated[n].append((now_PA == value_NA[base])[:, others].double().mean(1))
-    return Disentanglement(data.names, right_NA.double().mean(0), features, caused, isolated)
+    all_swapped_ND = x_ND[base] + (codes_NF[source] - codes_NF[base]) @ dictionary.directions
+    held_A = (_read(readers, all_swapped_ND) == value_NA[source]).double().mean(0)
+    return Disentanglement(data.names, right_NA.double().mean(0), features, caused, isolated, held_A)
 
 
 def subspaces(data: Attributed) -> Dictionary:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 LETTERS = string.ascii_lowercase
+QUOTES = '“”"'
 FREQUENT = "stbm"  # letters that begin many words: tasks of their own
 IRREGULAR = frozenset(
     "was were had did said went came saw took gave made got knew thought told found left felt kept began stood heard "
@@ -70,7 +71,10 @@ def token_properties(
     name              of words with a capital letter: no sentence or speech starts there. Titles count (" King"), and a
                       name that begins a sentence does not, a few in a hundred of those without the property
     after a comma     the token before ends with a comma
-    in quotation      a quotation mark has opened before it in its row, and not closed; unknown before the first one
+    in quotation      a quotation mark has opened before it in its row, and not closed; unknown before the first one,
+                      and of a token that holds a mark
+    in a question     the first of its sentence's . ! ? that follows is a question mark; unknown where none follows in
+                      its row, and of the token that holds it
 
     `decoded` holds the text of every token.
     """
@@ -81,37 +85,43 @@ def token_properties(
     words, capital, every = words_V[tokens], capital_V[tokens], torch.ones_like(tokens, dtype=torch.bool)
     after_comma = torch.zeros_like(every)
     after_comma[:, 1:] = comma_V[tokens[:, :-1]]
-    quoted, known, opens = _marks(decoded, tokens)
+    quoted, known, opens, asks, ends = _marks(decoded, tokens)
+    marked = torch.tensor([any(mark in text for mark in QUOTES) for text in decoded])[tokens]
     found = {"capital letter": (capital, words), "past tense": (past_V[tokens], words & ~capital)}
     found |= {"name": (words & capital & ~opens, words & capital), "after a comma": (after_comma, every)}
-    found["in quotation"] = (quoted, known)
+    found |= {"in quotation": (quoted & ~marked, known & ~marked), "in a question": (asks, ends)}
     for letter in FREQUENT:
         is_it_V = torch.tensor([text[1:2].lower() == letter for text in decoded])
         found[f"first letter {letter}"] = (is_it_V[tokens], words)
     return found
 
 
-def _marks(decoded: Sequence[str], tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each token: is it within a quotation, is that known, and does a sentence or speech start there?
+def _marks(decoded: Sequence[str], tokens: Tensor) -> tuple[Tensor, ...]:
+    """Of each token: is it within a quotation, is that known, does a sentence or speech start there; does its sentence
+    end with a question mark, and is that known?
 
     A straight mark opens where nothing but a space or a dash stands before it, else it closes. No sentence starts after
     the full stop of "Mr." or of an initial.
     """
-    quoted, known, opens = (torch.zeros(tokens.shape, dtype=torch.bool) for _ in range(3))
+    tables = [torch.zeros(tokens.shape, dtype=torch.bool) for _ in range(5)]
+    quoted, known, opens, asks, ends = tables
     for r, row in enumerate(tokens.tolist()):
-        inside, sure, start, before, word = False, False, True, " ", ""
+        inside, sure, start, before, word, since = False, False, True, " ", "", 0
         for s, token in enumerate(row):
             quoted[r, s], known[r, s], opens[r, s] = inside, sure, start
             for mark in decoded[token]:
-                if mark in "“”" or mark == '"':
+                if mark in QUOTES:
                     inside, sure = mark == "“" or (mark == '"' and (before.isspace() or before in "-—(")), True
                     start = start or inside
                 elif mark.isalnum():
                     start, word = False, word + mark if before.isalnum() else mark
                 elif mark in "!?\n" or (mark == "." and not (before.isalnum() and _is_short(word))):
                     start = True
+                    if mark != "\n":
+                        asks[r, since:s], ends[r, since:s] = mark == "?", True
+                    since = s + 1
                 before = mark
-    return quoted, known, opens
+    return tuple(tables)
 
 
 def _is_short(word: str) -> bool:

@@ -76,9 +76,16 @@ def test_past_tense_is_what_a_reader_calls_so():
 
 def test_a_quotation_is_known_from_the_first_mark_on():
     yes, known = read(SPEECH)["in quotation"]
-    assert yes == ["I", " met", " Mary", ",", '"'] and known == SPEECH[1:]
-    assert read(["“", "a", "”", "b"])["in quotation"] == (["a", "”"], ["a", "”", "b"])
+    assert yes == ["I", " met", " Mary", ","] and known == [x for x in SPEECH[1:] if '"' not in x]
+    assert read(["“", "a", "”", "b"])["in quotation"] == (["a"], ["a", "b"])
     assert read(["a", " b"])["in quotation"] == ([], [])
+
+
+def test_a_question_is_told_by_its_end_and_no_mark_tells_itself():
+    row = ["Who", " is", " Mr", ".", " Shaw", "?", '"', " she", " asked", ". ", "No", "!", "\n", " And", " then"]
+    yes, known = read(row)["in a question"]
+    assert yes == ["Who", " is", " Mr", ".", " Shaw"]
+    assert known == [*yes, '"', " she", " asked", "No"], "what has no end in its row is not known"
 
 
 def test_balanced_draws_as_many_of_both_kinds_and_splits_by_rows():
@@ -135,8 +142,8 @@ def test_what_a_table_of_tokens_knows_is_as_the_module_says(model):
     tokens = story_tokens(90_000, 64, source="books")
     tasks = {task.name: task for task in token_tasks(model, tokens)}
     known = {name: said_by_a_table(task, tokens) for name, task in tasks.items()}
-    assert min(known, key=known.get) == "in quotation" and known["in quotation"] == pytest.approx(0.63, abs=0.03)
-    assert max(known, key=known.get) == "name" and known["name"] == pytest.approx(0.89, abs=0.03)
+    assert min(known, key=known.get) == "in a question" and known["in a question"] == pytest.approx(0.57, abs=0.03)
+    assert max(known, key=known.get) == "name" and known["name"] == pytest.approx(0.88, abs=0.03)
     assert said_by_a_table(tasks["name"], tokens, back=1) == pytest.approx(0.92, abs=0.03)
 
 

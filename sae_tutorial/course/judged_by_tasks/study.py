@@ -6,11 +6,14 @@
     answers(coordinates(d), questions)                 no SAE
 
 Six measures, five of SAEBench's and RAVEL's question; where each differs from the published one stands in its module.
-The text is from books, because titles and quotation marks are there; rows of 64 tokens, even ones to train probes on.
+The text is from books, because titles and quotation marks are there. Every other passage is for training, so that no
+probe is asked about a passage that it has seen a part of. Which letter a word begins with is no question here: a table
+of frequent words answers it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.activations.shipped_text import story_titles, story_tokens
-from sae_tutorial.autoencoder.dictionaries import Dictionary
+from sae_tutorial.autoencoder.dictionaries import Dictionary, principal_directions
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.circuits.ioi import ioi_sentences
 from sae_tutorial.circuits.patching import activations
@@ -32,7 +35,7 @@ from sae_tutorial.evaluation.concept_removal import (
     mean_differences,
     targeted_perturbation,
 )
-from sae_tutorial.evaluation.disentanglement import Attributed, Disentanglement, attributed, disentanglement, subspaces
+from sae_tutorial.evaluation.disentanglement import Attributed, Disentanglement, attributed, disentanglement
 from sae_tutorial.evaluation.examples import Examples, WordExamples, read_examples, read_words
 from sae_tutorial.evaluation.labelled import Task, correlated_tasks, row_tasks, token_tasks, word_types
 from sae_tutorial.evaluation.probing import dense_probing, sparse_probing
@@ -40,11 +43,19 @@ from sae_tutorial.evaluation.properties import token_properties, token_texts
 
 CONTEXT = 64
 WORDS_BY = {"stories": "form", "smollm2": "letter"}  # the embedded model does not spell
-TOGETHER = (("name", "in quotation"), ("past tense", "in quotation"), ("capital letter", "after a comma"))
-KS, NS, SWAPPED = (1, 2, 5), (2, 5, 10), (10, 20, 50)  # features of probes; those that are taken away; and swapped
+TOGETHER = (
+    ("name", "in quotation"),
+    ("past tense", "in quotation"),
+    ("capital letter", "after a comma"),
+    ("past tense", "in a question"),
+    ("capital letter", "in a question"),
+)
+KS, NS, SWAPPED = (1, 2, 5), (2, 5, 10), (10, 50)  # features of probes; those that are taken away; and swapped
+ONE = (1,)  # what speaks for a property without an SAE is one direction
+PASSAGE = 256  # tokens of a shipped passage
 # Few values of each attribute: with dozens of names no few features could tell them apart.
 NAMES = "Mary John Tom Anna Sam Lucy".split()
-PLACES, OBJECTS = "store park school garden".split(), "ring book ball cake".split()
+PLACES, OBJECTS = "store park school garden".split(), "ring book ball hat".split()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +88,10 @@ class Questions:
     ) -> Questions:
         """n_train, n_test: examples of each task, fewer where the text has fewer; a question about tokens with fewer
         than `least` examples is left out."""
-        text = story_tokens(n_tokens, CONTEXT, source="books", model=name)
-        titles = story_titles(n_tokens, CONTEXT, source="books", model=name)
-        of_tokens = token_tasks(model, text, n_train=n_train, n_test=n_test, least=least)
+        passages = story_tokens(n_tokens, PASSAGE, source="books", model=name)
+        text, titles = by_passage(passages, story_titles(n_tokens, PASSAGE, source="books", model=name))
+        found_tasks = token_tasks(model, text, n_train=n_train, n_test=n_test, least=least)
+        of_tokens = [task for task in found_tasks if not task.name.startswith("first letter")]
         of_rows = row_tasks(titles, n_train=n_train, n_test=n_test)
         of_pairs = _pairs(model, text, n_train, n_test)
         tasks = [*of_tokens, *of_rows, *(task for three in of_pairs.values() for task in three)]
@@ -94,6 +106,18 @@ class Questions:
     def x(self) -> Float[Tensor, "tokens d"]:
         """Activations of all single tokens that are asked about."""
         return torch.cat([one.tokens for one in self.tokens])
+
+
+def by_passage(
+    passages_RP: Int[Tensor, "passages 256"], titles: Sequence[str]
+) -> tuple[Int[Tensor, "rows 64"], list[str]]:
+    """Passages cut into rows of CONTEXT that begin as the passages do, so that even rows are all from passages with an
+    even number, and odd ones from the others; and the title of each row. An odd one out at the end is left out."""
+    pairs, width = len(passages_RP) // 2, CONTEXT - 1
+    n = (passages_RP.shape[1] - 1) // width  # rows from each passage
+    pieces = passages_RP[: 2 * pairs, 1 : 1 + n * width].reshape(pairs, 2, n, width).transpose(1, 2).reshape(-1, width)
+    rows = torch.cat([passages_RP[:1, :1].expand(len(pieces), 1), pieces], 1)
+    return rows, [titles[2 * pair + odd] for pair in range(pairs) for _ in range(n) for odd in (0, 1)]
 
 
 def answers(sae: SparseAutoencoder | Dictionary, questions: Questions) -> dict[str, Any]:
@@ -121,29 +145,39 @@ def answers(sae: SparseAutoencoder | Dictionary, questions: Questions) -> dict[s
 
 
 def dense(questions: Questions) -> dict[str, Any]:
-    """Without any dictionary: probes on the whole activation, and directions that are made of the labels themselves."""
+    """Without an SAE: probes on the whole activation, one direction for each property, made of its labels, and the
+    principal directions of the sentences."""
     found = dense_probing(questions.tokens + questions.rows)
     removed = {
-        name: correlation_removal(mean_differences(three[1:]), *three, NS) for name, three in questions.together.items()
+        name: correlation_removal(mean_differences(three[1:]), *three, ONE)
+        for name, three in questions.together.items()
     }
+    perturbed = targeted_perturbation(mean_differences(questions.tokens), questions.tokens, ONE)
     return {
         "probing": dict(zip(found.tasks, found.by_task().tolist())),
-        "perturbation": _perturbed(targeted_perturbation(mean_differences(questions.tokens), questions.tokens, NS)),
-        "removal": _removed(removed),
-        "disentanglement": _swapped(disentanglement(subspaces(questions.attributes), questions.attributes, SWAPPED)),
+        "perturbation": _perturbed(perturbed, ONE),
+        "removal": _removed(removed, ONE),
+        "disentanglement": _swapped(disentanglement(axes_of(questions.attributes), questions.attributes, SWAPPED)),
     }
 
 
-def _perturbed(found: Perturbation) -> dict[int, dict[str, float]]:
-    return {n: dict(zip(found.questions, found.by_question(n).tolist())) for n in NS}
+def axes_of(data: Attributed) -> Dictionary:
+    """Principal directions of the training sentences, an orthogonal basis that needs neither labels nor an SAE."""
+    x_ND = data.x[~data.test]
+    return Dictionary.of_axes("PCA", principal_directions(x_ND), x_ND.mean(0))
 
 
-def _removed(found: dict[str, CorrelationRemoval]) -> dict[int, dict[str, float]]:
-    return {n: {name: one.score(n) for name, one in found.items()} for n in NS}
+def _perturbed(found: Perturbation, ns: Sequence[int] = NS) -> dict[int, dict[str, float]]:
+    return {n: dict(zip(found.questions, found.by_question(n).tolist())) for n in ns}
 
 
-def _swapped(found: Disentanglement) -> dict[int, dict[str, list[float]]]:
-    return {n: dict(zip(found.names, found.by_attribute(n).tolist())) for n in SWAPPED}
+def _removed(found: dict[str, CorrelationRemoval], ns: Sequence[int] = NS) -> dict[int, dict[str, float]]:
+    return {n: {name: one.score(n) for name, one in found.items()} for n in ns}
+
+
+def _swapped(found: Disentanglement) -> dict[Any, Any]:
+    swapped: dict[Any, Any] = {n: dict(zip(found.names, found.by_attribute(n).tolist())) for n in SWAPPED}
+    return swapped | {"held": dict(zip(found.names, found.held.tolist()))}
 
 
 def _pairs(
@@ -160,12 +194,14 @@ def _pairs(
 
 
 def _attributes(model: Any, hook_name: str, n: int) -> Attributed:
-    """Sentences at their last token: who is to be named, where it happens, and what is given."""
+    """Sentences at their last token, each once: who is to be named, where it happens, and what is given."""
     sentences = ioi_sentences(model, n, names=NAMES, places=PLACES, objects=OBJECTS)
-    x_BD = at(activations(model, sentences, [hook_name])[hook_name], sentences.positions["END"])
+    first = [i for i, text in enumerate(sentences.text) if text not in sentences.text[:i]]
+    x_BD = at(activations(model, sentences, [hook_name])[hook_name], sentences.positions["END"])[first]
+    frames = [sentences.frames[i] for i in first]
     values = {
-        "name": [frame.s for frame in sentences.frames],
-        "place": [frame.place for frame in sentences.frames],
-        "object": [frame.object for frame in sentences.frames],
+        "name": [frame.io for frame in frames],
+        "place": [frame.place for frame in frames],
+        "object": [frame.object for frame in frames],
     }
     return attributed(x_BD.float().cpu(), values)

@@ -1,7 +1,7 @@
 """The table of the lesson: what each rule's SAEs are worth by each measure, and whether the measures agree.
 
     rows = load_judged()                                     a line for each SAE, and for what it is compared with
-    worth(rows, "stories", "probing, 1 feature")             method -> mean and range of seeds
+    worth(rows, "stories", "words, 1 feature")             method -> mean and range of seeds
     against(rows, "stories", "token_choice", methods)        differences with intervals over seeds and questions
     agreement(rows, "stories", methods)                      do measures order the methods alike, and seeds?
 
@@ -25,24 +25,33 @@ from sae_tutorial.figures.kinds import Span
 
 Row = Mapping[str, Any]
 EXPLAINED = "variance explained"
-# What is shown of the sizes that were measured: with fewer features swapped, hardly anything changes.
-N_REMOVED, N_SWAPPED = "5", "50"
+# What is shown of the sizes that were measured. Without an SAE there is one direction for a property.
+N_REMOVED, N_SWAPPED, ONE = "5", "10", "1"
+LEAST_F1 = 0.6  # of main features that stand for a property; of others nothing is known about absorption
 
 
 def _numbers(values: Iterable[float]) -> Float[Tensor, " questions"]:
     return torch.tensor(list(values)).double()
 
 
+def _of(values: Mapping[str, float], books: bool) -> Float[Tensor, " questions"]:
+    return _numbers(value for name, value in values.items() if name.startswith("book: ") == books)
+
+
+def _taken(row: Row, what: str) -> Float[Tensor, " questions"]:
+    return _numbers(row[what].get(N_REMOVED, row[what].get(ONE)).values())
+
+
 # Each gives a score for every question that it asks, so that intervals can be had over questions.
 MEASURES: dict[str, Callable[[Row], Float[Tensor, " questions"]]] = {
     EXPLAINED: lambda row: _numbers([1 - row["fvu"]]),
-    "probing, 1 feature": lambda row: _numbers(row["probing"]["1"].values()),
-    "probing, 5 features": lambda row: _numbers(row["probing"]["5"].values()),
-    "kept for a probe": lambda row: _numbers(row["kept"].values()),
-    "one property removed": lambda row: _numbers(row["perturbation"][N_REMOVED].values()),
-    "the spurious one removed": lambda row: _numbers(row["removal"][N_REMOVED].values()),
+    "words, 1 feature": lambda row: _of(row["probing"]["1"], books=False),
+    "words, 5 features": lambda row: _of(row["probing"]["5"], books=False),
+    "books, 5 features": lambda row: _of(row["probing"]["5"], books=True),
+    "one property removed": lambda row: _taken(row, "perturbation"),
+    "the spurious one removed": lambda row: _taken(row, "removal"),
     "one attribute swapped": lambda row: _numbers(sum(both) / 2 for both in row["disentanglement"][N_SWAPPED].values()),
-    "not absorbed": lambda row: _numbers(1 - one["fraction"] for one in row["absorption"].values()),
+    "attributes held": lambda row: _numbers(row["disentanglement"]["held"].values()),
     "told by explanations": lambda row: _numbers([row["detection"][0]]),
 }
 
@@ -140,3 +149,17 @@ def _of_seeds(rows: Sequence[Row], model: str, measure: str, methods: Sequence[s
 
 def _rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     return float(spearmanr(a, b).statistic)
+
+
+def absorbed(rows: Sequence[Row], model: str, methods: Iterable[str]) -> dict[str, list[tuple[float, float]]]:
+    """method -> for each seed and property, F1 of its main features, and the part of it that others carry. Where F1 is
+    below LEAST_F1, no feature stands for the property, and the part says nothing."""
+    return {
+        method: [
+            (one["main_f1"], one["fraction"])
+            for row in rows
+            if (row["model"], row["method"]) == (model, method) and "absorption" in row
+            for one in row["absorption"].values()
+        ]
+        for method in methods
+    }

@@ -16,9 +16,10 @@ def questions(model):
 
 def test_everything_is_read_once_and_sorted(questions):
     names = [one.name for one in questions.tokens]
-    assert "past tense" in names and not any(name.startswith("book: ") for name in names)
+    assert {"past tense", "in a question"} <= set(names)
+    assert not any(name.startswith(("book: ", "first letter")) for name in names)
     assert questions.rows and all(one.name.startswith("book: ") for one in questions.rows)
-    assert questions.attributes.names == ("name", "place", "object") and questions.attributes.x.shape == (192, 256)
+    assert questions.attributes.names == ("name", "place", "object") and questions.attributes.x.shape[1] == 256
     assert set(questions.together) <= {", ".join(pair) for pair in study.TOGETHER} and questions.together
     for both, one, other in questions.together.values():
         assert f"{one.name} and {other.name}" == both.name
@@ -30,7 +31,7 @@ def test_a_trained_sae_does_better_than_a_random_one_and_every_question_has_an_a
     asked = [one.name for one in questions.tokens + questions.rows]
     for found in (ours, theirs):
         assert all(list(found["probing"][k]) == asked for k in study.KS) and list(found["kept"]) == asked
-        assert set(found["disentanglement"]) == set(study.SWAPPED)
+        assert set(found["disentanglement"]) == {*study.SWAPPED, "held"}
         assert all(set(of) == set(questions.together) for of in found["removal"].values())
 
     def mean(of):
@@ -46,4 +47,24 @@ def test_what_needs_no_sae(questions):
     few = study.answers(coordinates(256), questions)
     assert sum(found["probing"].values()) > sum(few["probing"][5].values())
     swapped = [torch.tensor(list(one["disentanglement"][10].values())).mean() for one in (found, few)]
-    assert swapped[0] > swapped[1] + 0.03, "axes that are made of the labels change what they are made of"
+    assert swapped[0] > swapped[1] + 0.1, "few principal directions hold what sentences differ in"
+    for what in ("perturbation", "removal"):
+        assert set(found[what]) == {1} and set(few[what]) == set(study.NS)
+    means = [torch.tensor(list(of.values())).mean() for of in (found["perturbation"][1], few["perturbation"][10])]
+    assert means[0] > means[1] + 0.1, "one direction that is made of a property's labels takes it away"
+
+
+def test_no_passage_is_on_both_sides():
+    passages = torch.arange(5 * 256).view(5, 256)
+    passages[:, 0] = -1
+    rows, titles = study.by_passage(passages, list("abcde"))
+    assert rows.shape == (16, 64) and (rows[:, 0] == -1).all() and titles == list("abababab" + "cdcdcdcd")
+    for odd in (0, 1):
+        origin = {"abcde"[int(row[1]) // 256] for row in rows[odd::2]}
+        assert origin == set("ac" if odd == 0 else "bd"), "the fifth has no partner"
+    assert torch.equal(rows[0, 1:], passages[0, 1:64]) and torch.equal(rows[2, 1:], passages[0, 64:127])
+
+
+def test_sentences_come_once_and_name_who_is_asked_for(questions):
+    assert len(questions.attributes.x.unique(dim=0)) == len(questions.attributes.x) > 150
+    assert [int(of.max()) + 1 for of in questions.attributes.value.T] == [6, 4, 4]

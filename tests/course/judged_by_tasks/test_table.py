@@ -8,17 +8,17 @@ from sae_tutorial.course.judged_by_tasks import table
 def row(method, seed, level, fvu=None, model="stories", **more):
     """A row of which every score is `level`, but for what is said; two questions of each kind."""
     both = {"a": level - 0.01, "b": level + 0.01}
+    asked = both | {"book: a": level, "book: b": level}
     return {
         "model": model,
         "method": method,
         "seed": seed,
         "fvu": 1 - level if fvu is None else fvu,
-        "probing": {"1": both, "2": both, "5": both},
-        "kept": both,
+        "probing": {"1": asked, "2": asked, "5": asked},
         "perturbation": {"5": both},
         "removal": {"5": both},
-        "disentanglement": {"50": {"a": [level, level], "b": [level + 0.1, level - 0.1]}},
-        "absorption": {"a": {"fraction": 1 - level}},
+        "disentanglement": {"10": {"a": [level, level], "b": [level + 0.1, level - 0.1]}, "held": both},
+        "absorption": {"a": {"main_f1": level, "fraction": 0.1}},
         "detection": [level, level, level],
     } | more
 
@@ -42,14 +42,14 @@ def test_what_was_not_asked_is_left_out():
         row("bare", 0, 0.5, detection=None),
     ]
     rows[-1]["fvu"] = None
-    assert table.worth(rows, "stories", "kept for a probe", ("one", "bare", "absent")) == {
+    assert table.worth(rows, "stories", "words, 5 features", ("one", "bare", "absent")) == {
         "one": pytest.approx((0.7, 0.6, 0.8)),
         "bare": pytest.approx((0.5, 0.5, 0.5)),
     }
     for measure in (table.EXPLAINED, "told by explanations"):
         assert list(table.worth(rows, "stories", measure, ("one", "bare"))) == ["one"]
     without_size = [{**rows[0], "probing": {"a": 0.9, "b": 0.8}}]  # a probe on everything
-    assert table.scores(without_size, "stories", "one", "probing, 1 feature") == {}
+    assert table.scores(without_size, "stories", "one", "words, 1 feature") == {}
 
 
 def test_differences_carry_holms_correction():
@@ -59,13 +59,13 @@ def test_differences_carry_holms_correction():
     rows += [row("worse", seed, 0.5 + noise[seed]) for seed in range(3)]
     rows += [row("wild", seed, 0.6 + 50 * noise[seed] + 0.01) for seed in range(3)]
     rows += [row("once", 0, 0.9)]
-    found = table.against(rows, "stories", "base", ["base", "better", "worse", "wild", "once"], ["kept for a probe"])
+    found = table.against(rows, "stories", "base", ["base", "better", "worse", "wild", "once"], ["words, 5 features"])
     assert {method: one.verdict for (_, method), one in found.items()} == {
         "better": "more",
         "worse": "less",
         "wild": "open",
     }
-    one = found["kept for a probe", "better"]
+    one = found["words, 5 features", "better"]
     assert one.difference.mean == pytest.approx(0.1) and one.difference.units == 2 and one.p >= one.difference.p
 
 
@@ -79,8 +79,23 @@ def test_agreement_knows_one_order_from_another():
     for one in found.values():
         assert one.between_seeds == pytest.approx(1) and one.with_explained == pytest.approx((-1, -1, -1))
     turned = [row(m, 0, x) for m, x in levels.items()] + [row(m, 1, 1 - x, fvu=1 - x) for m, x in levels.items()]
-    one = table.agreement(turned, "stories", list(levels))["kept for a probe"]
+    one = table.agreement(turned, "stories", list(levels))["words, 5 features"]
     assert one.between_seeds == pytest.approx(-1), "seeds that contradict each other"
     assert one.with_explained == pytest.approx((0, -1, 1)), "the first goes with what is explained, the second against"
     with pytest.raises(ValueError, match="'a' has 1 seeds on 'stories'"):
         table.agreement(turned[:4], "stories", list(levels))
+
+
+def test_without_an_sae_one_direction_is_taken_away_and_books_are_no_words():
+    bare = row("dense", 0, 0.5, perturbation={"1": {"a": 0.4}}, removal={"1": {"a": 0.7}})
+    assert table.scores([bare], "stories", "dense", "one property removed")[0].tolist() == [pytest.approx(0.4)]
+    assert table.scores([bare], "stories", "dense", "the spurious one removed")[0].tolist() == [pytest.approx(0.7)]
+    asked = row("one", 0, 0.5, probing={"1": {"a": 0.9, "book: a": 0.3}, "5": {"a": 0.8, "book: a": 0.2}})
+    for measure, value in (("words, 1 feature", 0.9), ("words, 5 features", 0.8), ("books, 5 features", 0.2)):
+        assert table.scores([asked], "stories", "one", measure)[0].tolist() == [pytest.approx(value)]
+
+
+def test_absorption_comes_with_the_f1_of_what_stands_for_the_property():
+    rows = [row("one", 0, 0.7), row("one", 1, 0.4), row("bare", 0, 0.9, model="smollm2")]
+    found = table.absorbed(rows, "stories", ["one", "bare"])
+    assert found == {"one": [(0.7, 0.1), (0.4, 0.1)], "bare": []}
