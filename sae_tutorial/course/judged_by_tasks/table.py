@@ -108,8 +108,8 @@ def against(
         mine, theirs = (scores(rows, model, name, measure) for name in (method, other))
         both = sorted(set(mine) & set(theirs))
         if method != other and len(both) > 1:
-            tables = (torch.stack([of[seed] for seed in both]) for of in (mine, theirs))
-            found[measure, method] = Difference.of(*tables)
+            ours, others = (torch.stack([of[seed] for seed in both]) for of in (mine, theirs))
+            found[measure, method] = Difference.of(ours, others)
     corrected = holm([one.p for one in found.values()])
     return {key: Against(*key, one, p) for (key, one), p in zip(found.items(), corrected)}
 
