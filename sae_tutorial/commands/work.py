@@ -246,5 +246,6 @@ Measured on {reading["held_out"]} rows that it was not trained on (losses in nat
 
 {chr(10).join(lines)}
 
-`sae_tutorial.load_sae(folder)` reads it; the weights are in the format of SAELens 6.
+`sae_tutorial.load_sae(folder)` reads it; the weights are in the format of SAELens 6. Activations are those of
+`load_language_model`: of a model with LayerNorms, the mean over coordinates is taken off. Elsewhere, take it off first.
 """
