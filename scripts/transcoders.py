@@ -114,7 +114,8 @@ def alone(model: Any, name: str, sae: SparseAutoencoder, held_out: Any) -> dict[
         spans = year_spans(model, TEST_SPANS, seed=1)
         row["score"] = study.score_with(model, spans, [sae])
         if not sae.config.skip:
-            row["few"] = study.with_few(model, sae, spans, study.FEW)
+            row["few"] = {where: study.with_few(model, sae, spans, study.FEW, where) for where in ("END", "YY")}
+            row["few"]["none"] = study.with_few(model, sae, spans, [0])
     return row
 
 

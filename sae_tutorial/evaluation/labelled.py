@@ -5,9 +5,9 @@
 
 A task has as many examples with the property as without, and no row of text serves both training and test: even rows
 are for training, odd ones for test. But where a passage was cut into rows and these were shuffled, as `story_tokens`
-does, its rows stand on both sides. And a half is not what accuracies compare with: in the shipped books, rows
-of 64, a table of what the training tokens were labelled is right in 57% (in a question) to 88% (name), one of the tokens
-before them in 92% of "name", and a count of words tells books apart in 87%.
+does, its rows stand on both sides. And a half is not what accuracies compare with: in the shipped books, rows of 64, a
+table of what the training tokens were labelled is right in 57% (in a question) to 88% (name), one of the tokens before
+them in 92% of "name", and a count of words tells books apart in 87%.
 
 Letters of shapes: R rows, S positions in a row, N examples, C properties.
 """

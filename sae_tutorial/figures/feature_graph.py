@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
@@ -26,6 +26,8 @@ MARKERS = {  # kind -> what it is called, colour, symbol
     "position": ("position", YELLOW, "triangle-down"),
     "bias": ("biases", GREY, "cross"),
 }
+NUMBERED = ("feature", "head")
+NARROWEST = 1.6  # a column, in nodes
 ADDS, TAKES = VERMILION, BLUE  # edges, as signed maps have them
 WIDTHS = (1.2, 2.5, 5.0)  # px, for edges of up to a tenth of the largest, up to a third, and above
 SIZES = (8.0, 20.0)  # px of the smallest and the largest node
@@ -51,7 +53,13 @@ def feature_graph(
         return empty(title)
     n_layers = 1 + max(node.layer for node in graph.nodes)
     columns = sorted({node.position for node in graph.nodes})
-    where = _places(graph, columns)
+    cells = _cells(graph)
+    middles, wide = _middles(cells, columns)
+    where = {
+        node: Place(middles[column] + (i + 0.5 - len(nodes) / 2), row)
+        for (column, row), nodes in cells.items()
+        for i, node in enumerate(nodes)
+    }
     fig = go.Figure(layout={"height": 130 + 48 * (2 * n_layers + 1)})
     for trace in _edges(graph, where):
         fig.add_trace(trace)
@@ -63,7 +71,7 @@ def feature_graph(
     rows = [*rows[:last], "logits"] if any(node.kind == "logit" for node in graph.nodes) else rows[: last + 1]
     fig.update_yaxes(tickvals=list(range(len(rows))), ticktext=rows, range=[-0.6, len(rows) - 0.4], zeroline=False)
     words = [f"{label(tokens[position])}<br>{position}" for position in columns]
-    fig.update_xaxes(tickvals=list(range(len(columns))), ticktext=words, range=[-0.6, len(columns) - 0.4])
+    fig.update_xaxes(tickvals=[middles[position] for position in columns], ticktext=words, range=[-0.2, wide + 0.2])
     return fig.update_xaxes(showgrid=False, zeroline=False)
 
 
@@ -74,16 +82,22 @@ def _row(node: Node) -> int:
     return 2 * node.layer + (1 if node.kind in ("head", "logit") else 2)
 
 
-def _places(graph: Graph, columns: Sequence[int]) -> dict[Node, Place]:
-    """Side by side where several share a token and a row, the one that adds most on the left."""
+def _cells(graph: Graph) -> dict[tuple[int, int], list[Node]]:
+    """The nodes at each token and row, the one that adds most first: it stands on the left."""
     cells: dict[tuple[int, int], list[Node]] = defaultdict(list)
     for node in sorted(graph.nodes, key=lambda node: -abs(graph.nodes[node])):
-        cells[columns.index(node.position), _row(node)].append(node)
-    where = {}
-    for (column, row), nodes in cells.items():
-        for i, node in enumerate(nodes):
-            where[node] = Place(column + 0.8 * ((i + 0.5) / len(nodes) - 0.5), row)
-    return where
+        cells[node.position, _row(node)].append(node)
+    return cells
+
+
+def _middles(cells: Mapping[tuple[int, int], list[Node]], columns: Sequence[int]) -> tuple[dict[int, float], float]:
+    """Where each token's column has its middle, and how wide all are; a column is as wide as its fullest row needs."""
+    found, end = {}, 0.0
+    for column in columns:
+        width = max(NARROWEST, *(len(nodes) for (at, _), nodes in cells.items() if at == column))
+        found[column] = end + width / 2
+        end += width
+    return found, end
 
 
 def _edges(graph: Graph, where: Mapping[Node, Place]) -> list[go.Scatter]:
@@ -116,13 +130,19 @@ def _nodes(graph: Graph, where: Mapping[Node, Place], names: Mapping[Node, str])
             said = [f"{names.get(node, _plain(node))}: {graph.nodes[node]:+.2f}" for node in mine]
             points = {"x": [where[node].x for node in mine], "y": [where[node].y for node in mine]}
             marker = {"color": colour, "symbol": symbol, "size": sizes, "line": {"width": 1, "color": TEXT}}
-            how = {"mode": "markers", "name": name, "hovertemplate": "%{text}<extra></extra>"}
-            traces.append(
-                go.Scatter(**points, **how, text=said, customdata=[list(node) for node in mine], marker=marker)
-            )
+            how: dict[str, Any] = {
+                "mode": "markers",
+                "name": name,
+                "hovertemplate": "%{hovertext}<extra></extra>",
+                "hovertext": said,
+            }
+            if kind in NUMBERED:
+                written = [f"{node.layer}.{node.number}" for node in mine]
+                how |= {"mode": "markers+text", "text": written, "textposition": "bottom center", "textfont_size": 11}
+            traces.append(go.Scatter(**points, **how, customdata=[list(node) for node in mine], marker=marker))
     return traces
 
 
 def _plain(node: Node) -> str:
-    number = f".{node.number}" if node.kind in ("feature", "head") else ""
+    number = f".{node.number}" if node.kind in NUMBERED else ""
     return MARKERS[node.kind][0] + (f" {node.layer}{number}" if node.layer >= 0 and node.kind != "logit" else "")

@@ -19,8 +19,8 @@ def points(fig):
     return {
         Node(*node): (x, y, said)
         for trace in fig.data
-        if trace.mode == "markers"
-        for node, x, y, said in zip(trace.customdata, trace.x, trace.y, trace.text)
+        if trace.customdata is not None
+        for node, x, y, said in zip(trace.customdata, trace.x, trace.y, trace.hovertext)
     }
 
 
@@ -32,8 +32,11 @@ def test_nodes_stand_at_their_tokens_and_layers():
     assert rows == ["embeddings", "MLP 0", "heads 1", "MLP 1", "logits"]
     assert len(fig.layout.yaxis.ticktext) == 6
     assert [text.split("<br>")[1] for text in fig.layout.xaxis.ticktext] == ["1", "3"]
-    assert "17" in fig.layout.xaxis.ticktext[0] and found[END][0] == found[LATE][0] == 1
-    assert found[EARLY][0] < 0 < found[OTHER][0], "side by side, the larger on the left"
+    assert "17" in fig.layout.xaxis.ticktext[0] and found[END][0] == found[LATE][0] == fig.layout.xaxis.tickvals[1]
+    assert found[EARLY][0] < fig.layout.xaxis.tickvals[0] < found[OTHER][0], "side by side, the larger on the left"
+    assert found[OTHER][0] - found[EARLY][0] == 1 and fig.layout.xaxis.tickvals[1] > 2, "each has room for its name"
+    [written] = [trace.text for trace in fig.data if trace.name == "feature"]
+    assert set(written) == {"1.5", "0.8", "0.9"}
     assert found[LATE][2] == "later years: +3.00" and found[HEAD][2] == "head 1.2: +2.00"
     assert found[WORD][2] == "embedding: -0.10"
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_tutorial.activations.forward import read_hook
+from sae_tutorial.activations.forward import read_hook, read_hooks
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
@@ -118,9 +118,9 @@ def codes_at(
 
 
 @torch.no_grad()
-def neurons_at_end(model: Any, layer: int, spans: YearSpans) -> Float[Tensor, "prompts neurons"]:
+def neurons_at(model: Any, layer: int, spans: YearSpans, where: str = "END") -> Float[Tensor, "prompts neurons"]:
     with read_hook(model, f"blocks.{layer}.mlp.hook_post") as read:
-        return at(read(spans.tokens), spans.positions["END"])
+        return at(read(spans.tokens), spans.positions[where])
 
 
 def by_variance(values: Float[Tensor, "prompts parts"]) -> Int[Tensor, " parts"]:
@@ -151,14 +151,15 @@ def with_neurons(layer: int, kept: Int[Tensor, " n"], where: Bool[Tensor, "promp
 
 
 def with_few(
-    model: Any, transcoder: SparseAutoencoder, spans: YearSpans, numbers: Sequence[int]
+    model: Any, transcoder: SparseAutoencoder, spans: YearSpans, numbers: Sequence[int], where: str = "END"
 ) -> dict[str, list[float]]:
-    """The score with so many features of a transcoder, or so many neurons of its MLP, left: those that vary most."""
-    layer, where = layer_of(transcoder), text_of(spans)
-    features = by_variance(codes_at(model, transcoder, spans))
-    neurons = by_variance(neurons_at_end(model, layer, spans))
+    """The score with so many features of a transcoder, or so many neurons of its MLP, left: those that vary most over
+    spans, where the answer is due ("END") or at the start year ("YY")."""
+    layer, text = layer_of(transcoder), text_of(spans)
+    features = by_variance(codes_at(model, transcoder, spans, where))
+    neurons = by_variance(neurons_at(model, layer, spans, where))
     of_features = [score_with(model, spans, [with_features(transcoder, features[:n])]) for n in numbers]
-    of_neurons = [score(model, spans, with_neurons(layer, neurons[:n], where)) for n in numbers]
+    of_neurons = [score(model, spans, with_neurons(layer, neurons[:n], text)) for n in numbers]
     return {"features": of_features, "neurons": of_neurons}
 
 
@@ -173,10 +174,10 @@ def later_and_not(spans: YearSpans, row: int) -> tuple[list[int], list[int]]:
 
 def kinds_of_parts(
     model: Any, transcoders: Sequence[SparseAutoencoder], tokens: Int[Tensor, "n context"]
-) -> dict[str, float]:
-    """What makes the features of the last of these transcoders that are on at the end of each row: the net share that
-    each kind of part has of the sum of their pre-activations."""
-    of_kind, read = dict.fromkeys(PARTS, 0.0), 0.0
+) -> dict[str, Float[Tensor, " features"]]:
+    """What makes the features of the last of these transcoders that are on at the end of each row: what each kind of
+    part adds to the pre-activation of each. Over kinds, they add up to it."""
+    rows: list[dict[str, float]] = []
     last = layer_of(transcoders[-1])
     for row in tokens:
         trace = traced(model, transcoders, row)
@@ -184,12 +185,13 @@ def kinds_of_parts(
         assert by is not None, "a trace has all transcoders that it was given"
         for feature in by.codes[-1].nonzero()[:, 0].tolist():
             parts = trace.parts(trace.feature(last, len(row) - 1, feature))
-            read += parts.total
-            of_kind["heads"] += float(parts.heads.sum())
-            of_kind["features"] += sum(float(added_F.sum()) for added_F in parts.features.values())
+            of_kind = dict.fromkeys(PARTS, 0.0)
+            of_kind["heads"] = float(parts.heads.sum())
+            of_kind["features"] = sum(float(added_F.sum()) for added_F in parts.features.values())
             for node, value in parts.others.items():
                 of_kind[OTHERS[node.kind]] += value
-    return {kind: value / read for kind, value in of_kind.items()}
+            rows.append(of_kind)
+    return {kind: torch.tensor([row[kind] for row in rows]) for kind in PARTS}
 
 
 @torch.no_grad()
@@ -197,15 +199,18 @@ def at_listed_tokens(
     model: Any, transcoder: SparseAutoencoder, tokens: Int[Tensor, "n context"], n: int, least: int = 20
 ) -> dict[str, Float[Tensor, " listed"]]:
     """The share of a feature's matches that are at one of the `n` tokens with the largest weights in its de-embedding,
-    and in that of another feature; of features with `least` matches or more in this text."""
+    in that of another feature, and at the `n` tokens of this text that have most of them, the most that a list could
+    tell; of features with `least` matches or more in this text."""
     with read_hook(model, str(transcoder.hook_name)) as read:
         on = torch.cat([transcoder.encode(read(row[None])[0, 1:]).to_dense() > 0 for row in tokens])  # (tokens, F)
     features = (on.sum(0) >= least).nonzero()[:, 0]
     weights_NV = de_embedding(model, reads(model, transcoder, features))
     listed_NV = torch.zeros_like(weights_NV, dtype=torch.bool).scatter_(1, weights_NV.topk(n).indices, True)
-    at_NP, on_NP = listed_NV[:, tokens[:, 1:].flatten()], on[:, features].T
-    own, other = ((on_NP & at).sum(1) / on_NP.sum(1) for at in (at_NP, at_NP.roll(1, 0)))
-    return {"its own list": own, "another feature's": other}
+    ids_P, on_NP = tokens[:, 1:].flatten().to(on.device), on[:, features].T
+    matches_NV = torch.zeros_like(weights_NV).index_add_(1, ids_P, on_NP.to(weights_NV))
+    best_NV = torch.zeros_like(listed_NV).scatter_(1, matches_NV.topk(n).indices, True)
+    lists = {"its own list": listed_NV, "another feature's": listed_NV.roll(1, 0), "the best list": best_NV}
+    return {name: (matches_NV * at_NV).sum(1) / matches_NV.sum(1) for name, at_NV in lists.items()}
 
 
 def heads_that_bring(
@@ -274,43 +279,64 @@ def when_taken_out(
 
 
 @torch.no_grad()
-def brought_by_year(
-    model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans, node: Node, head: Head
-) -> dict[str, Float[Tensor, " years"]]:
-    """What one head can bring from each start year to a feature at the end, and what the feature is there, mean over
-    the spans of each year, the earliest first.
+def written_at_year(model: Any, spans: YearSpans, layer: int) -> dict[str, Float[Tensor, "prompts model"]]:
+    """What lies in the stream at the start year before the heads of this layer read it, by who has written it; it adds
+    up to the stream."""
+    inside = [f"blocks.{i}.{name}" for i in range(layer) for name in ("hook_attn_out", "hook_mlp_out")]
+    with read_hooks(model, ["blocks.0.hook_resid_pre", *inside]) as read:
+        found = {name: at(acts, spans.positions["YY"]) for name, acts in read(spans.tokens).items()}
+    written = {"embedding": found["blocks.0.hook_resid_pre"]}
+    for i in range(layer):
+        written[f"heads {i}"], written[f"MLP {i}"] = (
+            found[f"blocks.{i}.{name}_out"] for name in ("hook_attn", "hook_mlp")
+        )
+    return written
 
-    Of the embedding it is a product of weights alone. Of the first layer's features, it is their weights to the feature
-    through the head, times what they are at the year. Both are for an attention and a LayerNorm scale of 1.
-    """
-    transcoder, first = next(one for one in transcoders if layer_of(one) == node.layer), transcoders[0]
-    if layer_of(first) >= head[0]:
-        raise ValueError(f"head {head} reads the stream before the first transcoder's layer has written to it")
-    direction_1M = through_head(model, reads(model, transcoder, [node.number]), head)
-    weights_F = writes(first) @ direction_1M[0]
-    of_each = {
-        "its code": codes_at(model, transcoder, spans)[:, node.number],
-        "from the embedding": de_embedding(model, direction_1M)[0, spans.years[spans.start]],
-        "from features of layer 0": codes_at(model, first, spans, "YY") @ weights_F,
+
+def scores_by_part(model: Any, spans: YearSpans) -> dict[str, dict[str, float]]:
+    """What the start year's place has to tell the layers after the first: the score with one part of the stream there
+    held at its mean over spans, and with all parts held but one. The first layer itself computes as it does."""
+    written = written_at_year(model, spans, 1)
+    means = {name: x_BM - x_BM.mean(0) for name, x_BM in written.items()}
+    rows, yy = torch.arange(len(spans.tokens)), spans.positions["YY"]
+
+    def with_held(names: Iterable[str]) -> float:
+        off_BM = sum((means[name] for name in names), torch.zeros_like(written["embedding"]))
+
+        def hold(stream_BPM: Tensor, hook: Any) -> Tensor:
+            stream_BPM = stream_BPM.clone()
+            stream_BPM[rows, yy] -= off_BM.to(stream_BPM)
+            return stream_BPM
+
+        with torch.no_grad():
+            return score(model, spans, [("blocks.0.hook_resid_post", hold)])
+
+    return {
+        "held": {name: with_held([name]) for name in written},
+        "alone": {name: with_held(set(written) - {name}) for name in written} | {"none": with_held(written)},
     }
-    starts = spans.start.unique()
-    return {name: torch.stack([of[spans.start == y].mean() for y in starts]) for name, of in of_each.items()}
 
 
-def quantities(
+@torch.no_grad()
+def who_brings_the_year(
     model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans, few: YearSpans, nodes: Sequence[Node]
 ) -> list[tuple[Node, Head, dict[str, float]]]:
-    """For each feature the head that brings it most from the start year in `few` spans, of the layers after the first
-    transcoder's; and how what it can bring from embedding and features goes with the feature's code: r over years."""
-    later_NLH = heads_that_bring(model, transcoders, few, nodes)[:, layer_of(transcoders[0]) + 1 :]
-    found = []
-    for node, of_one_LH in zip(nodes, later_NLH):
+    """For each feature the head, of the layers after the first, that brings it most from the start year in `few` spans;
+    and the share that each writer has of what varies with the year in what this head can bring: its covariance over
+    years with the sum of all, over the variance of that. Shares add up to 1; patterns and scales count as 1."""
+    by_layer, brings_NLH = {layer_of(one): one for one in transcoders}, heads_that_bring(model, transcoders, few, nodes)
+    starts, found = spans.start.unique(), []
+    for node, of_one_LH in zip(nodes, brings_NLH[:, 1:]):
         layer, h = divmod(int(of_one_LH.argmax()), model.cfg.n_heads)
-        head = layer + layer_of(transcoders[0]) + 1, h
-        brought = brought_by_year(model, transcoders, spans, node, head)
-        code = brought.pop("its code")
-        r = {name: float(torch.corrcoef(torch.stack([values, code]))[0, 1]) for name, values in brought.items()}
-        found.append((node, head, r))
+        head = layer + 1, h
+        direction_M = through_head(model, reads(model, by_layer[node.layer], [node.number]), head)[0]
+        of_year = {}
+        for name, x_BM in written_at_year(model, spans, head[0]).items():
+            read_B = x_BM @ direction_M
+            of_year[name] = torch.stack([read_B[spans.start == year].mean() for year in starts])
+        total = sum(of_year.values(), torch.zeros(len(starts), device=starts.device))
+        off = total - total.mean()
+        found.append((node, head, {name: float((y - y.mean()) @ off / (off @ off)) for name, y in of_year.items()}))
     return found
 
 

@@ -48,7 +48,7 @@ def graph_viewer(trace: Trace, graph: Graph, evidence: Mapping[int, FeatureEvide
     menu.observe(show, names="value")
     show()
     for one in figure.data:
-        if one.mode == "markers":
+        if one.customdata is not None:
             one.on_click(clicked)
     return with_picture([figure, menu, page], lambda: drawn_graph(trace, graph, title))
 

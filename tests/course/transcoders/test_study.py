@@ -1,5 +1,6 @@
 """What the lesson on transcoders measures: on a model whose MLPs are sums of features, and on the embedded one."""
 
+import numpy as np
 import pytest
 import torch
 from tiny_model import D_MODEL, exact_transcoder, rows, tiny_model
@@ -93,21 +94,29 @@ def test_few_features_are_those_that_vary_most(model):
     assert kept.W_dec.any(1).nonzero()[:, 0].tolist() == [3, 5] and sae.W_dec.any(1).all()
     spans = year_spans(model, 4)
     assert study.codes_at(model, sae, spans).shape == (4, 64)
-    assert study.neurons_at_end(model, 1, spans).shape == (4, 1024)
+    neurons = [study.neurons_at(model, 1, spans, where) for where in ("END", "YY")]
+    assert neurons[0].shape == (4, 1024) and not torch.allclose(*neurons)
+    few = [study.with_few(model, sae, spans, [2], where) for where in ("END", "YY")]
+    assert few[0].keys() == {"features", "neurons"} and few[0]["neurons"] != few[1]["neurons"]
 
 
 def test_the_kinds_of_parts_are_all_of_a_feature(relu):
     exact = [exact_transcoder(relu, layer) for layer in (0, 1)]
     shares = study.kinds_of_parts(relu, exact, rows(3, padded=False))
-    assert tuple(shares) == study.PARTS and sum(shares.values()) == pytest.approx(1.0, abs=1e-4)
-    assert shares["errors"] == pytest.approx(0, abs=1e-4) and shares["skip paths"] == 0
-    assert min(abs(shares[kind]) for kind in ("features", "heads", "embeddings", "biases")) > 1e-3
+    assert tuple(shares) == study.PARTS
+    codes = []
+    for row in rows(3, padded=False):
+        at_end = traced(relu, exact, row).mlps[1].by.codes[-1]
+        codes.append(at_end[at_end > 0])
+    assert torch.allclose(sum(shares.values()), torch.cat(codes), atol=1e-4), "of each feature, its code"
+    assert shares["errors"].abs().max() < 1e-4 and not shares["skip paths"].any()
+    assert all(shares[kind].abs().max() > 1e-3 for kind in ("features", "heads", "embeddings", "biases"))
     silent = study.with_features(exact[0], torch.tensor([], dtype=torch.long))
     with torch.no_grad():
         silent.b_dec.zero_()
     without = study.kinds_of_parts(relu, [silent, exact[1]], rows(3, padded=False))
-    assert without["features"] == 0 and without["heads"] == pytest.approx(shares["heads"], abs=1e-4)
-    assert without["errors"] != 0, "what no feature of the first says is its error"
+    assert not without["features"].any() and torch.allclose(without["heads"], shares["heads"], atol=1e-4)
+    assert without["errors"].all(), "what no feature of the first says is its error"
 
 
 def test_features_that_look_for_words_are_active_at_their_list(relu):
@@ -118,6 +127,7 @@ def test_features_that_look_for_words_are_active_at_their_list(relu):
     found = study.at_listed_tokens(relu, looks_for, rows(60, padded=False), n=1, least=5)
     own, other = found["its own list"], found["another feature's"]
     assert len(own) == len(other) > 10 and own.mean() > 5 * other.mean()
+    assert (found["the best list"] >= own - 1e-6).all() and (found["the best list"] >= other - 1e-6).all()
     everywhere = study.at_listed_tokens(relu, looks_for, rows(20, padded=False), n=60, least=1)
     assert all((share == 1).all() for share in everywhere.values())
 
@@ -170,36 +180,47 @@ def test_a_feature_that_is_taken_out(model):
     assert study.when_taken_out(model, transcoders, spans, [Node("feature", 1, 0, int(silent))])["logits"] == [0.0]
 
 
-def test_what_a_head_brings_from_each_year(model):
-    spans, transcoders = year_spans(model, 6, starts=[40, 8, 23]), [untrained(model, layer) for layer in (0, 2)]
-    found = study.brought_by_year(model, transcoders, spans, Node("feature", 2, 0, 5), (1, 4))
-    assert all(values.shape == (3,) for values in found.values()), "a value for each start, the earliest first"
-    first, late = transcoders
-    M = through_head(model, reads(model, late, [5]), (1, 4))[0]
-    year = int(model.to_tokens("08", prepend_bos=False)[0, -1])
-    assert year == int(spans.years[8]) and found["from the embedding"][0] == pytest.approx(float(model.W_E[year] @ M))
-    rows_ = spans.start == 8
-    codes = study.codes_at(model, first, spans, "YY")[rows_]
-    by_features = [sum(float(z) * float(writes(first, [f])[0] @ M) for f, z in enumerate(row) if z) for row in codes]
-    assert found["from features of layer 0"][0] == pytest.approx(sum(by_features) / 2, rel=1e-4, abs=1e-5)
-    assert found["its code"][0] == pytest.approx(float(study.codes_at(model, late, spans)[rows_, 5].mean()))
-    with pytest.raises(ValueError, match=r"head \(0, 1\) reads the stream before"):
-        study.brought_by_year(model, transcoders, spans, Node("feature", 2, 0, 5), (0, 1))
+def test_what_lies_at_the_year_adds_up_to_the_stream(model):
+    spans = year_spans(model, 4)
+    with torch.no_grad(), read_hook(model, "blocks.1.hook_resid_post") as read:
+        stream = at(read(spans.tokens), spans.positions["YY"])
+    written = study.written_at_year(model, spans, 2)
+    assert list(written) == ["embedding", "heads 0", "MLP 0", "heads 1", "MLP 1"]
+    assert torch.allclose(sum(written.values()), stream, atol=1e-3)
 
 
-def test_which_head_brings_a_quantity(model):
-    """The head that brings most among those that can carry what the first transcoder wrote, and r with the code."""
-    spans, few = year_spans(model, 6, starts=[40, 8, 23]), year_spans(model, 2)
+def test_scores_with_parts_of_the_year_held(model):
+    """With nothing held the model is as it was; held at its mean, the year cannot be told but by its neighbours; and in
+    spans of one year there is nothing to hold."""
+    spans = year_spans(model, 40, seed=1)
+    found = study.scores_by_part(model, spans)
+    assert list(found["held"]) == ["embedding", "heads 0", "MLP 0"] and list(found["alone"])[-1] == "none"
+    whole = study.score(model, spans)
+    assert found["alone"]["none"] < whole - 0.05 and max(found["alone"].values()) <= whole + 0.03
+    assert all(found["alone"]["none"] - 0.03 < score < whole + 0.03 for score in found["held"].values())
+    same = year_spans(model, 3, starts=[40], events=["war"], centuries=[17])
+    for of in study.scores_by_part(model, same).values():
+        assert list(of.values()) == pytest.approx([study.score(model, same)] * len(of), abs=1e-5)
+
+
+def test_who_brings_the_year(model):
+    """The head that brings most among those that can carry what layer 0 wrote; shares are those of a regression of each
+    writer's part on all of it, and add up to 1."""
+    spans, few = year_spans(model, 9, starts=[40, 8, 23]), year_spans(model, 2)
     transcoders = [untrained(model, layer) for layer in (0, 2)]
     node = Node("feature", 2, 0, int(study.codes_at(model, transcoders[1], spans).std(0).argmax()))
-    [(same, head, r)] = study.quantities(model, transcoders, spans, few, [node])
+    [(same, head, shares)] = study.who_brings_the_year(model, transcoders, spans, few, [node])
     brings = study.heads_that_bring(model, transcoders, few, [node])[0]
     assert same == node and brings[head] == brings[1:].max()
-    found = study.brought_by_year(model, transcoders, spans, node, head)
-    for name in ("from the embedding", "from features of layer 0"):
-        both = torch.stack([found[name], found["its code"]])
-        assert r[name] == pytest.approx(float(torch.corrcoef(both)[0, 1]))
-    assert set(r) == set(found) - {"its code"}
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
+    written = study.written_at_year(model, spans, head[0])
+    assert shares.keys() == written.keys()
+    M = through_head(model, reads(model, transcoders[1], [node.number]), head)[0]
+    of_year = {name: [float((x @ M)[spans.start == y].mean()) for y in (8, 23, 40)] for name, x in written.items()}
+    total = [sum(values) for values in zip(*of_year.values())]
+    for name, values in of_year.items():
+        slope = float(np.polyfit(total, values, 1)[0])
+        assert shares[name] == pytest.approx(slope, abs=1e-3)
 
 
 def test_years_are_later_or_not(model):
@@ -218,7 +239,7 @@ def test_a_graph_in_words_and_a_click(relu):
     word = relu.tokenizer.decode([int(tokens[9])])
     assert study.named(trace, Node("feature", 1, 9, 5)) == f"feature 1.5 at “{word}” (9)"
     fig = drawn_graph(trace, graph, "title")
-    points = [tuple(node) for one in fig.data if one.mode == "markers" for node in one.customdata]
+    points = [tuple(node) for one in fig.data if one.customdata is not None for node in one.customdata]
     assert {Node(*node) for node in points} == graph.nodes.keys()
     evidence = {1: feature_evidence(trace.mlps[1].by.transcoder, relu, rows(padded=False), progress=False)}
     feature = next(node for node in graph.nodes if node.kind == "feature" and node.layer == 1)
@@ -240,7 +261,7 @@ def test_a_click_shows_the_node(relu):
     assert menu.value.startswith("logits at") and "logits at" in page.value, "it begins with what is asked about"
     menu.value = next(name for name in menu.options if not name.startswith("logits"))
     assert menu.value in page.value
-    stars = next(one for one in figure.data if one.mode == "markers" and one.name == "logits")
+    stars = next(one for one in figure.data if one.name == "logits")
     stars._dispatch_on_click(Points(point_inds=[0]), None)
     assert menu.value.startswith("logits at") and "logits at" in page.value
 
