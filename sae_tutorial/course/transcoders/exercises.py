@@ -114,6 +114,7 @@ def check_de_embedding(answer: Any) -> Verdict:
         wrong = {
             "that is what the feature *writes*. What does it read with?": de_embedding_with_a_bug(W_E, W_enc, W_dec, 2),
             "W_enc is (D, F): a feature's direction is a column of it, you took a row": W_E @ W_enc[2],
+            "that is the decoder, and a column of it: what does the feature *read* with?": W_E @ W_dec[:, 2],
             "a token may speak against a feature: cut nothing off": right.relu(),
         }
         return known_mistake(got, wrong) or f"token 0 has {right[0]:.3f} here; yours says {got[0]:.3f}"
@@ -159,6 +160,7 @@ def check_through_a_head(answer: Any) -> Verdict:
             "the head reads with W_V and writes with W_O; you have them the other way round": W_E @ W_O @ W_V @ reads,
             "W_V takes the stream to the head, (D, d); you have it transposed": W_E @ W_V.T @ W_O @ reads,
             "W_O takes the head back to the stream, (d, D); you have it transposed": W_E @ W_V @ W_O.T @ reads,
+            "both matrices are transposed: W_V is (D, d), W_O is (d, D)": W_E @ W_V.T @ W_O.T @ reads,
             "that is the map of the residual stream to itself, transposed": W_E @ (W_V @ W_O).T @ reads,
             "W_V alone leaves you inside the head: W_O writes into the stream": W_E @ W_V @ reads,
             "a token may speak against a feature: cut nothing off": right.relu(),

@@ -102,6 +102,16 @@ def score(model: Any, spans: YearSpans, hooks: Sequence[Hook] = ()) -> float:
     return float(greater_than(end_logits(model, spans, hooks), spans).mean())
 
 
+@torch.no_grad()
+def knows(model: Any, spans: YearSpans, hooks: Sequence[Hook] = ()) -> float:
+    """The score less what the same answers score by the starts of all spans, in the mean: late years are right for most
+    starts, so only the difference says that a start is known."""
+    of_years = end_logits(model, spans, hooks).softmax(-1)[:, spans.years]
+    later = torch.arange(100, device=of_years.device) > spans.start[:, None]
+    by_start_BB = of_years @ torch.where(later, 1.0, -1.0).T  # answer, start
+    return float(by_start_BB.diagonal().mean() - by_start_BB.mean())
+
+
 def score_with(model: Any, spans: YearSpans, transcoders: Sequence[SparseAutoencoder]) -> float:
     """The same with transcoders in the place of their MLPs."""
     with torch.no_grad():
@@ -213,18 +223,24 @@ def at_listed_tokens(
     return {name: (matches_NV * at_NV).sum(1) / matches_NV.sum(1) for name, at_NV in lists.items()}
 
 
+@torch.no_grad()
 def heads_that_bring(
     model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans, nodes: Sequence[Node]
 ) -> Float[Tensor, "nodes layers heads"]:
-    """What each head brings from the start year to each of these features at the end, mean over spans; 0 of heads that
-    write after the feature has read. Positions of the nodes play no role."""
-    found_NLH = torch.zeros(len(nodes), model.cfg.n_layers, model.cfg.n_heads, device=model.W_E.device)
-    for tokens, yy, end in zip(spans.tokens, spans.positions["YY"].tolist(), spans.positions["END"].tolist()):
+    """The share that each head has, by what it brings from the start year, of what varies over spans in each feature's
+    pre-activation at the end: its covariance with that, over the variance. 0 of heads that write after the feature has
+    read. Positions of the nodes play no role."""
+    brought_BNLH = torch.zeros(len(spans.tokens), len(nodes), model.cfg.n_layers, model.cfg.n_heads)
+    read_BN = torch.zeros(brought_BNLH.shape[:2])
+    ends, years = spans.positions["END"].tolist(), spans.positions["YY"].tolist()
+    for b, (tokens, yy, end) in enumerate(zip(spans.tokens, years, ends)):
         trace = traced(model, transcoders, tokens[: end + 1])
-        for of_one_LH, node in zip(found_NLH, nodes):
-            brought_LH = trace.parts(trace.feature(node.layer, end, node.number)).heads[..., yy]
-            of_one_LH[: len(brought_LH)] += brought_LH / len(spans.tokens)
-    return found_NLH
+        for n, node in enumerate(nodes):
+            parts = trace.parts(trace.feature(node.layer, end, node.number))
+            read_BN[b, n], brought_LH = parts.total, parts.heads[..., yy]
+            brought_BNLH[b, n, : len(brought_LH)] = brought_LH.cpu()
+    off_BN = read_BN - read_BN.mean(0)
+    return torch.einsum("bnlh,bn->nlh", brought_BNLH, off_BN) / off_BN.square().sum(0)[:, None, None]
 
 
 @torch.no_grad()
@@ -279,6 +295,21 @@ def when_taken_out(
 
 
 @torch.no_grad()
+def length_without(model: Any, transcoder: SparseAutoencoder, spans: YearSpans, features: Sequence[int]) -> list[float]:
+    """By what the last LayerNorm divides at the end without each feature of the last layer's transcoder, as a share of
+    what it divides by with it, mean over spans."""
+    with read_hook(model, f"blocks.{model.cfg.n_layers - 1}.hook_resid_post") as read:
+        stream_BM = at(read(spans.tokens), spans.positions["END"])
+    codes_BF = codes_at(model, transcoder, spans)
+    found = []
+    for feature in features:
+        without_BM = stream_BM - codes_BF[:, feature, None] * writes(transcoder, [feature])
+        both = [(x_BM - x_BM.mean(1, keepdim=True)).norm(dim=1) for x_BM in (without_BM, stream_BM)]
+        found.append(float((both[0] / both[1]).mean()))
+    return found
+
+
+@torch.no_grad()
 def written_at_year(model: Any, spans: YearSpans, layer: int) -> dict[str, Float[Tensor, "prompts model"]]:
     """What lies in the stream at the start year before the heads of this layer read it, by who has written it; it adds
     up to the stream."""
@@ -293,9 +324,18 @@ def written_at_year(model: Any, spans: YearSpans, layer: int) -> dict[str, Float
     return written
 
 
-def scores_by_part(model: Any, spans: YearSpans) -> dict[str, dict[str, float]]:
-    """What the start year's place has to tell the layers after the first: the score with one part of the stream there
-    held at its mean over spans, and with all parts held but one. The first layer itself computes as it does."""
+@torch.no_grad()
+def looks_at_itself(model: Any, spans: YearSpans, layer: int) -> Float[Tensor, " heads"]:
+    """How much each head looks from the start year at the start year, mean over spans."""
+    with read_hook(model, f"blocks.{layer}.attn.hook_pattern") as read:
+        pattern_BHPP, yy = read(spans.tokens), spans.positions["YY"]
+    return pattern_BHPP[torch.arange(len(yy)), :, yy, yy].mean(0)
+
+
+def known_by_part(model: Any, spans: YearSpans) -> dict[str, dict[str, float]]:
+    """What the start year's place has to tell the layers after the first: how well the start is known (`knows`) with
+    one part of the stream there held at its mean over spans, and with all parts held but one. The first layer itself
+    computes as it does."""
     written = written_at_year(model, spans, 1)
     means = {name: x_BM - x_BM.mean(0) for name, x_BM in written.items()}
     rows, yy = torch.arange(len(spans.tokens)), spans.positions["YY"]
@@ -309,7 +349,7 @@ def scores_by_part(model: Any, spans: YearSpans) -> dict[str, dict[str, float]]:
             return stream_BPM
 
         with torch.no_grad():
-            return score(model, spans, [("blocks.0.hook_resid_post", hold)])
+            return knows(model, spans, [("blocks.0.hook_resid_post", hold)])
 
     return {
         "held": {name: with_held([name]) for name in written},
@@ -320,10 +360,11 @@ def scores_by_part(model: Any, spans: YearSpans) -> dict[str, dict[str, float]]:
 @torch.no_grad()
 def who_brings_the_year(
     model: Any, transcoders: Sequence[SparseAutoencoder], spans: YearSpans, few: YearSpans, nodes: Sequence[Node]
-) -> list[tuple[Node, Head, dict[str, float]]]:
-    """For each feature the head, of the layers after the first, that brings it most from the start year in `few` spans;
-    and the share that each writer has of what varies with the year in what this head can bring: its covariance over
-    years with the sum of all, over the variance of that. Shares add up to 1; patterns and scales count as 1."""
+) -> list[tuple[Node, Head, float, dict[str, float]]]:
+    """For each feature the head, of the layers after the first, that brings most from the start year of what varies in
+    it over `few` spans; the share that it has of that; and the share that each writer has of what varies with the year
+    in what this head can bring: covariance over years with the sum of all writers, over the variance of that. These add
+    up to 1; patterns and scales count as 1 in them."""
     by_layer, brings_NLH = {layer_of(one): one for one in transcoders}, heads_that_bring(model, transcoders, few, nodes)
     starts, found = spans.start.unique(), []
     for node, of_one_LH in zip(nodes, brings_NLH[:, 1:]):
@@ -336,7 +377,8 @@ def who_brings_the_year(
             of_year[name] = torch.stack([read_B[spans.start == year].mean() for year in starts])
         total = sum(of_year.values(), torch.zeros(len(starts), device=starts.device))
         off = total - total.mean()
-        found.append((node, head, {name: float((y - y.mean()) @ off / (off @ off)) for name, y in of_year.items()}))
+        shares = {name: float((y - y.mean()) @ off / (off @ off)) for name, y in of_year.items()}
+        found.append((node, head, float(of_one_LH.max()), shares))
     return found
 
 

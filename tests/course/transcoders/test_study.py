@@ -133,15 +133,43 @@ def test_features_that_look_for_words_are_active_at_their_list(relu):
 
 
 def test_heads_that_bring_the_year(model):
-    sae, spans = untrained(model, 2), year_spans(model, 2)
+    sae, spans = untrained(model, 2), year_spans(model, 6)
     nodes = [Node("feature", 2, 0, f) for f in (3, 5)]
     found = study.heads_that_bring(model, [sae], spans, nodes)
     assert found.shape == (2, 4, model.cfg.n_heads) and not found[:, 3].any(), "layer 3 writes after layer 2 has read"
     yy, ends = spans.positions["YY"].tolist(), spans.positions["END"].tolist()
     traces = [traced(model, [sae], row[: end + 1]) for row, end in zip(spans.tokens, ends)]
     for node, of_one in zip(nodes, found):
-        each = [t.parts(t.feature(2, end, node.number)).heads[..., y] for t, end, y in zip(traces, ends, yy)]
-        assert torch.allclose(of_one[:3], sum(each) / 2, atol=1e-5)
+        parts = [t.parts(t.feature(2, end, node.number)) for t, end in zip(traces, ends)]
+        total = [one.total for one in parts]
+        for head in ((0, 1), (2, 3)):
+            brought = [float(one.heads[head][y]) for one, y in zip(parts, yy)]
+            assert float(of_one[head]) == pytest.approx(float(np.polyfit(total, brought, 1)[0]), abs=1e-4)
+
+
+def test_a_model_that_says_late_years_always_knows_nothing(model):
+    spans = year_spans(model, 30, seed=4)
+    assert 0.2 < study.knows(model, spans) < study.score(model, spans)
+    late = torch.zeros(model.cfg.d_vocab)
+    late[spans.years[97:]] = 50.0
+
+    def say_late(logits, hook):
+        return logits * 0 + late
+
+    hooks = [("unembed.hook_out", say_late)]
+    assert study.score(model, spans, hooks) > 0.9 and study.knows(model, spans, hooks) == pytest.approx(0, abs=1e-5)
+
+
+def test_the_stream_is_shorter_without_a_feature_that_writes_along_it(model):
+    sae, spans = untrained(model, 3), year_spans(model, 3)
+    codes = study.codes_at(model, sae, spans)
+    on = int(codes.min(0).values.argmax())
+    silent = int(codes.sum(0).argmin())
+    with torch.no_grad(), read_hook(model, "blocks.3.hook_resid_post") as read:
+        stream = at(read(spans.tokens), spans.positions["END"])
+        sae.W_dec[on] = 0.05 * stream.mean(0) / sae.out_scale
+    shorter, same = study.length_without(model, sae, spans, [on, silent])
+    assert shorter < 0.99 and same == pytest.approx(1)
 
 
 def test_the_strongest_features_at_the_end_add_what_a_trace_says(model):
@@ -189,18 +217,23 @@ def test_what_lies_at_the_year_adds_up_to_the_stream(model):
     assert torch.allclose(sum(written.values()), stream, atol=1e-3)
 
 
+def test_the_first_heads_of_the_embedded_model_look_at_the_year_itself(model):
+    itself = study.looks_at_itself(model, year_spans(model, 5), 0)
+    assert itself.shape == (8,) and (itself[:2] > 0.99).all() and itself[7] < 0.01
+
+
 def test_scores_with_parts_of_the_year_held(model):
     """With nothing held the model is as it was; held at its mean, the year cannot be told but by its neighbours; and in
     spans of one year there is nothing to hold."""
     spans = year_spans(model, 40, seed=1)
-    found = study.scores_by_part(model, spans)
+    found = study.known_by_part(model, spans)
     assert list(found["held"]) == ["embedding", "heads 0", "MLP 0"] and list(found["alone"])[-1] == "none"
-    whole = study.score(model, spans)
-    assert found["alone"]["none"] < whole - 0.05 and max(found["alone"].values()) <= whole + 0.03
-    assert all(found["alone"]["none"] - 0.03 < score < whole + 0.03 for score in found["held"].values())
+    whole = study.knows(model, spans)
+    assert abs(found["alone"]["none"]) < 0.05 < 0.2 < whole and max(found["alone"].values()) <= whole + 0.03
+    assert all(-0.05 < known < whole + 0.03 for known in found["held"].values())
     same = year_spans(model, 3, starts=[40], events=["war"], centuries=[17])
-    for of in study.scores_by_part(model, same).values():
-        assert list(of.values()) == pytest.approx([study.score(model, same)] * len(of), abs=1e-5)
+    for of in study.known_by_part(model, same).values():
+        assert list(of.values()) == pytest.approx([0] * len(of), abs=1e-5)
 
 
 def test_who_brings_the_year(model):
@@ -209,9 +242,9 @@ def test_who_brings_the_year(model):
     spans, few = year_spans(model, 9, starts=[40, 8, 23]), year_spans(model, 2)
     transcoders = [untrained(model, layer) for layer in (0, 2)]
     node = Node("feature", 2, 0, int(study.codes_at(model, transcoders[1], spans).std(0).argmax()))
-    [(same, head, shares)] = study.who_brings_the_year(model, transcoders, spans, few, [node])
+    [(same, head, share, shares)] = study.who_brings_the_year(model, transcoders, spans, few, [node])
     brings = study.heads_that_bring(model, transcoders, few, [node])[0]
-    assert same == node and brings[head] == brings[1:].max()
+    assert same == node and float(brings[head]) == float(brings[1:].max()) == pytest.approx(share)
     assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
     written = study.written_at_year(model, spans, head[0])
     assert shares.keys() == written.keys()
