@@ -3,7 +3,7 @@
     data = attributed(x, {"name": names, "place": places, "object": objects})      activations, and what is true of each
     found = disentanglement(sae, data, ns=(2, 5, 10))
     found.cause(5), found.isolation(5), found.score(5)                             means over attributes
-    disentanglement(subspaces(data), data)                                         dense baseline, without an SAE
+    disentanglement(principal_axes(data), data)                                    dense baseline, without an SAE
 
 RAVEL's question (Huang et al. 2024; in SAEBench, Karvonen et al. 2025). Take a base and a source that differ in all
 attributes, and give the base the source's codes in the n features that were chosen for attribute A:
@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from sae_tutorial.activations.arguments import as_whole
-from sae_tutorial.autoencoder.dictionaries import Dictionary
+from sae_tutorial.autoencoder.dictionaries import Dictionary, principal_directions
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.evaluation.examples import check_table, check_width, dictionary_of, each_size, in_pieces
 from sae_tutorial.evaluation.probing import LinearProbe, logistic_regression
@@ -167,15 +167,11 @@ def disentanglement(
     return Disentanglement(data.names, right_NA.double().mean(0), features, caused, isolated, held_A)
 
 
-def subspaces(data: Attributed) -> Dictionary:
-    """No SAE: for each attribute the axes in which the means of its values lie apart on training examples, of length 1
-    and at right angles to each other. Those of different attributes need not be."""
-    train, axes = ~data.test, []
-    for a in range(len(data.names)):
-        means_VD, _ = _means(data.x[train], data.value[train, a])
-        _, size, rows = torch.linalg.svd(means_VD - means_VD.mean(0), full_matrices=False)
-        axes.append(rows[size > 1e-4 * size[0]])
-    return Dictionary.of_axes("subspaces", torch.cat(axes), data.x[train].mean(0))
+def principal_axes(data: Attributed) -> Dictionary:
+    """No SAE: the principal directions of the training examples, which need no labels either. Where an attribute varies
+    little, the means of its values lie in directions that others vary in as well; these do not."""
+    x_ND = data.x[~data.test]
+    return Dictionary.of_axes("PCA", principal_directions(x_ND), x_ND.mean(0))
 
 
 # ---------------------------------------------------------------------- inside

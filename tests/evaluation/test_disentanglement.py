@@ -5,17 +5,17 @@ import torch
 from synthetic import make, randn
 
 from sae_tutorial.autoencoder.dictionaries import Dictionary
-from sae_tutorial.evaluation.disentanglement import Attributed, attributed, disentanglement, subspaces
+from sae_tutorial.evaluation.disentanglement import Attributed, attributed, disentanglement, principal_axes
 from sae_tutorial.evaluation.examples import coordinates, random_sae
 
 D, A, V, N = 32, 3, 4, 800
 AXES = torch.linalg.qr(randn(D, D)).Q.T[: A * V]  # a direction for each value of each attribute
 
 
-def data(seed=0):
+def data(seed=0, strengths=(3, 3, 3)):
     values = torch.randint(V, (N, A), generator=torch.Generator().manual_seed(seed))
     on = torch.nn.functional.one_hot(values, V).flatten(1).float()
-    x = 3 * on @ AXES + 0.3 * randn(N, D, seed=seed) + 1
+    x = on * torch.tensor(strengths).repeat_interleave(V) @ AXES + 0.3 * randn(N, D, seed=seed) + 1
     return attributed(x, {name: values[:, a].tolist() for a, name in enumerate(("name", "place", "object"))})
 
 
@@ -71,9 +71,18 @@ def test_features_of_both_attributes_at_once_do_not_isolate_a_rare_value():
     assert disentanglement(apart, asked, ns=(4,)).score(4) > 0.95
 
 
-def test_subspaces_need_no_sae():
-    asked = data()
-    assert disentanglement(subspaces(asked), asked, ns=(V - 1,)).score(V - 1) > 0.98
+def test_principal_axes_need_no_sae_where_attributes_differ_in_strength():
+    asked = data(strengths=(8, 4, 2))
+    found = disentanglement(principal_axes(asked), asked, ns=(V - 1,))
+    assert found.score(V - 1) > 0.95 and (found.held > 0.99).all()
+
+
+def test_what_is_held_is_what_changes_when_all_is_swapped():
+    """A dictionary without the directions of one attribute cannot change it, whatever is swapped."""
+    asked, without = data(), AXES[V:]
+    part = Dictionary("part", lambda x: (x - 1) @ without.T, without, torch.ones(D))
+    held = disentanglement(part, asked, ns=(V,)).held
+    assert held[0] < 0.05 and (held[1:] > 0.99).all()
 
 
 def test_the_same_seed_gives_the_same_pairs():

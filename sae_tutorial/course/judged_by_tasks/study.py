@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_tutorial.activations.shipped_text import story_titles, story_tokens
-from sae_tutorial.autoencoder.dictionaries import Dictionary, principal_directions
+from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.circuits.ioi import ioi_sentences
 from sae_tutorial.circuits.patching import activations
@@ -35,7 +35,13 @@ from sae_tutorial.evaluation.concept_removal import (
     mean_differences,
     targeted_perturbation,
 )
-from sae_tutorial.evaluation.disentanglement import Attributed, Disentanglement, attributed, disentanglement
+from sae_tutorial.evaluation.disentanglement import (
+    Attributed,
+    Disentanglement,
+    attributed,
+    disentanglement,
+    principal_axes,
+)
 from sae_tutorial.evaluation.examples import Examples, WordExamples, read_examples, read_words
 from sae_tutorial.evaluation.labelled import Task, correlated_tasks, row_tasks, token_tasks, word_types
 from sae_tutorial.evaluation.probing import dense_probing, sparse_probing
@@ -157,14 +163,10 @@ def dense(questions: Questions) -> dict[str, Any]:
         "probing": dict(zip(found.tasks, found.by_task().tolist())),
         "perturbation": _perturbed(perturbed, ONE),
         "removal": _removed(removed, ONE),
-        "disentanglement": _swapped(disentanglement(axes_of(questions.attributes), questions.attributes, SWAPPED)),
+        "disentanglement": _swapped(
+            disentanglement(principal_axes(questions.attributes), questions.attributes, SWAPPED)
+        ),
     }
-
-
-def axes_of(data: Attributed) -> Dictionary:
-    """Principal directions of the training sentences, an orthogonal basis that needs neither labels nor an SAE."""
-    x_ND = data.x[~data.test]
-    return Dictionary.of_axes("PCA", principal_directions(x_ND), x_ND.mean(0))
 
 
 def _perturbed(found: Perturbation, ns: Sequence[int] = NS) -> dict[int, dict[str, float]]:
