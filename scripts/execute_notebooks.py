@@ -126,7 +126,7 @@ def _tidy_output(output: Any) -> Any | None:
 def _show_heavy_widgets_as_pictures(notebook: Any) -> None:
     """A widget whose saved state brings a library along, as a figure that one clicks does with all of plotly, is kept
     as its picture alone. It is there again when its cell is run."""
-    states = notebook.metadata.get("widgets", {}).get(STATES, {}).get("state", {})
+    states = _states(notebook)
     for output in _outputs(notebook):
         data = output.get("data", {})
         if WIDGET in data and "image/png" in data:
@@ -137,7 +137,7 @@ def _show_heavy_widgets_as_pictures(notebook: Any) -> None:
 
 def _forget_hidden_widgets(notebook: Any) -> None:
     """Drop the saved state of widgets that no output shows, directly or inside another widget."""
-    states = notebook.metadata.get("widgets", {}).get(STATES, {}).get("state", {})
+    states = _states(notebook)
     shown = _reached(
         states, [output.data[WIDGET]["model_id"] for output in _outputs(notebook) if WIDGET in output.get("data", {})]
     )
@@ -145,6 +145,10 @@ def _forget_hidden_widgets(notebook: Any) -> None:
         del states[model]
     if not states:
         notebook.metadata.pop("widgets", None)
+
+
+def _states(notebook: Any) -> dict[str, Any]:
+    return notebook.metadata.get("widgets", {}).get(STATES, {}).get("state", {})
 
 
 def _outputs(notebook: Any) -> list[Any]:

@@ -118,10 +118,7 @@ class Ratio:
 
         Raises ValueError for tables of different or wrong shapes, NaN, and sums of theirs that are not above 0.
         """
-        if mine.shape != theirs.shape or mine.dim() != 2 or 0 in mine.shape:
-            raise ValueError(
-                f"mine is {tuple(mine.shape)}, theirs {tuple(theirs.shape)}; both are one (seeds, rows) table"
-            )
+        _check_tables(mine, theirs, "(seeds, rows)")
         mine, theirs = mine.detach().cpu().double(), theirs.detach().cpu().double()
         if not (mine.isfinite().all() and theirs.isfinite().all() and (theirs.sum(1) > 0).all()):
             raise ValueError("mine and theirs must be finite, and theirs must sum to more than 0 for every seed")
@@ -158,16 +155,18 @@ class Difference:
 
         Raises ValueError for tables of different or wrong shapes, and for NaN.
         """
-        if mine.shape != theirs.shape or mine.dim() != 2 or 0 in mine.shape:
-            raise ValueError(
-                f"mine is {tuple(mine.shape)}, theirs {tuple(theirs.shape)}; both are one (seeds, units) table"
-            )
+        _check_tables(mine, theirs, "(seeds, units)")
         more = mine.detach().cpu().double() - theirs.detach().cpu().double()
         if not more.isfinite().all():
             raise ValueError("mine and theirs must be finite")
         n_units = more.shape[1]
         of_seed_SR = more @ _drawn(n_units, resamples, seed).T / n_units
         return cls(float(more.mean()), *_spread(of_seed_SR, seed), *more.shape)
+
+
+def _check_tables(mine: Tensor, theirs: Tensor, table: str) -> None:
+    if mine.shape != theirs.shape or mine.dim() != 2 or 0 in mine.shape:
+        raise ValueError(f"mine is {tuple(mine.shape)}, theirs {tuple(theirs.shape)}; both are one {table} table")
 
 
 def _drawn(n_units: int, resamples: int, seed: int) -> Float[Tensor, "resamples units"]:

@@ -1,7 +1,7 @@
 """The table of the lesson: what each rule's SAEs are worth by each measure, and whether the measures agree.
 
     rows = load_judged()                                     a line for each SAE, and for what it is compared with
-    worth(rows, "stories", "words, 1 feature")             method -> mean and range of seeds
+    worth(rows, "stories", "words, 1 feature", methods)      method -> mean and range of seeds
     against(rows, "stories", "token_choice", methods)        differences with intervals over seeds and questions
     agreement(rows, "stories", methods)                      do measures order the methods alike, and seeds?
 

@@ -366,19 +366,20 @@ def who_brings_the_year(
     in what this head can bring: covariance over years with the sum of all writers, over the variance of that. These add
     up to 1; patterns and scales count as 1 in them."""
     by_layer, brings_NLH = {layer_of(one): one for one in transcoders}, heads_that_bring(model, transcoders, few, nodes)
+    heads = [divmod(int(of_one_LH[1:].argmax()), model.cfg.n_heads) for of_one_LH in brings_NLH]
+    heads = [(layer + 1, h) for layer, h in heads]
+    written = {layer: written_at_year(model, spans, layer) for layer in {layer for layer, _ in heads}}
     starts, found = spans.start.unique(), []
-    for node, of_one_LH in zip(nodes, brings_NLH[:, 1:]):
-        layer, h = divmod(int(of_one_LH.argmax()), model.cfg.n_heads)
-        head = layer + 1, h
+    for node, head, of_one_LH in zip(nodes, heads, brings_NLH):
         direction_M = through_head(model, reads(model, by_layer[node.layer], [node.number]), head)[0]
         of_year = {}
-        for name, x_BM in written_at_year(model, spans, head[0]).items():
+        for name, x_BM in written[head[0]].items():
             read_B = x_BM @ direction_M
             of_year[name] = torch.stack([read_B[spans.start == year].mean() for year in starts])
         total = sum(of_year.values(), torch.zeros(len(starts), device=starts.device))
         off = total - total.mean()
         shares = {name: float((y - y.mean()) @ off / (off @ off)) for name, y in of_year.items()}
-        found.append((node, head, float(of_one_LH.max()), shares))
+        found.append((node, head, float(of_one_LH[head]), shares))
     return found
 
 
