@@ -87,7 +87,7 @@ def key_of(run: Run) -> str:
 def main() -> None:
     parser = common.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(WIDTHS), choices=list(WIDTHS))
-    parser.add_argument("--methods", nargs="+", choices=JUDGES)
+    parser.add_argument("--methods", nargs="+", choices=dict.fromkeys((*JUDGES, *SMOLLM2)))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--out", type=common.folder, default=cache_folder("tasks"))
     parser.add_argument("--cache", type=common.folder, default=cache_folder("training"))

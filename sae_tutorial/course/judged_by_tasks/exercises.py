@@ -1,4 +1,5 @@
-"""Exercises on SAEs judged by tasks: which features a sparse probe takes, what absorption is, and whether FVU tells."""
+"""Exercises on SAEs judged by tasks: which features a sparse probe takes, what absorption is, how
+features are swapped, and whether FVU tells."""
 
 from __future__ import annotations
 
@@ -125,7 +126,57 @@ def solution_absorption(main: Tensor, share: Tensor, cosine: Tensor) -> float:
     return float(((main == 0) & (share >= SHARE) & (cosine >= COSINE)).float().mean())
 
 
-# Exercise 3: predict whether less error goes with better answers.
+# Exercise 3: build the swap of some features between two sentences.
+
+
+def check_swap(answer: Any) -> Verdict:
+    """`answer(x, codes, other, features, W_dec)`: (D,), (F,), (F,), (k,) and (F, D) -> (D,), x with the codes of
+    `features` as they are in the other sentence, and with all that the SAE leaves out of x."""
+    generator = torch.Generator().manual_seed(0)
+    W_dec = torch.randn(6, 4, generator=generator)
+    codes, other = torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 3.0]), torch.tensor([0.0, 1.5, 1.0, 2.5, 4.0, 0.0])
+    features, error = torch.tensor([1, 2, 5]), torch.tensor([0.3, -0.2, 0.1, 0.4])
+    x = codes @ W_dec + error
+    right, more = solution_swap(x, codes, other, features, W_dec), (other - codes)[features] @ W_dec[features]
+
+    def swapped(answer: Callable) -> Tensor:
+        given = (one.clone() for one in (x, codes, other, features, W_dec))
+        return torch.as_tensor(answer(*given)).float()
+
+    def an_activation(answer: Callable) -> str | None:
+        got = swapped(answer)
+        return None if got.shape == x.shape else f"return an activation, {tuple(x.shape)}; yours is {tuple(got.shape)}"
+
+    def the_activation(answer: Callable) -> str | None:
+        got = swapped(answer)
+        if torch.allclose(got, right, atol=1e-4):
+            return None
+        wrong = {
+            "what the SAE leaves out of x has gone, too: change x, do not build it again from codes": right - error,
+            "the other sentence's features are there now, but those of x were not taken away": x
+            + other[features] @ W_dec[features],
+            "those of x are taken away, but the other sentence's are not there": x - codes[features] @ W_dec[features],
+            "that goes the wrong way: add what the other sentence has more": x - more,
+            "all features are swapped; only `features` should be": x + (other - codes) @ W_dec,
+            "that is the change alone; add it to x": more,
+            "the directions are the rows of `W_dec` that `features` names": x + (other - codes)[features] @ W_dec[:3],
+        }
+        return known_mistake(got, wrong) or f"expected {right.tolist()}, got {got.tolist()}"
+
+    hints = (
+        "How much more does the other sentence have of each of these features? Each such difference goes along a row "
+        "of `W_dec`.",
+        "x + (other[features] - codes[features]) @ W_dec[features]",
+    )
+    praise = "Only these few features have changed: the others, and all that no feature holds, are those of x."
+    return judge("Exercise 3", answer, [an_activation, the_activation], hints, praise)
+
+
+def solution_swap(x: Tensor, codes: Tensor, other: Tensor, features: Tensor, W_dec: Tensor) -> Tensor:
+    return x + (other[features] - codes[features]) @ W_dec[features]
+
+
+# Exercise 4: predict whether less error goes with better answers.
 
 
 def check_rank_correlation(guess: Any, measured: float, within: float = 0.3) -> Verdict:
@@ -144,4 +195,4 @@ def check_rank_correlation(guess: Any, measured: float, within: float = 0.3) -> 
         "1 would say that rules come in the same order by both, −1 in opposite orders, 0 that one does not tell.",
         "What a task asks for is a small part of what an SAE has to reconstruct.",
     )
-    return judge("Exercise 3", guess, [a_correlation, near], hints, f"It is {measured:.2f}.")
+    return judge("Exercise 4", guess, [a_correlation, near], hints, f"It is {measured:.2f}.")

@@ -9,6 +9,7 @@ from sae_tutorial.course.judged_by_tasks import exercises
 def test_the_solutions_pass():
     assert exercises.check_choice(exercises.solution_choice)
     assert exercises.check_absorption(exercises.solution_absorption)
+    assert exercises.check_swap(exercises.solution_swap)
     assert exercises.check_rank_correlation(0.2, 0.1)
 
 
@@ -21,6 +22,13 @@ def test_other_ways_to_the_same_answers_pass():
     assert exercises.check_absorption(
         lambda m, s, c: sum(a == 0 and b >= 0.4 and d >= 0.025 for a, b, d in zip(m, s, c)) / len(m)
     )
+
+    def by_new_codes(x, codes, other, features, W_dec):
+        error, codes = x - codes @ W_dec, codes.clone()
+        codes[features] = other[features]
+        return codes @ W_dec + error
+
+    assert exercises.check_swap(by_new_codes)
     assert exercises.check_rank_correlation(-1, -0.8)
 
 
@@ -65,6 +73,25 @@ def test_wrong_choices_are_told_why(answer, words):
 )
 def test_wrong_measures_of_absorption_are_told_why(answer, words):
     said(exercises.check_absorption(answer), words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (lambda x, z, o, f, W: o[f], "return an activation"),
+        (lambda x, z, o, f, W: z.index_copy(0, f, o[f]) @ W, "has gone, too"),
+        (lambda x, z, o, f, W: x + o[f] @ W[f], "not taken away"),
+        (lambda x, z, o, f, W: x - z[f] @ W[f], "are not there"),
+        (lambda x, z, o, f, W: x + (z - o)[f] @ W[f], "wrong way"),
+        (lambda x, z, o, f, W: x + (o - z) @ W, "all features are swapped"),
+        (lambda x, z, o, f, W: (o - z)[f] @ W[f], "add it to x"),
+        (lambda x, z, o, f, W: x + (o - z)[f] @ W[: len(f)], "rows of `W_dec`"),
+        (lambda x, z, o, f, W: 2 * x, "expected"),
+    ],
+)
+def test_wrong_swaps_are_told_why(answer, words):
+    said(exercises.check_swap(answer), words)
 
 
 @pytest.mark.parametrize(
