@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS := lab,dev,hub,real
+EXTRAS := lab,dev,hub,real,site
 HOME_NOTEBOOK := notebooks/00_start_here.ipynb
 
 # The stamp carries a checksum of this folder's path: a clone that was moved or copied installs itself again.
@@ -20,7 +20,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 WANDB_M
 NOTEBOOKS ?= $(wildcard notebooks)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks badges bench browser clean wipe
+.PHONY: help lab test lint notebooks site badges bench browser clean wipe
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ lint: $(STAMP)  ## ruff, mypy, and the rules of notebooks
 
 notebooks: $(STAMP)  ## execute the notebooks in place at laptop scale (ONLY=notebooks/01_transformers.ipynb for one)
 	$(OFFLINE) $(BIN)/python scripts/execute_notebooks.py $(ONLY)
+
+site: $(STAMP)  ## the course as a web site in build/site, which opens without a server or a network
+	$(OFFLINE) $(BIN)/python scripts/build_site.py
 
 badges: $(STAMP)  ## rewrite Colab badges and install lines from pyproject.toml (OWNER=name sets the owner first)
 	$(BIN)/python scripts/badges.py $(if $(OWNER),--owner $(OWNER))
