@@ -4,7 +4,6 @@ Interval      a mean over a few seeds, with Student's t
 bootstrap     any statistic over many units, with the units drawn again
 paired_ratio  one against the other, unit by unit
 Ratio         sums of one over sums of the other, with an interval over the seeds of training and the rows of text
-Difference    mean of one less mean of the other, with an interval over seeds and units
 holm          p-values of several verdicts, corrected for their number
 """
 
@@ -128,40 +127,6 @@ class Ratio:
             raise ValueError("theirs has rows of 0 or less that some draws consist of: a ratio to it means nothing")
         mean = float((mine.sum(1) / theirs.sum(1) - 1).mean())
         return cls(mean, *_spread((mine @ times_RN.T) / below_SR - 1, seed), *mine.shape)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean over seeds and units of mine − theirs; its 95 % interval, and the p-value of "there is no difference";
-    `seeds` and `units` that it rests on."""
-
-    mean: float
-    low: float
-    high: float
-    p: float
-    seeds: int
-    units: int
-
-    @classmethod
-    def of(
-        cls,
-        mine: Float[Tensor, "seeds units"],
-        theirs: Float[Tensor, "seeds units"],
-        resamples: int = 10_000,
-        seed: int = 0,
-    ) -> Difference:
-        """Both are scores of the same seeds and units (questions of a task, for example), in this order. Seeds and
-        units vary as in `Ratio.of`; with one unit, the interval is Student's over seeds.
-
-        Raises ValueError for tables of different or wrong shapes, and for NaN.
-        """
-        _check_tables(mine, theirs, "(seeds, units)")
-        more = mine.detach().cpu().double() - theirs.detach().cpu().double()
-        if not more.isfinite().all():
-            raise ValueError("mine and theirs must be finite")
-        n_units = more.shape[1]
-        of_seed_SR = more @ _drawn(n_units, resamples, seed).T / n_units
-        return cls(float(more.mean()), *_spread(of_seed_SR, seed), *more.shape)
 
 
 def _check_tables(mine: Tensor, theirs: Tensor, table: str) -> None:

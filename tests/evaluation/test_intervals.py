@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from sae_tutorial.activations import memory
-from sae_tutorial.evaluation.intervals import Difference, Interval, Ratio, bootstrap, holm, paired_ratio
+from sae_tutorial.evaluation.intervals import Interval, Ratio, bootstrap, holm, paired_ratio
 
 
 def some(*shape, seed=0):
@@ -242,30 +242,6 @@ def test_ratios_refuse_what_has_no_meaning():
     ):
         with pytest.raises(ValueError, match=words):
             Ratio.of(mine, theirs)
-
-
-@pytest.mark.parametrize(("n_seeds", "of_seeds", "of_units"), [(3, 0.05, 0.3), (4, 0.3, 0.05)])
-def test_differences_are_as_sure_as_they_say(n_seeds, of_seeds, of_units):
-    missed = []
-    for trial in range(200):
-        mine, theirs = two_sources(trial, n_seeds, 64, 0.0, of_seeds, of_units)
-        one = Difference.of(mine, theirs, resamples=400)
-        assert one.low < one.mean < one.high and (one.seeds, one.units) == (n_seeds, 64)
-        missed.append(not one.low <= 0 <= one.high)
-    assert np.mean(missed) < 0.11
-
-
-def test_a_difference_of_one_unit_is_students_over_seeds():
-    mine, theirs = torch.tensor([[0.5], [0.7], [0.6]]), torch.tensor([[0.4], [0.5], [0.6]])
-    one, right = Difference.of(mine, theirs, resamples=40_000), Interval.of((mine - theirs)[:, 0].tolist())
-    assert one.mean == pytest.approx(0.1)
-    assert (one.low, one.high) == pytest.approx((right.low, right.high), rel=0.05)
-    assert Difference.of(mine, mine).p == 1.0 and Difference.of(mine - 1, mine).mean == pytest.approx(-1)
-    for a, b in ((mine, mine.T), (mine[:, 0], mine[:, 0]), (mine[:0], mine[:0])):
-        with pytest.raises(ValueError, match="both are one"):
-            Difference.of(a, b)
-    with pytest.raises(ValueError, match="must be finite"):
-        Difference.of(mine / 0 * 0, mine)
 
 
 def test_holm_by_hand():

@@ -9,14 +9,15 @@ from sae_tutorial.figures.looks import BLUE, GREEN, GREY, ORANGE
 def read_remove_swap() -> Drawing:
     """The three things that one may want to do with a few features."""
     alt = (
-        "Three columns. Read: a few features go into a probe, which says whether the word is in the past tense. "
-        "Remove: the features of one property are taken out of the activation, and the probes of this property and of "
-        "others are asked again. Swap: the features of the name are taken from another sentence, and the name should "
-        "change while the place stays."
+        "Three columns. Read: a few features of x, the activation, go into a probe, which says whether the word is in "
+        "the past tense. Remove: the features of one property are taken out of x, and the probes of this property and of "
+        "others are asked again. Swap: x of one sentence and x of another go in, the features of the name are those of "
+        "the other, and the name should change while the place stays."
     )
     drawing = Drawing(620, 250, alt)
     columns = (("read", 10, BLUE), ("remove", 220, ORANGE), ("swap", 430, GREEN))
-    inside = {"read": "a few features", "remove": "x − Σ z_f d_f", "swap": "z_name of another"}
+    one, both = [("x", 50, 80)], [("x of one", 8, 76), ("x of another", 90, 92)]
+    inside = {"read": "a few features", "remove": "x − Σ z_f d_f", "swap": "z_name of the other"}
     asked = {
         "read": ("probe", "past tense?"),
         "remove": ("probes", "past tense lost?\nall else kept?"),
@@ -24,8 +25,9 @@ def read_remove_swap() -> Drawing:
     }
     for name, left, colour in columns:
         drawing.text(left + 90, 16, name, bold=True)
-        drawing.box(left + 50, 36, 80, 30, "x", GREY)
-        drawing.arrow(left + 90, 68, left + 90, 96)
+        for label, at, width in both if name == "swap" else one:
+            drawing.box(left + at, 36, width, 30, label, GREY)
+            drawing.arrow(left + at + width / 2, 68, left + at + width / 2, 96)
         drawing.box(left + 20, 98, 140, 32, inside[name], colour)
         drawing.arrow(left + 90, 132, left + 90, 160)
         reader, question = asked[name]
@@ -44,4 +46,4 @@ def absorbed() -> Drawing:
     drawing.text(70, 50, "“sat”").text(70, 120, "“snake”")
     drawing.box(150, 34, 170, 32, "begins with s: on", BLUE).box(150, 104, 170, 32, "begins with s: silent", GREY)
     drawing.box(390, 34, 200, 32, "snake: silent", GREY).box(390, 104, 200, 32, "snake: on, writes s as well", ORANGE)
-    return drawing.arrow(322, 120, 388, 120).text(355, 158, "absorbed", size=12)
+    return drawing.arrow(322, 120, 388, 120).text(355, 98, "absorbed", size=12)

@@ -18,22 +18,23 @@ def check_choice(answer: Any) -> Verdict:
     """`answer(codes, label, k)`: (N, F), (N,) bool and a number -> (k,), the features whose mean over positive examples
     differs most from the mean over negative ones."""
     # Three positives and five negatives, so that sums and means order features differently. Feature 2 is large
-    # everywhere, 3 speaks against the property, 0 and 1 for it, 4 says nothing.
-    codes = torch.tensor(
-        [[2.0, 4.1, 9.0, 0.0, 0.0], [2.0, 0.0, 9.0, 0.0, 0.0], [2.0, 0.0, 9.0, 0.0, 0.0]]
-        + [[0.0, 0.0, 8.9, 3.0, 0.0]] * 3
-        + [[0.0, 0.0, 9.0, 3.0, 0.0]] * 2
-    )
+    # everywhere, 0 is always on and larger with the property, 3 speaks against it, 1 has one large value, 5 is small
+    # and never wrong, 4 says nothing.
+    positive = [[7.0, 12.0, 9.0, 0.0, 0.0, 0.5], [5.0, 0.0, 9.0, 0.0, 0.0, 0.5], [6.0, 0.0, 9.0, 0.0, 0.0, 0.5]]
+    negative = [[1.0, 8.0, 9.0, 4.0, 0.0, 0.0], [5.0, 0.0, 8.9, 1.0, 0.0, 0.0], [3.0, 8.0, 8.9, 4.0, 0.0, 0.0]]
+    negative += [[1.0, 0.0, 9.0, 1.0, 0.0, 0.0], [5.0, 0.0, 9.0, 2.5, 0.0, 0.0]]
+    codes = torch.tensor(positive + negative)
     label, k = torch.arange(8) < 3, 2
     right = solution_choice(codes, label, k)
 
     def chosen(answer: Callable) -> Tensor:
-        return torch.as_tensor(answer(codes.clone(), label.clone(), k))
+        got = answer(codes.clone(), label.clone(), k)
+        return torch.as_tensor(got.indices if isinstance(got, torch.return_types.topk) else got)
 
     def k_numbers_of_features(answer: Callable) -> str | None:
         got = chosen(answer)
-        if got.shape == (5,):
-            return f"return the {k} chosen features; yours has one entry for each of all 5"
+        if got.shape == (6,):
+            return f"return the {k} chosen features; yours has one entry for each of all 6"
         if got.shape != (k,):
             return f"return the numbers of {k} features, here of the shape {(k,)}; yours is {tuple(got.shape)}"
         if got.is_floating_point():
@@ -49,7 +50,9 @@ def check_choice(answer: Any) -> Verdict:
             "a feature that speaks *against* the property tells as much: take the size of the difference": difference,
             "sums depend on how many examples of a kind there are: take means": sums.abs(),
             "those are the features that differ least": -difference.abs(),
-            "you compare how often features are on; compare their means": (ours > 0).sum(0) - 0.9 * (theirs > 0).sum(0),
+            "you ask how reliably a feature tells (how often it is on, or a correlation); compare means": (
+                (ours > 0).float().mean(0) - (theirs > 0).float().mean(0)
+            ).abs(),
             "you take the largest value of a feature; one example is no evidence, take means": ours.amax(0),
         }
         wrong = {told: values.topk(k).indices.sort().values for told, values in by.items()}
@@ -58,8 +61,9 @@ def check_choice(answer: Any) -> Verdict:
         return known_mistake(got, wrong) or f"here features {right.tolist()} differ most; yours are {got.tolist()}"
 
     hints = (
-        "For each feature: the mean over rows with the label, minus the mean over rows without it.",
-        "(codes[label].mean(0) - codes[~label].mean(0)).abs().topk(k).indices",
+        "For each feature: the mean over rows with the label, minus the mean over rows without it. Its sign does not "
+        "matter.",
+        "`codes[label]` are the rows with it, `.mean(0)` is of each feature, and `topk(k)` gives values and indices.",
     )
     praise = "Nothing is fitted yet: the choice needs two means. Only then a regression weighs the chosen few."
     return judge("Exercise 1", answer, [k_numbers_of_features, the_features], hints, praise)
@@ -84,9 +88,9 @@ def check_absorption(answer: Any) -> Verdict:
     of the property there its share and its cosine with the property's direction -> the share of absorbed words."""
     # How many words there are of each kind, so that every likely mistake has a number of its own.
     words = (
-        [(0.0, 0.6, 0.3)] * 2 + [(0.0, SHARE, 0.3)]  # absorbed
+        [(0.0, 0.6, 0.3), (0.0, 0.6, 0.5), (0.0, SHARE, 0.3)]  # absorbed
         + [(1.2, 0.7, 0.9)] * 2  # not silent
-        + [(0.0, 0.9, 0.01)] * 3  # large, in another direction
+        + [(0.0, 0.9, 0.01)] * 2 + [(0.0, 0.9, -0.1)]  # large, in another direction
         + [(0.0, 0.1, 0.3)] * 4  # carries little
         + [(0.0, 0.1, 0.01), (0.8, 0.1, 0.01), (0.3, 0.2, 0.02)]
     )  # fmt: skip
@@ -107,6 +111,8 @@ def check_absorption(answer: Any) -> Verdict:
             & carries,
             "a feature in the right direction that carries next to nothing has taken nothing over": silent & alike,
             "a share of exactly 0.4 counts": silent & (share > SHARE) & alike,
+            "a cosine above 0 is not enough: it must be 0.025 or more": silent & carries & (cosine > 0),
+            "that asks for another cosine than 0.025 or more": silent & carries & (cosine >= 0.4),
             "that is how many words, not their share": torch.full((1,), len(words) * right),
         }
         of_silent = (silent & carries & alike).sum() / silent.sum()
@@ -116,7 +122,7 @@ def check_absorption(answer: Any) -> Verdict:
 
     hints = (
         "Three things must hold at once. Which two of the inputs does the function not use?",
-        "(main == 0) & (share >= 0.4) & (cosine >= 0.025), and then the mean.",
+        "Each of the three gives a mask over words; a word is absorbed where all of them hold (`&`).",
     )
     praise = "A hole in one feature, and another feature that fills it: only both together are absorption."
     return judge("Exercise 2", answer, [the_share], hints, praise)
@@ -148,6 +154,10 @@ def check_swap(answer: Any) -> Verdict:
         return None if got.shape == x.shape else f"return an activation, {tuple(x.shape)}; yours is {tuple(got.shape)}"
 
     def the_activation(answer: Callable) -> str | None:
+        mine = codes.clone()
+        answer(x.clone(), mine, other.clone(), features.clone(), W_dec.clone())
+        if not torch.equal(mine, codes):
+            return "you have changed `codes` itself; change a copy, `codes.clone()`"
         got = swapped(answer)
         if torch.allclose(got, right, atol=1e-4):
             return None
@@ -159,6 +169,8 @@ def check_swap(answer: Any) -> Verdict:
             "that goes the wrong way: add what the other sentence has more": x - more,
             "all features are swapped; only `features` should be": x + (other - codes) @ W_dec,
             "that is the change alone; add it to x": more,
+            "those of x are not taken away, and all features of the other sentence are added": x + other @ W_dec,
+            "that is built of the other sentence's codes alone; change x": other @ W_dec,
             "the directions are the rows of `W_dec` that `features` names": x + (other - codes)[features] @ W_dec[:3],
         }
         return known_mistake(got, wrong) or f"expected {right.tolist()}, got {got.tolist()}"
@@ -166,7 +178,7 @@ def check_swap(answer: Any) -> Verdict:
     hints = (
         "How much more does the other sentence have of each of these features? Each such difference goes along a row "
         "of `W_dec`.",
-        "x + (other[features] - codes[features]) @ W_dec[features]",
+        "A change is `(k,) @ (k, D)`: what the other sentence has more of each feature, times these rows of `W_dec`.",
     )
     praise = "Only these few features have changed: the others, and all that no feature holds, are those of x."
     return judge("Exercise 3", answer, [an_activation, the_activation], hints, praise)
@@ -179,7 +191,7 @@ def solution_swap(x: Tensor, codes: Tensor, other: Tensor, features: Tensor, W_d
 # Exercise 4: predict whether less error goes with better answers.
 
 
-def check_rank_correlation(guess: Any, measured: float, within: float = 0.3) -> Verdict:
+def check_rank_correlation(guess: Any, measured: float, within: float = 0.15) -> Verdict:
     """`guess`: the rank correlation over rules of what is explained (1 − FVU) with a task's score, −1 to 1."""
 
     def a_correlation(guess: Any) -> str | None:
@@ -195,4 +207,4 @@ def check_rank_correlation(guess: Any, measured: float, within: float = 0.3) -> 
         "1 would say that rules come in the same order by both, −1 in opposite orders, 0 that one does not tell.",
         "What a task asks for is a small part of what an SAE has to reconstruct.",
     )
-    return judge("Exercise 4", guess, [a_correlation, near], hints, f"It is {measured:.2f}.")
+    return judge("Exercise 4", guess, [a_correlation, near], hints, f"It is {measured:.2f}. Which rules make it so?")

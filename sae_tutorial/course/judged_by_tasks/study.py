@@ -207,3 +207,25 @@ def _attributes(model: Any, hook_name: str, n: int) -> Attributed:
         "object": [frame.object for frame in frames],
     }
     return attributed(x_BD.float().cpu(), values)
+
+
+def left_out(dictionary: Dictionary, data: Attributed) -> dict[str, tuple[float, float]]:
+    """attribute -> its share of the variance of x, and how much of that share the dictionary does not reconstruct.
+
+    An attribute's variance is that between the means of its values, less what means of so few examples vary by anyhow.
+    """
+    error = data.x - dictionary.reconstruct(data.x)
+    whole = float((data.x - data.x.mean(0)).square().sum())
+    found = {}
+    for name, value in zip(data.names, data.value.T):
+        of_x = _between(data.x, value)
+        found[name] = of_x / whole, _between(error, value) / of_x
+    return found
+
+
+def _between(x: Float[Tensor, "examples d"], value: Int[Tensor, " examples"]) -> float:
+    """Sum of squares between the means of values, without the part that comes from the spread around them."""
+    of = [x[value == one] for one in value.unique()]
+    between = sum(len(one) * float((one.mean(0) - x.mean(0)).square().sum()) for one in of)
+    around = sum(float((one - one.mean(0)).square().sum()) for one in of)
+    return between - (len(of) - 1) * around / (len(x) - len(of))

@@ -2,25 +2,28 @@
 
     rows = load_judged()                                     a line for each SAE, and for what it is compared with
     worth(rows, "stories", "words, 1 feature", methods)      method -> mean and range of seeds
-    against(rows, "stories", "token_choice", methods)        differences with intervals over seeds and questions
+    pairs(rows, "stories", "words, 1 feature", methods)      which two of them are told apart
     agreement(rows, "stories", methods)                      do measures order the methods alike, and seeds?
 
-By every measure more is better.
+By every measure more is better. Swapping is none of them: features that nobody trained do better by it than all others.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from scipy.stats import spearmanr
+from scipy.stats import t as student
 from torch import Tensor
 
-from sae_tutorial.evaluation.intervals import Difference, holm
+from sae_tutorial.evaluation.intervals import holm
 from sae_tutorial.figures.kinds import Span
 
 Row = Mapping[str, Any]
@@ -50,8 +53,6 @@ MEASURES: dict[str, Callable[[Row], Float[Tensor, " questions"]]] = {
     "books, 5 features": lambda row: _of(row["probing"]["5"], books=True),
     "one property removed": lambda row: _taken(row, "perturbation"),
     "the spurious one removed": lambda row: _taken(row, "removal"),
-    "one attribute swapped": lambda row: _numbers(sum(both) / 2 for both in row["disentanglement"][N_SWAPPED].values()),
-    "attributes held": lambda row: _numbers(row["disentanglement"]["held"].values()),
     "told by explanations": lambda row: _numbers([row["detection"][0]]),
 }
 
@@ -84,34 +85,41 @@ def worth(rows: Sequence[Row], model: str, measure: str, methods: Iterable[str])
 
 
 @dataclass(frozen=True)
-class Against:
-    """How much more one method has by one measure than another, and its p-value among all that were compared."""
+class Pair:
+    """How much more `one` has by a measure than `other`, and the p-value among all pairs that were compared."""
 
-    measure: str
-    method: str
-    difference: Difference
+    one: str
+    other: str
+    difference: float
     p: float
 
     @property
-    def verdict(self) -> str:
-        """ "more" or "less" where that survives Holm's correction at 5 %, else "open"."""
-        return "open" if self.p >= 0.05 else "more" if self.difference.mean > 0 else "less"
+    def apart(self) -> bool:
+        """Whether the difference survives Holm's correction at 5 %."""
+        return self.p < 0.05
 
 
-def against(
-    rows: Sequence[Row], model: str, other: str, methods: Iterable[str], measures: Iterable[str] = tuple(MEASURES)
-) -> dict[tuple[str, str], Against]:
-    """(measure, method) -> its difference from `other`, over the seeds that both have. Those with one seed are left
-    out: nothing is known of others."""
-    found = {}
-    for measure, method in itertools.product(measures, methods):
-        mine, theirs = (scores(rows, model, name, measure) for name in (method, other))
-        both = sorted(set(mine) & set(theirs))
-        if method != other and len(both) > 1:
-            ours, others = (torch.stack([of[seed] for seed in both]) for of in (mine, theirs))
-            found[measure, method] = Difference.of(ours, others)
-    corrected = holm([one.p for one in found.values()])
-    return {key: Against(*key, one, p) for (key, one), p in zip(found.items(), corrected)}
+def pairs(rows: Sequence[Row], model: str, measure: str, methods: Iterable[str]) -> list[Pair]:
+    """All pairs of methods with two seeds or more, by the means of their seeds over the *same* questions: what other
+    seeds would give, not what other questions would. Student's t with one spread of seeds for all methods, because
+    three seeds of one method tell little of theirs; Holm's correction over the pairs.
+
+    Raises ValueError where no two methods have two seeds.
+    """
+    means = {m: [float(one.mean()) for one in scores(rows, model, m, measure).values()] for m in methods}
+    means = {method: of for method, of in means.items() if len(of) > 1}
+    if len(means) < 2:
+        raise ValueError(f"methods: {len(means)} have two seeds of {measure!r} on {model!r}; two or more are compared")
+    free = sum(len(of) - 1 for of in means.values())
+    variance = sum(statistics.variance(of) * (len(of) - 1) for of in means.values()) / free
+    found = []
+    for one, other in itertools.combinations(means, 2):
+        more = statistics.fmean(means[one]) - statistics.fmean(means[other])
+        error = math.sqrt(variance * (1 / len(means[one]) + 1 / len(means[other])))
+        found.append(
+            Pair(one, other, more, 2 * float(student.sf(abs(more) / error, free)) if error else float(not more))
+        )
+    return [replace(one, p=p) for one, p in zip(found, holm([one.p for one in found]))]
 
 
 @dataclass(frozen=True)
@@ -151,15 +159,30 @@ def _rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     return float(spearmanr(a, b).statistic)
 
 
-def absorbed(rows: Sequence[Row], model: str, methods: Iterable[str]) -> dict[str, list[tuple[float, float]]]:
-    """method -> for each seed and property, F1 of its main features, and the part of it that others carry. Where F1 is
-    below LEAST_F1, no feature stands for the property, and the part says nothing."""
-    return {
-        method: [
-            (one["main_f1"], one["fraction"])
-            for row in rows
-            if (row["model"], row["method"]) == (model, method) and "absorption" in row
-            for one in row["absorption"].values()
-        ]
-        for method in methods
-    }
+def changed(rows: Sequence[Row], model: str, method: str) -> Span | None:
+    """How often an attribute is read as the other sentence's when its N_SWAPPED features are swapped: mean, least and
+    largest of seeds; None where this was not asked."""
+    of = [row["disentanglement"][N_SWAPPED] for row in rows if (row["model"], row["method"]) == (model, method)]
+    seeds = [statistics.fmean(cause for cause, _ in one.values()) for one in of]
+    return (statistics.fmean(seeds), min(seeds), max(seeds)) if seeds else None
+
+
+@dataclass(frozen=True)
+class Absorbed:
+    """Of one SAE and property: F1 of the main features, the share of words that are absorbed as published, and the part
+    that up to three other features carry."""
+
+    f1: float
+    rate: float
+    fraction: float
+
+
+def absorbed(rows: Sequence[Row], model: str, methods: Iterable[str], least: int = 1) -> dict[str, list[Absorbed]]:
+    """property -> what was found of each SAE; of properties for which main features stand in `least` SAEs. Where F1 is
+    below LEAST_F1, no feature stands for the property, and the rest says nothing."""
+    found: dict[str, list[Absorbed]] = {}
+    for row in rows:
+        if row["model"] == model and row["method"] in set(methods):
+            for name, one in row.get("absorption", {}).items():
+                found.setdefault(name, []).append(Absorbed(one["main_f1"], one["rate"], one["fraction"]))
+    return {name: of for name, of in found.items() if sum(one.f1 >= LEAST_F1 for one in of) >= least}

@@ -29,7 +29,8 @@ def test_other_ways_to_the_same_answers_pass():
         return codes @ W_dec + error
 
     assert exercises.check_swap(by_new_codes)
-    assert exercises.check_rank_correlation(-1, -0.8)
+    assert exercises.check_rank_correlation(-1, -0.9)
+    assert exercises.check_choice(lambda z, y, k: gap(z, y).abs().topk(k)), "values and indices"
 
 
 def gap(codes, label):
@@ -41,13 +42,16 @@ def gap(codes, label):
     [
         (None, "not answered"),
         (lambda z, y, k: None, "not answered"),
-        (lambda z, y, k: gap(z, y), "one entry for each of all 5"),
+        (lambda z, y, k: gap(z, y), "one entry for each of all 6"),
         (lambda z, y, k: gap(z, y).abs().topk(1).indices, "numbers of 2 features"),
         (lambda z, y, k: gap(z, y).abs().topk(k).values, "their indices"),
         (lambda z, y, k: z[y].mean(0).topk(k).indices, "a large mean is not enough"),
         (lambda z, y, k: gap(z, y).topk(k).indices, "against"),
         (lambda z, y, k: (z[y].sum(0) - z[~y].sum(0)).abs().topk(k).indices, "take means"),
         (lambda z, y, k: gap(z, y).abs().argsort()[:k], "differ least"),
+        (lambda z, y, k: gap((z > 0).float(), y).abs().topk(k).indices, "how reliably"),
+        (lambda z, y, k: (gap(z, y).abs() / (z.std(0) + 1e-6)).topk(k).indices, "how reliably"),
+        (lambda z, y, k: z[y].amax(0).topk(k).indices, "one example is no evidence"),
         (lambda z, y, k: [0, 4], "yours are"),
         (lambda z, y, k: z[:, 9], "IndexError"),
     ],
@@ -66,6 +70,8 @@ def test_wrong_choices_are_told_why(answer, words):
         (lambda m, s, c: ((m == 0) & (s >= 0.4)).float().mean(), "its direction must be"),
         (lambda m, s, c: ((m == 0) & (c >= 0.025)).float().mean(), "taken nothing over"),
         (lambda m, s, c: ((m == 0) & (s > 0.4) & (c >= 0.025)).float().mean(), "exactly 0.4"),
+        (lambda m, s, c: ((m == 0) & (s >= 0.4) & (c > 0)).float().mean(), "above 0 is not enough"),
+        (lambda m, s, c: ((m == 0) & (s >= 0.4) & (c >= 0.4)).float().mean(), "another cosine"),
         (lambda m, s, c: ((m == 0) & (s >= 0.4) & (c >= 0.025)).sum(), "not their share"),
         (lambda m, s, c: ((s >= 0.4) & (c >= 0.025))[m == 0].float().mean(), "of all words"),
         (lambda m, s, c: 0.9, "yours says"),
@@ -87,6 +93,9 @@ def test_wrong_measures_of_absorption_are_told_why(answer, words):
         (lambda x, z, o, f, W: x + (o - z) @ W, "all features are swapped"),
         (lambda x, z, o, f, W: (o - z)[f] @ W[f], "add it to x"),
         (lambda x, z, o, f, W: x + (o - z)[f] @ W[: len(f)], "rows of `W_dec`"),
+        (lambda x, z, o, f, W: x + o @ W, "all features of the other"),
+        (lambda x, z, o, f, W: o @ W, "change x"),
+        (lambda x, z, o, f, W: z.copy_(o) @ W, "`codes` itself"),
         (lambda x, z, o, f, W: 2 * x, "expected"),
     ],
 )

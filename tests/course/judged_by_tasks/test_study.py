@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from sae_tutorial import reference_sae
+from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.course.judged_by_tasks import study
+from sae_tutorial.evaluation.disentanglement import attributed
 from sae_tutorial.evaluation.examples import coordinates, random_sae
 
 
@@ -68,3 +70,22 @@ def test_no_passage_is_on_both_sides():
 def test_sentences_come_once_and_name_who_is_asked_for(questions):
     assert len(questions.attributes.x.unique(dim=0)) == len(questions.attributes.x) > 150
     assert [int(of.max()) + 1 for of in questions.attributes.value.T] == [6, 4, 4]
+
+
+def test_what_is_left_out_of_each_attribute_is_found_where_it_was_planted():
+    """Two attributes along axes of their own, a third that is not there; the dictionary has the first and half of the
+    second."""
+    generator = torch.Generator().manual_seed(0)
+    value = torch.stack(
+        [torch.arange(600) % 3, torch.arange(600) // 3 % 2, torch.randint(4, (600,), generator=generator)], 1
+    )
+    x = torch.randn(600, 5, generator=generator)
+    x[:, 0] += 3.0 * value[:, 0]
+    x[:, 1] += 2.0 * value[:, 1]
+    directions = torch.eye(5)[:2] * torch.tensor([1.0, 0.5])[:, None]
+    half = Dictionary("half", lambda x: x[:, :2], directions, torch.zeros(5))
+    found = study.left_out(half, attributed(x, {"a": value[:, 0], "b": value[:, 1], "none": value[:, 2]}))
+    whole = float(x.var(0, correction=0).sum())
+    assert found["a"] == pytest.approx((6 / whole, 0.0), abs=0.03)
+    assert found["b"] == pytest.approx((1 / whole, 0.25), abs=0.03)
+    assert abs(found["none"][0]) < 0.005, "what is not there has no share, for all that means of few vary"

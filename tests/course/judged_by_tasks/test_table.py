@@ -1,6 +1,8 @@
 """The table of what SAEs are worth: means, differences and agreements of rows whose answers are known."""
 
+import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from sae_tutorial.course.judged_by_tasks import table
 
@@ -18,7 +20,7 @@ def row(method, seed, level, fvu=None, model="stories", **more):
         "perturbation": {"5": both},
         "removal": {"5": both},
         "disentanglement": {"10": {"a": [level, level], "b": [level + 0.1, level - 0.1]}, "held": both},
-        "absorption": {"a": {"main_f1": level, "fraction": 0.1}},
+        "absorption": {"a": {"main_f1": level, "rate": 0.02, "fraction": 0.1}},
         "detection": [level, level, level],
     } | more
 
@@ -28,8 +30,6 @@ def test_every_measure_reads_its_score_of_a_row_and_more_is_better():
     for measure in table.MEASURES:
         [of] = table.scores(rows, "stories", "one", measure).values()
         assert float(of.mean()) == pytest.approx(0.6), measure
-    swapped = table.scores(rows, "stories", "one", "one attribute swapped")[0]
-    assert swapped.tolist() == pytest.approx([0.6, 0.6]), "cause and isolation, half each"
     with pytest.raises(ValueError, match="measure='beauty' is none of 'variance explained', "):
         table.scores(rows, "stories", "one", "beauty")
 
@@ -52,21 +52,31 @@ def test_what_was_not_asked_is_left_out():
     assert table.scores(without_size, "stories", "one", "words, 1 feature") == {}
 
 
-def test_differences_carry_holms_correction():
-    noise = (0.001, -0.001, 0.0)
-    rows = [row("base", seed, 0.6 + noise[seed]) for seed in range(3)]
-    rows += [row("better", seed, 0.7 + noise[seed]) for seed in range(3)]
-    rows += [row("worse", seed, 0.5 + noise[seed]) for seed in range(3)]
-    rows += [row("wild", seed, 0.6 + 50 * noise[seed] + 0.01) for seed in range(3)]
+def test_pairs_that_seeds_tell_apart():
+    noise = (0.01, -0.01, 0.0)
+    levels = {"base": 0.6, "alike": 0.602, "better": 0.7, "worse": 0.5}
+    rows = [row(name, seed, level + noise[seed]) for name, level in levels.items() for seed in range(3)]
     rows += [row("once", 0, 0.9)]
-    found = table.against(rows, "stories", "base", ["base", "better", "worse", "wild", "once"], ["words, 5 features"])
-    assert {method: one.verdict for (_, method), one in found.items()} == {
-        "better": "more",
-        "worse": "less",
-        "wild": "open",
-    }
-    one = found["words, 5 features", "better"]
-    assert one.difference.mean == pytest.approx(0.1) and one.difference.units == 2 and one.p >= one.difference.p
+    found = {(one.one, one.other): one for one in table.pairs(rows, "stories", "words, 5 features", [*levels, "once"])}
+    assert len(found) == 6 and not any("once" in both for both in found)
+    assert {both for both, one in found.items() if not one.apart} == {("base", "alike")}
+    one = found["better", "worse"]
+    # By hand: a spread of 0.01 with 8 degrees of freedom, 3 seeds of each.
+    right = 2 * student.sf(0.2 / (0.01 * (2 / 3) ** 0.5), 8)
+    assert one.difference == pytest.approx(0.2) and one.p >= right and one.p <= 6 * right
+    same = [row(name, seed, 0.5) for name in "ab" for seed in range(2)]
+    [equal] = table.pairs(same, "stories", "words, 5 features", "ab")
+    assert equal.p == 1 and not equal.apart
+    with pytest.raises(ValueError, match="1 have two seeds"):
+        table.pairs(rows, "stories", "words, 5 features", ["base", "once"])
+
+
+def test_pairs_of_what_is_alike_are_seldom_told_apart():
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(200):
+        rows = [row(name, seed, 0.6 + 0.05 * rng.standard_normal()) for name in "abcde" for seed in range(3)]
+        wrong += any(one.apart for one in table.pairs(rows, "stories", "words, 5 features", "abcde"))
+    assert 0 < wrong / 200 < 0.09, "Holm keeps 5 % for all pairs together"
 
 
 def test_agreement_knows_one_order_from_another():
@@ -96,6 +106,13 @@ def test_without_an_sae_one_direction_is_taken_away_and_books_are_no_words():
 
 
 def test_absorption_comes_with_the_f1_of_what_stands_for_the_property():
-    rows = [row("one", 0, 0.7), row("one", 1, 0.4), row("bare", 0, 0.9, model="smollm2")]
+    rows = [row("one", 0, 0.7), row("one", 1, 0.4), row("bare", 0, 0.9, model="smollm2"), row("other", 0, 0.9)]
     found = table.absorbed(rows, "stories", ["one", "bare"])
-    assert found == {"one": [(0.7, 0.1), (0.4, 0.1)], "bare": []}
+    assert found == {"a": [table.Absorbed(0.7, 0.02, 0.1), table.Absorbed(0.4, 0.02, 0.1)]}
+    assert table.absorbed(rows, "stories", ["one"], least=2) == {}, "in one of two main features stand for it"
+
+
+def test_what_a_swap_changes():
+    rows = [row("one", 0, 0.5), row("one", 1, 0.7)]
+    assert table.changed(rows, "stories", "one") == pytest.approx((0.65, 0.55, 0.75))
+    assert table.changed(rows, "stories", "other") is None

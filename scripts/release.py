@@ -1,0 +1,107 @@
+"""Builds wheel and sdist, looks into them, installs the wheel into an empty environment and tries it.
+
+    python scripts/release.py            into dist/
+    python scripts/release.py --no-try   builds and looks only, seconds
+
+What is tried: the command, the embedded model, a shipped SAE on it, and the data that the notebooks read. Publishing is
+done by `.github/workflows/release.yml`, for a tag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import sae_tutorial
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = f"sae_tutorial-{sae_tutorial.__version__}"
+LIMIT_MB = 100  # what a package index takes
+TRIED = """
+import torch
+from sae_tutorial import evaluate, load_language_model, reference_sae, story_tokens
+from sae_tutorial.course.results import load_judged
+model, sae = load_language_model("stories"), reference_sae("token_choice")
+found = evaluate(sae, model, story_tokens(2_000, 128), progress=False)
+assert 0 < found.fvu < 0.2, found
+assert len(load_judged()) > 30
+print(f"the shipped SAE leaves {found.fvu:.1%} of the variance")
+"""
+
+
+def build(out: Path) -> tuple[Path, Path]:
+    shutil.rmtree(out, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)], check=True, capture_output=True)
+    return out / f"{NAME}-py3-none-any.whl", out / f"{NAME}.tar.gz"
+
+
+def faults(wheel: Path, sdist: Path) -> list[str]:
+    """What is missing from the two, too much in them, or too large."""
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = set(archive.namelist())
+        [entry_points] = [archive.read(name).decode() for name in in_wheel if name.endswith("entry_points.txt")]
+    with tarfile.open(sdist) as archive:
+        in_sdist = {str(PurePosixPath(*PurePosixPath(name).parts[1:])) for name in archive.getnames()}
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
+    files = {name for name in tracked.stdout.split("\0") if name}
+    package = {name for name in files if name.startswith("sae_tutorial/")}
+    shipped = json.loads((ROOT / "sae_tutorial" / "assets" / "checksums.json").read_text())
+    promised = {f"sae_tutorial/assets/{name}" for name in shipped} | package
+    around = {n for n in files if n.startswith(("tests/", "notebooks/", "scripts/", "benchmarks/"))}
+    around |= {"README.md", "LICENSE", "CITATION.cff", "constraints.txt"}
+    found = [f"the wheel lacks {name}" for name in sorted(promised - in_wheel)]
+    found += [f"the sdist lacks {name}" for name in sorted((promised | around) - in_sdist)]
+    strange = {name for name in in_wheel if not name.startswith(("sae_tutorial/", f"{NAME}.dist-info/"))}
+    found += [f"the wheel has {name}" for name in sorted(strange | (in_wheel - promised - strange - _about(in_wheel)))]
+    if "sae-tutorial = sae_tutorial.__main__:main" not in entry_points:
+        found.append("the wheel has no command sae-tutorial")
+    for path in (wheel, sdist):
+        if path.stat().st_size > LIMIT_MB * 1e6:
+            found.append(f"{path.name} takes {path.stat().st_size / 1e6:.0f} MB, over {LIMIT_MB}")
+    return found
+
+
+def _about(names: set[str]) -> set[str]:
+    return {name for name in names if name.startswith(f"{NAME}.dist-info/")}
+
+
+def try_wheel(wheel: Path, flags: list[str]) -> None:
+    """Installs it where nothing else is, away from this folder, and uses it. Raises CalledProcessError if that fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(folder, with_pip=True)
+        bin_folder = Path(folder) / "bin"
+        constraints = ["-c", str(ROOT / "constraints.txt")]
+        subprocess.run(
+            [str(bin_folder / "python"), "-m", "pip", "install", "-q", *flags, *constraints, str(wheel)], check=True
+        )
+        for command in ([bin_folder / "sae-tutorial", "--version"], [bin_folder / "python", "-c", TRIED]):
+            subprocess.run(command, check=True, cwd=folder)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "dist")
+    parser.add_argument("--no-try", action="store_true")
+    parser.add_argument("--pip", nargs="*", default=[], help="flags for pip, such as --extra-index-url=...")
+    args = parser.parse_args()
+    wheel, sdist = build(args.out)
+    if found := faults(wheel, sdist):
+        print("\n".join(found), file=sys.stderr)
+        return 1
+    if not args.no_try:
+        try_wheel(wheel.resolve(), args.pip)
+    sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.0f} MB)" for path in (wheel, sdist))
+    print(f"{args.out}: {sizes}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
