@@ -74,7 +74,7 @@ def _about(names: set[str]) -> set[str]:
 
 
 def try_wheel(wheel: Path, flags: list[str]) -> None:
-    """Installs it where nothing else is, away from this folder, and uses it. Raises CalledProcessError if that fails."""
+    """Installs it where nothing else is, far from this folder, and uses it. CalledProcessError if that fails."""
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         bin_folder = Path(folder) / "bin"
@@ -82,8 +82,8 @@ def try_wheel(wheel: Path, flags: list[str]) -> None:
         subprocess.run(
             [str(bin_folder / "python"), "-m", "pip", "install", "-q", *flags, *constraints, str(wheel)], check=True
         )
-        for command in ([bin_folder / "sae-tutorial", "--version"], [bin_folder / "python", "-c", TRIED]):
-            subprocess.run(command, check=True, cwd=folder)
+        for command in ("sae-tutorial", "--version"), ("python", "-c", TRIED):
+            subprocess.run([str(bin_folder / command[0]), *command[1:]], check=True, cwd=folder)
 
 
 def main() -> int:

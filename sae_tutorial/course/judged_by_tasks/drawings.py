@@ -9,10 +9,9 @@ from sae_tutorial.figures.looks import BLUE, GREEN, GREY, ORANGE
 def read_remove_swap() -> Drawing:
     """The three things that one may want to do with a few features."""
     alt = (
-        "Three columns. Read: a few features of x, the activation, go into a probe, which says whether the word is in "
-        "the past tense. Remove: the features of one property are taken out of x, and the probes of this property and of "
-        "others are asked again. Swap: x of one sentence and x of another go in, the features of the name are those of "
-        "the other, and the name should change while the place stays."
+        "Three columns. Read: a few features of x, an activation, go into a probe: is this the past tense? Remove: the "
+        "features of one property are taken out of x, and probes of this property and of others are asked again. Swap: "
+        "two sentences go in, the features of the name are those of the other; the name should change, the place stay."
     )
     drawing = Drawing(620, 250, alt)
     columns = (("read", 10, BLUE), ("remove", 220, ORANGE), ("swap", 430, GREEN))

@@ -89,7 +89,7 @@ def check_absorption(answer: Any) -> Verdict:
     # How many words there are of each kind, so that every likely mistake has a number of its own.
     words = (
         [(0.0, 0.6, 0.3), (0.0, 0.6, 0.5), (0.0, SHARE, 0.3)]  # absorbed
-        + [(1.2, 0.7, 0.9)] * 2  # not silent
+        + [(1.2, 0.7, 0.9)] * 5  # not silent
         + [(0.0, 0.9, 0.01)] * 2 + [(0.0, 0.9, -0.1)]  # large, in another direction
         + [(0.0, 0.1, 0.3)] * 4  # carries little
         + [(0.0, 0.1, 0.01), (0.8, 0.1, 0.01), (0.3, 0.2, 0.02)]
