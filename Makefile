@@ -70,8 +70,13 @@ badges: $(STAMP)  ## rewrite Colab badges and install lines from pyproject.toml 
 bench: $(STAMP)  ## run every benchmark, 20 minutes; results and tables go to benchmarks/ (BENCH_FLAGS="--only memory")
 	$(OFFLINE) $(BIN)/python benchmarks/run_all.py $(BENCH_FLAGS)
 
-browser: $(STAMP)  ## drive JupyterLab in Chromium
-	$(OFFLINE) SAE_TUTORIAL_SCALE=smoke $(BIN)/python -m pytest -m browser $(PYTEST_FLAGS) tests/browser
+browser: $(STAMP)  ## drive JupyterLab in Chromium (QUICK=1 for a part of it, some minutes)
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+	echo "error: there is no Chromium here. On Debian and Ubuntu: sudo apt install chromium chromium-driver"; exit 1; }
+	@command -v chromedriver >/dev/null || { echo "error: Chromium is here, its driver is not. On Debian: sudo apt install \
+	chromium-driver. Elsewhere it is called chromedriver, and has to have Chromium's version"; exit 1; }
+	$(OFFLINE) SAE_TUTORIAL_SCALE=smoke $(BIN)/python -m pytest -m "browser$(if $(QUICK), and not slow)" $(PYTEST_FLAGS) \
+		tests/browser
 
 clean:  ## remove .venv and every cache in this folder
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

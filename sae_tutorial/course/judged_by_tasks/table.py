@@ -3,6 +3,7 @@
     rows = load_judged()                                     a line for each SAE, and for what it is compared with
     worth(rows, "stories", "words, 1 feature", methods)      method -> mean and range of seeds
     pairs(rows, "stories", "words, 1 feature", methods)      which two of them are told apart
+    places(rows, "stories", methods)                         method -> its mean place over tasks
     agreement(rows, "stories", methods)                      do measures order the methods alike, and seeds?
 
 By every measure more is better. Swapping is none of them: features that nobody trained do better by it than all others.
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from scipy.stats import t as student
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from sae_tutorial.evaluation.intervals import holm
 from sae_tutorial.figures.kinds import Span
 
 Row = Mapping[str, Any]
-EXPLAINED = "variance explained"
+EXPLAINED, RECONSTRUCTED = "variance explained", "words, reconstruction"
 # What is shown of the sizes that were measured. Without an SAE there is one direction for a property.
 N_REMOVED, N_SWAPPED, ONE = "5", "10", "1"
 LEAST_F1 = 0.6  # of main features that stand for a property; of others nothing is known about absorption
@@ -48,6 +49,7 @@ def _taken(row: Row, what: str) -> Float[Tensor, " questions"]:
 # Each gives a score for every question that it asks, so that intervals can be had over questions.
 MEASURES: dict[str, Callable[[Row], Float[Tensor, " questions"]]] = {
     EXPLAINED: lambda row: _numbers([1 - row["fvu"]]),
+    RECONSTRUCTED: lambda row: _of(row["kept"], books=False),  # a probe on all of what the SAE writes
     "words, 1 feature": lambda row: _of(row["probing"]["1"], books=False),
     "words, 5 features": lambda row: _of(row["probing"]["5"], books=False),
     "books, 5 features": lambda row: _of(row["probing"]["5"], books=True),
@@ -55,6 +57,7 @@ MEASURES: dict[str, Callable[[Row], Float[Tensor, " questions"]]] = {
     "the spurious one removed": lambda row: _taken(row, "removal"),
     "told by explanations": lambda row: _numbers([row["detection"][0]]),
 }
+TASKS = tuple(measure for measure in MEASURES if measure not in (EXPLAINED, RECONSTRUCTED))
 
 
 def scores(rows: Iterable[Row], model: str, method: str, measure: str) -> dict[int, Float[Tensor, " questions"]]:
@@ -80,7 +83,7 @@ def worth(rows: Sequence[Row], model: str, measure: str, methods: Iterable[str])
     for method in methods:
         means = [float(of.mean()) for of in scores(rows, model, method, measure).values()]
         if means:
-            found[method] = sum(means) / len(means), min(means), max(means)
+            found[method] = _span(means)
     return found
 
 
@@ -132,16 +135,16 @@ class Agreement:
 
 
 def agreement(rows: Sequence[Row], model: str, methods: Sequence[str]) -> dict[str, Agreement]:
-    """Of each measure but the variance explained itself, over the methods and seeds that are all there.
+    """Of each task, over the methods and seeds that are all there.
 
     Raises ValueError where a method has fewer than two seeds.
     """
-    by_measure = {measure: _of_seeds(rows, model, measure, methods) for measure in MEASURES}
-    explained, found = by_measure.pop(EXPLAINED), {}
-    for measure, of_seeds in by_measure.items():
+    explained, found = _of_seeds(rows, model, EXPLAINED, methods), {}
+    for measure in TASKS:
+        of_seeds = _of_seeds(rows, model, measure, methods)
         pairs = [_rank_correlation(a, b) for a, b in itertools.combinations(of_seeds, 2)]
         along = [_rank_correlation(a, b) for a, b in zip(of_seeds, explained)]
-        found[measure] = Agreement(sum(pairs) / len(pairs), (sum(along) / len(along), min(along), max(along)))
+        found[measure] = Agreement(statistics.fmean(pairs), _span(along))
     return found
 
 
@@ -159,12 +162,28 @@ def _rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     return float(spearmanr(a, b).statistic)
 
 
-def changed(rows: Sequence[Row], model: str, method: str) -> Span | None:
-    """How often an attribute is read as the other sentence's when its N_SWAPPED features are swapped: mean, least and
-    largest of seeds; None where this was not asked."""
-    of = [row["disentanglement"][N_SWAPPED] for row in rows if (row["model"], row["method"]) == (model, method)]
-    seeds = [statistics.fmean(cause for cause, _ in one.values()) for one in of]
-    return (statistics.fmean(seeds), min(seeds), max(seeds)) if seeds else None
+def places(rows: Sequence[Row], model: str, methods: Iterable[str]) -> dict[str, float]:
+    """method -> its place in the order of the methods by a task, 1 is best: the mean over TASKS."""
+    every = list(methods)
+    of = [[worth(rows, model, task, every)[method][0] for method in every] for task in TASKS]
+    ranks = [rankdata([-value for value in values]) for values in of]
+    return {method: statistics.fmean(place[i] for place in ranks) for i, method in enumerate(every)}
+
+
+def swapped(rows: Sequence[Row], model: str, method: str) -> tuple[Span, Span] | None:
+    """How often an attribute is read as the other sentence's when its N_SWAPPED features are swapped (cause), and how
+    often the others are read as before (isolation): mean, least and largest of seeds; None where this was not asked."""
+    of = [
+        row["disentanglement"][N_SWAPPED].values() for row in rows if (row["model"], row["method"]) == (model, method)
+    ]
+    if not of:
+        return None
+    cause, isolation = ([statistics.fmean(both[i] for both in one) for one in of] for i in (0, 1))
+    return _span(cause), _span(isolation)
+
+
+def _span(of_seeds: Sequence[float]) -> Span:
+    return statistics.fmean(of_seeds), min(of_seeds), max(of_seeds)
 
 
 @dataclass(frozen=True)

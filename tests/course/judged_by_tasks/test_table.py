@@ -17,6 +17,7 @@ def row(method, seed, level, fvu=None, model="stories", **more):
         "seed": seed,
         "fvu": 1 - level if fvu is None else fvu,
         "probing": {"1": asked, "2": asked, "5": asked},
+        "kept": asked,
         "perturbation": {"5": both},
         "removal": {"5": both},
         "disentanglement": {"10": {"a": [level, level], "b": [level + 0.1, level - 0.1]}, "held": both},
@@ -85,7 +86,7 @@ def test_agreement_knows_one_order_from_another():
         row(m, seed, level, fvu=level) for m, level in levels.items() for seed in (0, 1)
     ]  # less explained, more told
     found = table.agreement(rows, "stories", list(levels))
-    assert table.EXPLAINED not in found and len(found) == len(table.MEASURES) - 1
+    assert tuple(found) == table.TASKS and table.EXPLAINED not in found
     for one in found.values():
         assert one.between_seeds == pytest.approx(1) and one.with_explained == pytest.approx((-1, -1, -1))
     turned = [row(m, 0, x) for m, x in levels.items()] + [row(m, 1, 1 - x, fvu=1 - x) for m, x in levels.items()]
@@ -112,7 +113,14 @@ def test_absorption_comes_with_the_f1_of_what_stands_for_the_property():
     assert table.absorbed(rows, "stories", ["one"], least=2) == {}, "in one of two main features stand for it"
 
 
-def test_what_a_swap_changes():
+def test_what_a_swap_changes_and_leaves():
     rows = [row("one", 0, 0.5), row("one", 1, 0.7)]
-    assert table.changed(rows, "stories", "one") == pytest.approx((0.65, 0.55, 0.75))
-    assert table.changed(rows, "stories", "other") is None
+    cause, isolation = table.swapped(rows, "stories", "one")
+    assert cause == pytest.approx((0.65, 0.55, 0.75)) and isolation == pytest.approx((0.55, 0.45, 0.65))
+    assert table.swapped(rows, "stories", "other") is None
+
+
+def test_places_are_means_over_tasks():
+    rows = [row("best", 0, 0.9), row("middle", 0, 0.5), row("alike", 0, 0.5), row("worst", 0, 0.1, fvu=0.0)]
+    found = table.places(rows, "stories", ["worst", "alike", "best", "middle"])
+    assert found == {"worst": 4, "alike": 2.5, "best": 1, "middle": 2.5}, "what is explained is no task"
