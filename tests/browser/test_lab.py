@@ -3,16 +3,16 @@
 Needs Chromium and its driver. `make browser` runs all of it, `make browser QUICK=1` what `.ci/run` has time for.
 """
 
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
 from lab_page import WATCH, wait_for
 
+Keys = pytest.importorskip("selenium.webdriver").Keys
 pytestmark = pytest.mark.browser
 NOTEBOOKS = sorted(path.name for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
-# One of each kind is run in the quick subset: words and figures; SAEs; a circuit of features that one clicks.
-QUICK = ("00_start_here.ipynb", "05_sparse_allocation.ipynb", "15_transcoders.ipynb")
 
 
 def slow_but(names, quick):
@@ -42,37 +42,42 @@ def test_opens_with_its_figures_uncut_in_both_themes(lab, name):
             assert title == prose, (px, theme)
 
 
+# Of each kind of control: what the cell says that shows it, what is operated, and keys to press in turn.
+NUMBER = ("input[type=number]", (Keys.ARROW_UP, Keys.ARROW_DOWN))
+BUTTONS = ("button.widget-toggle-button:not(.mod-active)", (Keys.ENTER,))
+SLIDER = (".noUi-handle", (Keys.ARROW_LEFT, Keys.ARROW_RIGHT))
+TEXT = ("input[type=text]", (Keys.END + " again" + Keys.ENTER,))
+MENU = ("select", (Keys.ARROW_DOWN, Keys.ARROW_UP))
+CONTROLS = {
+    "00_start_here.ipynb": ("word_viewer(", NUMBER, BUTTONS),
+    "01_transformers.ipynb": ("attention_viewer(model", SLIDER, TEXT),
+    "08_ioi_circuit.ipynb": ("patching_viewer(model)", MENU, TEXT),
+    "10_reading_features.ipynb": ("feature_browser(Features", NUMBER, SLIDER, TEXT),
+    "14_discrete_circuits.ipynb": ("code_viewer(", MENU),
+    "15_transcoders.ipynb": ("graph_viewer(trace", MENU),
+    "16_judged_by_tasks.ipynb": ("probe_viewer(", MENU),
+}
+QUICK = ("00_start_here.ipynb", "01_transformers.ipynb", "16_judged_by_tasks.ipynb")  # every kind of control
+MILLISECONDS = 300
+
+
 @pytest.mark.parametrize("name", slow_but(NOTEBOOKS, QUICK))
-def test_runs_from_top_to_bottom(lab, name):
+def test_runs_from_top_to_bottom_and_its_controls_answer(lab, name):
     lab.open(name)
     state = lab.run_all(name)
     assert state["errors"] == []
     assert state["stderr"] == []
     assert state["counts"] == list(range(1, len(state["counts"]) + 1))
     assert state["figures"] > 0, "no figure was drawn"
+    source, *controls = CONTROLS.get(name, ("",))
+    for selector, keys in controls:
+        taken = answers(lab, lab.cell(source), selector, keys)
+        assert min(taken[1:]) < MILLISECONDS, f"{selector}: {taken} ms, the first of them with what is drawn only once"
 
 
-# Of each kind of control: notebook, what its cell says, what is operated, and the keys.
-CONTROLS = {
-    "number": ("00_start_here.ipynb", "word_viewer(", "input[type=number]", "\ue013"),  # arrow up
-    "buttons": ("00_start_here.ipynb", "word_viewer(", "button.widget-toggle-button:not(.mod-active)", "\ue007"),
-    "slider": ("01_transformers.ipynb", "attention_viewer(model", ".noUi-handle", "\ue014"),  # arrow right
-    "text": ("01_transformers.ipynb", "attention_viewer(model", "input[type=text]", "\ue010. The end\ue007"),
-    "menu": ("16_judged_by_tasks.ipynb", "probe_viewer(", "select", "\ue015"),  # arrow down
-}
-QUICK_CONTROLS = ("number", "buttons", "slider", "text")
-MILLISECONDS = 300
-
-
-@pytest.mark.parametrize("control", slow_but(CONTROLS, QUICK_CONTROLS))
-def test_a_control_answers_to_the_keyboard(lab, control):
-    name, source, selector, keys = CONTROLS[control]
-    state = lab.open(name)
-    state = lab.run_all(name)
-    assert state["errors"] == []
-    cell = lab.cell(source)
-    operated = wait_for(lambda: cell.find_elements("css selector", selector), f"{selector} in the cell")[0]
+def answers(lab, cell, selector, keys):
+    """Milliseconds until what the widget shows has changed, for four keys."""
+    find = "css selector"
+    wait_for(lambda: cell.find_elements(find, selector), f"{selector} in the cell", patience=60)
     assert lab.browser.execute_script(WATCH, cell) > 0, "the widget shows nothing"
-    lab.milliseconds(operated, keys)  # the first draw of anything may read the model
-    taken = min(lab.milliseconds(operated, keys) for _ in range(3))
-    assert taken < MILLISECONDS, f"{control}: {taken:.0f} ms"
+    return [lab.milliseconds(cell.find_elements(find, selector)[0], key) for key in islice(cycle(keys), 4)]
