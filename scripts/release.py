@@ -2,6 +2,8 @@
 
     python scripts/release.py            into dist/
     python scripts/release.py --no-try   builds and looks only, seconds
+    python scripts/release.py --hosted torch==2.13.0 numpy==2.0.2
+                                         tries it where these are installed already, as on Colab: they have to stay
 
 What is tried: the command, the embedded model, a shipped SAE on it, and the data that the notebooks read. Publishing is
 done by `.github/workflows/release.yml`, for a tag.
@@ -73,23 +75,37 @@ def _about(names: set[str]) -> set[str]:
     return {name for name in names if name.startswith(f"{NAME}.dist-info/")}
 
 
-def try_wheel(wheel: Path, flags: list[str]) -> None:
-    """Installs it where nothing else is, far from this folder, and uses it. CalledProcessError if that fails."""
+def try_wheel(wheel: Path, flags: list[str], hosted: list[str]) -> None:
+    """Installs it into an empty environment, far from this folder, and uses it. With `hosted` requirements, these are
+    there before, and no versions but theirs are asked for. Raises CalledProcessError if something fails, RuntimeError
+    where a hosted version has changed."""
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         bin_folder = Path(folder) / "bin"
-        constraints = ["-c", str(ROOT / "constraints.txt")]
+        constraints = [] if hosted else ["-c", str(ROOT / "constraints.txt")]
+        if hosted:
+            subprocess.run([str(bin_folder / "python"), "-m", "pip", "install", "-q", *flags, *hosted], check=True)
+            before = _versions(bin_folder / "python", hosted)
         subprocess.run(
             [str(bin_folder / "python"), "-m", "pip", "install", "-q", *flags, *constraints, str(wheel)], check=True
         )
+        if hosted and (after := _versions(bin_folder / "python", hosted)) != before:
+            raise RuntimeError(f"installing the wheel changed {before} to {after}")
         for command in ("sae-tutorial", "--version"), ("python", "-c", TRIED):
             subprocess.run([str(bin_folder / command[0]), *command[1:]], check=True, cwd=folder)
+
+
+def _versions(python: Path, requirements: list[str]) -> dict[str, str]:
+    names = [requirement.split("==")[0] for requirement in requirements]
+    code = f"import json, importlib.metadata as m; print(json.dumps({{n: m.version(n) for n in {names!r}}}))"
+    return json.loads(subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     parser.add_argument("--no-try", action="store_true")
+    parser.add_argument("--hosted", nargs="*", default=[], help="requirements that are there before, with versions")
     parser.add_argument("--pip", nargs="*", default=[], help="flags for pip, such as --extra-index-url=...")
     args = parser.parse_args()
     wheel, sdist = build(args.out)
@@ -97,7 +113,7 @@ def main() -> int:
         print("\n".join(found), file=sys.stderr)
         return 1
     if not args.no_try:
-        try_wheel(wheel.resolve(), args.pip)
+        try_wheel(wheel.resolve(), args.pip, args.hosted)
     sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.0f} MB)" for path in (wheel, sdist))
     print(f"{args.out}: {sizes}")
     return 0

@@ -1,5 +1,6 @@
 """The repository keeps its own rules: notebooks, the README's map, links, and the files around the package."""
 
+import json
 import re
 import subprocess
 import sys
@@ -155,3 +156,27 @@ def normal(name: str) -> str:
 
 def readme() -> str:
     return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_follow_the_schema_and_call_targets_that_are_there(path):
+    schema = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(path)]
+    checked = subprocess.run(schema, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    called = re.findall(r"run: make (\w+)", path.read_text(encoding="utf-8"))
+    assert called and all(re.search(rf"^{target}:", makefile, re.M) for target in called)
+
+
+def test_every_promised_python_and_system_is_tested():
+    tests = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    assert all(word in tests for word in ("ubuntu-latest", "macos-latest", '"3.11"', '"3.12"', '"3.13"'))
+
+
+def test_the_devcontainer_opens_jupyterlab():
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+    assert container["postCreateCommand"] == "make install" and "make lab" in container["postAttachCommand"]
+    assert str(container["forwardPorts"][0]) in container["postAttachCommand"]
