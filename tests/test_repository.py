@@ -1,7 +1,9 @@
 """The repository keeps its own rules: notebooks, the README's map, links, and the files around the package."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -180,3 +182,25 @@ def test_the_devcontainer_opens_jupyterlab():
     container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
     assert container["postCreateCommand"] == "make install" and "make lab" in container["postAttachCommand"]
     assert str(container["forwardPorts"][0]) in container["postAttachCommand"]
+
+
+@pytest.mark.slow
+def test_the_first_five_minutes_of_contributing_run_as_they_stand(tmp_path):
+    """All lines but the two that clone and install."""
+    from sae_tutorial import load_language_model, story_tokens
+
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## The first five minutes")[1]
+    clone, install, *lines = page.split("```bash\n")[1].split("```")[0].splitlines()
+    assert clone.startswith("git clone") and install == "make install"
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    text = tmp_path / "mine.txt"
+    decode = load_language_model("stories").tokenizer.batch_decode
+    text.write_text("\n".join(decode(story_tokens(60_000, 256, source="books")[:, 1:])), encoding="utf-8")
+    environment = os.environ | {"TEXT": str(text), "SAE_TUTORIAL_CACHE": str(tmp_path / "cache")}
+    command = ["bash", "-e", "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for name in ("mine.html", "real.html"):
+        assert "<svg" in (tmp_path / name).read_text(encoding="utf-8")
+    assert (tmp_path / "notebooks" / "first_run.ipynb").is_file()

@@ -98,7 +98,8 @@ def test_links_that_lead_nowhere_are_found(tmp_path):
         ("One line with `code` and a * star.", "One line with ``code`` and a \\* star."),
         ("W_dec is kept, n_ is escaped.", "W_dec is kept, n\\_ is escaped."),
         ("Text:\n    run(x)", "Text:\n\n::\n\n        run(x)"),
-        ("a    first\nlong   second", "::\n\n    a    first\n    long   second"),
+        ("a     first,\n      goes on\nlong  *second*", "``a``\n    first, goes on\n\n``long``\n    \\*second\\*"),
+        ("f(x)  -> 1\nlonger(x)  -> 2", "::\n\n    f(x)  -> 1\n    longer(x)  -> 2"),
     ],
 )
 def test_docstrings_become_restructured_text(docstring, rest):
