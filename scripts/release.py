@@ -28,11 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME = f"sae_tutorial-{sae_tutorial.__version__}"
 LIMIT_MB = 100  # what a package index takes
 TRIED = """
-import torch
 from sae_tutorial import evaluate, load_language_model, reference_sae, story_tokens
 from sae_tutorial.course.results import load_judged
 model, sae = load_language_model("stories"), reference_sae("token_choice")
-found = evaluate(sae, model, story_tokens(2_000, 128), progress=False)
+found = evaluate(sae, model, story_tokens(2_000, 128), sae.hook_name)
 assert 0 < found.fvu < 0.2, found
 assert len(load_judged()) > 30
 print(f"the shipped SAE leaves {found.fvu:.1%} of the variance")

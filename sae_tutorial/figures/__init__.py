@@ -15,4 +15,5 @@ circuits   patching maps and graphs
 
 feature_graph     circuits of features: tokens across, layers up
 feature_report    one HTML page for each feature, and a file of them
+neuronpedia       the same as files that Neuronpedia reads
 """
