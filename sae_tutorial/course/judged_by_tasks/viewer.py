@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -55,10 +56,14 @@ def probe_viewer(sae: SparseAutoencoder, questions: Sequence[Examples], evidence
     question = ipywidgets.Dropdown(options=list(named), description="Question")
     page = ipywidgets.HTML()
 
-    def show(change: Any = None) -> None:
-        of = chosen(sae, named[question.value])
+    @cache  # a probe takes half a second
+    def html(asked: str) -> str:
+        of = chosen(sae, named[asked])
         [first] = feature_pages(evidence, sae, model, of.features[:1])
-        page.value = chosen_html(of) + page_html(first, words_of(model))
+        return chosen_html(of) + page_html(first, words_of(model))
+
+    def show(change: Any = None) -> None:
+        page.value = html(question.value)
 
     question.observe(show, names="value")
     show()
