@@ -68,7 +68,7 @@ SMOLLM2 = {
     "12_gradient_saes": {"N_ROWS": 2, "N_REMOVED": 6, "SAMPLES": (1, 2)},
     "13_attention_outputs": {"CONTEXT": 32, "N_TRAIN": 10, "N_READ": 40, "STEPS": 3, "N_SENTENCES": 12, "N_REPEATS": 1},
     "14_discrete_circuits": {"N": 2, "N_CIRCUIT": 2, "N_TRIED": 3, "N_TOYS": 1, "STEPS": 3},
-    "16_judged_by_tasks": {"N_TOKENS": 12_000, "N_TRAIN": 40, "N_TEST": 20, "N_SENTENCES": 48},
+    "16_judged_by_tasks": {"N_TOKENS": 12_000, "N_TRAIN": 40, "N_TEST": 20, "N_SENTENCES": 144},
 }
 MINUTES = ("01_transformers", "08_ioi_circuit", "09_ioi_features")  # with all thirty layers
 
