@@ -38,8 +38,9 @@ def test_opens_with_its_figures_uncut_in_both_themes(lab, name):
             lab.theme(theme)
             drawn = lab.drawn()
             assert drawn["cut"] == [] and drawn["broken"] == 0, (px, theme)
-            title, prose = lab.ink()
-            assert title == prose, (px, theme)
+            if px == 1280:  # the ink does not depend on the width, and a mouse takes its time
+                title, prose = lab.ink()
+                assert title == prose, theme
 
 
 # Of each kind of control: what the cell says that shows it, what is operated, and keys to press in turn.
