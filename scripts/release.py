@@ -54,24 +54,18 @@ def faults(wheel: Path, sdist: Path) -> list[str]:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
     files = {name for name in tracked.stdout.split("\0") if name}
     package = {name for name in files if name.startswith("sae_tutorial/")}
-    shipped = json.loads((ROOT / "sae_tutorial" / "assets" / "checksums.json").read_text())
-    promised = {f"sae_tutorial/assets/{name}" for name in shipped} | package
     around = {n for n in files if n.startswith(("tests/", "notebooks/", "scripts/", "benchmarks/"))}
     around |= {"README.md", "LICENSE", "CITATION.cff", "constraints.txt"}
-    found = [f"the wheel lacks {name}" for name in sorted(promised - in_wheel)]
-    found += [f"the sdist lacks {name}" for name in sorted((promised | around) - in_sdist)]
-    strange = {name for name in in_wheel if not name.startswith(("sae_tutorial/", f"{NAME}.dist-info/"))}
-    found += [f"the wheel has {name}" for name in sorted(strange | (in_wheel - promised - strange - _about(in_wheel)))]
+    found = [f"the wheel lacks {name}" for name in sorted(package - in_wheel)]
+    found += [f"the sdist lacks {name}" for name in sorted((package | around) - in_sdist)]
+    more = {name for name in in_wheel - package if not name.startswith(f"{NAME}.dist-info/")}
+    found += [f"the wheel has {name}" for name in sorted(more)]
     if "sae-tutorial = sae_tutorial.__main__:main" not in entry_points:
         found.append("the wheel has no command sae-tutorial")
     for path in (wheel, sdist):
         if path.stat().st_size > LIMIT_MB * 1e6:
             found.append(f"{path.name} takes {path.stat().st_size / 1e6:.0f} MB, over {LIMIT_MB}")
     return found
-
-
-def _about(names: set[str]) -> set[str]:
-    return {name for name in names if name.startswith(f"{NAME}.dist-info/")}
 
 
 def try_wheel(wheel: Path, flags: list[str], hosted: list[str]) -> None:

@@ -88,8 +88,12 @@ class LabPage:
         """The notebook in a workspace of its own, once its kernel is there; what `STATE` says."""
         there = self.address.replace("/lab/tree", "/lab/workspaces/test/tree").replace(self.first, name)
         self.browser.get(f"{there}&reset")  # nothing of what was open before
-        wait_for(lambda: (self.ready() or {}).get("path") == f"notebooks/{name}", name)
-        return self.state()
+
+        def there_now() -> dict[str, Any] | None:
+            state = self.ready()
+            return state if state and state["path"] == f"notebooks/{name}" else None
+
+        return wait_for(there_now, name)
 
     def close(self) -> None:
         """Without saving, and with its kernel."""
@@ -124,8 +128,8 @@ class LabPage:
 
     def theme(self, name: str) -> None:
         self.command("apputils:change-theme", f"{{theme: '{name}'}}")
-        dark = "true" if "Dark" in name else "false"
-        find = f"return document.body.dataset.jpThemeLight !== '{dark}'"
+        light = "false" if "Dark" in name else "true"
+        find = f"return document.body.dataset.jpThemeLight === '{light}'"
         wait_for(lambda: self.browser.execute_script(find), name)
 
     def width(self, px: int) -> None:

@@ -145,20 +145,19 @@ def check_swap(answer: Any) -> Verdict:
     x = codes @ W_dec + error
     right, more = solution_swap(x, codes, other, features, W_dec), (other - codes)[features] @ W_dec[features]
 
-    def swapped(answer: Callable) -> Tensor:
-        given = (one.clone() for one in (x, codes, other, features, W_dec))
-        return torch.as_tensor(answer(*given)).float()
+    def swapped(answer: Callable) -> tuple[Tensor, Tensor]:
+        """The answer, and what it has made of its `codes`."""
+        given = [one.clone() for one in (x, codes, other, features, W_dec)]
+        return torch.as_tensor(answer(*given)).float(), given[1]
 
     def an_activation(answer: Callable) -> str | None:
-        got = swapped(answer)
+        got, _ = swapped(answer)
         return None if got.shape == x.shape else f"return an activation, {tuple(x.shape)}; yours is {tuple(got.shape)}"
 
     def the_activation(answer: Callable) -> str | None:
-        mine = codes.clone()
-        answer(x.clone(), mine, other.clone(), features.clone(), W_dec.clone())
-        if not torch.equal(mine, codes):
+        got, its_codes = swapped(answer)
+        if not torch.equal(its_codes, codes):
             return "you have changed `codes` itself; change a copy, `codes.clone()`"
-        got = swapped(answer)
         if torch.allclose(got, right, atol=1e-4):
             return None
         wrong = {

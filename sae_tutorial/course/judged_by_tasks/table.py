@@ -119,9 +119,8 @@ def pairs(rows: Sequence[Row], model: str, measure: str, methods: Iterable[str])
     for one, other in itertools.combinations(means, 2):
         more = statistics.fmean(means[one]) - statistics.fmean(means[other])
         error = math.sqrt(variance * (1 / len(means[one]) + 1 / len(means[other])))
-        found.append(
-            Pair(one, other, more, 2 * float(student.sf(abs(more) / error, free)) if error else float(not more))
-        )
+        p = 2 * float(student.sf(abs(more) / error, free)) if error else float(not more)
+        found.append(Pair(one, other, more, p))
     return [replace(one, p=p) for one, p in zip(found, holm([one.p for one in found]))]
 
 
@@ -142,9 +141,9 @@ def agreement(rows: Sequence[Row], model: str, methods: Sequence[str]) -> dict[s
     explained, found = _of_seeds(rows, model, EXPLAINED, methods), {}
     for measure in TASKS:
         of_seeds = _of_seeds(rows, model, measure, methods)
-        pairs = [_rank_correlation(a, b) for a, b in itertools.combinations(of_seeds, 2)]
+        between = [_rank_correlation(a, b) for a, b in itertools.combinations(of_seeds, 2)]
         along = [_rank_correlation(a, b) for a, b in zip(of_seeds, explained)]
-        found[measure] = Agreement(statistics.fmean(pairs), _span(along))
+        found[measure] = Agreement(statistics.fmean(between), _span(along))
     return found
 
 
