@@ -21,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, which the parser's modules do
     debug = "--debug" in argv
     try:
+        if argv == ["--version"]:  # at once: the parser's modules take seconds to import
+            print(__version__)
+            return 0
         args = parser().parse_args(argv)
         args.run(args)
     except KeyboardInterrupt:
@@ -46,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     from sae_tutorial.training.settings import TrainSettings
 
     top = argparse.ArgumentParser("sae-tutorial", description="Sparse autoencoders from the command line.")
-    top.add_argument("--version", action="version", version=__version__)
+    top.add_argument("--version", action="version", version=__version__, help="say which version this is")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: object, reads: bool = True, leave_out: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -83,6 +86,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("folder", metavar="FOLDER")
     one.add_argument("--out", metavar="FILE.html", help="default: report.html in the folder")
     one.add_argument("--features", type=int, default=8, help="pages in each group (default 8)")
+    one.add_argument("--neuronpedia", metavar="FOLDER", help="also all features that fire, in Neuronpedia's files")
+    one.add_argument("--model-id", help="Neuronpedia's name of the model (default: the last part of its own)")
+    one.add_argument("--sae-set", help="under which Neuronpedia shows the SAE (default: the folder's name)")
     command("models", caches.models, reads=False)
     one = command("clean", caches.clean, reads=False)
     one.add_argument("names", nargs="*", metavar="NAME", help="what is deleted; none: only show")

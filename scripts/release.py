@@ -54,10 +54,8 @@ def faults(wheel: Path, sdist: Path) -> list[str]:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
     files = {name for name in tracked.stdout.split("\0") if name}
     package = {name for name in files if name.startswith("sae_tutorial/")}
-    around = {n for n in files if n.startswith(("tests/", "notebooks/", "scripts/", "benchmarks/"))}
-    around |= {"README.md", "LICENSE", "CITATION.cff", "constraints.txt"}
     found = [f"the wheel lacks {name}" for name in sorted(package - in_wheel)]
-    found += [f"the sdist lacks {name}" for name in sorted((package | around) - in_sdist)]
+    found += [f"the sdist lacks {name}" for name in sorted(files - in_sdist)]
     more = {name for name in in_wheel - package if not name.startswith(f"{NAME}.dist-info/")}
     found += [f"the wheel has {name}" for name in sorted(more)]
     if "sae-tutorial = sae_tutorial.__main__:main" not in entry_points:

@@ -161,13 +161,22 @@ def readme() -> str:
 
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.yml"))
+
+
+@pytest.mark.parametrize(
+    ("schema", "paths"), [("vendor.github-workflows", WORKFLOWS), ("vendor.github-actions", ACTIONS)]
+)
+def test_workflows_and_actions_follow_their_schemas(schema, paths):
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *map(str, paths)]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert paths and checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_workflows_follow_the_schema_and_call_targets_that_are_there(path):
-    schema = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(path)]
-    checked = subprocess.run(schema, capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+def test_workflows_call_what_is_there(path):
+    own = re.findall(r"uses: \./(\S+)", path.read_text(encoding="utf-8"))
+    assert own and all((ROOT / action / "action.yml") in ACTIONS for action in own)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     called = re.findall(r"run: make (\w+)", path.read_text(encoding="utf-8"))
     assert called and all(re.search(rf"^{target}:", makefile, re.M) for target in called)

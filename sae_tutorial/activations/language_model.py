@@ -118,7 +118,7 @@ def _has_tokenizer(folder: Path) -> bool:
 def _boot(source: str, device: Any, dtype: torch.dtype | None, tokenizer: Any) -> TransformerBridge:
     from transformer_lens.model_bridge import TransformerBridge
 
-    with _known_architecture(source):
+    with _known_architecture(source), _whole_weights(source):
         return TransformerBridge.boot_transformers(
             source, device=device, dtype=dtype or torch.float32, tokenizer=_with_bos(tokenizer)
         )
@@ -191,6 +191,20 @@ def _known_architecture(source: str) -> Iterator[None]:
         raise ValueError(
             f"name={source!r}: TransformerLens does not support this architecture ({found}). "
             "TransformerBridge.list_supported_models() names the models that it does."
+        ) from error
+
+
+@contextmanager
+def _whole_weights(source: str) -> Iterator[None]:
+    """A short error where a download or a copy has ended too early."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(
+            f"name={source!r}: its weights cannot be read ({error}). A download or a copy of them ended too early: "
+            "delete them, and fetch them again."
         ) from error
 
 

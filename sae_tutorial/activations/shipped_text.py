@@ -69,6 +69,19 @@ def story_tokens(
     return rows_with(TEXT_OF[model], pieces_RC)
 
 
+def shipped_tokens(context: int = 256, *, source: str | None = "model", model: str = "stories") -> int:
+    """How many tokens `story_tokens` has in rows of this context."""
+    return len(_pieces(context, source, model)) * context
+
+
+def story_samples(
+    n_tokens: int, context: int = 256, seed: int = 0, *, source: str | None = "model", model: str = "stories"
+) -> Int[Tensor, " rows"]:
+    """Which sample each row of `story_tokens` with these arguments is from: below a context of 256, several rows are
+    from one, and those that know the beginning of a story know something of its end."""
+    return torch.from_numpy(_chosen(n_tokens, context, seed, source, model)[1])
+
+
 def story_titles(
     n_tokens: int, context: int = 256, seed: int = 0, *, source: str | None = "model", model: str = "stories"
 ) -> tuple[str, ...]:
@@ -100,6 +113,17 @@ def _chosen(
     for name, value, there in (("source", source, (*SOURCES, None)), ("model", model, tuple(TEXT_OF))):
         if value not in there:
             raise ValueError(f"{name}={value!r}: text is shipped for {', '.join(map(repr, there))}; see text_tokens.")
+    pieces_RC = _pieces(context, source, model)
+    n_rows, available = -(-n_tokens // context), len(pieces_RC)
+    if n_rows > available:
+        shipped = f"{available * context:,} tokens in rows of {context} (source={source!r}, model={model!r})"
+        raise ValueError(f"n_tokens={n_tokens:,}: the package ships {shipped}. Ask for fewer, or try text_tokens.")
+    chosen = np.random.default_rng(seed).permutation(available)[:n_rows]
+    return pieces_RC[chosen], chosen // (available // len(_samples(model, source)))
+
+
+def _pieces(context: int, source: str | None, model: str) -> Int[np.ndarray, "rows context-1"]:
+    """All samples, cut into as many rows as they yield, without the token that begins a row."""
     samples_NS = _samples(model, source)
     longest = samples_NS.shape[1] + 1
     if not 2 <= context <= longest:
@@ -108,13 +132,7 @@ def _chosen(
             f"{longest}, or read longer rows from a file with text_tokens."
         )
     per_sample = (longest - 1) // (context - 1)
-    n_rows, available = -(-n_tokens // context), len(samples_NS) * per_sample
-    if n_rows > available:
-        shipped = f"{available * context:,} tokens in rows of {context} (source={source!r}, model={model!r})"
-        raise ValueError(f"n_tokens={n_tokens:,}: the package ships {shipped}. Ask for fewer, or try text_tokens.")
-    chosen = np.random.default_rng(seed).permutation(available)[:n_rows]
-    pieces_RC = samples_NS[:, : per_sample * (context - 1)].reshape(available, context - 1)
-    return pieces_RC[chosen], chosen // per_sample
+    return samples_NS[:, : per_sample * (context - 1)].reshape(-1, context - 1)
 
 
 def _samples(model: str, source: str | None) -> Int[np.ndarray, "samples tokens"]:

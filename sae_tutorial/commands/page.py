@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from sae_tutorial.figures import kinds
 from sae_tutorial.figures.densities import rank_density
 from sae_tutorial.figures.feature_report import searchable, section_html, words_of
 from sae_tutorial.figures.kinds import Curve
+from sae_tutorial.figures.neuronpedia import neuronpedia_batches
 
 ENOUGH = 20  # matches of a feature that is shown
 MEANS = {  # measure -> what it is called, and what it means
@@ -51,6 +54,7 @@ def report(args: argparse.Namespace) -> None:
     if sae.config.is_transcoder:
         raise ValueError(f"{folder} holds a transcoder; pages are for SAEs")
     check_writable(path)
+    names = _neuronpedia_names(args, reading, folder) if args.neuronpedia else {}
     model, hook = reading.load()
     sae, held_out = sae.to(model.cfg.device), rows_to_measure(reading, about, model)
     found = evaluate(sae, model, held_out, hook, progress=not args.quiet)
@@ -65,6 +69,22 @@ def report(args: argparse.Namespace) -> None:
         below += f"<h2>{escape(name)}</h2>" + "".join(section_html(page, words) for page in pages)
     write_atomically(path, searchable(f"SAE of {reading.model}", above, below).encode())
     print(path)
+    if names:
+        fire = evidence.counts.nonzero().flatten().tolist()
+        print(*neuronpedia_batches(sae, model, evidence, fire, args.neuronpedia, **names), sep="\n")
+
+
+def _neuronpedia_names(args: argparse.Namespace, reading: Reading, folder: Path) -> dict[str, Any]:
+    """Under which names Neuronpedia shows an SAE. Raises ValueError if it reads no layer."""
+    layer = re.match(r"blocks\.(\d+)\.", reading.hook or "")
+    if layer is None:
+        raise ValueError(f"--neuronpedia wants to know the layer, and hook={reading.hook!r} is in none")
+    return {
+        "model_id": args.model_id or Path(reading.model).name,
+        "layer": int(layer[1]),
+        "sae_set": args.sae_set or folder.resolve().name,
+        "dataset": name_of(reading.text),
+    }
 
 
 def chosen(sae: SparseAutoencoder, evidence: FeatureEvidence, n: int) -> dict[str, list[int]]:

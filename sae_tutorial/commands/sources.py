@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sae_tutorial.activations.files import path_of
 from sae_tutorial.activations.language_model import load_language_model
-from sae_tutorial.activations.shipped_text import TEXT_OF, TRAINED_ON, story_tokens
+from sae_tutorial.activations.shipped_text import TEXT_OF, TRAINED_ON, shipped_tokens, story_samples, story_tokens
 from sae_tutorial.activations.text import text_tokens
 from sae_tutorial.autoencoder.fields import check_fields, choice, described, setting, whole
 
@@ -71,9 +71,10 @@ class Reading:
         return model, self.hook or f"blocks.{middle}.hook_resid_post"
 
     def rows(self, model: Any) -> tuple[Int[Tensor, "rows context"], Int[Tensor, "held_out context"]]:
-        """To train on, and to measure on. Raises ValueError where nothing would be left to train on."""
+        """To train on, and to measure on: of texts that come with the model, no story is in both. Raises ValueError
+        where nothing would be left to train on."""
         try:
-            tokens = self._tokens(model)
+            tokens, sample = self._tokens(model)
         except (ValueError, OSError) as error:
             told = str(error)
             for theirs, ours in ARGUMENTS.items():
@@ -84,15 +85,21 @@ class Reading:
                 f"held_out={self.held_out}: the text has only {len(tokens)} rows of {self.context} tokens; hold out "
                 "fewer, or read more text"
             )
-        return tokens[: -self.held_out], tokens[-self.held_out :]
+        apart = ~torch.isin(sample[: -self.held_out], sample[-self.held_out :])
+        return tokens[: -self.held_out][apart], tokens[-self.held_out :]
 
-    def _tokens(self, model: Any) -> Int[Tensor, "rows context"]:
+    def _tokens(self, model: Any) -> tuple[Int[Tensor, "rows context"], Int[Tensor, " rows"]]:
+        """Rows, and which sample of the text each is from."""
         if self.text is not None:
-            return text_tokens(self.text, model, self.context, limit=self.tokens)
+            rows = text_tokens(self.text, model, self.context, limit=self.tokens)
+            return rows, torch.arange(len(rows))
         if self.model not in TEXT_OF:
             raise ValueError(f"model={self.model!r} comes without a text: name a file or a data set with --text")
         corpus = TRAINED_ON[self.model]
-        return story_tokens(min(self.tokens, corpus.n_tokens), self.context, source=corpus.source, model=self.model)
+        from_where: Any = {"source": corpus.source, "model": self.model}
+        n_tokens = min(self.tokens, corpus.n_tokens, shipped_tokens(self.context, **from_where))
+        asked = (n_tokens, self.context)
+        return story_tokens(*asked, **from_where), story_samples(*asked, **from_where)
 
     def remembered(self, hook: str) -> dict[str, Any]:
         """What an SAE that was trained on this keeps in its folder; of files their whole paths, of machines nothing."""
@@ -107,8 +114,11 @@ def _whole(name: str | None) -> str | None:
 
 
 def name_of(text: str | None) -> str:
-    """What a text is called where others read it: of a file not its folders."""
-    return Path(text).name if text else "the text that comes with the model"
+    """What a text is called where others read it: of a file not its folders (`remembered` wrote them in full), of a data
+    set on the hub also its owner."""
+    if not text:
+        return "the text that comes with the model"
+    return Path(text).name if Path(text).is_absolute() else text
 
 
 def fingerprint(tokens: Int[Tensor, "rows context"]) -> str:

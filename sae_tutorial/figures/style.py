@@ -29,7 +29,8 @@ WIDTH, HEIGHT = 600, 380  # JupyterLab leaves 605 px in a window of 800 without 
 # lines, and plotly finds what the mouse points at, because it knows of a `transform` on its own element (and of no
 # other). tan(atan2(a, b)) is a / b: CSS divides no lengths. A transformed element still takes its full height, so most
 # of what it leaves is taken back: 240 px is as low as our figures are. Widgets of an earlier kernel say what they need,
-# once, instead of showing a broken link at each of their parts.
+# once, instead of showing a broken link at each of their parts. JupyterLab takes arrow keys and letters from a widget's
+# menu for its own commands ("the cell below", "cut"): there, keys stay with the menu.
 PAGE = f"""<style>
 .jp-RenderedPlotly text[style*="fill: rgb{tuple(bytes.fromhex(TEXT[1:]))}"] {{
   fill: var(--jp-content-font-color1, {TEXT}) !important;
@@ -56,7 +57,16 @@ PAGE = f"""<style>
   font-style: italic;
   margin: 4px;
 }}
-</style>"""
+</style>
+<script>
+if (!window.saeTutorialMenus) {{
+  window.saeTutorialMenus = true;
+  window.addEventListener("keydown", event => {{
+    const own = event.target.matches?.(".jupyter-widgets select") && !event.ctrlKey && !event.metaKey;
+    if (own && !["Enter", "Escape", "Tab"].includes(event.key)) event.stopPropagation();
+  }}, true);
+}}
+</script>"""
 
 FONT = "Arial, Helvetica, Liberation Sans, sans-serif"  # of equal widths, so that `wrap` is right on every machine
 TITLE, LINE = 16, 21  # the size of a title's letters, and the height of its lines, px

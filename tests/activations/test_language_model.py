@@ -229,6 +229,14 @@ def test_folder_without_tokenizer_needs_one(folder, tokenizer):
     assert bridge.to_tokens("a")[0].tolist() == [0, *tokenizer("a")["input_ids"]]
 
 
+@pytest.mark.parametrize("share", [0.5, 0])
+def test_weights_that_came_half(folder, share):
+    [weights] = folder.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[: int(share * weights.stat().st_size)])
+    with pytest.raises(ValueError, match=f"name='{folder}'.*ended too early: delete them, and fetch them again"):
+        load_language_model(folder)
+
+
 def test_incomplete_folders_say_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json"):
         load_language_model(tmp_path)

@@ -48,7 +48,7 @@ NUMBER = ("input[type=number]", (Keys.ARROW_UP, Keys.ARROW_DOWN))
 BUTTONS = ("button.widget-toggle-button:not(.mod-active)", (Keys.ENTER,))
 SLIDER = (".noUi-handle", (Keys.ARROW_LEFT, Keys.ARROW_RIGHT))
 TEXT = ("input[type=text]", (Keys.END + " again" + Keys.ENTER,))
-MENU = ("select", "10")  # options, by their numbers
+MENU = ("select", (Keys.ARROW_DOWN, Keys.ARROW_UP))
 CONTROLS = {
     "00_start_here.ipynb": ("word_viewer(", NUMBER, BUTTONS),
     "01_transformers.ipynb": ("attention_viewer(model", SLIDER, TEXT),

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from sae_tutorial import SAEConfig, load_metadata, load_sae, story_tokens
+from sae_tutorial import SAEConfig, __version__, load_metadata, load_sae, story_tokens
 from sae_tutorial.__main__ import main
+from sae_tutorial.activations.shipped_text import shipped_tokens, story_samples
 from sae_tutorial.commands import options
-from sae_tutorial.commands.sources import Reading, of_metadata
+from sae_tutorial.commands.sources import Reading, name_of, of_metadata
 from sae_tutorial.training.settings import TrainSettings
 
 SMALL = "--context 32 --held-out 8 --steps 12 --batch-size 64 --d-sae 64 --k 4".split()
@@ -113,6 +114,53 @@ def test_the_page_is_one_file_with_everything(trained, capsys):
     assert not re.search(r"<script[^>]* src=|<link ", page), "it needs no network"
 
 
+def test_a_report_for_neuronpedia(trained, tmp_path, capsys):
+    folder, there = trained / "token_choice", tmp_path / "shared"
+    page = ["--features", "1", "--out", str(tmp_path / "page.html"), "--quiet"]
+    assert main(["report", str(folder), *page, "--neuronpedia", str(there), "--sae-set", "res-mine"]) == 0
+    assert str(there / "batch-0.json") in capsys.readouterr().out
+    batch = json.loads((there / "batch-0.json").read_text())
+    assert (batch["model_id"], batch["layer"], batch["sae_set"]) == ("stories", 1, "res-mine")
+    assert batch["features"][0]["dataset"] == "mine.txt"
+    assert all(one["frac_nonzero"] > 0 for one in batch["features"]), "features that fire"
+    assert main(["report", str(folder), *page, "--neuronpedia", str(there), "--hook", "hook_embed"]) == 1
+    assert "hook='hook_embed' is in none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("context", [32, 100, 256])
+def test_no_story_is_trained_on_and_measured_on(model, context):
+    to_train, held_out = Reading(tokens=200_000, context=context, held_out=64).rows(model)
+    every = story_tokens(200_000, context)
+    sample = dict(zip(map(tuple, every.tolist()), story_samples(200_000, context).tolist()))
+    of_train, of_held_out = ({sample[tuple(row)] for row in rows.tolist()} for rows in (to_train, held_out))
+    assert len(held_out) == 64 and not of_train & of_held_out
+    lost = len(every) - len(to_train) - 64
+    assert lost <= 64 * (255 // (context - 1) - 1), "nothing else is left out"
+
+
+def test_at_most_is_what_there_is(model):
+    to_train, held_out = Reading(context=200).rows(model)  # fewer tokens are shipped in rows of 200 than in rows of 256
+    assert 1_000_000 < (len(to_train) + len(held_out)) * 200 <= shipped_tokens(200) < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (None, "the text that comes with the model"),
+        ("/home/me/mine.txt", "mine.txt"),
+        ("owner/stories", "owner/stories"),
+    ],
+)
+def test_what_others_read_of_a_text(text, name):
+    assert name_of(text) == name
+
+
+def test_the_version_is_told_at_once():
+    code = "import sys; from sae_tutorial.__main__ import main; main(['--version']); sys.exit('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == __version__
+
+
 def test_a_file_of_settings_and_flags_that_have_the_last_word(text, tmp_path, capsys):
     file = tmp_path / "run.toml"
     file.write_text(
@@ -192,7 +240,7 @@ def test_a_killed_training_goes_on(text, tmp_path, capsys):
         ("train --text nowhere.txt", "text='nowhere.txt'"),
         ("train --text 2024", "text='2024'"),  # a file may have a number for a name
         ("train --device gpu", "device='gpu' is no device"),
-        ("train --context 200", "tokens=2,000,000"),
+        ("train --context 300", "context=300"),
         ("train --rule token_choice --k 0", "k must be"),
         ("train --l1 0.1", "l1=0.1 is no setting of rule"),
         ("train --model gpt2-nowhere", "gpt2-nowhere"),

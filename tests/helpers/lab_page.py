@@ -59,7 +59,7 @@ probe.remove();
 return title && [getComputedStyle(title).fill, ink];
 """
 
-# The time from a key (or the choice in a menu) to the first change of what a widget shows.
+# The time from a key (in a menu, from the choice that it makes) to the first change of what a widget shows.
 WATCH = """
 const [cell] = arguments;
 window.answered = null;
@@ -163,15 +163,9 @@ class LabPage:
         return self.browser.execute_script(script)
 
     def milliseconds(self, control: Any, keys: str) -> float:
-        """From the last of the keys to the first change of what the widget shows; `WATCH` must be there. In a menu,
-        from the choice of the option with this number: JupyterLab keeps arrow keys in a menu for itself."""
-        from selenium.webdriver.support.ui import Select
-
+        """From the last of the keys to the first change of what the widget shows; `WATCH` must be there."""
         self.browser.execute_script("window.answered = null")
-        if control.tag_name == "select":
-            Select(control).select_by_index(int(keys))
-        else:
-            control.send_keys(keys)
+        control.send_keys(keys)
         return wait_for(lambda: self.browser.execute_script("return window.answered"), "an answer", patience=20)
 
 
