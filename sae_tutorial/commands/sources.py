@@ -114,8 +114,8 @@ def _whole(name: str | None) -> str | None:
 
 
 def name_of(text: str | None) -> str:
-    """What a text is called where others read it: of a file not its folders (`remembered` wrote them in full), of a data
-    set on the hub also its owner."""
+    """What a text is called where others read it: of a file not its folders, which `remembered` wrote in full; a data
+    set on the hub as it is."""
     if not text:
         return "the text that comes with the model"
     return Path(text).name if Path(text).is_absolute() else text
