@@ -34,6 +34,7 @@ LAYERS = {"stories": (0, 1, 2, 3), "smollm2": (18,)}
 K, D_SAE, STEPS, BATCH = 16, 2048, 400, 2048
 TRAINED_ON, READ, SCORED = 1536, 256, 32  # rows of 256 tokens
 COMPONENTS_OF = 65_536  # tokens
+ORDER_IN = {"stories": (1,), "smollm2": ()}  # layers that are asked for the order of names
 N_SENTENCES, PREFIXES, TOPS = 240, (1, 2, 3, 4, 6, 8, 10), (5, 10, 20)
 
 
@@ -58,7 +59,9 @@ def rows_of(name: str, seeds: range, kept: Path, cache: Path) -> None:
         scores = prefix_induction(model, PREFIXES).round(decimals=3).tolist()
         kept_lines.add(kept, {"key": f"{name}-heads", "model": name, "lengths": PREFIXES, "prefix": scores})
     for layer in LAYERS[name]:
-        left = [seed for seed in seeds if f"{name}-{layer}-{seed}" not in kept_lines.done(kept, "key")]
+        ends = ("", "-order") if layer in ORDER_IN[name] else ("",)
+        keys = {seed: [f"{name}-{layer}-{seed}{end}" for end in ends] for seed in seeds}
+        left = [seed for seed in seeds if not set(keys[seed]) <= set(kept_lines.done(kept, "key"))]
         if left:
             hook = f"blocks.{layer}.attn.hook_z"
             store = ActivationStore.harvest(model, tokens[:TRAINED_ON], hook, cache_dir=cache, progress=False)
@@ -66,19 +69,24 @@ def rows_of(name: str, seeds: range, kept: Path, cache: Path) -> None:
             for seed in left:
                 sae = SparseAutoencoder(config, seed=seed)
                 train(sae, store, steps=STEPS, batch_size=BATCH, seed=seed, progress=False)
-                about = {"key": f"{name}-{layer}-{seed}", "model": name, "layer": layer, "seed": seed}
-                components = study.principal_components(sae, store.rows(slice(COMPONENTS_OF)).float())
-                kept_lines.add(kept, about | measured(sae, components, model, tokens[TRAINED_ON:], seed))
+                about, (key, *key_of_order) = {"model": name, "layer": layer, "seed": seed}, keys[seed]
+                untrained = study.controls(sae, model.cfg.n_heads, seed)
+                rows = store.rows(slice(COMPONENTS_OF)).float()
+                untrained["principal components"] = study.principal_components(sae, rows)
+                if key not in kept_lines.done(kept, "key"):
+                    found = measured(sae, untrained, model, tokens[TRAINED_ON:], seed)
+                    kept_lines.add(kept, {"key": key} | about | found)
+                for one in set(key_of_order) - set(kept_lines.done(kept, "key")):
+                    kept_lines.add(kept, {"key": one} | about | of_order(sae, untrained, model, seed))
 
 
 def measured(
-    sae: SparseAutoencoder, components: SparseAutoencoder, model: Any, tokens: Any, seed: int
+    sae: SparseAutoencoder, untrained: dict[str, SparseAutoencoder], model: Any, tokens: Any, seed: int
 ) -> dict[str, Any]:
     n_heads, scores = model.cfg.n_heads, evaluate(sae, model, tokens[:SCORED], str(sae.hook_name), progress=False)
     found: dict[str, Any] = {"fvu": scores.fvu, "l0": scores.l0, "recovered": scores.recovered, "dead": scores.dead}
     found["mean_recovered"] = scores.recovered_mean
     families, agreed = {}, {}
-    untrained = {**study.controls(sae, n_heads, seed), "principal components": components}
     for name, dictionary in {"SAE": sae, **untrained}.items():
         drawn = study.drawn_on(dictionary, model, tokens)
         families[name] = {"features": len(drawn.features), **drawn.of_families}
@@ -87,20 +95,24 @@ def measured(
             found["writers"] = study.of_writers(model, sae, drawn.matches[: study.EACH * 100])
     sentences = ioi_sentences(model, N_SENTENCES, seed)
     found["roles"] = {role: study.drawn_from_roles(sae, model, sentences, role) for role in ("S2", "END")}
-    io_first = sentences.positions["IO"] < sentences.positions["S1"]
-    found["order"] = of_order(sae, untrained, model, sentences, io_first, seed)
     return found | {"families": families, "one_family": agreed}
 
 
-def of_order(sae: Any, untrained: dict[str, Any], model: Any, sentences: Any, io_first: Any, seed: int) -> dict:
+def of_order(sae: SparseAutoencoder, untrained: dict[str, SparseAutoencoder], model: Any, seed: int) -> dict[str, Any]:
     """How well one direction tells at S2 which name came first: of the SAE's codes, and of what nobody trained, whole
-    and cut to the largest of each token."""
+    and cut to the largest of each token. "same": on other sentences of the same patterns; "new": on each pattern,
+    chosen on the others."""
+    sentences = ioi_sentences(model, N_SENTENCES, seed)
+    io_first = sentences.positions["IO"] < sentences.positions["S1"]
     z, codes = study.codes_at(sae, model, sentences, "S2")
-    found = {"feature": study.order_told(codes, io_first, seed)}
+    read = {"feature": codes}
     for name, other in untrained.items():
-        found[name] = study.order_told(z @ other.W_enc.detach(), io_first, seed)
-        found[f"{name}, cut"] = study.order_told(other.encode(z).to_dense(), io_first, seed)
-    return found
+        read[name] = z @ other.W_enc.detach()
+        read[f"{name}, cut"] = other.encode(z).to_dense()
+    patterns = study.patterns_of(sentences)
+    same = {name: study.order_told(values, io_first, seed) for name, values in read.items()}
+    new = {name: study.order_told_in_new_words(values, io_first, patterns) for name, values in read.items()}
+    return {"order": {"same": same, "new": new}}
 
 
 if __name__ == "__main__":

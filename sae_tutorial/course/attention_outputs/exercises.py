@@ -24,7 +24,10 @@ def check_attribution(answer: Any) -> Verdict:
 
     def a_table(answer: Callable) -> str | None:
         try:
-            shape = tuple(torch.as_tensor(answer(pattern.clone(), values.clone(), reads.clone())).shape)
+            got = answer(pattern.clone(), values.clone(), reads.clone())
+            if isinstance(got, (list, tuple)) and any(isinstance(one, Tensor) and one.ndim for one in got):
+                return "you return a list of tensors: torch.stack makes one tensor of them"
+            shape = tuple(torch.as_tensor(got).shape)
         except (RuntimeError, IndexError) as error:
             if "size" not in str(error) and "shape" not in str(error):
                 raise
@@ -69,6 +72,8 @@ def check_attribution(answer: Any) -> Verdict:
 
     hints = (
         "z of head h is Σ_s pattern[h, s] · values[s, h]. The feature takes its dot product with reads[h].",
+        "The values of head h are values[:, h], of the shape (sources, d). Take their dot product with reads[h]. What "
+        "is each source multiplied by?",
         "torch.einsum('hs,shd,hd->hs', …) does all of it.",
     )
     praise = "It is exact, because nothing between the values and the feature is nonlinear once the pattern is known."

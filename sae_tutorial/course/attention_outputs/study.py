@@ -173,11 +173,30 @@ def order_told(
     """How well the best single direction tells for which sentences `first` holds: the AUC, on one half of the
     sentences, of the direction and the sign that have the highest on the other half."""
     half = torch.randperm(len(first), generator=torch.Generator().manual_seed(seed)) < len(first) // 2
-    fits = torch.tensor([auc(of[first[half]].tolist(), of[~first[half]].tolist()) for of in values[half].T])
+    return _told(values, first, half)
+
+
+def order_told_in_new_words(
+    values: Float[Tensor, "sentences directions"],
+    first: Bool[Tensor, " sentences"],
+    patterns: Int[Tensor, " sentences"],
+) -> list[float]:
+    """The same on the sentences of each pattern, of the direction that is best on those of all others."""
+    return [_told(values, first, patterns != one) for one in patterns.unique()]
+
+
+def _told(values: Tensor, first: Tensor, chosen_on: Bool[Tensor, " sentences"]) -> float:
+    of, asked = values[chosen_on], ~chosen_on
+    fits = torch.tensor([auc(one[first[chosen_on]].tolist(), one[~first[chosen_on]].tolist()) for one in of.T])
     best = int((fits - 0.5).abs().argmax())
-    asked = values[~half, best]
-    told = auc(asked[first[~half]].tolist(), asked[~first[~half]].tolist())
+    told = auc(values[asked & first, best].tolist(), values[asked & ~first, best].tolist())
     return told if fits[best] > 0.5 else 1 - told
+
+
+def patterns_of(sentences: Sentences) -> Int[Tensor, " sentences"]:
+    """Which template each sentence was made from, by numbers."""
+    number = {template: n for n, template in enumerate(dict.fromkeys(one.template for one in sentences.frames))}
+    return torch.tensor([number[one.template] for one in sentences.frames])
 
 
 def strongest_matches(evidence: FeatureEvidence, least: int) -> tuple[Int[Tensor, " features"], Matches]:

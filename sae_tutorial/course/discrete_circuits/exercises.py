@@ -55,6 +55,9 @@ def check_score(answer: Any) -> Verdict:
             ),
             "a set of tensors compares objects, not numbers: make it from .tolist()": positive.sum().expand(3),
             "you count examples; a code that comes twice counts once": unseen.sum(0),
+            "positives need not be the first half: use the mask `positive`": (
+                node_scores(codes, torch.arange(len(codes)) < len(codes) // 2)
+            ),
             "you count codes of negatives that positives lack: it is the other way round": node_scores(
                 codes, ~positive
             ),
@@ -103,7 +106,7 @@ def check_shuffled(guess: Any, measured: float) -> Verdict:
     praise = f"It is {measured:.2f}. Where does it come from, if not from the labels?"
 
     def not_one_half(guess: Any) -> str | None:
-        if isinstance(guess, (int, float)) and abs(guess - 0.5) < 0.02 < abs(measured - 0.5):
+        if isinstance(guess, (int, float)) and abs(guess - 0.5) < 0.06 < abs(measured - 0.5):
             return "it would be 0.5 if all heads said equally many things; here it is more, as in the toy's last row"
         return None
 
@@ -141,7 +144,8 @@ def check_area(answer: Any) -> Verdict:
             if name.startswith("no two") and abs(got - (1 - right)) < 1e-4:
                 return f"you count pairs in which the wrong head is ahead: {got:.2f} in place of {right:.2f}"
             if abs(got - area_with_a_bug(scores, members)) < 1e-4:
-                return f"where {name}, a tie still counts as if the head of the circuit were ahead: {got:.2f}"
+                told = "as in the code that was given, a tie counts as if the head of the circuit were ahead"
+                return f"{told}: {got:.2f} where {name}"
             if name.startswith("no two") and abs(got - (2 * right - 1)) < 1e-4:
                 return f"a pair in the wrong order counts 0, not -1: {right:.2f} and not {got:.2f}"
             strict = float((scores[members][:, None] > scores[~members]).float().mean())

@@ -161,16 +161,24 @@ def with_neurons(layer: int, kept: Int[Tensor, " n"], where: Bool[Tensor, "promp
 
 
 def with_few(
-    model: Any, transcoder: SparseAutoencoder, spans: YearSpans, numbers: Sequence[int], where: str = "END"
+    model: Any,
+    transcoder: SparseAutoencoder,
+    spans: YearSpans,
+    numbers: Sequence[int],
+    where: str = "END",
+    measure: Callable[..., float] = score,
 ) -> dict[str, list[float]]:
-    """The score with so many features of a transcoder, or so many neurons of its MLP, left: those that vary most over
-    spans, where the answer is due ("END") or at the start year ("YY")."""
+    """The score, or what `knows` measures, with so many features of a transcoder, or so many neurons of its MLP, left:
+    those that vary most over spans, where the answer is due ("END") or at the start year ("YY")."""
     layer, text = layer_of(transcoder), text_of(spans)
     features = by_variance(codes_at(model, transcoder, spans, where))
     neurons = by_variance(neurons_at(model, layer, spans, where))
-    of_features = [score_with(model, spans, [with_features(transcoder, features[:n])]) for n in numbers]
-    of_neurons = [score(model, spans, with_neurons(layer, neurons[:n], text)) for n in numbers]
-    return {"features": of_features, "neurons": of_neurons}
+    left = {
+        "features": [stand_ins([with_features(transcoder, features[:n])], text) for n in numbers],
+        "neurons": [with_neurons(layer, neurons[:n], text) for n in numbers],
+    }
+    with torch.no_grad():
+        return {what: [measure(model, spans, hooks) for hooks in each] for what, each in left.items()}
 
 
 def later_and_not(spans: YearSpans, row: int) -> tuple[list[int], list[int]]:

@@ -39,6 +39,7 @@ def test_other_ways_to_the_same_table_pass():
         (lambda p, v, r: exercises.solution_attribution(p, v, r).sum(1), "summed over sources"),
         (lambda p, v, r: exercises.solution_attribution(p, v, r).sum(), "summed over both"),
         (lambda p, v, r: torch.einsum("hs,shd->hsd", p, v), "dot product"),
+        (lambda p, v, r: [p[h] * (v[:, h] @ r[h]) for h in range(3)], "torch.stack"),
         (lambda p, v, r: torch.einsum("shd,hd->hs", v, r), "multiply by `pattern`"),
         (lambda p, v, r: p * v.sum(2).T, "reads one direction"),
         (lambda p, v, r: p * (v @ r[0]).T, "reads[h] for head h"),

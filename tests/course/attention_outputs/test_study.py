@@ -189,3 +189,21 @@ def test_a_direction_that_tells_the_order_is_found_with_either_sign_and_noise_is
         told[:, 7] = sign * (first.float() + 0.1 * noise[:, 7])
         assert study.order_told(told, first) > 0.99
     assert 0.3 < study.order_told(noise, first) < 0.7
+
+
+def test_a_direction_that_tells_the_order_by_a_word_of_each_pattern_fails_on_new_patterns():
+    generator = torch.Generator().manual_seed(0)
+    first, patterns = torch.rand(300, generator=generator) < 0.5, torch.arange(300) % 3
+    values = torch.rand(300, 4, generator=generator)
+    values[:, 0] += first.float()  # the order itself
+    assert min(study.order_told_in_new_words(values, first, patterns)) > 0.99
+    in_two = torch.where(patterns == 2, -first.float(), first.float())  # what goes with it in two patterns of three
+    values[:, 0] = in_two
+    assert study.order_told_in_new_words(values, first, patterns)[2] == 0, "turned round"
+
+
+def test_patterns_are_templates(sentences):
+    patterns = study.patterns_of(sentences)
+    assert len(patterns.unique()) == len({one.template for one in sentences.frames})
+    assert all((patterns[i] == patterns[j]) == (a.template == b.template) for i, a in enumerate(sentences.frames)
+               for j, b in enumerate(sentences.frames))  # fmt: skip

@@ -47,6 +47,7 @@ def ours(codes, positive, h):
         (lambda c, p: [len(set(ours(c, p, h)) ^ set(ours(c, ~p, h))) for h in range(3)], "count only the positives'"),
         (lambda c, p: [len(set(c[p, h]) - set(c[~p, h])) for h in range(3)], ".tolist()"),
         (lambda c, p: [len(set(one[p].tolist())) for one in c], "codes.T"),
+        (lambda c, p: [len(set(one[:3].tolist()) - set(one[3:].tolist())) for one in c.T], "the first half"),
         (lambda c, p: len(set(c[p].tolist()) - set(c[~p].tolist())), "one column of it at a time"),
         (lambda c, p: [set(ours(c, p, h)) - set(ours(c, ~p, h)) for h in range(3)], "not the sets"),
         (lambda c, p: [len(set(ours(c, p, h)) & set(ours(c, ~p, h))) for h in range(3)], "both kinds have"),
