@@ -223,7 +223,8 @@ def check_width(dictionary: Dictionary, x: Float[Tensor, "n d"]) -> None:
 def random_sae(sae: SparseAutoencoder | Dictionary, x: Float[Tensor, "tokens d"], seed: int = 0) -> SparseAutoencoder:
     """An SAE of as many features, of which as many are active on each token of `x` as `sae` has there on average, and
     with random weights: decoder rows drawn evenly from the sphere, the encoder their transpose. It knows of the
-    activations only their mean and scale."""
+    activations their mean and scale, and what one factor makes its reconstructions fit best: without it they would be
+    far too long, and to change features would change too much."""
     dictionary = dictionary_of(sae)
     check_width(dictionary, x)
     part = x[:: max(1, len(x) // 2048)]
@@ -232,6 +233,9 @@ def random_sae(sae: SparseAutoencoder | Dictionary, x: Float[Tensor, "tokens d"]
     found = SparseAutoencoder(SAEConfig(D, F, "token_choice", max(1, round(l0))), seed=seed).to(x.device)
     found.mean.copy_(x.mean(0))
     found.scale.copy_((x - x.mean(0)).square().mean().sqrt())
+    with torch.no_grad():
+        centred, rebuilt = part - found.mean, found(part) - found.mean
+        found.W_dec.mul_((centred * rebuilt).sum() / rebuilt.square().sum())
     return found
 
 

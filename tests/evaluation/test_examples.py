@@ -93,6 +93,10 @@ def test_a_random_sae_is_as_large_and_as_sparse():
     assert found.config.d_sae == 64 and found.config.k == max(1, round(float(l0)))
     assert_close(found.mean, x.mean(0))
     assert not torch.equal(found.W_dec, random_sae(sae, x, seed=1).W_dec)
+    lengths = found.W_dec.norm(dim=1)
+    assert_close(lengths, lengths.mean().expand_as(lengths))
+    centred, rebuilt = x - x.mean(0), found(x).detach() - x.mean(0)
+    assert_close((centred * rebuilt).sum(), rebuilt.square().sum())  # no factor would fit better
 
 
 def test_coordinates_are_the_activations():

@@ -72,6 +72,17 @@ def test_pairs_that_seeds_tell_apart():
         table.pairs(rows, "stories", "words, 5 features", ["base", "once"])
 
 
+def test_pairs_by_the_spread_of_either():
+    levels = {"wide": (0.5, 0.7, 0.9), "near": (0.600, 0.601, 0.602), "far": (0.610, 0.611, 0.612)}
+    rows = [row(name, seed, level) for name, of in levels.items() for seed, level in enumerate(of)]
+
+    def told(own):
+        found = table.pairs(rows, "stories", "words, 5 features", levels, own_spread=own)
+        return {(one.one, one.other) for one in found if one.apart}
+
+    assert told(True) == {("near", "far")} and told(False) == set(), "one wide spread hides all differences"
+
+
 def test_pairs_of_what_is_alike_are_seldom_told_apart():
     rng, wrong = np.random.default_rng(0), 0
     for _ in range(200):
@@ -115,9 +126,10 @@ def test_absorption_comes_with_the_f1_of_what_stands_for_the_property():
 
 def test_what_a_swap_changes_and_leaves():
     rows = [row("one", 0, 0.5), row("one", 1, 0.7)]
-    cause, isolation = table.swapped(rows, "stories", "one")
-    assert cause == pytest.approx((0.65, 0.55, 0.75)) and isolation == pytest.approx((0.55, 0.45, 0.65))
-    assert table.swapped(rows, "stories", "other") is None
+    found = table.swapped(rows, "stories", "one", 10)
+    assert found.cause == pytest.approx((0.65, 0.55, 0.75)) and found.isolation == pytest.approx((0.55, 0.45, 0.65))
+    assert found.score == pytest.approx((0.6, 0.5, 0.7))
+    assert table.swapped(rows, "stories", "other", 10) is None
 
 
 def test_places_are_means_over_tasks():
