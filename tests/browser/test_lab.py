@@ -43,19 +43,21 @@ def test_opens_with_its_figures_uncut_in_both_themes(lab, name):
                 assert title == prose, theme
 
 
-# Of each kind of control: what the cell says that shows it, what is operated, and keys to press in turn.
+# Of each kind of control: what the cell says that shows it, what is operated, and keys to press in turn, or the numbers
+# of points to click on.
 NUMBER = ("input[type=number]", (Keys.ARROW_UP, Keys.ARROW_DOWN))
 BUTTONS = ("button.widget-toggle-button:not(.mod-active)", (Keys.ENTER,))
 SLIDER = (".noUi-handle", (Keys.ARROW_LEFT, Keys.ARROW_RIGHT))
 TEXT = ("input[type=text]", (Keys.END + " again" + Keys.ENTER,))
 MENU = ("select", (Keys.ARROW_DOWN, Keys.ARROW_UP))
+POINTS = (".scatterlayer .point", (1, 2))
 CONTROLS = {
     "00_start_here.ipynb": ("word_viewer(", NUMBER, BUTTONS),
     "01_transformers.ipynb": ("attention_viewer(model", SLIDER, TEXT),
     "08_ioi_circuit.ipynb": ("patching_viewer(model)", MENU, TEXT),
     "10_reading_features.ipynb": ("feature_browser(Features", NUMBER, SLIDER, TEXT),
     "14_discrete_circuits.ipynb": ("code_viewer(", MENU),
-    "15_transcoders.ipynb": ("graph_viewer(trace", MENU),
+    "15_transcoders.ipynb": ("graph_viewer(trace", MENU, POINTS),
     "16_judged_by_tasks.ipynb": ("probe_viewer(", MENU),
 }
 QUICK = ("00_start_here.ipynb", "01_transformers.ipynb", "16_judged_by_tasks.ipynb")  # every kind of control
@@ -77,8 +79,12 @@ def test_runs_from_top_to_bottom_and_its_controls_answer(lab, name):
 
 
 def answers(lab, cell, selector, keys):
-    """Milliseconds until what the widget shows has changed, for four keys."""
+    """Milliseconds until what the widget shows has changed, for four keys or clicks."""
     find = "css selector"
     wait_for(lambda: cell.find_elements(find, selector), f"{selector} in the cell", patience=60)
     assert lab.browser.execute_script(WATCH, cell) > 0, "the widget shows nothing"
-    return [lab.milliseconds(cell.find_elements(find, selector)[0], key) for key in islice(cycle(keys), 4)]
+    taken = []
+    for key in islice(cycle(keys), 4):
+        at, pressed = (key, None) if isinstance(key, int) else (0, key)
+        taken.append(lab.milliseconds(cell.find_elements(find, selector)[at], pressed))
+    return taken

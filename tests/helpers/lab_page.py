@@ -59,13 +59,13 @@ probe.remove();
 return title && [getComputedStyle(title).fill, ink];
 """
 
-# The time from a key (in a menu, from the choice that it makes) to the first change of what a widget shows.
+# Milliseconds from a key or a click (in a menu, from the choice that a key makes) to the first change of what is shown.
 WATCH = """
 const [cell] = arguments;
 window.answered = null;
 let began = null;
 const begin = () => { began = performance.now(); window.answered = null; };
-cell.addEventListener('keydown', begin, { capture: true });
+for (const what of ['keydown', 'mousedown']) cell.addEventListener(what, begin, { capture: true });
 cell.addEventListener('change', event => { if (event.target.tagName === 'SELECT') begin(); }, { capture: true });
 const shown = cell.querySelectorAll('.jupyter-widgets.widget-html, .jupyter-widgets .js-plotly-plot');
 const observer = new MutationObserver(() => {
@@ -162,10 +162,16 @@ class LabPage:
         )
         return self.browser.execute_script(script)
 
-    def milliseconds(self, control: Any, keys: str) -> float:
-        """From the last of the keys to the first change of what the widget shows; `WATCH` must be there."""
+    def milliseconds(self, control: Any, keys: str | None) -> float:
+        """From the last of the keys, or from a click where there are none, to the first change of what the widget
+        shows; `WATCH` must be there."""
+        from selenium.webdriver import ActionChains
+
         self.browser.execute_script("window.answered = null")
-        control.send_keys(keys)
+        if keys is None:
+            ActionChains(self.browser).move_to_element(control).pause(0.5).click().perform()
+        else:
+            control.send_keys(keys)
         return wait_for(lambda: self.browser.execute_script("return window.answered"), "an answer", patience=20)
 
 
