@@ -2,8 +2,9 @@
 
     python scripts/release.py            into dist/
     python scripts/release.py --no-try   builds and looks only, seconds
-    python scripts/release.py --hosted torch==2.13.0 numpy==2.0.2
-                                         tries it where these are installed already, as on Colab: they have to stay
+    python scripts/release.py --hosted torch==2.10.0 numpy==2.0.2 scipy==1.16.3 ipywidgets==7.7.1
+                                         tries it where these are installed already, and have to stay: Colab's versions
+                                         of February 2026, from its published list (googlecolab/backend-info)
 
 What is tried: the command, the embedded model, a shipped SAE on it, and the data that the notebooks read. Publishing is
 done by `.github/workflows/release.yml`, for a tag.
