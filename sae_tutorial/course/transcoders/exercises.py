@@ -20,10 +20,16 @@ def check_leaves_more(answer: Any, fvu: Mapping[str, float]) -> Verdict:
     most = max(LEAVES, key=fvu.__getitem__)
 
     def known(answer: Any) -> str | None:
+        as_named = {name.lower(): name for name in LEAVES}
+        if isinstance(answer, str) and answer not in LEAVES and answer.lower() in as_named:
+            return f"write {as_named[answer.lower()]!r}"
         return None if answer in LEAVES else f"answer with one of {', '.join(map(repr, LEAVES))}; you say {answer!r}"
 
     def right(answer: str) -> str | None:
-        return None if answer == most else f"the {answer} has an FVU of {fvu[answer]:.2f}, the other one has more"
+        told = "which of them is shown what it has to write?"
+        return (
+            None if answer == most else f"the {answer} has an FVU of {fvu[answer]:.2f}, the other one has more: {told}"
+        )
 
     hints = (
         "Both have to write the same y. Which of them is shown y, and which one has to compute it?",
@@ -146,7 +152,10 @@ def check_through_a_head(answer: Any) -> Verdict:
         return torch.as_tensor(answer(W_E.clone(), W_V.clone(), W_O.clone(), reads.clone())).float()
 
     def a_number_for_each(answer: Callable) -> str | None:
-        shape = tuple(mine(answer).shape)
+        got = mine(answer)
+        shape = tuple(got.shape)
+        if shape == (V, d) and torch.allclose(got, W_E @ W_V, atol=1e-4):
+            return "that is what the head has inside for each token: W_O writes it into the stream"
         if shape == (V, D):
             return "that is what the head writes for each token: take its dot product with `reads`"
         return None if shape == (V,) else f"return a number for each token, here {(V,)}; yours is {shape}"
@@ -161,8 +170,11 @@ def check_through_a_head(answer: Any) -> Verdict:
             "W_V takes the stream to the head, (D, d); you have it transposed": W_E @ W_V.T @ W_O @ reads,
             "W_O takes the head back to the stream, (d, D); you have it transposed": W_E @ W_V @ W_O.T @ reads,
             "both matrices are transposed: W_V is (D, d), W_O is (d, D)": W_E @ W_V.T @ W_O.T @ reads,
-            "that is the map of the residual stream to itself, transposed": W_E @ (W_V @ W_O).T @ reads,
+            "you send `reads` forwards through the head; pull it back, W_O first, then W_V": W_E
+            @ (W_V @ W_O).T
+            @ reads,
             "W_V alone leaves you inside the head: W_O writes into the stream": W_E @ W_V @ reads,
+            "W_O takes the head to the stream; where is W_V, which takes the stream to the head?": W_E @ W_O @ reads,
             "a token may speak against a feature: cut nothing off": right.relu(),
         }
         return known_mistake(got, wrong) or f"token 0 has {right[0]:.3f} here; yours says {got[0]:.3f}"
