@@ -11,7 +11,7 @@ def from_outputs_to_score() -> Drawing:
     alt = (
         "One head on two positive and two negative prompts. Each of its four outputs is encoded by an SAE, and the "
         "number of the strongest latent is its code: 17 and 52 on positive prompts, 52 and 8 on negative ones. The "
-        "codes that positives have and negatives have not are just one, 17, so the head scores 1."
+        "only code that is on positives and on no negative is 17, so the head scores 1."
     )
     drawing = Drawing(620, 300, alt)
     rows = [(40, "Tom and Ann …, Tom gave it to", BLUE, 17), (84, "Sam and Eve …, Eve gave it to", BLUE, 52)]

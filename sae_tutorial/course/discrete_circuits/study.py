@@ -282,7 +282,7 @@ def toy_areas(n: int, trials: int, steps: int = STEPS) -> dict[str, list[float]]
     found: dict[str, list[float]] = {
         "planted, its labels": [],
         "planted, shuffled": [],
-        "nothing planted, any labels": [],
+        "two talkers, any labels": [],
     }
     for seed in range(trials):
         for one, names in ((toy(n, seed), list(found)[:2]), (quiet_toy(n, seed), [None, list(found)[2]])):
