@@ -208,10 +208,11 @@ def intervals(
     groups = {name: rows for name, rows in groups.items() if rows}
     of_rows = [next(iter(groups.values()))] if shared else list(groups.values())
     found, labels = looks(groups), [wrap(row, 0.35 * WIDTH, 12) for rows in of_rows for row in rows]
-    tall = max(30, 14 * len(groups)) if shared else 30
+    tall = max(30, 16 * len(groups)) if shared else 30
+    step = min(0.2, 0.64 / max(1, len(groups) - 1))  # between the dots of a row, so that rows stay apart
     fig = go.Figure(layout={"height": 120 + tall * len(labels), "showlegend": len(groups) > 1})
     told = f"%{{customdata[0]}}: %{{x:{form}}} (%{{customdata[1]:{form}}} to %{{customdata[2]:{form}}}) "
-    start: float = -0.1 * (len(groups) - 1) if shared else 0  # a dot's row, or a little above it
+    start: float = -step / 2 * (len(groups) - 1) if shared else 0  # a dot's row, or a little above it
     for group, rows in groups.items():
         middle, low, high = (numbers([span[i] for span in rows.values()]) for i in range(3))
         fig.add_scatter(
@@ -224,7 +225,7 @@ def intervals(
             customdata=[(row, *ends, (about or {}).get(row, "")) for row, *ends in zip(rows, low, high)],
             hovertemplate=f"{told}%{{customdata[3]}}<extra>{group}</extra>",
         )
-        start += 0.2 if shared else len(rows)
+        start += step if shared else len(rows)
     marks(fig, mark or {})
     finish(fig, title, wrap(x, 0.55 * WIDTH, 14), above=18 if mark else 0)
     rows_ = {"tickvals": list(range(len(labels))), "ticktext": labels, "tickfont": {"size": 12}, "zeroline": False}
