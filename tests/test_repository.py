@@ -14,6 +14,7 @@ import badges
 import nbformat
 import notebook_rules
 import pytest
+import yaml
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,6 +151,18 @@ def test_torch_and_numpy_are_not_pinned_by_the_package():
     for requirement in project["dependencies"]:
         if re.match(r"(torch|numpy)\b", requirement):
             assert re.fullmatch(r"\w+>=[\d.]+", requirement)
+
+
+def test_conda_builds_the_environment_that_make_builds():
+    """No conda solves it here; but conda has to find a Python only, and pip does the rest with the pins of `make`."""
+    found = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *of_conda, of_pip = found["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    versions = {one.partition("=")[0]: one.partition("=")[2] for one in of_conda}
+    assert set(versions) == {"python", "pip"} and f"{versions['python']}.0" in SpecifierSet(project["requires-python"])
+    extras = re.search(r"^EXTRAS := (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)[1]
+    assert of_pip["pip"] == ["-c constraints.txt", f"-e .[{extras}]"]
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
 
 
 def normal(name: str) -> str:
