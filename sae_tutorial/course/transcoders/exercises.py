@@ -26,10 +26,8 @@ def check_leaves_more(answer: Any, fvu: Mapping[str, float]) -> Verdict:
         return None if answer in LEAVES else f"answer with one of {', '.join(map(repr, LEAVES))}; you say {answer!r}"
 
     def right(answer: str) -> str | None:
-        told = "which of them is shown what it has to write?"
-        return (
-            None if answer == most else f"the {answer} has an FVU of {fvu[answer]:.2f}, the other one has more: {told}"
-        )
+        told = f"the {answer} has an FVU of {fvu[answer]:.2f}, the other one more; which is shown what it has to write?"
+        return None if answer == most else told
 
     hints = (
         "Both have to write the same y. Which of them is shown y, and which one has to compute it?",
@@ -170,9 +168,7 @@ def check_through_a_head(answer: Any) -> Verdict:
             "W_V takes the stream to the head, (D, d); you have it transposed": W_E @ W_V.T @ W_O @ reads,
             "W_O takes the head back to the stream, (d, D); you have it transposed": W_E @ W_V @ W_O.T @ reads,
             "both matrices are transposed: W_V is (D, d), W_O is (d, D)": W_E @ W_V.T @ W_O.T @ reads,
-            "you send `reads` forwards through the head; pull it back, W_O first, then W_V": W_E
-            @ (W_V @ W_O).T
-            @ reads,
+            "you send `reads` forwards through the head; pull it back, W_O first": W_E @ (W_V @ W_O).T @ reads,
             "W_V alone leaves you inside the head: W_O writes into the stream": W_E @ W_V @ reads,
             "W_O takes the head to the stream; where is W_V, which takes the stream to the head?": W_E @ W_O @ reads,
             "a token may speak against a feature: cut nothing off": right.relu(),
