@@ -26,7 +26,7 @@ def check_leaves_more(answer: Any, fvu: Mapping[str, float]) -> Verdict:
         return None if answer in LEAVES else f"answer with one of {', '.join(map(repr, LEAVES))}; you say {answer!r}"
 
     def right(answer: str) -> str | None:
-        told = f"the {answer} has an FVU of {fvu[answer]:.2f}, the other one has more: which is shown what it must write?"
+        told = f"the {answer} has an FVU of {fvu[answer]:.2f}, the other one has more: which is shown its output?"
         return None if answer == most else told
 
     hints = (
