@@ -31,6 +31,7 @@ NARROWEST = 1.6  # a column, in nodes
 ADDS, TAKES = VERMILION, BLUE  # edges, as signed maps have them
 WIDTHS = (1.2, 2.5, 5.0)  # px, for edges of up to a tenth of the largest, up to a third, and above
 SIZES = (8.0, 20.0)  # px of the smallest and the largest node
+ASIDE = 0.25  # of every second MLP's nodes, so that edges to the MLP before do not run through them
 
 
 class Place(NamedTuple):
@@ -56,7 +57,7 @@ def feature_graph(
     cells = _cells(graph)
     middles, wide = _middles(cells, columns)
     where = {
-        node: Place(middles[column] + (i + 0.5 - len(nodes) / 2), row)
+        node: Place(middles[column] + (i + 0.5 - len(nodes) / 2) + (ASIDE if row % 4 == 0 else 0), row)
         for (column, row), nodes in cells.items()
         for i, node in enumerate(nodes)
     }
