@@ -2,7 +2,7 @@
 
 from sae_tutorial.circuits.transcoder_circuits import Node
 from sae_tutorial.circuits.transcoder_graph import Graph
-from sae_tutorial.figures.feature_graph import ADDS, TAKES, WIDTHS, feature_graph
+from sae_tutorial.figures.feature_graph import ADDS, ASIDE, TAKES, WIDTHS, feature_graph
 
 END = Node("logit", 2, 3, 7)
 LATE, EARLY, OTHER = Node("feature", 1, 3, 5), Node("feature", 0, 1, 8), Node("feature", 0, 1, 9)
@@ -32,7 +32,8 @@ def test_nodes_stand_at_their_tokens_and_layers():
     assert rows == ["embeddings", "MLP 0", "heads 1", "MLP 1", "logits"]
     assert len(fig.layout.yaxis.ticktext) == 6
     assert [text.split("<br>")[1] for text in fig.layout.xaxis.ticktext] == ["1", "3"]
-    assert "17" in fig.layout.xaxis.ticktext[0] and found[END][0] == found[LATE][0] == fig.layout.xaxis.tickvals[1]
+    assert "17" in fig.layout.xaxis.ticktext[0] and found[END][0] == fig.layout.xaxis.tickvals[1]
+    assert found[LATE][0] == found[END][0] + ASIDE, "edges to the MLP before do not run through it"
     assert found[EARLY][0] < fig.layout.xaxis.tickvals[0] < found[OTHER][0], "side by side, the larger on the left"
     assert found[OTHER][0] - found[EARLY][0] == 1 and fig.layout.xaxis.tickvals[1] > 2, "each has room for its name"
     [written] = [trace.text for trace in fig.data if trace.name == "feature"]
