@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_tutorial.activations.forward import read_hook
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.circuits.attention_features import Matches, direct_feature_attribution
 from sae_tutorial.course.attention_outputs.study import EACH, SOURCES, DrawnOn, raises, source_kinds
 from sae_tutorial.course.widgets import WIDE, with_picture
 from sae_tutorial.figures import kinds
@@ -16,6 +19,8 @@ from sae_tutorial.figures.feature_report import Words, shaded, words_of
 
 BEFORE, AFTER, SHOWN = 30, 3, 6  # tokens around the one that reads, and matches
 LEAST = 0.03  # a token that brings less is not shaded
+AT_END, MAX_TOKENS = 5, 40  # features of a typed text, and how much of it is read
+OFTEN = 0.5  # a feature at more of its tokens says little about the last one
 
 
 def source_viewer(model: Any, drawn: DrawnOn, feature: int | None = None) -> Any:
@@ -40,6 +45,66 @@ def source_viewer(model: Any, drawn: DrawnOn, feature: int | None = None) -> Any
     slider.observe(show, names="value")
     show()
     return with_picture([slider, page], still)
+
+
+def own_text_viewer(model: Any, sae: SparseAutoencoder, text: str) -> Any:
+    """Type a text, and see the strongest features at its last token, each with the tokens that it was gathered from.
+
+    Returns an ipywidgets box: the text, and the map of features and tokens.
+    """
+    import ipywidgets
+
+    typed = ipywidgets.Text(text, description="Text", continuous_update=False, layout=WIDE)
+    page = ipywidgets.HTML()
+
+    def show(change: Any = None) -> None:
+        page.value = own_text_html(model, sae, typed.value)
+
+    typed.observe(show, names="value")
+    show()
+    return with_picture([typed, page], lambda: own_text_map(model, sae, typed.value))
+
+
+def gathered_at_end(
+    model: Any, sae: SparseAutoencoder, text: str
+) -> tuple[Matches, Float[Tensor, "features heads sources"]]:
+    """The AT_END strongest features at the last token of this text, strongest first, without those that are active at
+    more than OFTEN of its tokens, and the shares of what raises each. The last MAX_TOKENS are read."""
+    ids_S = model.to_tokens(text, truncate=False)[0]
+    tokens_1S = torch.cat([ids_S[:1], ids_S[1:][-MAX_TOKENS:]])[None]  # a row begins with its start
+    with read_hook(model, str(sae.hook_name)) as read:
+        z_SHD = read(tokens_1S)[0]
+    codes_SF = sae.encode(z_SHD.flatten(1)).to_dense()
+    codes_F = codes_SF[-1] * ((codes_SF > 0).float().mean(0) <= OFTEN)
+    features = codes_F.topk(min(AT_END, int((codes_F > 0).sum()))).indices
+    rows, last = torch.zeros_like(features), torch.full_like(features, tokens_1S.shape[1] - 1)
+    matches = Matches(tokens_1S, rows, last, features)
+    return matches, raises(direct_feature_attribution(model, sae, matches))
+
+
+def own_text_html(model: Any, sae: SparseAutoencoder, text: str) -> str:
+    """A line for each of the strongest features at the end of this text: its number, its largest head, its sources."""
+    matches, raises_FHS = gathered_at_end(model, sae, text)
+    words, end, lines = words_of(model), int(matches.tokens.shape[1]), []
+    for feature, raises_HS in zip(matches.features.tolist(), raises_FHS, strict=True):
+        by_head = raises_HS.sum(1)
+        about = f"Feature {feature}, {by_head.max():.0%} through head {int(by_head.argmax())}"
+        passage = _shaded(matches.tokens[0], raises_HS.sum(0), 1, end, end - 1, words)
+        lines.append(f'<div style="margin-bottom:6px">{about}<br>{passage}</div>')
+    return "".join(lines) or "<p>No feature is active at the end of this text.</p>"
+
+
+def own_text_map(model: Any, sae: SparseAutoencoder, text: str) -> go.Figure:
+    """Features at the end of this text by tokens: the share that each token brings."""
+    matches, raises_FHS = gathered_at_end(model, sae, text)
+    raises_FS, names = raises_FHS.sum(1), ["start", *words_of(model)(matches.tokens[0, 1:].tolist())]
+    columns, rows = [f"{n} {name.strip()}" for n, name in enumerate(names)], list(map(str, matches.features.tolist()))
+    if rows:
+        i, source = divmod(int(raises_FS.argmax()), raises_FS.shape[1])
+        title = f"At the end, feature {rows[i]} has {raises_FS.max():.0%} from “{names[source].strip()}”"
+    else:
+        title, rows, raises_FS = "No feature is active at the end", [""], raises_FS.new_zeros(1, len(names))
+    return kinds.heat({"": raises_FS}, title, "token", "feature", unit="share", columns=columns, rows=rows, form=".0%")
 
 
 def sources_html(model: Any, drawn: DrawnOn, i: int) -> str:
