@@ -260,6 +260,7 @@ class ActivationStore:
         drop_last: bool = True,
         normalise: bool = False,
         with_positions: bool = False,
+        part: tuple[int, int] = (0, 1),
         device: torch.device | str | None = None,
         buffer_bytes: int = 512 * MIB,
     ) -> "Batches":
@@ -272,6 +273,8 @@ class ActivationStore:
         drop_last       drop the last, smaller batch of an epoch
         normalise       hand out (x - mean) / scale
         with_positions  hand out pairs (batch, positions), for `locate`
+        part            (rank, world): only this process's rows of each batch, in the order of the batch; those of all
+                        ranks, one after the other, are the batch. They are all that is read
         buffer_bytes    on disk: batches are gathered so many bytes at a time, the bulk of the memory that is needed
                         (beside it, 4 bytes per position for the permutation, and one shard)
 
@@ -282,6 +285,7 @@ class ActivationStore:
         epochs = None if epochs is None else as_whole("epochs", epochs, 1)
         if drop_last and len(self) < batch_size:
             raise ValueError(f"batch_size={batch_size} is larger than the store ({len(self)} positions); take less.")
+        rank, world = _checked_part(part, batch_size)
         target = device if device is not None else (self._acts.device if self._acts is not None else "cpu")
         mean_D, end = self.mean.to(target), len(self) - len(self) % batch_size if drop_last else len(self)
         per_epoch = -(-end // batch_size)
@@ -293,9 +297,10 @@ class ActivationStore:
             while epochs is None or epoch < epochs:
                 order_N = _permutation(len(self), seed, epoch)[first * batch_size : end]
                 for window_W in order_N.split(window):
-                    source, rank_W = self._source(window_W, buffer)
-                    for positions_B, rank_B in zip(window_W.split(batch_size), rank_W.split(batch_size)):
-                        acts_BD = source.index_select(0, rank_B).to(target, torch.float32)  # a copy in any case
+                    parts = [batch_B.tensor_split(world)[rank] for batch_B in window_W.split(batch_size)]
+                    source, place_W = self._source(torch.cat(parts), buffer)
+                    for positions_B, place_B in zip(parts, place_W.split([len(part) for part in parts])):
+                        acts_BD = source.index_select(0, place_B).to(target, torch.float32)  # a copy in any case
                         if normalise:
                             acts_BD.sub_(mean_D).div_(self._checked_scale())
                         yield (acts_BD, positions_B.long()) if with_positions else acts_BD
@@ -392,6 +397,17 @@ class Batches(Iterator[Any]):
         if self._left is None:
             raise TypeError("epochs=None goes on for ever, so these batches have no length.")
         return self._left
+
+
+def _checked_part(part: Any, batch_size: int) -> tuple[int, int]:
+    try:
+        rank, world = part
+        rank, world = as_whole("rank", rank, 0), as_whole("world", world, 1)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"part must be (rank, world), as (0, 4) for the first of four, got {part!r}.") from None
+    if rank >= world or world > batch_size:
+        raise ValueError(f"part={part!r}: rank must be below world, and world at most batch_size={batch_size}.")
+    return rank, world
 
 
 def _permutation(n: int, seed: int, epoch: int) -> Int[Tensor, " n"]:

@@ -19,36 +19,44 @@ from torch import Tensor
 
 from sae_tutorial.activations import files
 from sae_tutorial.activations.store import ActivationStore
+from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.training.settings import TrainSettings
 from sae_tutorial.training.step import Trainee
 
 FORMAT = "sae_tutorial training, version 1"
 
 
-def check_room(trainees: list[Trainee], stores: list[ActivationStore], path: Path) -> None:
+def about(sae: SparseAutoencoder, settings: TrainSettings) -> dict[str, Any]:
+    """Config and settings of one SAE, as plain values."""
+    return dataclasses.asdict(sae.config) | dataclasses.asdict(settings)
+
+
+def content_of(
+    states: list[dict], abouts: list[dict[str, Any]], stores: list[ActivationStore], seconds: float
+) -> dict[str, Any]:
+    """All that a checkpoint has: the state of each trainee, what each is, what they are trained on."""
+    told = {"settings": abouts, "stores": [store.about() for store in stores], "seconds": seconds}
+    return {"format": FORMAT, "SAEs": states} | told
+
+
+def check_room(content: dict[str, Any], path: Path) -> None:
     """Write a checkpoint, as large as all that will follow, and delete it. OSError that names the file and the fix."""
     files.check_writable(path)
     files.remove_abandoned(path.parent, of=path.name + ".")  # others may be part of a save: see folders.py
-    files.write_unfinished(path, _writer(trainees, stores, 0.0)).unlink()
+    files.write_unfinished(path, _writer(content)).unlink()
 
 
-def save(trainees: list[Trainee], stores: list[ActivationStore], path: Path, seconds: float) -> None:
+def save(content: dict[str, Any], path: Path) -> None:
     """All or nothing: the old file stays until the new one is complete, and if that fails. Then a warning tells why,
     for hours of training are worth more than their insurance."""
     try:
-        files.write_atomically(path, _writer(trainees, stores, seconds))
+        files.write_atomically(path, _writer(content))
     except OSError as error:
-        what = f"step {trainees[0].step} is in no checkpoint: {error}. Training goes on"
+        what = f"step {content['SAEs'][0]['step']} is in no checkpoint: {error}. Training goes on"
         warnings.warn(what, RuntimeWarning, stacklevel=2)
 
 
-def _writer(trainees: list[Trainee], stores: list[ActivationStore], seconds: float) -> Callable[[IO[bytes]], None]:
-    content = {
-        "format": FORMAT,
-        "SAEs": [trainee.state() for trainee in trainees],
-        "settings": _settings(trainees),
-        "stores": [store.about() for store in stores],
-        "seconds": seconds,
-    }
+def _writer(content: dict[str, Any]) -> Callable[[IO[bytes]], None]:
 
     def write(file: IO[bytes]) -> None:
         try:
@@ -59,14 +67,21 @@ def _writer(trainees: list[Trainee], stores: list[ActivationStore], seconds: flo
     return write
 
 
-def restore(trainees: list[Trainee], stores: list[ActivationStore], path: Path) -> float:
-    """Put the trainees where the checkpoint was; returns the seconds spent until then. Raises ValueError for a file
-    that is damaged or no checkpoint, and for one of other SAEs, settings or activations."""
-    content = _read(path, trainees[0].sae.W_dec.device)
+def restore(
+    trainees: dict[int, Trainee],
+    abouts: list[dict[str, Any]],
+    stores: list[ActivationStore],
+    path: Path,
+    device: torch.device,
+) -> tuple[int, float]:
+    """Put the trainees, by their number among all SAEs, where the checkpoint was; returns its step and its seconds.
+    Raises ValueError for a file that is damaged or no checkpoint, and for one of other SAEs, settings or activations.
+    """
+    content = _read(path, device)
     n_saes = len(content["SAEs"]) if isinstance(content["SAEs"], list) else 0
-    if n_saes != len(trainees):
-        raise ValueError(f"{path} holds {n_saes} SAEs, but {len(trainees)} are to be trained; use another checkpoint")
-    was, now = _parts(content["settings"], "SAE"), _parts(_settings(trainees), "SAE")
+    if n_saes != len(abouts):
+        raise ValueError(f"{path} holds {n_saes} SAEs, but {len(abouts)} are to be trained; use another checkpoint")
+    was, now = _parts(content["settings"], "SAE"), _parts(abouts, "SAE")
     names = [name for name in [*now, *(was.keys() - now.keys())] if was.get(name) != now.get(name)]
     changed = [f"{name} was {was.get(name)!r} and is {now.get(name)!r}" for name in names]
     try:
@@ -76,14 +91,15 @@ def restore(trainees: list[Trainee], stores: list[ActivationStore], path: Path) 
         changed += ["what it holds about its stores is damaged, or of other stores"]
     if changed:
         raise ValueError(f"{path} belongs to another run: {'; '.join(changed)}. Use another checkpoint, or undo this")
-    found = _parts(content["SAEs"], "SAE") | {"seconds": content["seconds"]}
-    expected = _parts([trainee.state() for trainee in trainees], "SAE") | {"seconds": 0.0}
+    states = dict(enumerate(content["SAEs"]))
+    found = _parts({i: states[i] for i in trainees}, "SAE") | {"seconds": content["seconds"]}
+    expected = _parts({i: trainee.state() for i, trainee in trainees.items()}, "SAE") | {"seconds": 0.0}
     wrong = [name for name in found.keys() | expected.keys() if not _like(found.get(name), expected.get(name), name)]
     if wrong:
         raise ValueError(f"{path} is damaged, or of another version ({sorted(wrong)[0]}); use another checkpoint")
-    for trainee, state in zip(trainees, content["SAEs"]):
-        trainee.restore(state)
-    return content["seconds"]
+    for i, trainee in trainees.items():
+        trainee.restore(states[i])
+    return content["SAEs"][0]["step"], content["seconds"]
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
@@ -131,8 +147,3 @@ def _like(found: Any, expected: Any, name: str) -> bool:
     if name.endswith(".threshold"):
         return not bool(found.isnan().any())  # inf is the threshold of a feature that matches nothing
     return name.endswith(".metrics") or bool(found.isfinite().all())  # metrics of later steps are NaN
-
-
-def _settings(trainees: list[Trainee]) -> list[dict[str, Any]]:
-    """Config and settings of each, as plain values."""
-    return [dataclasses.asdict(t.sae.config) | dataclasses.asdict(t.settings) for t in trainees]

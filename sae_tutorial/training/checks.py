@@ -97,6 +97,13 @@ def check_stores(
     return stores
 
 
+def check_split(split: Any, n_saes: int) -> str:
+    """What ranks share out, if there are several: "tokens" or "saes"."""
+    if split not in ("auto", "tokens", "saes"):
+        raise ValueError(f'split must be "auto", "tokens" or "saes", got {split!r}')
+    return ("saes" if n_saes > 1 else "tokens") if split == "auto" else split
+
+
 def checkpoint_file(checkpoint: Any, resume: Any) -> Path | None:
     """Where checkpoints go, and with resume=True must be. FileNotFoundError and ValueError that name the fix."""
     if resume not in (True, False, "auto"):

@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.matching import tokens_at_once
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.autoencoder.thresholds import measure_thresholds, window
-from sae_tutorial.training.checkpoint import check_room, restore, save
-from sae_tutorial.training.checks import check_saes, check_stores, checkpoint_file, settings_of_each
+from sae_tutorial.training.checkpoint import about, check_room, content_of, restore, save
+from sae_tutorial.training.checks import check_saes, check_split, check_stores, checkpoint_file, settings_of_each
+from sae_tutorial.training.distributed import Ranks, check_same
 from sae_tutorial.training.settings import TrainSettings
 from sae_tutorial.training.start import start_, unit_rows_
 from sae_tutorial.training.step import Trainee
@@ -78,6 +79,7 @@ def train_many(
     on_step: Callable[[int, Any], Any] | None = None,
     log_every: int = 10,
     progress: bool = True,
+    split: Literal["auto", "tokens", "saes"] = "auto",
     **changes: Any,
 ) -> list[TrainingRun]:
     """Several SAEs side by side on the same batches: a sweep that reads the activations once.
@@ -85,7 +87,13 @@ def train_many(
     Each SAE comes out as `train` would have made it alone. They may differ in everything but the store's width;
     their settings may differ in everything but steps, batch_size and seed. `settings` is one for all or one for
     each, `changes` are for all, and `on_step` gets a list with the metrics of each.
+
+    In a process group (see `distributed`) every rank makes the same call, and gets all SAEs trained. `split` says what
+    is dealt out: the "tokens" of each batch, or the "saes", each trained by one rank as if it were alone; "auto" takes
+    SAEs if there are several. Rank 0 writes the checkpoint, which any number of ranks can go on from. `on_step` is
+    called on rank 0; with "saes" on every rank, for its own.
     """
+    ranks = Ranks.here()
     each = settings_of_each(settings, len(saes), changes)
     steps, batch_size, seed = each[0].steps, each[0].batch_size, each[0].seed
     check_saes(saes, each)
@@ -95,34 +103,54 @@ def train_many(
     if on_step is not None and not callable(on_step):
         raise TypeError(f"on_step must be a function of the step and its metrics, got {on_step!r}")
     path = checkpoint_file(checkpoint, resume)
+    deals = check_split(split, len(saes)) == "saes" and ranks.world > 1
+    together = Ranks() if deals else ranks
+    mine = range(ranks.rank, len(saes), ranks.world) if deals else range(len(saes))
+    abouts = [about(sae, one) for sae, one in zip(saes, each)]
+    check_same(ranks, "what is trained, and on what", [*abouts, *((len(one), one.d_in, one.scale) for one in stores)])
     gradients = stores[-1].gradients if any(sae.config.gradient_weight for sae in saes) else None
-    store.batches(batch_size, seed)  # refuses a batch that is larger than the store, before anything is changed
+    # Refuses a batch that is larger than the store, or smaller than the ranks, before anything is changed.
+    store.batches(batch_size, seed, part=together.part)
+    device = saes[0].W_dec.device
 
-    def batches(start: int) -> Iterator[Batch]:
+    def batches(start: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """Raw activations, and raw targets and gradients of the same positions, from step `start` on."""
-        device = saes[0].W_dec.device
-        options: dict[str, Any] = {"epochs": None, "start_batch": start, "device": device}
+        options: dict[str, Any] = {"epochs": None, "start_batch": start, "part": part, "device": device}
         sides = (store, target_store, gradients)
         return zip(*(repeat(None) if one is None else one.batches(batch_size, seed, **options) for one in sides))
 
-    resuming = path if resume and path is not None and path.exists() else None
+    resuming = ranks.from_rank(0, path if resume and path is not None and path.exists() else None)
     was = [(copy(sae), {name: t.clone() for name, t in sae.state_dict().items()}) for sae in saes if resuming]
-    trainees, seconds = [prepared(sae, one, store, target_store) for sae, one in zip(saes, each)], 0.0
+    trainees = {i: prepared(saes[i], each[i], store, target_store, together) for i in mine}
+    first, seconds = 0, 0.0
     if resuming is not None:
         try:
-            seconds = restore(trainees, stores, resuming)
+            first, seconds = restore(trainees, abouts, stores, resuming, device)
         except ValueError:  # it is refused, so nothing has changed
             for sae, (origin, state) in zip(saes, was):
                 sae.load_state_dict(state)
                 sae.take_origin(origin)
             raise
-    began, first = time.perf_counter() - seconds, trainees[0].step
-    if path is not None and first < steps:
-        check_room(trainees, stores, path)
+    began = time.perf_counter() - seconds
+
+    def keep(write: Callable[[dict, Path], None]) -> None:
+        """All that the next steps depend on, into the checkpoint, by rank 0."""
+        if path is None:
+            return
+        states = {i: trainee.state() for i, trainee in trainees.items()}
+        states = {i: state for of_rank in ranks.to_first(states) for i, state in of_rank.items()} if deals else states
+        content = content_of([states[i] for i in sorted(states)], abouts, stores, time.perf_counter() - began)
+        ranks.first_does(lambda: write(content, path))
+
+    if first < steps:
+        keep(check_room)
     resumed = f"resumed at step {first:,}" if first else None
-    with tqdm(total=steps, initial=first, desc=resumed, disable=not progress, unit="step") as bar:
-        for done, (x_BD, y_BO, g_BO) in zip(range(first + 1, steps + 1), batches(first)):
-            for i, trainee in enumerate(trainees):
+    quiet = not progress or ranks.rank > 0
+    with tqdm(total=steps, initial=first, desc=resumed, disable=quiet, unit="step") as bar:
+        nothing: Iterator[Any] = repeat((None, None, None))  # to read, for a rank that has no SAE
+        dealt = batches(first, together.part) if trainees else nothing
+        for done, (x_BD, y_BO, g_BO) in zip(range(first + 1, steps + 1), dealt):
+            for i, trainee in trainees.items():
                 try:
                     sae, u_BD = trainee.sae, trainee.sae.normalise(x_BD)
                     target_BO = u_BD if y_BO is None else sae.normalise_target(y_BO)
@@ -132,21 +160,47 @@ def train_many(
                     error.add_note(f"in step {done} of {steps}" + (f", SAE {i} of {len(saes)}" if i else ""))
                     raise
             if done % log_every == 0 or done == steps:
-                latest = [t.history.at(done - 1) for t in trainees]
+                latest = [t.history.at(done - 1) for t in trainees.values()]
                 bar.set_postfix_str(_one_line(latest), refresh=False)
-                if on_step is not None:
+                if on_step is not None and latest and (deals or ranks.rank == 0):
                     on_step(done, latest)
             bar.update()
             save_now = path is not None and (done % checkpoint_every == 0 or done == steps)
             if save_now or done == steps:
-                for trainee in trainees:
+                for trainee in trainees.values():
                     _measure(trainee, done, batches)
-            if save_now and path is not None:
-                save(trainees, stores, path, time.perf_counter() - began)
+                    together.same_([trainee.sae.threshold])
+            if save_now:
+                keep(save)
     for sae in saes:
         sae.zero_grad()  # the user's next backward would add to them
     took = time.perf_counter() - began, first
-    return [TrainingRun(t.sae, t.settings, t.history.arrays(), t.usage.density.clone(), *took) for t in trainees]
+    runs = {
+        i: TrainingRun(t.sae, t.settings, t.history.arrays(), t.usage.density.clone(), *took)
+        for i, t in trainees.items()
+    }
+    return _of_all_ranks(runs, saes, each, ranks) if deals else [runs[i] for i in range(len(saes))]
+
+
+def _of_all_ranks(
+    runs: dict[int, TrainingRun], saes: Sequence[SparseAutoencoder], each: list[TrainSettings], ranks: Ranks
+) -> list[TrainingRun]:
+    """The runs of SAEs that were dealt out, on every rank."""
+    found = []
+    for i, (sae, settings) in enumerate(zip(saes, each)):
+        rank, run, device = i % ranks.world, runs.get(i), sae.W_dec.device
+        told = run and (
+            {name: t.cpu() for name, t in sae.state_dict().items()},
+            (sae.hook_name, sae.target_hook_name),
+            (run.metrics, run.density.cpu(), run.seconds, run.resumed_at),
+        )
+        state, names, (metrics, density, *took) = cast(Any, ranks.from_rank(rank, told))
+        if run is None:
+            sae.load_state_dict(state)
+            sae.hook_name, sae.target_hook_name = names
+            run = TrainingRun(sae, settings, metrics, density.to(device), *took)
+        found.append(run)
+    return found
 
 
 @arguments_of(train_many)
@@ -164,6 +218,7 @@ def train(sae: SparseAutoencoder, *same: Any, on_step: Any = None, **options: An
                        `lambda step, m: [writer.add_scalar(name, value, step) for name, value in m.items()]`,
                        for Weights & Biases: `lambda step, m: wandb.log(m, step=step)`
     progress           a bar with FVU, L0 and the share of dead latents
+    split              in a group of processes, what they share out: see `train_many`, `distributed`
 
     A fresh SAE takes mean and scale from the store (unless config.normalise is False) and starts as `start_` describes;
     one that has seen tokens, or comes from another library, goes on with what it has, and its function stays what it
@@ -180,7 +235,11 @@ def train(sae: SparseAutoencoder, *same: Any, on_step: Any = None, **options: An
 
 
 def prepared(
-    sae: SparseAutoencoder, settings: TrainSettings, store: ActivationStore, target_store: ActivationStore | None
+    sae: SparseAutoencoder,
+    settings: TrainSettings,
+    store: ActivationStore,
+    target_store: ActivationStore | None,
+    ranks: Ranks | None = None,
 ) -> Trainee:
     """Give a fresh SAE its units and its start, any SAE unit rows as far as possible, and make it a trainee."""
     unit_rows_(sae)
@@ -204,7 +263,9 @@ def prepared(
             warnings.warn(f"this SAE was trained on {was!r}, and goes on with {now!r}", stacklevel=5)
         setattr(sae, name, now or was)
     predicted, scale = (store, sae.scale) if target_store is None else (target_store, sae.out_scale)
-    return Trainee(sae, settings, variance=(predicted.scale / float(scale)) ** 2)
+    if ranks is not None:
+        ranks.same_(sae.state_dict().values())
+    return Trainee(sae, settings, (predicted.scale / float(scale)) ** 2, ranks)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sae_tutorial.allocation.products import reusing_gradients
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.training.distributed import Ranks
 from sae_tutorial.training.settings import TrainSettings
 
 # Elements of a block: a quarter of a megabyte of float32.
@@ -23,11 +24,12 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class UnitAdam:
-    """Adam for one SAE, fused, with clipped gradients. Decoder rows keep the norms that they begin with, 1 unless
-    `start.unit_rows_` had to leave them at others; a row of zeros gets the mean norm when it first moves."""
+    """Adam for one SAE, fused, with clipped gradients, which are those of all `ranks`. Decoder rows keep the norms that
+    they begin with, 1 unless `start.unit_rows_` had to leave them at others; a row of zeros gets the mean norm when it
+    first moves."""
 
-    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings):
-        self.sae, self.clip = sae, settings.clip
+    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, ranks: Ranks | None = None):
+        self.sae, self.clip, self.ranks = sae, settings.clip, ranks or Ranks()
         self.parameters = [p for p in sae.parameters() if p.requires_grad]
         # Fused Adam copies what is not contiguous. W_encᵀ is: so it gets that view, on the same memory.
         self.views = [p if p.is_contiguous() else nn.Parameter(p.detach().T) for p in self.parameters]
@@ -46,6 +48,7 @@ class UnitAdam:
         """
         with torch.enable_grad(), reusing_gradients(self.parameters):
             loss.backward()
+        self.ranks.add_gradients_(self.parameters)
         self._project()
         norm = torch.stack(torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])).norm()
         if not math.isfinite(norm):

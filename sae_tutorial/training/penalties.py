@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sae_tutorial.allocation import decode, encode_matches, threshold_choice
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.training.distributed import Ranks
 from sae_tutorial.training.losses import Losses, reconstruction
 from sae_tutorial.training.settings import TrainSettings
 
@@ -85,13 +86,22 @@ class PenaltyLosses:
     """The terms of a step for a rule with a penalty. The same formulas on a dense table or on a list of matches: at the
     start half of all pairs match, in the end few do."""
 
-    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float):
-        self.sae, self.settings, self.variance = sae, settings, variance
+    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float, ranks: Ranks | None = None):
+        self.sae, self.settings, self.variance, self.ranks = sae, settings, variance, ranks or Ranks()
         self.norm = math.sqrt(variance * sae.config.width_out)  # penalties are counted as if it were 1
         self.annealing = 1.0, 1.0  # the exponent p, and the weight that keeps its penalty continuous
 
-    def __call__(self, u: Float[Tensor, "tokens d_in"], target: Float[Tensor, "tokens d_out"], step: int) -> Losses:
+    def __call__(
+        self,
+        u: Float[Tensor, "tokens d_in"],
+        target: Float[Tensor, "tokens d_out"],
+        step: int,
+        total: int | None = None,
+    ) -> Losses:
+        """`total`: how many tokens all ranks have, where `u` is this one's."""
         sae, settings, n_tokens = self.sae, self.settings, len(u)
+        total = n_tokens if total is None else total
+        share = n_tokens / total
         spread = 1.0 if sae.config.is_transcoder else self.variance  # of the input, per coordinate
         width = settings.bandwidth * math.sqrt(spread * sae.config.d_in)
         # Below this an affinity has neither a value nor a gradient.
@@ -101,21 +111,22 @@ class PenaltyLosses:
         if sae.config.how.learned:
             theta = sae.threshold[features]
             values = jumprelu(z, theta, width)
-            penalty = jumprelu_l0(z, theta, n_tokens, width)
+            penalty = self.ranks.mean(jumprelu_l0(z, theta, n_tokens, width), share)
             if settings.target_l0 is not None:
                 penalty = (penalty / settings.target_l0 - 1).square()
         elif sae.config.how.gated:
             values = sae.magnitudes(z, features) * (z > 0)
-            penalty = p_norm(z, n_tokens, norm=self.norm)
+            penalty = self.ranks.mean(p_norm(z, n_tokens, norm=self.norm), share)
             # The gate must reconstruct by itself, with a frozen decoder, else nothing would teach it which features are
             # there: Rajamanoharan et al. 2024a.
             by_gate_BO = decoded(z, sae.W_dec.detach()) + base_BO.detach()
-            extra = reconstruction(by_gate_BO, target, self.variance)
+            extra = self.ranks.mean(reconstruction(by_gate_BO, target, self.variance), share)
         else:
-            values, penalty = z, self._annealed(z, n_tokens, step)
-        fvu = reconstruction(decoded(values, sae.W_dec) + base_BO, target, self.variance)
+            values, penalty = z, self.ranks.mean(self._annealed(z, n_tokens, step, share), share)
+        fvu = self.ranks.mean(reconstruction(decoded(values, sae.W_dec) + base_BO, target, self.variance), share)
         loss = fvu + settings.penalty_at(step, sae.config) * penalty + extra
-        return Losses(loss, fvu, self._density(values, features, n_tokens), penalty=penalty)
+        density_F = self.ranks.density(self._density(values, features, n_tokens), n_tokens, total)
+        return Losses(loss, fvu, density_F, penalty=penalty)
 
     def _positive_affinities(self, u: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor | slice, Callable]:
         """Affinities above `floor`, as a dense table, or as a list where they are rare; the features of the list (of
@@ -137,13 +148,13 @@ class PenaltyLosses:
             return fired.mean(0)
         return torch.zeros(self.sae.config.d_sae, device=fired.device).index_add_(0, features, fired) / n_tokens
 
-    def _annealed(self, z: Tensor, n_tokens: int, step: int) -> Float[Tensor, ""]:
+    def _annealed(self, z: Tensor, n_tokens: int, step: int, share: float) -> Float[Tensor, ""]:
         """L1; or with p_end its annealed form, rescaled at each change of p so that it is continuous on this batch."""
         p_end = self.settings.p_end
         p = 1.0 if p_end is None else annealed_p(step / self.settings.steps, p_end)
         last_p, weight = self.annealing
         if p != last_p:
             with torch.no_grad():
-                before, after = (p_norm(z, n_tokens, q, self.norm) for q in (last_p, p))
+                before, after = (self.ranks.mean(p_norm(z, n_tokens, q, self.norm), share) for q in (last_p, p))
             self.annealing = p, weight * float(before / after) if after > 0 else weight
         return self.annealing[1] * p_norm(z, n_tokens, p, self.norm)

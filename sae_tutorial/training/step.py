@@ -9,6 +9,7 @@ Letters of shapes: B tokens, D inputs, F features, O outputs.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from sae_tutorial.allocation import SparseCodes, ZipfFit, encode_matches
 from sae_tutorial.allocation.zipf import middle_law, zipf_shortfall
 from sae_tutorial.autoencoder import matching
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.training.distributed import Ranks
 from sae_tutorial.training.history import History
 from sae_tutorial.training.losses import Losses, aux_zipf, matryoshka, reconstruction
 from sae_tutorial.training.optimiser import UnitAdam
@@ -35,16 +37,18 @@ NO_LAW = ZipfFit(0.0, 0.0, 0.0, 0.0, (0, 0))  # none has been fitted yet
 class Trainee:
     """An SAE in training, with all that a checkpoint must hold: optimiser, counts, metrics, the step.
 
-    `variance` is that of what is predicted, per coordinate, about the mean, in the units inside the SAE.
+    `variance` is that of what is predicted, per coordinate, about the mean, in the units inside the SAE. Where there
+    are `ranks`, each is a trainee of the same SAE, and has its own part of each batch.
     """
 
-    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float):
+    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float, ranks: Ranks | None = None):
         self.sae, self.settings, self.variance, self.step = sae, settings, variance, 0
+        self.ranks = ranks or Ranks()
         device, config = sae.W_dec.device, sae.config
-        self.optimiser = UnitAdam(sae, settings)
+        self.optimiser = UnitAdam(sae, settings, self.ranks)
         self.usage = FeatureUsage(config.d_sae, settings.density_window, device)
         self.history = History(settings.steps, device)
-        self.penalty_losses = PenaltyLosses(sae, settings, variance)
+        self.penalty_losses = PenaltyLosses(sae, settings, variance, self.ranks)
         self.dtype = encoder_dtype_here(settings.encoder_dtype, device)
         # For bids, and for what they are made from: pages that the system need not clear at every step.
         self.memory: Tensor | None = None
@@ -59,22 +63,24 @@ class Trainee:
         target: Float[Tensor, "tokens d_out"],
         gradients: Float[Tensor, "tokens d_out"] | None = None,
     ) -> None:
-        """One step on one batch, all sides in the units inside."""
-        sae, settings = self.sae, self.settings
-        has_budget = sae.config.how.owner is not None
-        losses = self.budget_losses(u, target, gradients) if has_budget else self.penalty_losses(u, target, self.step)
+        """One step on one batch, or this rank's part of it, all sides in the units inside."""
+        sae, settings, total = self.sae, self.settings, self.ranks.total(len(u), u.device)
+        if sae.config.how.owner is None:
+            losses = self.penalty_losses(u, target, self.step, total)
+        else:
+            losses = self.budget_losses(u, target, gradients, total)
         lr = settings.lr_at(self.step, sae.config.d_sae)
         grad_norm = self.optimiser.step(losses.loss, lr)
-        self.usage.count(losses.density, len(u))
+        self.usage.count(losses.density, total)
         if sae.config.floor:
             subsidise_(sae, self.usage.density)
         dead = self.usage.dead_share(settings.dead_after)
         if settings.resamples_after(self.step):
-            self.resample(u)
+            self.resample(torch.cat(self.ranks.gathered(u)))
         terms = dict(loss=losses.loss, fvu=losses.fvu, aux=losses.aux, penalty=losses.penalty)
         self.history.record(self.step, l0=losses.density.sum(), dead=dead, grad_norm=grad_norm, lr=lr, **terms)
         self.step += 1
-        sae.tokens_seen += len(u)
+        sae.tokens_seen += total
 
     def resample(self, u: Float[Tensor, "tokens d_in"]) -> None:
         """Dead latents start again, and count as alive until they have been silent for as long once more."""
@@ -82,32 +88,40 @@ class Trainee:
         resample_(self.sae, u, dead_F, self.optimiser, seed=self.settings.seed + self.step)
         self.usage.silent[dead_F] = 0
 
-    def budget_losses(self, u: Tensor, target: Tensor, gradients: Tensor | None = None) -> Losses:
+    def budget_losses(
+        self, u: Tensor, target: Tensor, gradients: Tensor | None = None, total: int | None = None
+    ) -> Losses:
         """Reconstruct from the matches of the rule; let dead or underused latents try their hand at the rest."""
-        sae, settings = self.sae, self.settings
-        bids_BF, codes = self.choose(u, gradients)
+        sae, settings, total = self.sae, self.settings, len(u) if total is None else total
+        share = len(u) / total
+        bids_BF, codes = self.choose(u, gradients, total)
         codes = encode_matches(u, sae.W_enc, sae.b_enc, codes, sae.centre, rescore=False)
         if sae.config.how.nested:
             groups = sae.config.group_sizes
             loss, x_hat_BO = matryoshka(codes, sae.W_dec, sae.base(u), target, groups, self.variance)
-            fvu = reconstruction(x_hat_BO.detach(), target, self.variance)
+            loss = self.ranks.mean(loss, share)
+            fvu = self.ranks.mean(reconstruction(x_hat_BO.detach(), target, self.variance), share)
         else:
             x_hat_BO = codes @ sae.W_dec + sae.base(u)
-            loss = fvu = reconstruction(x_hat_BO, target, self.variance)
-        losses = Losses(loss, fvu, codes.density())
+            loss = fvu = self.ranks.mean(reconstruction(x_hat_BO, target, self.variance), share)
+        losses = Losses(loss, fvu, self.ranks.density(codes.density(), len(u), total))
         for weight, needy_F in ((settings.aux_k, self.dead_latents()), (settings.aux_zipf, self.underused_latents())):
             if weight and needy_F is not None:
                 k = settings.aux_latents if settings.aux_latents is not None else sae.config.d_in // 2
-                aux = aux_zipf(sae, u, target - x_hat_BO.detach(), bids_BF, needy_F, k)
+                aux = self.ranks.mean(aux_zipf(sae, u, target - x_hat_BO.detach(), bids_BF, needy_F, k), share)
                 losses.loss, losses.aux = losses.loss + weight * aux, losses.aux + aux.detach()
         return losses
 
     @torch.no_grad()
     def choose(
-        self, u: Float[Tensor, "tokens d_in"], gradients: Float[Tensor, "tokens d_out"] | None = None
+        self,
+        u: Float[Tensor, "tokens d_in"],
+        gradients: Float[Tensor, "tokens d_out"] | None = None,
+        total: int | None = None,
     ) -> tuple[Float[Tensor, "tokens features"] | None, SparseCodes]:
-        """Bids, if they fit into memory, and the matches of the rule with affinities in the weights' precision."""
-        sae, bids_BF = self.sae, None
+        """Bids, if they fit into memory, and the matches of the rule with affinities in the weights' precision. The
+        batch has `total` tokens, if not those of `u` alone."""
+        sae, bids_BF, total = self.sae, None, len(u) if total is None else total
         if matching.fits(sae, len(u)):
             if self.memory is None or len(self.memory) != len(u):
                 self.memory = sae.table_memory(len(u), sae.config.d_sae, self.dtype)
@@ -119,16 +133,18 @@ class Trainee:
                 some = u[: matching.tokens_at_once(sae)]
                 table = sae.bids(some) if bids_BF is None else bids_BF
                 table = table if gradients is None else sae.scores(table, gradients[: len(table)], out=self.scores)
-                self.usage.count_demand(table, sae.config.n_matches(len(some)))
+                of_some = self.ranks.total(len(some), u.device)
+                self.usage.count_demand(table, sae.config.n_matches(of_some), of_some, self.ranks)
             if self.settings.reranks_at(self.step):
                 rerank_(sae, self.usage.demand)
         elif sae.config.floor_shape == "zipf" and self.settings.reranks_at(self.step):
             rerank_(sae, self.usage.density)
         known: dict[str, Any] = {"gradients": gradients, "bids": bids_BF, "memory": self.scores}
-        codes = matching.match(sae, u, self.step, **known, dtype=self.dtype, guess=self.weakest)
+        codes = self.ranks.match(sae, u, self.step, total, **known, dtype=self.dtype, guess=self.weakest)
         if sae.config.how.owner == "batch" and gradients is None:
-            budget_was_spent = len(codes) == sae.config.n_matches(len(u)) > 0
-            self.weakest = float(codes.values.min()) if budget_was_spent else None
+            budget_was_spent = self.ranks.total(len(codes), u.device) == sae.config.n_matches(total) > 0
+            weakest = float(codes.values.min()) if len(codes) else math.inf
+            self.weakest = self.ranks.least(weakest, u.device) if budget_was_spent else None
         return bids_BF, sae.from_bids(u, codes)
 
     def dead_latents(self) -> Tensor | None:
@@ -166,6 +182,6 @@ class Trainee:
         self.usage.restore(state["usage"])
         self.history.values.copy_(state["metrics"])
         self.step, self.variance = state["step"], state["variance"]
-        self.penalty_losses = PenaltyLosses(self.sae, self.settings, self.variance)
+        self.penalty_losses = PenaltyLosses(self.sae, self.settings, self.variance, self.ranks)
         self.penalty_losses.annealing = state["annealing"]
         self.law = ZipfFit(**state["law"])

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sae_tutorial.allocation import mutual_choice
 from sae_tutorial.allocation.zipf import middle_law
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.training.distributed import Ranks
 
 FORGOTTEN = 3  # windows without a match
 # Of a subsidy: how fast it moves (by at most so much of itself in a step), and how large it may become.
@@ -58,10 +58,18 @@ class FeatureUsage:
         """The share of features that are dead; NaN as long as there were not so many tokens."""
         return self.dead(after).float().mean() if self.tokens >= after else math.nan
 
-    def count_demand(self, affinities: Float[Tensor, "tokens features"], n_matches: int) -> None:
+    def count_demand(
+        self,
+        affinities: Float[Tensor, "tokens features"],
+        n_matches: int,
+        n_tokens: int | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
         """Which features would match if all competed for the batch's budget, without capacities: Feature Choice gives
-        the densities itself, so they do not show which feature deserves a high one."""
-        self._average("demand", mutual_choice(affinities, n_matches).density())
+        the densities itself, so they do not show which feature deserves a high one. `n_tokens`: of all `ranks`."""
+        ranks, n_tokens = ranks or Ranks(), len(affinities) if n_tokens is None else n_tokens
+        codes = ranks.strongest(ranks.nominees(affinities, n_matches, n_tokens), n_matches)
+        self._average("demand", ranks.density(codes.density(), len(affinities), n_tokens))
 
     def state(self) -> dict:
         """Everything, for a checkpoint."""

@@ -85,9 +85,22 @@ def strongest(
         listed, by = listed.where(positive_N), by[positive_N]
     values_N = by.detach()
     if owner == "batch":
-        return listed.where(_strongest(values_N, int(budget)))
+        return listed.where(strongest_of(values_N, int(budget)))
     owner_N, n_owners = (listed.tokens, listed.shape[0]) if owner == "token" else (listed.features, listed.shape[1])
-    return listed.where(_strongest_in_each(values_N, owner_N, n_owners, budget))
+    return listed.where(strongest_of(values_N, budget, owner_N, n_owners))
+
+
+def strongest_of(
+    values_N: Float[Tensor, " listed"],
+    budget: int | Int[Tensor, " owners"],
+    owner_N: Int[Tensor, " listed"] | None = None,
+    n_owners: int = 1,
+) -> Bool[Tensor, " listed"]:
+    """Which of these positive numbers are among the `budget` largest, of all or of each owner. Ties go to the first in
+    the list."""
+    if owner_N is None:
+        return _strongest(values_N, int(budget))
+    return _strongest_in_each(values_N, owner_N, n_owners, budget)
 
 
 def _strongest(values_N: Tensor, n: int) -> Bool[Tensor, " listed"]:
