@@ -25,7 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(__version__)
             return 0
         args = parser().parse_args(argv)
-        args.run(args)
+        from sae_tutorial.activations.ranks import Ranks, started_by_torchrun
+
+        with started_by_torchrun():
+            if Ranks.here().world > 1 and not args.shared:
+                raise ValueError(
+                    f"{argv[0]} is for one process: start it without torchrun; train and harvest share work"
+                )
+            args.run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -55,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, run: object, reads: bool = True, leave_out: Sequence[str] = ()) -> argparse.ArgumentParser:
         told = str(run.__doc__)
         one = commands.add_parser(name, help=told.partition(".")[0], description=told)
-        one.set_defaults(run=run)
+        one.set_defaults(run=run, shared=run in (work.harvest, work.train))
         one.add_argument("--quiet", action="store_true", help="no progress bars")
         one.add_argument("--debug", action="store_true", help="an error with its traceback, not in one line")
         if reads:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -29,6 +30,7 @@ from sae_tutorial.activations.files import remove_abandoned, sealed, unsealed, w
 from sae_tutorial.activations.forward import read_gradients, read_hooks
 from sae_tutorial.activations.kept_text import KeptText
 from sae_tutorial.activations.massive import sampled_rows
+from sae_tutorial.activations.ranks import Ranks
 from sae_tutorial.activations.shards import Moments, Shard
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -60,7 +62,8 @@ class Harvest:
             return self._read(read, plan, (0, len(self.text.tokens)), device, bar)
 
     def to_disk(self, cache_dir: Path, shard_bytes: int) -> Path:
-        """Harvest what is not on disk yet; returns the folder. Finished shards are verified before they are trusted."""
+        """Harvest what is not on disk yet; returns the folder. Finished shards are verified before they are trusted.
+        Ranks deal shards out to each other."""
         if any(point.fwd_hooks for point in self.model.hook_dict.values()):
             raise ValueError("model carries hooks, which a cache cannot know: model.reset_hooks(), or omit cache_dir")
         text = self.text
@@ -72,35 +75,41 @@ class Harvest:
             "dtype": str(self.dtype)[6:],
             "max_norm": self.max_norm if self.without is None else text.hash(self.without),
         } | ({"gradients": True} if self.gradients else {})  # others have the key that they always had
-        folder = cache_dir / f"{self.hook_name}-{_key(spec)[:16]}"
-        remove_abandoned(folder)
-        if not (folder / "harvest.json").exists():
-            plan = self._plan()
-            rows = shard_bytes // (plan["d_in"] * self.dtype.itemsize * text.context)
-            plan["rows_per_shard"] = max(1, rows // self.batch_size) * self.batch_size  # whole forward passes
-            folder.mkdir(parents=True, exist_ok=True)
-            arrays = {name: getattr(text, name).numpy() for name in TEXT}
-            write_atomically(folder / "tokens.npz", lambda file: np.savez(file, **arrays))
-            write_once(folder / "harvest.json", sealed({"spec": spec, "plan": plan}))
+        folder, ranks = cache_dir / f"{self.hook_name}-{_key(spec)[:16]}", Ranks.here()
+        ranks.first_does(lambda: self._begin(folder, spec, shard_bytes))
         # It stays cut as it was when it was begun, so that it ends with the same bytes.
         spec, plan = _read_manifest(folder)
-        missing = []
-        for paths, positions, span in _shards(folder, spec, plan, text):
-            if all(path.exists() and path.with_suffix(".json").exists() for path in paths):
-                for path in paths:
-                    Shard.read(path, _key(spec), positions, plan["d_in"], self.dtype).verify()
-            else:
-                missing.append((paths, positions, span))
-        if missing:
+        shards = _shards(folder, spec, plan, text)
+        done = [all(path.exists() and path.with_suffix(".json").exists() for path in paths) for paths, _, _ in shards]
+        ranks.wait()  # none is written before all have looked
+        mine = slice(ranks.rank, None, ranks.world)
+        for paths, positions, _ in list(compress(shards, done))[mine]:
+            for path in paths:
+                Shard.read(path, _key(spec), positions, plan["d_in"], self.dtype).verify()
+        if missing := [shard for shard, is_there in zip(shards, done) if not is_there][mine]:
             total = sum(positions for _, positions, _ in missing)
             with self._reading(plan["fused"]) as read, self._bar(total) as bar:
                 for paths, _, span in missing:
                     sides, left_out = self._read(read, plan, span, "cpu", bar)
                     for path, (rows_ND, moments) in zip(paths, sides, strict=True):
                         Shard.write(path, _key(spec), rows_ND, moments, left_out)
+        ranks.wait()
         return folder
 
-    def _plan(self) -> dict[str, Any]:
+    def _begin(self, folder: Path, spec: dict[str, Any], shard_bytes: int) -> None:
+        """The manifest, if there is none yet, and the text."""
+        remove_abandoned(folder)
+        if (folder / "harvest.json").exists():
+            return
+        plan, text = self._plan(stacklevel=7), self.text
+        rows = shard_bytes // (plan["d_in"] * self.dtype.itemsize * text.context)
+        plan["rows_per_shard"] = max(1, rows // self.batch_size) * self.batch_size  # whole forward passes
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {name: getattr(text, name).numpy() for name in TEXT}
+        write_atomically(folder / "tokens.npz", lambda file: np.savez(file, **arrays))
+        write_once(folder / "harvest.json", sealed({"spec": spec, "plan": plan}))
+
+    def _plan(self, stacklevel: int = 4) -> dict[str, Any]:
         """Rows in a batch; whether the fused forward pass is taken, which must agree with the bridge's own on one row;
         the width of an activation; the median norm, which is the unit of `max_norm`; both of each hook beside it."""
         first, *others = sampled_rows(self.text).split(1)
@@ -111,7 +120,7 @@ class Harvest:
         if not agrees:
             warnings.warn(
                 f"The fused forward pass disagrees with the model's own at {self.hook_name}; the slower one harvests.",
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
         sample = [ours if agrees else theirs]
         if others:

@@ -113,7 +113,8 @@ class ActivationStore:
                     heads are concatenated: "blocks.1.attn.hook_z" gives n_heads · d_head coordinates
         cache_dir   None keeps everything in memory. A folder keeps it on disk, below a name made of all that decides
                     the values (weights, tokens, hook, dtype, dropped positions). The same harvest is found again; an
-                    interrupted one goes on where it stopped and ends with the same bytes
+                    interrupted one goes on where it stopped and ends with the same bytes. In a torch.distributed group
+                    all ranks make this call, and each harvests its share
         dtype       float32, or bfloat16 at half the size (batches are float32 in any case)
         batch_size  rows per forward pass; by default as many as make about 4,096 tokens (32,768 on a GPU)
         bos_id      dropped at position 0 of a row; "auto" asks the model's tokenizer, None drops nothing, "any" drops

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sae_tutorial.activations.files import cache_folder, locked, path_of, write_atomically
+from sae_tutorial.activations.ranks import Ranks
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.config import RULES, SAEConfig
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
@@ -34,7 +35,8 @@ KNOWN = {"": (*READING, "out", "store"), "train": SETTINGS, "sae": ("name", *CON
 
 
 def harvest(args: argparse.Namespace) -> None:
-    """Activations onto the disk, in the cache or in --out. The same harvest is found again, a stopped one goes on."""
+    """Activations onto the disk, in the cache or in --out. The same harvest is found again, a stopped one goes on; the
+    processes of torchrun share it."""
     reading = Reading(**given(args, READING))
     folder = writable(args.out or cache_folder("harvests"))
     model, hook = reading.load()
@@ -42,12 +44,14 @@ def harvest(args: argparse.Namespace) -> None:
         store = _harvested(reading, model, hook, reading.rows(model)[0], folder, False, args)
         assert store.folder is not None, "it was harvested into a folder"
         write_atomically(store.folder / READ, json.dumps(reading.remembered(hook)).encode())
-    print(f"{store}\n{store.folder}")
+    if Ranks.here().rank == 0:
+        print(f"{store}\n{store.folder}")
 
 
 def train(args: argparse.Namespace) -> None:
     """One SAE, or several side by side on the same batches; each into a folder of --out. Activations are kept in the
-    cache. A training that was killed goes on when the same command is given again."""
+    cache. A training that was killed goes on when the same command is given again. Under torchrun the processes share
+    the tokens of each batch, or if there are several SAEs, these."""
     said = read_toml(args.config, KNOWN)
     top = {key: said[key] for key in KNOWN[""] if key in said} | given(args, KNOWN[""])
     out, store_folder = writable(top.pop("out", None) or "saes"), top.pop("store", None)
@@ -75,6 +79,8 @@ def train(args: argparse.Namespace) -> None:
             SparseAutoencoder(_config(fields, store.d_in), seed=one.seed) for fields, one in zip(tables.values(), each)
         ]
         runs = _trained(saes, store, each, model, checkpoint, args)
+    if Ranks.here().rank > 0:
+        return
     for name, run in zip(tables, runs):  # before anything else can fail
         run.sae.model_name = reading.model
         _save(out / name, run, None, reading.remembered(hook), held_out)

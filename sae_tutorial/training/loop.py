@@ -19,13 +19,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_tutorial.activations.arguments import arguments_of, as_whole
+from sae_tutorial.activations.ranks import Ranks, check_same
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.matching import tokens_at_once
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.autoencoder.thresholds import measure_thresholds, window
 from sae_tutorial.training.checkpoint import about, check_room, content_of, restore, save
 from sae_tutorial.training.checks import check_saes, check_split, check_stores, checkpoint_file, settings_of_each
-from sae_tutorial.training.distributed import Ranks, check_same
 from sae_tutorial.training.settings import TrainSettings
 from sae_tutorial.training.start import start_, unit_rows_
 from sae_tutorial.training.step import Trainee

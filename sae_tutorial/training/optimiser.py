@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sae_tutorial.activations.ranks import Ranks
 from sae_tutorial.allocation.products import reusing_gradients
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.training.distributed import Ranks
 from sae_tutorial.training.settings import TrainSettings
 
 # Elements of a block: a quarter of a megabyte of float32.

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_tutorial.activations.ranks import Ranks
 from sae_tutorial.allocation import decode, encode_matches, threshold_choice
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.training.distributed import Ranks
 from sae_tutorial.training.losses import Losses, reconstruction
 from sae_tutorial.training.settings import TrainSettings
 

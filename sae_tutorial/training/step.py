@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_tutorial.activations.ranks import Ranks
 from sae_tutorial.allocation import SparseCodes, ZipfFit, encode_matches
 from sae_tutorial.allocation.zipf import middle_law, zipf_shortfall
 from sae_tutorial.autoencoder import matching
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.training.distributed import Ranks
+from sae_tutorial.training.distributed import match
 from sae_tutorial.training.history import History
 from sae_tutorial.training.losses import Losses, aux_zipf, matryoshka, reconstruction
 from sae_tutorial.training.optimiser import UnitAdam
@@ -122,7 +123,7 @@ class Trainee:
         """Bids, if they fit into memory, and the matches of the rule with affinities in the weights' precision. The
         batch has `total` tokens, if not those of `u` alone."""
         sae, bids_BF, total = self.sae, None, len(u) if total is None else total
-        if matching.fits(sae, len(u)):
+        if matching.fits(sae, -(-total // self.ranks.world)):  # the same answer on every rank
             if self.memory is None or len(self.memory) != len(u):
                 self.memory = sae.table_memory(len(u), sae.config.d_sae, self.dtype)
                 self.operand = sae.operand_memory(sae.config.d_sae, self.dtype) if sae.config.compares_bids else None
@@ -140,7 +141,7 @@ class Trainee:
         elif sae.config.floor_shape == "zipf" and self.settings.reranks_at(self.step):
             rerank_(sae, self.usage.density)
         known: dict[str, Any] = {"gradients": gradients, "bids": bids_BF, "memory": self.scores}
-        codes = self.ranks.match(sae, u, self.step, total, **known, dtype=self.dtype, guess=self.weakest)
+        codes = match(self.ranks, sae, u, self.step, total, **known, dtype=self.dtype, guess=self.weakest)
         if sae.config.how.owner == "batch" and gradients is None:
             budget_was_spent = self.ranks.total(len(codes), u.device) == sae.config.n_matches(total) > 0
             weakest = float(codes.values.min()) if len(codes) else math.inf

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sae_tutorial.activations.ranks import Ranks
 from sae_tutorial.allocation.zipf import middle_law
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.training.distributed import Ranks
+from sae_tutorial.training.distributed import nominees, strongest
 
 FORGOTTEN = 3  # windows without a match
 # Of a subsidy: how fast it moves (by at most so much of itself in a step), and how large it may become.
@@ -68,7 +69,7 @@ class FeatureUsage:
         """Which features would match if all competed for the batch's budget, without capacities: Feature Choice gives
         the densities itself, so they do not show which feature deserves a high one. `n_tokens`: of all `ranks`."""
         ranks, n_tokens = ranks or Ranks(), len(affinities) if n_tokens is None else n_tokens
-        codes = ranks.strongest(ranks.nominees(affinities, n_matches, n_tokens), n_matches)
+        codes = strongest(ranks, nominees(ranks, affinities, n_matches, n_tokens), n_matches)
         self._average("demand", ranks.density(codes.density(), len(affinities), n_tokens))
 
     def state(self) -> dict:

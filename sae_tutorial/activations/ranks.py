@@ -1,0 +1,201 @@
+"""The processes of a torch.distributed group that work on one thing, and what they tell each other.
+
+Every rank makes the same call and gets the same result. Where there is no group, `Ranks.here()` is this process alone,
+and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+T = TypeVar("T")
+FEW = 0.5  # share of rows with a gradient below which it is less to send these alone
+
+
+def _in_touch(collective: Callable[..., T]) -> Callable[..., T]:
+    """What torch says when another process is gone, in words that help."""
+
+    @functools.wraps(collective)
+    def checked(ranks: Ranks, *args: Any, **options: Any) -> T:
+        try:
+            return collective(ranks, *args, **options)
+        except RuntimeError as error:
+            raise ConnectionError(
+                f"rank {ranks.rank} of {ranks.world} lost another process, which ended or cannot be reached, so this "
+                "one stops, too. The same command goes on from the last checkpoint. torch.distributed said: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+
+    return checked
+
+
+class Ranks:
+    """The processes that train together; `Ranks()` is this one alone, for which nothing is sent.
+
+    rank, world    which of how many this one is
+    """
+
+    def __init__(self, rank: int = 0, world: int = 1):
+        self.rank, self.world = rank, world
+
+    @classmethod
+    def here(cls) -> Ranks:
+        """Those of the default process group, if there is one."""
+        together = dist.is_available() and dist.is_initialized()
+        return cls(dist.get_rank(), dist.get_world_size()) if together else cls()
+
+    @property
+    def part(self) -> tuple[int, int]:
+        return self.rank, self.world
+
+    # ------------------------------------------------------------------ sums
+
+    @_in_touch
+    def add_(self, x: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
+        """The sum over ranks, in the memory of `x`."""
+        if self.world > 1:
+            dist.all_reduce(x, op)
+        return x
+
+    def total(self, n: int, device: torch.device | str = "cpu") -> int:
+        return n if self.world == 1 else int(self.add_(torch.tensor(n, device=device)))
+
+    def least(self, x: float, device: torch.device | str = "cpu") -> float:
+        """The smallest of the numbers that the ranks have."""
+        if self.world == 1:
+            return x
+        return float(self.add_(torch.tensor(x, dtype=torch.float64, device=device), dist.ReduceOp.MIN))
+
+    def mean(self, x: Float[Tensor, ""], share: float) -> Float[Tensor, ""]:
+        """The mean over the whole batch of what is `x` in this rank's `share` of it. Its gradient is this rank's part
+        of the mean's gradient, so that gradients of all ranks add up to it."""
+        if self.world == 1:
+            return x
+        mine = x * share
+        return mine + (self.add_(mine.detach().clone()) - mine.detach())
+
+    def density(self, density_F: Float[Tensor, " features"], n: int, total: int) -> Float[Tensor, " features"]:
+        """The share of all ranks' tokens that match each feature, from the share of this one's n."""
+        return density_F if self.world == 1 else self.add_((density_F * n).round()) / total
+
+    def add_gradients_(self, parameters: Iterable[Tensor]) -> None:
+        """The sum of all ranks' gradients in the place of each. Of matrices with a row for each feature only rows that
+        have a gradient on some rank are sent, where these are few."""
+        for p in parameters if self.world > 1 else ():
+            if p.grad is None:  # as on all ranks
+                continue
+            rows = p.grad if p.grad.is_contiguous() else p.grad.T
+            if rows.dim() == 1:
+                self.add_(rows)
+                continue
+            some_R = self.add_(rows.any(1).to(torch.uint8), dist.ReduceOp.MAX).nonzero()[:, 0]
+            if len(some_R) > FEW * len(rows):
+                self.add_(rows)
+            else:
+                rows[some_R] = self.add_(rows[some_R])
+
+    # ------------------------------------------------------------------ one for all
+
+    @_in_touch
+    def same_(self, tensors: Iterable[Tensor]) -> None:
+        """Rank 0's values for all."""
+        for x in tensors if self.world > 1 else ():
+            if x.is_contiguous():
+                dist.broadcast(x, 0)
+            else:
+                dist.broadcast(x.T, 0)
+
+    @_in_touch
+    def from_rank(self, rank: int, value: T) -> T:
+        """What one rank has, for all: any picklable value."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, rank)
+        return box[0]
+
+    @_in_touch
+    def gathered(self, x: Tensor) -> list[Tensor]:
+        """What every rank has, lists of any length."""
+        if self.world == 1:
+            return [x]
+        lengths = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(self.world)]
+        dist.all_gather(lengths, torch.tensor([len(x)], device=x.device))
+        padded = x.new_zeros(max(map(int, lengths)), *x.shape[1:])
+        padded[: len(x)] = x
+        found = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(found, padded)
+        return [one[: int(n)] for one, n in zip(found, lengths)]
+
+    @_in_touch
+    def all_objects(self, value: T) -> list[T]:
+        """What every rank has: any picklable values."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
+
+    @_in_touch
+    def to_first(self, value: T) -> list[T]:
+        """What every rank has, tensors among it, for rank 0; the others get their own."""
+        if self.world == 1:
+            return [value]
+        packed = io.BytesIO()
+        torch.save(value, packed)
+        found: list[Any] | None = [None] * self.world if self.rank == 0 else None
+        dist.gather_object(packed.getvalue(), found)
+        if found is None:
+            return [value]
+        return [torch.load(io.BytesIO(one), map_location="cpu", weights_only=True) for one in found]
+
+    def first_does(self, act: Callable[[], Any]) -> None:
+        """Rank 0 acts, and what it raises all raise."""
+        error: Exception | None = None
+        if self.rank == 0:
+            try:
+                act()
+            except Exception as raised:
+                error = raised
+        if (said := self.from_rank(0, error)) is not None:
+            raise said
+
+    def wait(self) -> None:
+        """Until all are here."""
+        self.total(1)
+
+
+@contextmanager
+def started_by_torchrun() -> Iterator[None]:
+    """The process group that torchrun describes, while this lasts: gloo between CPUs, NCCL between GPUs, of which each
+    rank gets its own. Nothing where this process was started alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group()
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def check_same(ranks: Ranks, what: str, values: Sequence[Any]) -> None:
+    """ValueError where ranks were given different things, which would be trained on as if they were one."""
+    for rank, theirs in enumerate(ranks.all_objects(list(values))):
+        if theirs != list(values):
+            raise ValueError(
+                f"{what} must be the same on every rank, but here (rank {ranks.rank}) it is {values}, and on rank "
+                f"{rank} {theirs}. Each rank takes its part of every batch by itself: give all of them the same"
+            )

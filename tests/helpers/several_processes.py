@@ -1,0 +1,192 @@
+"""Runs a function in several processes of one torch.distributed group (gloo), and the functions that tests run so."""
+
+import multiprocessing
+import os
+import pickle
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from synthetic import store_and_held_out
+
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, train
+from sae_tutorial.activations.ranks import Ranks
+from sae_tutorial.allocation import rules
+from sae_tutorial.autoencoder.config import BUDGET_RULES
+from sae_tutorial.training import distributed
+from sae_tutorial.training.loop import train_many
+from sae_tutorial.training.step import Trainee
+
+TIMEOUT = 240  # seconds, for all processes of a test
+
+
+def in_processes(world, act, folder, *args):
+    """What `act(*args)` returns in each of `world` processes; the exception where it raises, None where it just ended."""
+    folder = Path(folder)
+    spawn = multiprocessing.get_context("spawn")
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.result"):
+        old.unlink()
+    meeting = folder / f"meeting-{os.urandom(4).hex()}"
+    all_of = [spawn.Process(target=_child, args=(rank, world, meeting, act, args)) for rank in range(world)]
+    for one in all_of:
+        one.start()
+    for one in all_of:
+        one.join(TIMEOUT)
+        if one.is_alive():
+            one.kill()
+    found = [folder / f"{rank}.result" for rank in range(world)]
+    return [pickle.loads(path.read_bytes()) if path.exists() else None for path in found]
+
+
+def _child(rank, world, meeting, act, args):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+    try:
+        result = act(*args)
+    except Exception as error:
+        result = error
+    (meeting.parent / f"{rank}.result").write_bytes(pickle.dumps(result))
+    os._exit(0)  # without waiting for others, which may be gone
+
+
+# ---------------------------------------------------------------------- what they do
+
+
+def random_table(seed):
+    """Affinities with many ties, a rule's budget, and how tokens are dealt out to ranks: anything may be empty."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def whole(low, high):
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    B, F = whole(1, 40), whole(1, 60)
+    dtype = (torch.float32, torch.bfloat16, torch.float64)[whole(0, 2)]
+    table = torch.randn(B, F, generator=generator, dtype=torch.float64)
+    if whole(0, 1):
+        table = (table * 2).round() / 2  # few different numbers
+    if whole(0, 3) == 0:
+        table = table.T.contiguous().T  # lies feature after feature
+    largest = whole(0, B * F + 5)
+    budget = torch.randint(0, whole(1, B + 3), (F,), generator=generator) if whole(0, 1) else largest
+    guess = float(table.max()) * 0.5 if whole(0, 1) else None
+    cuts = sorted(whole(0, B) for _ in range(8))
+    return table.to(dtype), budget, guess, cuts
+
+
+def selections(n):
+    """Of how many of n random tables this rank's part of the matches is what the rule says of the whole table."""
+    ranks, equal = Ranks.here(), 0
+    for seed in range(n):
+        table, budget, guess, cuts = random_table(seed)
+        ends = [0, *cuts[: ranks.world - 1], len(table)]
+        first, last = ends[ranks.rank], ends[ranks.rank + 1]
+        listed = distributed.nominees(ranks, table[first:last], budget, len(table), guess)
+        mine = distributed.strongest(ranks, listed, budget)
+        by_feature = isinstance(budget, torch.Tensor)
+        whole = (rules.feature_choice if by_feature else rules.mutual_choice)(table, budget)
+        here = whole.where((whole.tokens >= first) & (whole.tokens < last))
+        same = (
+            mine.tokens + first
+        ).tolist() == here.tokens.tolist() and mine.features.tolist() == here.features.tolist()
+        equal += same and mine.values.tolist() == here.values.tolist()
+    return equal
+
+
+def of_rule(rule, **more):
+    k = {"k": 3} if rule in BUDGET_RULES else {}
+    return SparseAutoencoder(SAEConfig(16, 48, rule, **k, **more), seed=0)
+
+
+CASES = {
+    "token_choice": {},
+    "mutual_choice": {"dead_after": 600, "resample_at": (0.5,)},
+    "feature_choice": {"rerank_every": 4},
+    "matryoshka": {},
+    "relu": {"l1": 0.1, "p_end": 0.5, "dead_after": 600, "resample_at": (0.5,)},
+    "gated": {"l1": 0.1},
+    "jumprelu": {"target_l0": 4.0},
+    "bfloat16": {"encoder_dtype": "bfloat16"},
+    "floor": {},
+    "aux_zipf": {"aux_k": 0.0, "aux_zipf": 0.1, "rerank_every": 2},
+    "gradients": {},
+}
+CONFIGS = {  # where a case is not the name of its rule
+    "bfloat16": ("mutual_choice", {}),
+    "floor": ("mutual_choice", {"relative": True, "floor": 0.1}),
+    "aux_zipf": ("token_choice", {}),
+    "gradients": ("mutual_choice", {"beta": 1.0}),
+}
+
+
+def trained(steps, batch_size, names=tuple(CASES)):
+    """Name -> weights, buffers and metrics, and densities, of a short training of each of these cases."""
+    store, *_ = store_and_held_out()
+    found = {}
+    for name in names:
+        rule, config = CONFIGS.get(name, (name, {}))
+        sae = of_rule(rule, **config)
+        run = train(sae, store, steps=steps, batch_size=batch_size, progress=False, **CASES[name])
+        found[name] = dict(sae.state_dict()), run.metrics, run.density
+    return found
+
+
+def swept(checkpoint=None):
+    """Three SAEs side by side; how often on_step was called here, and for how many SAEs."""
+    store, *_ = store_and_held_out()
+    saes = [SparseAutoencoder(SAEConfig(16, 48, "mutual_choice", k=k), seed=k) for k in (2, 3, 4)]
+    seen = []
+    runs = train_many(
+        saes,
+        store,
+        steps=10,
+        batch_size=128,
+        checkpoint=checkpoint,
+        checkpoint_every=5,
+        on_step=lambda step, each: seen.append((step, len(each))),
+        progress=False,
+    )
+    return [(dict(run.sae.state_dict()), run.metrics, run.density, run.sae.hook_name) for run in runs], seen
+
+
+def stopped(checkpoint, at, rank):
+    """A training in which one process ends without a word, after so many steps; then all of it, if it goes on."""
+    if at is not None and Ranks.here().rank == rank:
+        advance = Trainee.advance
+
+        def and_end(self, *args):
+            advance(self, *args)
+            if self.step == at:
+                os._exit(1)
+
+        Trainee.advance = and_end
+    store, *_ = store_and_held_out()
+    sae = of_rule("feature_choice")
+    how = {"steps": 20, "batch_size": 128, "checkpoint": checkpoint, "checkpoint_every": 5, "resume": "auto"}
+    run = train(sae, store, **how, progress=False)
+    return dict(sae.state_dict()), run.metrics, run.resumed_at
+
+
+def refused(what):
+    """Ranks that were given different things."""
+    store, *_ = store_and_held_out()
+    rank = Ranks.here().rank
+    if what == "steps":
+        return train(of_rule("token_choice"), store, steps=5 + rank, progress=False)
+    if what == "store":
+        acts = store.rows(slice(0, 1000)) * (1 + rank)
+        return train(of_rule("token_choice"), ActivationStore.from_tensor(acts), steps=5, batch_size=64, progress=False)
+    return train(of_rule("token_choice"), store, steps=5, checkpoint=what, progress=False)
+
+
+def harvested(folder):
+    """A harvest into one folder that all share: what is in it, and how many shards were written here."""
+    from tiny_model import rows, tiny_model
+
+    from sae_tutorial.activations.shards import Shard
+
+    model, write, mine = tiny_model(Path(folder) / "tokenizer"), Shard.write, []
+    Shard.write = lambda path, *args: (mine.append(path.name), write(path, *args))
+    how = {"cache_dir": folder, "batch_size": 2, "shard_bytes": 1, "progress": False}
+    store = ActivationStore.harvest(model, rows(21), "blocks.0.hook_resid_post", **how)
+    return store.rows(slice(0, len(store))), mine

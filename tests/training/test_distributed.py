@@ -1,0 +1,119 @@
+"""Several processes train what one would: the same matches, weights equal but for the order of sums, and clear ends."""
+
+import numpy as np
+import pytest
+import several_processes as many
+import torch
+
+from sae_tutorial import ActivationStore
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_choose_together_what_one_process_chooses(world, tmp_path):
+    assert many.in_processes(world, many.selections, tmp_path, 200) == [200] * world
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return many.trained(12, 100)
+
+
+def assert_alike(one, other, rtol, leave_out=()):
+    for name, (state, metrics, density) in one.items():
+        theirs, their_metrics, their_density = other[name]
+        for key, tensor in state.items():
+            torch.testing.assert_close(
+                theirs[key], tensor, rtol=rtol, atol=rtol, msg=lambda m, k=key: f"{name} {k}: {m}"
+            )
+        for key, values in metrics.items():
+            np.testing.assert_allclose(their_metrics[key], values, rtol=rtol, atol=rtol, err_msg=f"{name} {key}")
+        torch.testing.assert_close(their_density, density, rtol=1e-6, atol=1e-7)
+
+
+def test_training_is_that_of_one_process_but_for_the_order_of_sums(alone, tmp_path):
+    """Every kind of rule, with batches that three ranks cannot share equally: weights, thresholds, counts, metrics."""
+    found = many.in_processes(3, many.trained, tmp_path, 12, 100)
+    for of_rank in found:
+        assert_alike(alone, of_rank, rtol=2e-4)
+    for name, (state, *_) in found[0].items():
+        for other in found[1:]:
+            assert all(torch.equal(tensor, other[name][0][key]) for key, tensor in state.items()), (
+                f"{name}: ranks differ"
+            )
+
+
+def test_after_three_hundred_steps_the_error_is_within_noise(tmp_path):
+    how = (300, 64, ("token_choice", "mutual_choice", "feature_choice"))
+    [together, _] = many.in_processes(2, many.trained, tmp_path, *how)
+    alone = many.trained(*how)
+    for name, (_, metrics, _) in alone.items():
+        ours, theirs = (float(of["fvu"][-50:].mean()) for of in (metrics, together[name][1]))
+        assert abs(ours - theirs) < 0.02 * ours + 1e-4, (name, ours, theirs)
+
+
+def test_saes_are_dealt_out_and_come_out_as_alone(tmp_path):
+    alone, seen = many.swept()
+    assert [n for _, n in seen] == [3] * len(seen)
+    for world in (2, 4):  # with four, one has nothing to train
+        found = many.in_processes(world, many.swept, tmp_path, str(tmp_path / f"{world}.pt"))
+        for rank, (runs, their_seen) in enumerate(found):
+            mine = len(range(rank, 3, world))
+            assert [n for _, n in their_seen] == [mine] * (len(seen) if mine else 0)
+            for (state, metrics, density, hook), (ours, our_metrics, our_density, our_hook) in zip(runs, alone):
+                assert all(torch.equal(tensor, ours[key]) for key, tensor in state.items())
+                assert all(np.array_equal(metrics[m], our_metrics[m], equal_nan=True) for m in metrics)
+                assert torch.equal(density, our_density) and hook == our_hook
+
+
+def test_when_one_process_is_gone_all_stop_and_any_number_goes_on(tmp_path):
+    """One of three ends after 12 steps without a word. The others say so; two go on from step 10."""
+    path = str(tmp_path / "checkpoint.pt")
+    gone, *others = reversed(many.in_processes(3, many.stopped, tmp_path, path, 12, 2))
+    assert gone is None
+    for error in others:
+        assert isinstance(error, ConnectionError) and "lost another process" in str(error)
+        assert "goes on from the last checkpoint" in str(error)
+    straight = many.stopped(str(tmp_path / "other.pt"), None, 0)
+    for state, metrics, resumed_at in many.in_processes(2, many.stopped, tmp_path, path, None, 0):
+        assert resumed_at == 10
+        for key, tensor in straight[0].items():
+            torch.testing.assert_close(state[key], tensor, rtol=2e-4, atol=2e-4)
+        np.testing.assert_allclose(metrics["fvu"], straight[1]["fvu"], rtol=1e-4)
+    *_, resumed_at = many.stopped(path, None, 0)
+    assert resumed_at == 20, "and one alone finds it finished"
+
+
+@pytest.mark.parametrize("what", ["steps", "store"])
+def test_ranks_that_are_given_different_things_refuse(what, tmp_path):
+    for error in many.in_processes(2, many.refused, tmp_path, what):
+        assert isinstance(error, ValueError) and "the same on every rank" in str(error)
+
+
+def test_what_rank_0_cannot_write_all_refuse(tmp_path):
+    (tmp_path / "file").write_text("")
+    for error in many.in_processes(2, many.refused, tmp_path, str(tmp_path / "file" / "checkpoint.pt")):
+        assert isinstance(error, OSError) and not isinstance(error, ConnectionError) and "checkpoint" in str(error)
+
+
+def test_ranks_harvest_shards_of_one_folder(tmp_path):
+    whole, shards = many.harvested(tmp_path / "alone")
+    found = many.in_processes(3, many.harvested, tmp_path / "together")
+    assert sorted(name for _, mine in found for name in mine) == sorted(shards)
+    assert all(mine for _, mine in found)
+    assert all(torch.equal(rows, whole) for rows, _ in found)
+
+
+def test_parts_of_batches_are_the_batches():
+    store = ActivationStore.from_tensor(torch.randn(103, 4))
+    for how in ({}, {"drop_last": False}, {"epochs": 2, "start_batch": 3}):
+        whole = list(store.batches(20, 1, **how))
+        parts = [list(store.batches(20, 1, part=(rank, 3), **how)) for rank in range(3)]
+        assert all(torch.equal(torch.cat(of), batch) for batch, *of in zip(whole, *parts))
+        assert {len(of) for of in parts} == {len(whole)}
+
+
+@pytest.mark.parametrize("part", [(2, 2), (0, 0), 3, (0, 30)])
+def test_parts_that_are_none_are_refused(part):
+    store = ActivationStore.from_tensor(torch.randn(103, 4))
+    with pytest.raises((ValueError, TypeError), match="part"):
+        store.batches(20, part=part)
