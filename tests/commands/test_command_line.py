@@ -233,6 +233,24 @@ def test_a_killed_training_goes_on(text, tmp_path, capsys):
     assert main(["train", *args]) == 1 and f"delete {checkpoint}" in capsys.readouterr().err
 
 
+def under_torchrun(n, *line):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([*torchrun, "-m", "sae_tutorial", *line], env=environment, capture_output=True, text=True)
+
+
+def test_processes_of_torchrun_share_a_training(text, trained, tmp_path):
+    line = ["train", "--text", str(text), *SMALL, "--rule", "token_choice", "--quiet", "--out", str(tmp_path / "saes")]
+    ended = under_torchrun(2, *line)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.count("in ") == 1 and "token_choice" in ended.stdout, "one of them tells"
+    ours, theirs = load_sae(trained / "token_choice"), load_sae(tmp_path / "saes" / "token_choice")
+    assert theirs.tokens_seen == ours.tokens_seen
+    torch.testing.assert_close(theirs.W_dec, ours.W_dec, rtol=1e-4, atol=1e-4)
+    refused = under_torchrun(2, "evaluate", str(tmp_path / "saes" / "token_choice"))
+    assert refused.returncode != 0 and "without torchrun" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

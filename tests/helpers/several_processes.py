@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -21,7 +22,7 @@ TIMEOUT = 240  # seconds, for all processes of a test
 
 
 def in_processes(world, act, folder, *args):
-    """What `act(*args)` returns in each of `world` processes; the exception where it raises, None where it just ended."""
+    """What `act(*args)` returns in each of `world` processes; the exception where it raises, None where it ended."""
     folder = Path(folder)
     spawn = multiprocessing.get_context("spawn")
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +187,7 @@ def harvested(folder):
     from sae_tutorial.activations.shards import Shard
 
     model, write, mine = tiny_model(Path(folder) / "tokenizer"), Shard.write, []
-    Shard.write = lambda path, *args: (mine.append(path.name), write(path, *args))
     how = {"cache_dir": folder, "batch_size": 2, "shard_bytes": 1, "progress": False}
-    store = ActivationStore.harvest(model, rows(21), "blocks.0.hook_resid_post", **how)
+    with mock.patch.object(Shard, "write", lambda path, *args: (mine.append(path.name), write(path, *args))):
+        store = ActivationStore.harvest(model, rows(21), "blocks.0.hook_resid_post", **how)
     return store.rows(slice(0, len(store))), mine

@@ -97,7 +97,7 @@ def test_what_rank_0_cannot_write_all_refuse(tmp_path):
 
 def test_ranks_harvest_shards_of_one_folder(tmp_path):
     whole, shards = many.harvested(tmp_path / "alone")
-    found = many.in_processes(3, many.harvested, tmp_path / "together")
+    found = many.in_processes(3, many.harvested, tmp_path, tmp_path / "together")
     assert sorted(name for _, mine in found for name in mine) == sorted(shards)
     assert all(mine for _, mine in found)
     assert all(torch.equal(rows, whole) for rows, _ in found)
