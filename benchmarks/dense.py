@@ -6,6 +6,8 @@ way. The two share nothing but the SAE itself, the reconstruction's formula and 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -21,11 +23,13 @@ class DenseTrainee(Trainee):
     """One SAE in training, with every step made of whole tables (tokens × features). For the rules with a budget, and
     AuxK; in float32."""
 
-    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float):
-        super().__init__(sae, settings, variance)
+    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float, *ranks: Any):
+        super().__init__(sae, settings, variance, *ranks)
         self.optimiser = PlainDescent(sae, settings)  # type: ignore[assignment]
 
-    def budget_losses(self, u: Tensor, target: Tensor, gradients: Tensor | None = None) -> Losses:
+    def budget_losses(
+        self, u: Tensor, target: Tensor, gradients: Tensor | None = None, total: int | None = None
+    ) -> Losses:
         sae, k_aux = self.sae, self.settings.aux_latents or self.sae.config.d_in // 2
         z_BF = ((u - sae.b_dec) @ sae.W_enc + sae.b_enc).relu()
         scores_BF = z_BF.detach()

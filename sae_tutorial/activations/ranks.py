@@ -43,16 +43,20 @@ class Ranks:
     """The processes that train together; `Ranks()` is this one alone, for which nothing is sent.
 
     rank, world    which of how many this one is
+    device         where single numbers are added up
     """
 
-    def __init__(self, rank: int = 0, world: int = 1):
-        self.rank, self.world = rank, world
+    def __init__(self, rank: int = 0, world: int = 1, device: torch.device | str = "cpu"):
+        self.rank, self.world, self.device = rank, world, torch.device(device)
 
     @classmethod
     def here(cls) -> Ranks:
         """Those of the default process group, if there is one."""
-        together = dist.is_available() and dist.is_initialized()
-        return cls(dist.get_rank(), dist.get_world_size()) if together else cls()
+        if not (dist.is_available() and dist.is_initialized()):
+            return cls()
+        on_gpus = dist.get_backend() == "nccl"  # and on nothing else
+        device = torch.device("cuda", torch.cuda.current_device()) if on_gpus else "cpu"
+        return cls(dist.get_rank(), dist.get_world_size(), device)
 
     @property
     def part(self) -> tuple[int, int]:
@@ -67,14 +71,14 @@ class Ranks:
             dist.all_reduce(x, op)
         return x
 
-    def total(self, n: int, device: torch.device | str = "cpu") -> int:
-        return n if self.world == 1 else int(self.add_(torch.tensor(n, device=device)))
+    def total(self, n: int) -> int:
+        return n if self.world == 1 else int(self.add_(torch.tensor(n, device=self.device)))
 
-    def least(self, x: float, device: torch.device | str = "cpu") -> float:
+    def least(self, x: float) -> float:
         """The smallest of the numbers that the ranks have."""
         if self.world == 1:
             return x
-        return float(self.add_(torch.tensor(x, dtype=torch.float64, device=device), dist.ReduceOp.MIN))
+        return float(self.add_(torch.tensor(x, dtype=torch.float64, device=self.device), dist.ReduceOp.MIN))
 
     def mean(self, x: Float[Tensor, ""], share: float) -> Float[Tensor, ""]:
         """The mean over the whole batch of what is `x` in this rank's `share` of it. Its gradient is this rank's part

@@ -81,13 +81,13 @@ def nominees(
     """All of this rank's entries that may be among the strongest of all ranks, and few others."""
     if isinstance(budget, Tensor):
         return fast.feature_choice(table_bF, budget)
-    table, device, least = Table(table_bF), table_bF.device, least_positive(table_bF)
+    table, least = Table(table_bF), least_positive(table_bF)
     here = math.ceil(budget * len(table_bF) / max(total, 1))
     floors = guessed_floors(table, here, guess) if len(table_bF) else iter(())
     while True:  # until the ranks together list as many as match, or all that can
-        agreed = max(least, ranks.least(float(next(floors, math.inf if not len(table_bF) else least)), device))
+        agreed = max(least, ranks.least(float(next(floors, math.inf if not len(table_bF) else least))))
         listed = compact(table, table_bF.new_full((1, 1), agreed))
-        if agreed <= least or ranks.total(len(listed), device) >= budget:
+        if agreed <= least or ranks.total(len(listed)) >= budget:
             return listed
 
 

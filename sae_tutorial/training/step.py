@@ -65,7 +65,7 @@ class Trainee:
         gradients: Float[Tensor, "tokens d_out"] | None = None,
     ) -> None:
         """One step on one batch, or this rank's part of it, all sides in the units inside."""
-        sae, settings, total = self.sae, self.settings, self.ranks.total(len(u), u.device)
+        sae, settings, total = self.sae, self.settings, self.ranks.total(len(u))
         if sae.config.how.owner is None:
             losses = self.penalty_losses(u, target, self.step, total)
         else:
@@ -134,7 +134,7 @@ class Trainee:
                 some = u[: matching.tokens_at_once(sae)]
                 table = sae.bids(some) if bids_BF is None else bids_BF
                 table = table if gradients is None else sae.scores(table, gradients[: len(table)], out=self.scores)
-                of_some = self.ranks.total(len(some), u.device)
+                of_some = self.ranks.total(len(some))
                 self.usage.count_demand(table, sae.config.n_matches(of_some), of_some, self.ranks)
             if self.settings.reranks_at(self.step):
                 rerank_(sae, self.usage.demand)
@@ -143,9 +143,9 @@ class Trainee:
         known: dict[str, Any] = {"gradients": gradients, "bids": bids_BF, "memory": self.scores}
         codes = match(self.ranks, sae, u, self.step, total, **known, dtype=self.dtype, guess=self.weakest)
         if sae.config.how.owner == "batch" and gradients is None:
-            budget_was_spent = self.ranks.total(len(codes), u.device) == sae.config.n_matches(total) > 0
+            budget_was_spent = self.ranks.total(len(codes)) == sae.config.n_matches(total) > 0
             weakest = float(codes.values.min()) if len(codes) else math.inf
-            self.weakest = self.ranks.least(weakest, u.device) if budget_was_spent else None
+            self.weakest = self.ranks.least(weakest) if budget_was_spent else None
         return bids_BF, sae.from_bids(u, codes)
 
     def dead_latents(self) -> Tensor | None:
