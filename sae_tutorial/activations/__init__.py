@@ -3,6 +3,7 @@
 arguments       numbers that are checked where they come in
 files           files that are complete or absent, and notice damage; caches and shipped assets
 memory          how much is held in memory at a time
+ranks           the processes of a torch.distributed group, and what they tell each other
 hub             the Hugging Face hub: quick and clear when it cannot be reached
 smollm2         a real model without a hub, from a file on the package index
 language_model  a name, a hub id or a folder becomes a model with hooks (all TransformerLens is here)

@@ -20,7 +20,7 @@ def read_remove_swap() -> Drawing:
     asked = {
         "read": ("probe", "past tense?"),
         "remove": ("probes", "past tense lost?\nall else kept?"),
-        "swap": ("readers", "name changed?\nplace kept?"),
+        "swap": ("probes", "name changed?\nplace kept?"),
     }
     for name, left, colour in columns:
         drawing.text(left + 90, 16, name, bold=True)
