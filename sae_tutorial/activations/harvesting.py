@@ -81,19 +81,21 @@ class Harvest:
         spec, plan = _read_manifest(folder)
         shards = _shards(folder, spec, plan, text)
         done = [all(path.exists() and path.with_suffix(".json").exists() for path in paths) for paths, _, _ in shards]
-        ranks.wait()  # none is written before all have looked
+        done = ranks.from_rank(0, done)
         mine = slice(ranks.rank, None, ranks.world)
         for paths, positions, _ in list(compress(shards, done))[mine]:
             for path in paths:
                 Shard.read(path, _key(spec), positions, plan["d_in"], self.dtype).verify()
-        if missing := [shard for shard, is_there in zip(shards, done) if not is_there][mine]:
-            total = sum(positions for _, positions, _ in missing)
+        missing = [shard for shard, is_there in zip(shards, done) if not is_there]
+        if missing:
+            total = sum(positions for _, positions, _ in missing[mine])
             with self._reading(plan["fused"]) as read, self._bar(total) as bar:
-                for paths, _, span in missing:
-                    sides, left_out = self._read(read, plan, span, "cpu", bar)
-                    for path, (rows_ND, moments) in zip(paths, sides, strict=True):
-                        Shard.write(path, _key(spec), rows_ND, moments, left_out)
-        ranks.wait()
+                for first in range(0, len(missing), ranks.world):
+                    for paths, _, span in missing[first : first + ranks.world][ranks.rank : ranks.rank + 1]:
+                        sides, left_out = self._read(read, plan, span, "cpu", bar)
+                        for path, (rows_ND, moments) in zip(paths, sides, strict=True):
+                            Shard.write(path, _key(spec), rows_ND, moments, left_out)
+                    ranks.wait()  # shard by shard: whoever waits long is taken for lost
         return folder
 
     def _begin(self, folder: Path, spec: dict[str, Any], shard_bytes: int) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -29,11 +30,19 @@ def _in_touch(collective: Callable[..., T]) -> Callable[..., T]:
     def checked(ranks: Ranks, *args: Any, **options: Any) -> T:
         try:
             return collective(ranks, *args, **options)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
+            said, me = str(error).splitlines()[0], f"rank {ranks.rank} of {ranks.world}"
+            if "No backend type" in said:
+                raise RuntimeError(
+                    f"{me} has a group that cannot send tensors of its device ({said}): make it with "
+                    'init_process_group("cpu:gloo,cuda:nccl")'
+                ) from error
+            late = "waited too long for" if "imed out" in said else "lost"
             raise ConnectionError(
-                f"rank {ranks.rank} of {ranks.world} lost another process, which ended or cannot be reached, so this "
-                "one stops, too. The same command goes on from the last checkpoint. torch.distributed said: "
-                f"{str(error).splitlines()[0]}"
+                f"{me} {late} another process, which ended, or cannot be reached, so this one stops, too. The same "
+                f"command goes on from the last checkpoint. torch.distributed said: {said}"
             ) from error
 
     return checked
@@ -54,8 +63,8 @@ class Ranks:
         """Those of the default process group, if there is one."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
-        on_gpus = dist.get_backend() == "nccl"  # and on nothing else
-        device = torch.device("cuda", torch.cuda.current_device()) if on_gpus else "cpu"
+        of_cpus = "cpu" in dist.get_backend_config()
+        device = "cpu" if of_cpus else torch.device("cuda", torch.cuda.current_device())
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
     @property
@@ -65,10 +74,10 @@ class Ranks:
     # ------------------------------------------------------------------ sums
 
     @_in_touch
-    def add_(self, x: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
-        """The sum over ranks, in the memory of `x`."""
+    def add_(self, x: Tensor, op: str = "SUM") -> Tensor:
+        """The sum over ranks (or "MIN", "MAX"), in the memory of `x`."""
         if self.world > 1:
-            dist.all_reduce(x, op)
+            dist.all_reduce(x, getattr(dist.ReduceOp, op))
         return x
 
     def total(self, n: int) -> int:
@@ -78,7 +87,7 @@ class Ranks:
         """The smallest of the numbers that the ranks have."""
         if self.world == 1:
             return x
-        return float(self.add_(torch.tensor(x, dtype=torch.float64, device=self.device), dist.ReduceOp.MIN))
+        return float(self.add_(torch.tensor(x, dtype=torch.float64, device=self.device), "MIN"))
 
     def mean(self, x: Float[Tensor, ""], share: float) -> Float[Tensor, ""]:
         """The mean over the whole batch of what is `x` in this rank's `share` of it. Its gradient is this rank's part
@@ -102,7 +111,7 @@ class Ranks:
             if rows.dim() == 1:
                 self.add_(rows)
                 continue
-            some_R = self.add_(rows.any(1).to(torch.uint8), dist.ReduceOp.MAX).nonzero()[:, 0]
+            some_R = self.add_(rows.any(1).to(torch.uint8), "MAX").nonzero()[:, 0]
             if len(some_R) > FEW * len(rows):
                 self.add_(rows)
             else:
@@ -114,10 +123,7 @@ class Ranks:
     def same_(self, tensors: Iterable[Tensor]) -> None:
         """Rank 0's values for all."""
         for x in tensors if self.world > 1 else ():
-            if x.is_contiguous():
-                dist.broadcast(x, 0)
-            else:
-                dist.broadcast(x.T, 0)
+            dist.broadcast(x.detach() if x.is_contiguous() else x.detach().T, 0)
 
     @_in_touch
     def from_rank(self, rank: int, value: T) -> T:
@@ -163,43 +169,61 @@ class Ranks:
             return [value]
         return [torch.load(io.BytesIO(one), map_location="cpu", weights_only=True) for one in found]
 
+    def all_do(self, act: Callable[[], T]) -> T:
+        """What `act` returns here. If it raises on one rank all raise: each its own error, or that of the first."""
+        if self.world == 1:
+            return act()
+        result: Any = None
+        error: Exception | None = None
+        try:
+            result = act()
+        except Exception as raised:
+            error = raised
+        errors = [one for one in self.all_objects(_portable(error)) if one is not None]
+        if errors:
+            raise error or errors[0]
+        return result
+
     def first_does(self, act: Callable[[], Any]) -> None:
         """Rank 0 acts, and what it raises all raise."""
-        error: Exception | None = None
-        if self.rank == 0:
-            try:
-                act()
-            except Exception as raised:
-                error = raised
-        if (said := self.from_rank(0, error)) is not None:
-            raise said
+        self.all_do(lambda: act() if self.rank == 0 else None)
 
     def wait(self) -> None:
         """Until all are here."""
         self.total(1)
 
 
+def _portable(error: Exception | None) -> Exception | None:
+    """An error that another process can be sent: itself, if pickle can."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
 @contextmanager
 def started_by_torchrun() -> Iterator[None]:
     """The process group that torchrun describes, while this lasts: gloo between CPUs, NCCL between GPUs, of which each
     rank gets its own. Nothing where this process was started alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    told = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")
+    if not all(name in os.environ for name in told) or int(os.environ["WORLD_SIZE"]) < 2:
         yield
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
-def check_same(ranks: Ranks, what: str, values: Sequence[Any]) -> None:
+def check_same(ranks: Ranks, what: str, values: Mapping[str, Any]) -> None:
     """ValueError where ranks were given different things, which would be trained on as if they were one."""
-    for rank, theirs in enumerate(ranks.all_objects(list(values))):
-        if theirs != list(values):
-            raise ValueError(
-                f"{what} must be the same on every rank, but here (rank {ranks.rank}) it is {values}, and on rank "
-                f"{rank} {theirs}. Each rank takes its part of every batch by itself: give all of them the same"
-            )
+    for rank, theirs in enumerate(ranks.all_objects(dict(values))):
+        for name, value in values.items():
+            if theirs[name] != value:
+                raise ValueError(
+                    f"{what} must be the same on every rank, but {name} is {value!r} here (rank {ranks.rank}) and "
+                    f"{theirs[name]!r} on rank {rank}. Each rank takes its part of every batch by itself"
+                )

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -102,12 +103,15 @@ def train_many(
     checkpoint_every = as_whole("checkpoint_every", checkpoint_every, least=1)
     if on_step is not None and not callable(on_step):
         raise TypeError(f"on_step must be a function of the step and its metrics, got {on_step!r}")
-    path = checkpoint_file(checkpoint, resume)
+    path = ranks.all_do(lambda: checkpoint_file(checkpoint, resume))
     deals = check_split(split, len(saes)) == "saes" and ranks.world > 1
     together = Ranks() if deals else ranks
     mine = range(ranks.rank, len(saes), ranks.world) if deals else range(len(saes))
     abouts = [about(sae, one) for sae, one in zip(saes, each)]
-    check_same(ranks, "what is trained, and on what", [*abouts, *((len(one), one.d_in, one.scale) for one in stores)])
+    told: dict[str, Any] = {f"SAE {i}": one for i, one in enumerate(abouts)} | {"the number of stores": len(stores)}
+    told |= {f"store {i}": (len(one), one.d_in, f"{one.scale:.4g}") for i, one in enumerate(stores)}
+    told |= {"split": split, "checkpoint": path is not None, "checkpoint_every": checkpoint_every}
+    check_same(ranks, "what is trained, and on what,", told | {"resume": resume, "log_every": log_every})
     gradients = stores[-1].gradients if any(sae.config.gradient_weight for sae in saes) else None
     # Refuses a batch that is larger than the store, or smaller than the ranks, before anything is changed.
     store.batches(batch_size, seed, part=together.part)
@@ -119,13 +123,13 @@ def train_many(
         sides = (store, target_store, gradients)
         return zip(*(repeat(None) if one is None else one.batches(batch_size, seed, **options) for one in sides))
 
-    resuming = ranks.from_rank(0, path if resume and path is not None and path.exists() else None)
+    resuming = path if ranks.from_rank(0, bool(resume and path is not None and path.exists())) else None
     was = [(copy(sae), {name: t.clone() for name, t in sae.state_dict().items()}) for sae in saes if resuming]
     trainees = {i: prepared(saes[i], each[i], store, target_store, together) for i in mine}
     first, seconds = 0, 0.0
     if resuming is not None:
         try:
-            first, seconds = restore(trainees, abouts, stores, resuming, device)
+            first, seconds = ranks.all_do(lambda: restore(trainees, abouts, stores, resuming, device))
         except ValueError:  # it is refused, so nothing has changed
             for sae, (origin, state) in zip(saes, was):
                 sae.load_state_dict(state)
@@ -162,8 +166,12 @@ def train_many(
             if done % log_every == 0 or done == steps:
                 latest = [t.history.at(done - 1) for t in trainees.values()]
                 bar.set_postfix_str(_one_line(latest), refresh=False)
-                if on_step is not None and latest and (deals or ranks.rank == 0):
+                if on_step is not None and not deals:
+                    ranks.first_does(partial(on_step, done, latest))
+                elif on_step is not None and latest:
                     on_step(done, latest)
+                if deals:
+                    ranks.wait()  # now and then: whoever waits long is taken for lost
             bar.update()
             save_now = path is not None and (done % checkpoint_every == 0 or done == steps)
             if save_now or done == steps:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_tutorial.activations.ranks import Ranks
 from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches
 from sae_tutorial.autoencoder.matching import bid_blocks
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
@@ -50,6 +51,7 @@ def aux_zipf(
     bids: Float[Tensor, "tokens features"] | None,
     shortfall: Float[Tensor, " features"],
     k: int,
+    ranks: Ranks | None = None,
 ) -> Float[Tensor, ""]:
     """Latents that fire too little try to reconstruct what the others missed; the less they fire, the louder.
 
@@ -58,7 +60,7 @@ def aux_zipf(
     `shortfall` s is 0 for latents that fire enough and 1 for dead ones. `residual` e = x − x̂ gets no gradient;
     `bids` need none (None: computed here, for the needy alone). The gradient reaches decoder and encoder of the
     needy latents, at these matches. The loss is averaged over tokens that miss anything: 1 where nothing is achieved,
-    and 0, a constant, where no latent is needy.
+    and 0, a constant, where no latent is needy. Where there are `ranks`, it is the mean over the tokens of all.
 
     With s = 1 for the dead and 0 for the others this is AuxK (Gao et al. 2024, who weigh it with 1/32), the setting
     `aux_k`. With s of `zipf_shortfall` it is `aux_zipf`. Ayonrinde 2024 has an aux_zipf_loss that "generalises the
@@ -82,6 +84,8 @@ def aux_zipf(
     size_B = e_BO.square().sum(1)
     misses_B = size_B > torch.finfo(e_BO.dtype).tiny
     per_token_B = (e_hat_BO - e_BO).square().sum(1)[misses_B] / size_B[misses_B]
+    if ranks is not None and ranks.world > 1:
+        return ranks.mean(per_token_B.sum() / max(1, ranks.total(len(per_token_B))), share=1.0)
     return per_token_B.mean() if len(per_token_B) else residual.new_zeros(())
 
 

@@ -109,7 +109,7 @@ class Trainee:
         for weight, needy_F in ((settings.aux_k, self.dead_latents()), (settings.aux_zipf, self.underused_latents())):
             if weight and needy_F is not None:
                 k = settings.aux_latents if settings.aux_latents is not None else sae.config.d_in // 2
-                aux = self.ranks.mean(aux_zipf(sae, u, target - x_hat_BO.detach(), bids_BF, needy_F, k), share)
+                aux = aux_zipf(sae, u, target - x_hat_BO.detach(), bids_BF, needy_F, k, self.ranks)
                 losses.loss, losses.aux = losses.loss + weight * aux, losses.aux + aux.detach()
         return losses
 

@@ -174,10 +174,53 @@ def refused(what):
     rank = Ranks.here().rank
     if what == "steps":
         return train(of_rule("token_choice"), store, steps=5 + rank, progress=False)
+    if what == "checkpoint":
+        path = f"somewhere-{os.getpid()}.pt" if rank == 0 else None
+        return train(of_rule("token_choice"), store, steps=5, checkpoint=path, progress=False)
+    if what == "on_step":
+
+        def enough(step, metrics):
+            raise KeyError("enough")
+
+        return train(of_rule("token_choice"), store, steps=50, on_step=enough, progress=False)
     if what == "store":
         acts = store.rows(slice(0, 1000)) * (1 + rank)
         return train(of_rule("token_choice"), ActivationStore.from_tensor(acts), steps=5, batch_size=64, progress=False)
     return train(of_rule("token_choice"), store, steps=5, checkpoint=what, progress=False)
+
+
+def where_some_tokens_miss_nothing():
+    """A training on tokens of which half are zero, and reconstructed as zero: aux is a mean over the others."""
+    generator = torch.Generator().manual_seed(0)
+    acts = torch.randn(400, 8, generator=generator)
+    acts[::2] = 0
+    acts[:40] = 0
+    config = SAEConfig(8, 32, "token_choice", k=1, normalise=False, b_dec=False)
+    sae = SparseAutoencoder(config, seed=0)
+    sae.b_enc.requires_grad_(False)
+    store = ActivationStore.from_tensor(acts)
+    how = {"aux_k": 1.0, "dead_after": 9, "batch_size": 9, "steps": 8}
+    run = train(sae, store, **how, progress=False)
+    return dict(sae.state_dict()), run.metrics
+
+
+def errors_that_travel():
+    """What each rank gets where rank 0 raises something that pickle cannot send, or changes on its way."""
+
+    class Local(ValueError):
+        pass
+
+    class TwoArguments(ValueError):
+        def __init__(self, one, other):
+            super().__init__(f"{one} and {other}")
+
+    found = []
+    for error in (Local("here"), TwoArguments(1, 2), OSError("disk")):
+        try:
+            Ranks.here().first_does(lambda error=error: (_ for _ in ()).throw(error))
+        except Exception as raised:
+            found.append(f"{type(raised).__name__}: {raised}")
+    return found
 
 
 def harvested(folder):

@@ -82,10 +82,30 @@ def test_when_one_process_is_gone_all_stop_and_any_number_goes_on(tmp_path):
     assert resumed_at == 20, "and one alone finds it finished"
 
 
-@pytest.mark.parametrize("what", ["steps", "store"])
+@pytest.mark.parametrize("what", ["steps", "store", "checkpoint"])
 def test_ranks_that_are_given_different_things_refuse(what, tmp_path):
     for error in many.in_processes(2, many.refused, tmp_path, what):
         assert isinstance(error, ValueError) and "the same on every rank" in str(error)
+
+
+def test_what_stops_on_step_stops_all(tmp_path):
+    for error in many.in_processes(2, many.refused, tmp_path, "on_step"):
+        assert isinstance(error, KeyError) and "enough" in str(error)
+
+
+def test_errors_reach_all_whatever_they_are(tmp_path):
+    here, there = many.in_processes(2, many.errors_that_travel, tmp_path)
+    assert here == ["Local: here", "TwoArguments: 1 and 2", "OSError: disk"]
+    assert there == ["RuntimeError: Local: here", "RuntimeError: TwoArguments: 1 and 2", "OSError: disk"]
+
+
+def test_aux_is_a_mean_over_all_tokens_that_miss_something(tmp_path):
+    state, metrics = many.where_some_tokens_miss_nothing()
+    assert metrics["aux"][-1] > 0
+    for theirs, their_metrics in many.in_processes(2, many.where_some_tokens_miss_nothing, tmp_path):
+        np.testing.assert_allclose(their_metrics["aux"], metrics["aux"], rtol=1e-4)
+        for key, tensor in state.items():
+            torch.testing.assert_close(theirs[key], tensor, rtol=1e-4, atol=1e-5)
 
 
 def test_what_rank_0_cannot_write_all_refuse(tmp_path):
