@@ -15,19 +15,26 @@ RULES = {  # methods of the grid, by whose budget the matches compete for
 
 
 def cell(method: str, beta: float) -> dict[str, Any]:
-    """The fields that name one cell of that part."""
-    return {"part": "gradient", "method": method, "beta": beta}
+    """The fields that name one cell of that part, of the embedded model."""
+    return {"part": "gradient", "model": "stories", "method": method, "beta": beta}
 
 
 def betas(evidence: Evidence) -> list[float]:
     """Those that were trained, 0 first."""
-    return sorted({row["beta"] for row in evidence.runs.where(part="gradient")})
+    return sorted({row["beta"] for row in evidence.runs.where(part="gradient", model="stories")})
 
 
 def over_beta(evidence: Evidence, method: str, measure: str) -> dict[float, Ratio]:
     """How much more of the measure there is with each β than with 0, over seeds that both have, and rows of text."""
     found = {beta: evidence.between(measure, cell(method, beta), cell(method, 0.0)) for beta in betas(evidence)[1:]}
     return {beta: ratio for beta, ratio in found.items() if ratio is not None}
+
+
+def on_smollm2(evidence: Evidence, measure: str) -> Ratio | None:
+    """How much more of the measure Gradient Choice has in SmolLM2, with β = 1, than Token Choice of the same size: each
+    at its own learning rate, over seeds and rows of text. None where it was not trained."""
+    with_it = {"part": "gradient", "model": "smollm2", "method": "gradient_choice", "beta": 1.0}
+    return evidence.between(measure, with_it, {"part": "smollm2", "method": "token_choice", "k": 32})
 
 
 def of_rows(evidence: Evidence, method: str, measure: str) -> dict[float, Interval]:
