@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sae_tutorial.activations.files import path_of
+from sae_tutorial.activations.ranks import Ranks, check_same
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.training.resampling import check_resampling
@@ -95,6 +96,16 @@ def check_stores(
             "both from the same tokens, the second with like=store, so that positions belong together"
         )
     return stores
+
+
+def check_ranks(
+    ranks: Ranks, abouts: list[dict[str, Any]], stores: list[ActivationStore], options: dict[str, Any]
+) -> None:
+    """ValueError where the ranks of a group were given different SAEs, settings, activations or options."""
+    told = {f"SAE {i}": one for i, one in enumerate(abouts)} | {"the number of stores": len(stores)} | options
+    # A scale depends, in its last digits, on how many threads have added it up.
+    told |= {f"store {i}": (len(one), one.d_in, f"{one.scale:.4g}") for i, one in enumerate(stores)}
+    check_same(ranks, "what is trained, and on what,", told)
 
 
 def check_split(split: Any, n_saes: int) -> str:

@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +21,20 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_tutorial.activations.arguments import arguments_of, as_whole
-from sae_tutorial.activations.ranks import Ranks, check_same
+from sae_tutorial.activations.ranks import Ranks
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.matching import tokens_at_once
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.autoencoder.thresholds import measure_thresholds, window
 from sae_tutorial.training.checkpoint import about, check_room, content_of, restore, save
-from sae_tutorial.training.checks import check_saes, check_split, check_stores, checkpoint_file, settings_of_each
+from sae_tutorial.training.checks import (
+    check_ranks,
+    check_saes,
+    check_split,
+    check_stores,
+    checkpoint_file,
+    settings_of_each,
+)
 from sae_tutorial.training.settings import TrainSettings
 from sae_tutorial.training.start import start_, unit_rows_
 from sae_tutorial.training.step import Trainee
@@ -108,10 +116,9 @@ def train_many(
     together = Ranks() if deals else ranks
     mine = range(ranks.rank, len(saes), ranks.world) if deals else range(len(saes))
     abouts = [about(sae, one) for sae, one in zip(saes, each)]
-    told: dict[str, Any] = {f"SAE {i}": one for i, one in enumerate(abouts)} | {"the number of stores": len(stores)}
-    told |= {f"store {i}": (len(one), one.d_in, f"{one.scale:.4g}") for i, one in enumerate(stores)}
-    told |= {"split": split, "checkpoint": path is not None, "checkpoint_every": checkpoint_every}
-    check_same(ranks, "what is trained, and on what,", told | {"resume": resume, "log_every": log_every})
+    options: dict[str, Any] = {"split": split, "checkpoint": path is not None, "resume": resume}
+    options |= {"checkpoint_every": checkpoint_every, "log_every": log_every}
+    check_ranks(ranks, abouts, stores, options)
     gradients = stores[-1].gradients if any(sae.config.gradient_weight for sae in saes) else None
     # Refuses a batch that is larger than the store, or smaller than the ranks, before anything is changed.
     store.batches(batch_size, seed, part=together.part)
@@ -124,17 +131,11 @@ def train_many(
         return zip(*(repeat(None) if one is None else one.batches(batch_size, seed, **options) for one in sides))
 
     resuming = path if ranks.from_rank(0, bool(resume and path is not None and path.exists())) else None
-    was = [(copy(sae), {name: t.clone() for name, t in sae.state_dict().items()}) for sae in saes if resuming]
-    trainees = {i: prepared(saes[i], each[i], store, target_store, together) for i in mine}
     first, seconds = 0, 0.0
-    if resuming is not None:
-        try:
+    with unchanged_if_refused(saes if resuming else []):
+        trainees = {i: prepared(saes[i], each[i], store, target_store, together) for i in mine}
+        if resuming is not None:
             first, seconds = ranks.all_do(lambda: restore(trainees, abouts, stores, resuming, device))
-        except ValueError:  # it is refused, so nothing has changed
-            for sae, (origin, state) in zip(saes, was):
-                sae.load_state_dict(state)
-                sae.take_origin(origin)
-            raise
     began = time.perf_counter() - seconds
 
     def keep(write: Callable[[dict, Path], None]) -> None:
@@ -153,13 +154,10 @@ def train_many(
     with tqdm(total=steps, initial=first, desc=resumed, disable=quiet, unit="step") as bar:
         nothing: Iterator[Any] = repeat((None, None, None))  # to read, for a rank that has no SAE
         dealt = batches(first, together.part) if trainees else nothing
-        for done, (x_BD, y_BO, g_BO) in zip(range(first + 1, steps + 1), dealt):
+        for done, batch in zip(range(first + 1, steps + 1), dealt):
             for i, trainee in trainees.items():
                 try:
-                    sae, u_BD = trainee.sae, trainee.sae.normalise(x_BD)
-                    target_BO = u_BD if y_BO is None else sae.normalise_target(y_BO)
-                    asked = g_BO if sae.config.gradient_weight else None
-                    trainee.advance(u_BD, target_BO, None if asked is None else sae.in_units(asked))
+                    _advance(trainee, *batch)
                 except (ValueError, FloatingPointError) as error:
                     error.add_note(f"in step {done} of {steps}" + (f", SAE {i} of {len(saes)}" if i else ""))
                     raise
@@ -188,6 +186,27 @@ def train_many(
         for i, t in trainees.items()
     }
     return _of_all_ranks(runs, saes, each, ranks) if deals else [runs[i] for i in range(len(saes))]
+
+
+@contextmanager
+def unchanged_if_refused(saes: Sequence[SparseAutoencoder]) -> Iterator[None]:
+    """If what happens meanwhile is refused, these SAEs are what they were."""
+    was = [(copy(sae), {name: t.clone() for name, t in sae.state_dict().items()}) for sae in saes]
+    try:
+        yield
+    except ValueError:
+        for sae, (origin, state) in zip(saes, was):
+            sae.load_state_dict(state)
+            sae.take_origin(origin)
+        raise
+
+
+def _advance(trainee: Trainee, x_BD: Tensor, y_BO: Tensor | None, g_BO: Tensor | None) -> None:
+    """One step on raw activations, raw targets and gradients."""
+    sae, u_BD = trainee.sae, trainee.sae.normalise(x_BD)
+    target_BO = u_BD if y_BO is None else sae.normalise_target(y_BO)
+    asked = g_BO if sae.config.gradient_weight else None
+    trainee.advance(u_BD, target_BO, None if asked is None else sae.in_units(asked))
 
 
 def _of_all_ranks(
