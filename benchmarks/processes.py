@@ -47,7 +47,7 @@ def turns(rule: str, shape: tuple[int, int, int, int], rounds: int, device: str)
     generator = torch.Generator().manual_seed(0)
     store = ActivationStore.from_tensor(torch.randn(4 * batch_size, d_in, generator=generator))
     here, threads = Ranks.here(), len(os.sched_getaffinity(0))
-    ranks = Counted(here.rank, here.world)
+    ranks = Counted(here.rank, here.world, here.device)
     settings, config = TrainSettings(10_000, batch_size), SAEConfig(d_in, n_features, rule, k)
     run = {
         name: prepared(SparseAutoencoder(config, seed=0).to(device), settings, store, None, group)

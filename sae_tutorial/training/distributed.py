@@ -22,7 +22,7 @@ from torch import Tensor
 from sae_tutorial.activations.ranks import Ranks
 from sae_tutorial.allocation import SparseCodes, blockwise, encode_matches, fast
 from sae_tutorial.allocation.fast.floors import guessed_floors
-from sae_tutorial.allocation.fast.selection import compact, strongest_of
+from sae_tutorial.allocation.fast.selection import compact, positive, strongest_of
 from sae_tutorial.allocation.fast.table import Table, least_positive
 from sae_tutorial.autoencoder import matching
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
@@ -99,9 +99,7 @@ def strongest(
 ) -> SparseCodes:
     """Of what all ranks list, the strongest of each feature (where it has a budget of its own) or of all; those
     that are here. `by` are the numbers to compare, where these are not the values."""
-    by = listed.values if by is None else by
-    positive_N = by > 0
-    listed, by = listed.where(positive_N), by[positive_N]
+    listed, by = positive(listed, by)
     of_all = torch.cat(parts := ranks.gathered(by.float() if by.element_size() < 4 else by))
     owners = torch.cat(ranks.gathered(listed.features)) if isinstance(budget, Tensor) else None
     start = sum(map(len, parts[: ranks.rank]))

@@ -144,8 +144,11 @@ def train_many(
             return
         states = {i: trainee.state() for i, trainee in trainees.items()}
         states = {i: state for of_rank in ranks.to_first(states) for i, state in of_rank.items()} if deals else states
-        content = content_of([states[i] for i in sorted(states)], abouts, stores, time.perf_counter() - began)
-        ranks.first_does(lambda: write(content, path))
+
+        def content() -> dict[str, Any]:  # on rank 0 alone, for it reads the stores
+            return content_of([states[i] for i in sorted(states)], abouts, stores, time.perf_counter() - began)
+
+        ranks.first_does(lambda: write(content(), path))
 
     if first < steps:
         keep(check_room)

@@ -79,15 +79,18 @@ def strongest(
     """Of listed matches, the `budget` strongest positive ones of the whole "batch", of each "token" or of each
     "feature": one number, or one for each. Ties go to the lowest token, then the lowest feature. `by` are the numbers
     to compare, where these are not the values."""
-    by = listed.values if by is None else by
-    positive_N = by > 0
-    if not positive_N.all():
-        listed, by = listed.where(positive_N), by[positive_N]
-    values_N = by.detach()
+    listed, values_N = positive(listed, by)
     if owner == "batch":
         return listed.where(strongest_of(values_N, int(budget)))
     owner_N, n_owners = (listed.tokens, listed.shape[0]) if owner == "token" else (listed.features, listed.shape[1])
     return listed.where(strongest_of(values_N, budget, owner_N, n_owners))
+
+
+def positive(listed: SparseCodes, by: Tensor | None = None) -> tuple[SparseCodes, Float[Tensor, " positive"]]:
+    """What may match at all, and the numbers to compare: `by`, or the values."""
+    by = (listed.values if by is None else by).detach()
+    positive_N = by > 0
+    return (listed, by) if positive_N.all() else (listed.where(positive_N), by[positive_N])
 
 
 def strongest_of(
