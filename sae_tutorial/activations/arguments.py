@@ -34,6 +34,18 @@ def as_whole(name: str, value: Any, least: int = 0) -> int:
     return found
 
 
+def as_part(part: Any, name: str, whole: int) -> tuple[int, int]:
+    """(rank, world): which of how many parts of something whose size is called `name`. TypeError or ValueError."""
+    try:
+        rank, world = part
+        rank, world = as_whole("rank", rank, 0), as_whole("world", world, 1)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"part must be (rank, world), as (0, 4) for the first of four, got {part!r}.") from None
+    if rank >= world or world > whole:
+        raise ValueError(f"part={part!r}: rank must be below world, and world at most {name}={whole}.")
+    return rank, world
+
+
 def _unboxed(value: Any) -> Any:
     return value.item() if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 else value
 

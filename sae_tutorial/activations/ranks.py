@@ -1,7 +1,7 @@
 """The processes of a torch.distributed group that work on one thing, and what they tell each other.
 
 Every rank makes the same call and gets the same result. Where there is no group, `Ranks.here()` is this process alone,
-and nothing is sent.
+and nothing is sent. A `Grid` are ranks of which each has some of the tokens and some of the features.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -53,19 +54,20 @@ class Ranks:
 
     rank, world    which of how many this one is
     device         where single numbers are added up
+    group          of torch.distributed; None: the default one
     """
 
-    def __init__(self, rank: int = 0, world: int = 1, device: torch.device | str = "cpu"):
-        self.rank, self.world, self.device = rank, world, torch.device(device)
+    def __init__(self, rank: int = 0, world: int = 1, device: torch.device | str = "cpu", group: Any = None):
+        self.rank, self.world, self.device, self.group = rank, world, torch.device(device), group
 
     @classmethod
-    def here(cls) -> Ranks:
-        """Those of the default process group, if there is one."""
+    def here(cls, group: Any = None) -> Ranks:
+        """Those of a process group, or of the default one, if there is one."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         of_cpus = "cpu" in dist.get_backend_config()
         device = "cpu" if of_cpus else torch.device("cuda", torch.cuda.current_device())
-        return cls(dist.get_rank(), dist.get_world_size(), device)
+        return cls(dist.get_rank(group), dist.get_world_size(group), device, group)
 
     @property
     def part(self) -> tuple[int, int]:
@@ -77,7 +79,7 @@ class Ranks:
     def add_(self, x: Tensor, op: str = "SUM") -> Tensor:
         """The sum over ranks (or "MIN", "MAX"), in the memory of `x`."""
         if self.world > 1:
-            dist.all_reduce(x, getattr(dist.ReduceOp, op))
+            dist.all_reduce(x, getattr(dist.ReduceOp, op), self.group)
         return x
 
     def total(self, n: int) -> int:
@@ -92,10 +94,11 @@ class Ranks:
     def mean(self, x: Float[Tensor, ""], share: float) -> Float[Tensor, ""]:
         """The mean over the whole batch of what is `x` in this rank's `share` of it. Its gradient is this rank's part
         of the mean's gradient, so that gradients of all ranks add up to it."""
-        if self.world == 1:
-            return x
-        mine = x * share
-        return mine + (self.add_(mine.detach().clone()) - mine.detach())
+        return x if self.world == 1 else self.summed(x * share)
+
+    def summed(self, x: Tensor) -> Tensor:
+        """The sum over ranks, of which each differentiates its own summand."""
+        return x if self.world == 1 else _Sum.apply(x, self)
 
     def density(self, density_F: Float[Tensor, " features"], n: int, total: int) -> Float[Tensor, " features"]:
         """The share of all ranks' tokens that match each feature, from the share of this one's n."""
@@ -123,7 +126,7 @@ class Ranks:
     def same_(self, tensors: Iterable[Tensor]) -> None:
         """Rank 0's values for all."""
         for x in tensors if self.world > 1 else ():
-            dist.broadcast(x.detach() if x.is_contiguous() else x.detach().T, 0)
+            dist.broadcast(x.detach() if x.is_contiguous() else x.detach().T, group=self.group, group_src=0)
 
     @_in_touch
     def from_rank(self, rank: int, value: T) -> T:
@@ -131,7 +134,7 @@ class Ranks:
         if self.world == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, rank)
+        dist.broadcast_object_list(box, group=self.group, group_src=rank)
         return box[0]
 
     @_in_touch
@@ -140,12 +143,16 @@ class Ranks:
         if self.world == 1:
             return [x]
         lengths = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(self.world)]
-        dist.all_gather(lengths, torch.tensor([len(x)], device=x.device))
+        dist.all_gather(lengths, torch.tensor([len(x)], device=x.device), self.group)
         padded = x.new_zeros(max(map(int, lengths)), *x.shape[1:])
         padded[: len(x)] = x
         found = [torch.empty_like(padded) for _ in lengths]
-        dist.all_gather(found, padded)
+        dist.all_gather(found, padded, self.group)
         return [one[: int(n)] for one, n in zip(found, lengths)]
+
+    def joined(self, x: Tensor) -> Tensor:
+        """What every rank has, in one piece: a copy."""
+        return torch.cat(self.gathered(x))
 
     @_in_touch
     def all_objects(self, value: T) -> list[T]:
@@ -153,7 +160,7 @@ class Ranks:
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, self.group)
         return found
 
     @_in_touch
@@ -164,7 +171,7 @@ class Ranks:
         packed = io.BytesIO()
         torch.save(value, packed)
         found: list[Any] | None = [None] * self.world if self.rank == 0 else None
-        dist.gather_object(packed.getvalue(), found)
+        dist.gather_object(packed.getvalue(), found, group=self.group, group_dst=0)
         if found is None:
             return [value]
         return [torch.load(io.BytesIO(one), map_location="cpu", weights_only=True) for one in found]
@@ -191,6 +198,58 @@ class Ranks:
     def wait(self) -> None:
         """Until all are here."""
         self.total(1)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, ranks):
+        return ranks.add_(x.clone(memory_format=torch.contiguous_format))
+
+    @staticmethod
+    def backward(ctx, dout):
+        return dout, None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Ranks that train one SAE: each has some of a batch's tokens, and some of the SAE's features.
+
+    tokens      those that have the same features, and other tokens
+    features    those that have the same tokens, and other features
+    all         all of them
+    """
+
+    tokens: Ranks = field(default_factory=Ranks)
+    features: Ranks = field(default_factory=Ranks)
+    all: Ranks = field(default_factory=Ranks)
+
+    @classmethod
+    def of_tokens(cls, ranks: Ranks) -> Grid:
+        """Every rank has all features."""
+        return cls(tokens=ranks, all=ranks)
+
+    @classmethod
+    def of_features(cls, ranks: Ranks) -> Grid:
+        """Every rank has all tokens."""
+        return cls(features=ranks, all=ranks)
+
+
+@contextmanager
+def grid_of(ranks: Ranks, parts: int) -> Iterator[Grid]:
+    """A grid of these ranks while this lasts: `parts` of them, which follow each other, share the SAE's features, and
+    as many times as that fits into the world they share the tokens."""
+    if parts == 1 or parts == ranks.world:
+        yield Grid.of_tokens(ranks) if parts == 1 else Grid.of_features(ranks)
+        return
+    world = range(ranks.world)
+    lines = [world[i : i + parts] for i in world[::parts]] + [world[i::parts] for i in range(parts)]
+    groups = [dist.new_group(list(line)) for line in lines]  # all ranks make all groups
+    across, along = (group for line, group in zip(lines, groups) if ranks.rank in line)
+    try:
+        yield Grid(tokens=Ranks.here(along), features=Ranks.here(across), all=ranks)
+    finally:
+        dist.destroy_process_group(across)
+        dist.destroy_process_group(along)
 
 
 def _portable(error: Exception | None) -> Exception | None:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_tutorial.activations.arguments import as_whole
+from sae_tutorial.activations.arguments import as_part, as_whole
 from sae_tutorial.activations.files import path_of
 from sae_tutorial.activations.forward import check_hook_name
 from sae_tutorial.activations.harvesting import DTYPES, Harvest, moments_of_finite, read_harvest
@@ -286,7 +286,7 @@ class ActivationStore:
         epochs = None if epochs is None else as_whole("epochs", epochs, 1)
         if drop_last and len(self) < batch_size:
             raise ValueError(f"batch_size={batch_size} is larger than the store ({len(self)} positions); take less.")
-        rank, world = _checked_part(part, batch_size)
+        rank, world = as_part(part, "batch_size", batch_size)
         target = device if device is not None else (self._acts.device if self._acts is not None else "cpu")
         mean_D, end = self.mean.to(target), len(self) - len(self) % batch_size if drop_last else len(self)
         per_epoch = -(-end // batch_size)
@@ -398,17 +398,6 @@ class Batches(Iterator[Any]):
         if self._left is None:
             raise TypeError("epochs=None goes on for ever, so these batches have no length.")
         return self._left
-
-
-def _checked_part(part: Any, batch_size: int) -> tuple[int, int]:
-    try:
-        rank, world = part
-        rank, world = as_whole("rank", rank, 0), as_whole("world", world, 1)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"part must be (rank, world), as (0, 4) for the first of four, got {part!r}.") from None
-    if rank >= world or world > batch_size:
-        raise ValueError(f"part={part!r}: rank must be below world, and world at most batch_size={batch_size}.")
-    return rank, world
 
 
 def _permutation(n: int, seed: int, epoch: int) -> Int[Tensor, " n"]:

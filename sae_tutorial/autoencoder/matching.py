@@ -34,7 +34,7 @@ def fits(sae: SparseAutoencoder, n_tokens: int) -> bool:
 
 def tokens_at_once(sae: SparseAutoencoder) -> int:
     """How many tokens' affinities are made in one piece."""
-    return at_once(sae.W_dec.device, FLOAT32 * sae.config.d_sae)
+    return at_once(sae.W_dec.device, FLOAT32 * -(-sae.config.d_sae // sae.part[1]))  # equal on all ranks
 
 
 @torch.no_grad()
@@ -117,7 +117,7 @@ def bid_blocks(
 ) -> Iterator[Float[Tensor, "tokens some"]]:
     """Bids of a few features at a time (of `some`, or of all), one block after the other in the same memory; with
     `gradients`, scores."""
-    n_features = sae.config.d_sae if some is None else len(some)
+    n_features = len(sae.features) if some is None else len(some)
     width = min(at_once(sae.W_dec.device, FLOAT32 * max(1, len(u))), n_features)
     memory = sae.table_memory(len(u), width, dtype)
     for start in range(0, n_features, width):

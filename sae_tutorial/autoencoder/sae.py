@@ -21,12 +21,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sae_tutorial import allocation
+from sae_tutorial.activations.arguments import as_part
 from sae_tutorial.activations.memory import at_once
 from sae_tutorial.allocation import SparseCodes, encode_matches, stack_tokens
 from sae_tutorial.allocation.checks import FLOATING, WHOLE, check_tensor
 from sae_tutorial.autoencoder.config import SAEConfig
 
 ALL = slice(None)
+DRAWN_ROWS = 4096  # random rows that are drawn at a time, of which a part of an SAE keeps its own
 OPERAND_ROWS = 1024  # encoder rows that are scaled and rounded at a time
 UNSET = -1.0  # a threshold, or a unit of gradients, that has not been measured yet
 ORIGIN = ("model_name", "hook_name", "target_hook_name", "imported")  # attributes that are not in the state dict
@@ -53,6 +55,10 @@ class SparseAutoencoder(nn.Module):
     Attributes, saved with it: model_name and hook_name, the activations that it reads, and target_hook_name, those that
     a transcoder predicts (None: not known); imported, whether another library trained it.
 
+    `part`, (rank, world), makes some of the features alone: those of one of several processes that train one SAE (see
+    `distributed`). Its weights are these features' rows of the whole SAE of the same seed; `features` is their range.
+    What needs all features (encode, decode, save_sae) wants the whole: `parts.joined`.
+
     Training and inference differ on purpose. Mutual and Feature Choice look at a whole batch, so a trained SAE carries
     thresholds measured on many batches, and `encode` uses them: a token's code does not depend on its neighbours.
     `encode(x, batch_rule=True)` lets the tokens of x compete as in training. Nor are there gradients at inference: each
@@ -71,19 +77,20 @@ class SparseAutoencoder(nn.Module):
     gradient_scale: Tensor
     tokens_seen: Tensor
 
-    def __init__(self, config: SAEConfig, seed: int = 0):
+    def __init__(self, config: SAEConfig, seed: int = 0, part: tuple[int, int] = (0, 1)):
         super().__init__()
-        self.config = config
-        D, F, d_out = config.d_in, config.d_sae, config.width_out
+        self.config, self.part = config, as_part(part, "d_sae", config.d_sae)
+        self.features = features_of(self.part, config.d_sae)
+        D, F, d_out = config.d_in, len(self.features), config.width_out
         generator = torch.Generator().manual_seed(seed)
-        W_dec = nn.functional.normalize(torch.randn(F, d_out, generator=generator), dim=1)
+        W_dec = _random_directions(config.d_sae, d_out, generator, self.features)
         self.W_dec = nn.Parameter(W_dec)
         self.b_enc = nn.Parameter(torch.zeros(F))
         self.b_dec = nn.Parameter(torch.zeros(d_out), requires_grad=config.b_dec)
         if not config.tied:
             rows_FD = W_dec.clone()
             if config.is_transcoder:
-                rows_FD = nn.functional.normalize(torch.randn(F, D, generator=generator), dim=1)
+                rows_FD = _random_directions(config.d_sae, D, generator, self.features)
             self.W_enc = nn.Parameter(rows_FD.T)
         if config.how.gated:
             self.r_mag = nn.Parameter(torch.zeros(F))
@@ -92,7 +99,7 @@ class SparseAutoencoder(nn.Module):
             self.W_skip = nn.Parameter(torch.zeros(d_out, D))
         if config.how.learned:
             self.threshold = nn.Parameter(torch.full((F,), 1e-3 * math.sqrt(D)))
-        for name, buffer in fresh_buffers(config).items():
+        for name, buffer in fresh_buffers(config, self.features).items():
             self.register_buffer(name, buffer)
 
     # ------------------------------------------------------------------ in raw activations
@@ -111,6 +118,7 @@ class SparseAutoencoder(nn.Module):
         Raises ValueError for an x that is not (tokens, d_in) or that holds NaN or inf, where the rule needs a threshold
         that has not been measured yet, and for gradients that are missing, or not wanted.
         """
+        self._must_be_whole("encode")
         u_BD = _finite("x", x, self.normalise(x))
         if gradients is None:
             return self.encode_normalised(u_BD, batch_rule)
@@ -120,6 +128,7 @@ class SparseAutoencoder(nn.Module):
 
     def decode(self, codes: SparseCodes) -> Float[Tensor, "tokens d_out"]:
         """The reconstruction that these codes stand for. A skip path needs the input: `forward` adds it."""
+        self._must_be_whole("decode")
         if not isinstance(codes, SparseCodes | Tensor):
             raise TypeError(f"codes must be SparseCodes, as encode returns them, got {type(codes).__name__}")
         if codes.shape[-1] != self.config.d_sae:
@@ -128,6 +137,7 @@ class SparseAutoencoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """encode, then decode; any number of leading dimensions."""
+        self._must_be_whole("forward")
         x_ND = x.flatten(0, -2) if _real("x", x).dim() > 1 else x[None]  # `normalise` refuses what is neither
         u_ND = _finite("x", x_ND, self.normalise(x_ND))
         x_hat_NO = self.denormalise(self.decode_normalised(self.encode_normalised(u_ND), u_ND))
@@ -173,6 +183,11 @@ class SparseAutoencoder(nn.Module):
         if name == "W_enc" and self.config.tied:
             return self.W_dec.T
         return super().__getattr__(name)
+
+    def _must_be_whole(self, what: str) -> None:
+        if self.part[1] > 1:
+            some = f"features {self.features.start} to {self.features.stop - 1} of {self.config.d_sae}"
+            raise ValueError(f"{what} needs all features, and this part of an SAE has {some}; use parts.joined(sae)")
 
     @property
     def started(self) -> bool:
@@ -356,8 +371,9 @@ class SparseAutoencoder(nn.Module):
 
     def _table(self, bids: Any) -> Tensor:
         """Bids with a column for each feature; the rules check the rest."""
-        if _real("bids", bids).dim() == 2 and bids.shape[1] != self.config.d_sae:
-            raise ValueError(f"bids must be (tokens, {self.config.d_sae}), got shape {tuple(bids.shape)}")
+        n_features = len(self.features)
+        if _real("bids", bids).dim() == 2 and bids.shape[1] != n_features:
+            raise ValueError(f"bids must be (tokens, {n_features}), got shape {tuple(bids.shape)}")
         return bids
 
     def capacity(self, n_tokens: int, step: int = 0) -> Int[Tensor, " features"]:
@@ -383,7 +399,7 @@ class SparseAutoencoder(nn.Module):
             if batch_rule:
                 codes = self.allocate(self.bids(u), gradients=gradients)
             else:  # each token by itself, so as many at a time as memory likes
-                pieces = _real("u", u).split(at_once(u.device, u.element_size() * self.config.d_sae))
+                pieces = _real("u", u).split(at_once(u.device, u.element_size() * len(self.features)))
                 codes = stack_tokens([self.allocate_by_threshold(self.bids(piece)) for piece in pieces])
             codes = self.from_bids(u, codes)
         return self.strengths(u, codes)
@@ -419,9 +435,33 @@ class SparseAutoencoder(nn.Module):
         return f"{c.rule}{budget}, {c.d_in} → {c.d_sae} → {c.width_out}, {trained}"
 
 
-def fresh_buffers(config: SAEConfig) -> dict[str, Tensor]:
-    """What an SAE holds beside its weights, before it has been trained."""
-    F = config.d_sae
+def features_of(part: tuple[int, int], d_sae: int) -> range:
+    """Which features a part has: as many as the others, or one more. `Tensor.tensor_split` cuts like this."""
+    rank, (size, more) = part[0], divmod(d_sae, part[1])
+    return range(rank * size + min(rank, more), (rank + 1) * size + min(rank + 1, more))
+
+
+def feature_dim(name: str, tensor: Tensor) -> int | None:
+    """Along which dimension a tensor of the state dict has features, if any."""
+    by_feature = ("W_dec", "b_enc", "r_mag", "b_mag", "rank", "subsidy") + ("threshold",) * tensor.dim()
+    return 1 if name == "W_enc" else 0 if name in by_feature else None
+
+
+def _random_directions(n: int, width: int, generator: torch.Generator, some: range) -> Float[Tensor, "some width"]:
+    """`some` of n random rows of unit norm, which are the same whether the others are kept or not."""
+    rows, last = torch.empty(len(some), width), max(0, n // DRAWN_ROWS - 1)
+    for i in range(last + 1):  # torch draws 16 numbers at a time, so only the last block may be of any size
+        first, stop = i * DRAWN_ROWS, n if i == last else (i + 1) * DRAWN_ROWS
+        drawn = torch.randn(stop - first, width, generator=generator)
+        a, b = (min(max(end, first), stop) for end in (some.start, some.stop))
+        rows[a - some.start : b - some.start] = drawn[a - first : b - first]
+    return nn.functional.normalize(rows, dim=1, out=rows)
+
+
+def fresh_buffers(config: SAEConfig, features: range | None = None) -> dict[str, Tensor]:
+    """What an SAE, or the part of it with these features, holds beside its weights, before it has been trained."""
+    features = range(config.d_sae) if features is None else features
+    F = len(features)
     law = (0.0, 0.0) if config.capacity == "uniform" else (config.zipf_exponent, config.zipf_offset)
     buffers = {"mean": torch.zeros(config.d_in), "scale": torch.tensor(1.0)}
     if config.floor:
@@ -433,7 +473,8 @@ def fresh_buffers(config: SAEConfig) -> dict[str, Tensor]:
     if not config.how.learned:
         shape = (F,) if config.how.thresholds == "each" else ()
         buffers["threshold"] = torch.full(shape, UNSET if config.how.measured else 0.0)
-    return buffers | {"rank": torch.arange(F), "zipf_law": torch.tensor(law), "tokens_seen": torch.tensor(0)}
+    buffers["rank"] = torch.arange(features.start, features.stop)
+    return buffers | {"zipf_law": torch.tensor(law), "tokens_seen": torch.tensor(0)}
 
 
 def _real(name: str, value: Any) -> Tensor:

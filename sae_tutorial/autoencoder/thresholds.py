@@ -23,9 +23,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_tutorial.activations.ranks import Grid, Ranks
 from sae_tutorial.allocation import threshold_choice
 from sae_tutorial.allocation.zipf import ROTATION
-from sae_tutorial.autoencoder.matching import match, strongest_of_each, tokens_at_once
+from sae_tutorial.autoencoder.distributed import match
+from sae_tutorial.autoencoder.matching import strongest_of_each, tokens_at_once
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 ALWAYS = 1e30  # times its threshold: what has a threshold of 0, and is let in whatever the factor
@@ -44,6 +46,7 @@ def measure_thresholds(
     sae: SparseAutoencoder,
     batches: Iterable[Float[Tensor, "tokens d_in"] | tuple[Tensor, Tensor]],
     first_step: int = 0,
+    of_features: Ranks | None = None,
 ) -> SparseAutoencoder:
     """Set `sae.threshold` so that it lets in, over these batches of raw activations, what the rule of training would.
 
@@ -55,24 +58,27 @@ def measure_thresholds(
 
     The budget is met exactly, with two exceptions. Equal affinities at the cut get in together or not at all, whichever
     is nearer to the budget. And where capacities rotate, a feature whose share of the rotation comes within one or two
-    batches gets a little less. Batches may be looked at twice or more: an iterator is read into memory first.
+    batches gets a little less. Batches may be looked at twice or more: an iterator is read into memory first. Where the
+    SAE is a part, `of_features` have the others, and measure on the same batches.
 
     Raises ValueError if there are no batches, one without tokens, or one without the gradients that it needs.
     """
     if not sae.config.how.measured:
         return sae
+    grid = Grid.of_features(of_features or Ranks())
     batches = list(batches) if isinstance(batches, Iterator) else batches
     taken = None  # by each feature, where its budget is not what the rule says
     if sae.config.how.thresholds == "each" and sae.config.how.owner != "feature":
-        taken = [_taken(sae, *_sides(sae, batch, i), first_step + i) for i, batch in enumerate(batches)]
+        taken = [_taken(grid, sae, *_sides(sae, batch, i), first_step + i) for i, batch in enumerate(batches)]
     # Batches differ: a feature with capacity 1 may fairly have 0 or 5 of its tokens in one batch.
     slack = 1.0 if sae.config.how.owner == "feature" else 0.25
     while True:
-        listed = _strongest(sae, batches, first_step, slack, taken)
+        listed = _strongest(grid, sae, batches, first_step, slack, taken)
         cut = listed.cut()
         # A list that is full may hide affinities below its weakest. With as much slack as batches it holds all budgets,
         # and where these rotate, none of a single batch helps.
-        if listed.rotates or slack >= listed.n_batches or not (listed.hidden > cut).any():
+        hidden = grid.features.total(int((listed.hidden > cut).any()))
+        if listed.rotates or slack >= listed.n_batches or not hidden:
             break
         slack = min(4 * slack, listed.n_batches)
     sae.threshold.copy_(cut.view(sae.threshold.shape))
@@ -112,16 +118,22 @@ def _sides(sae: SparseAutoencoder, batch: Any, i: int) -> tuple[Tensor, Tensor |
     return sae.normalise(x_BD), None if gradients_BO is None else sae.in_units(gradients_BO)
 
 
-def _taken(sae: SparseAutoencoder, u_BD: Tensor, gradients_BO: Tensor | None, step: int) -> Tensor:
+def _taken(grid: Grid, sae: SparseAutoencoder, u_BD: Tensor, gradients_BO: Tensor | None, step: int) -> Tensor:
     """(F,) how many of these tokens each feature gets by the rule of training."""
-    return match(sae, u_BD, step, gradients=gradients_BO).features.bincount(minlength=sae.config.d_sae)
+    codes = match(grid, sae, u_BD, step, len(u_BD), gradients=gradients_BO)
+    return codes.features.bincount(minlength=len(sae.features))
 
 
 def _strongest(
-    sae: SparseAutoencoder, batches: Iterable[Any], first_step: int, slack: float, taken: list[Tensor] | None
+    grid: Grid,
+    sae: SparseAutoencoder,
+    batches: Iterable[Any],
+    first_step: int,
+    slack: float,
+    taken: list[Tensor] | None,
 ) -> _Listed:
     each = sae.config.how.thresholds == "each"
-    width = sae.config.d_sae if each else 1
+    width = len(sae.features) if each else 1
     values, features, rotation = [], [], 1
     budget, hidden = (torch.zeros(width, dtype=d, device=sae.W_dec.device) for d in (torch.int64, sae.W_dec.dtype))
     for i, batch in enumerate(batches):
@@ -130,13 +142,13 @@ def _strongest(
             raise ValueError(f"batches[{i}] has no tokens, but thresholds are measured on activations; leave it out")
         rotation = max(rotation, window(sae, len(u_BD)))
         if taken is None:
-            strongest = match(sae, u_BD, first_step + i, slack=slack)
+            strongest = match(grid, sae, u_BD, first_step + i, len(u_BD), slack=slack)
             own, room = (sae.budget(len(u_BD), first_step + i, more)[1] for more in (0.0, slack))
         else:
             own, room = taken[i], taken[i] + 4 + (taken[i] * slack).long()
             strongest = strongest_of_each(sae, u_BD, room)
-        values.append(strongest.values)
-        features.append((strongest.features * each).int())
+        values.append(strongest.values if each else grid.features.joined(strongest.values))
+        features.append(strongest.features.int() if each else torch.zeros_like(values[-1], dtype=torch.int32))
         budget += own
         room = torch.as_tensor(room, device=budget.device).view(-1)
         weakest = torch.full_like(hidden, torch.inf).scatter_reduce_(0, features[-1].long(), values[-1], "amin")

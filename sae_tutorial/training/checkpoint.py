@@ -1,12 +1,15 @@
 """The checkpoint of a training: everything that the next steps depend on, in one file.
 
-It is a zip file of tensors and plain values, as torch writes them. What is read is compared with the state of a run
-that begins, part by part: a file that is damaged, or of another version or run, is refused and never half used.
+It is a zip file of tensors and plain values, as torch writes them. Of an SAE whose features several processes share,
+it has the first part, and names the files that have the others; any number of processes goes on from them. What is read
+is compared with the state of a run that begins, part by part: a file that is damaged, or of another version or run, is
+refused and never half used.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import glob
 import pickle
 import warnings
 import zipfile
@@ -18,12 +21,14 @@ import torch
 from torch import Tensor
 
 from sae_tutorial.activations import files
+from sae_tutorial.activations.ranks import Grid, Ranks
 from sae_tutorial.activations.store import ActivationStore
-from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.autoencoder.sae import SparseAutoencoder, feature_dim, features_of
 from sae_tutorial.training.settings import TrainSettings
 from sae_tutorial.training.step import Trainee
 
 FORMAT = "sae_tutorial training, version 1"
+OF_USAGE = ("density", "demand", "silent", "without.density", "without.demand")  # counts of each feature
 
 
 def about(sae: SparseAutoencoder, settings: TrainSettings) -> dict[str, Any]:
@@ -46,14 +51,67 @@ def check_room(content: dict[str, Any], path: Path) -> None:
     files.write_unfinished(path, _writer(content)).unlink()
 
 
-def save(content: dict[str, Any], path: Path) -> None:
+def save(content: dict[str, Any], path: Path) -> bool:
     """All or nothing: the old file stays until the new one is complete, and if that fails. Then a warning tells why,
-    for hours of training are worth more than their insurance."""
+    for hours of training are worth more than their insurance. Returns whether it was written."""
     try:
         files.write_atomically(path, _writer(content))
     except OSError as error:
-        what = f"step {content['SAEs'][0]['step']} is in no checkpoint: {error}. Training goes on"
-        warnings.warn(what, RuntimeWarning, stacklevel=2)
+        _warn(content["SAEs"][0]["step"], str(error))
+        return False
+    return True
+
+
+def _warn(step: int, error: str) -> None:
+    warnings.warn(f"step {step} is in no checkpoint: {error}. Training goes on", RuntimeWarning, stacklevel=3)
+
+
+class Keeper:
+    """Writes a checkpoint together with the other ranks: rank 0 the file, and of an SAE whose features ranks share each
+    part but the first the rank that has it, and the batch's first tokens. The file comes last, so it always names parts
+    that are there; those of the one before go after it."""
+
+    def __init__(self, path: Path, ranks: Ranks, grid: Grid, content: Callable[[list[dict]], dict[str, Any]]):
+        self.path, self.ranks, self.content = path, ranks, content
+        self.part, self.parts = grid.features.part
+        self.writes_part = self.part > 0 and grid.tokens.rank == 0
+
+    def check_room(self, states: list[dict]) -> None:
+        """`check_room` of what each rank will write."""
+        part = self.path.with_name(f"{self.path.name}.part-{self.part}")
+
+        def check() -> None:
+            if self.writes_part:
+                check_room({"SAEs": states}, part)
+            elif self.ranks.rank == 0:
+                check_room(self.content(states), self.path)
+
+        self.ranks.all_do(check)
+
+    def save(self, states: list[dict], step: int) -> None:
+        """`save`; nothing of a checkpoint counts unless all of it is written."""
+        names = [f"{self.path.name}.step-{step}.part-{i}-of-{self.parts}" for i in range(1, self.parts)]
+        failed: str | None = None
+        if self.writes_part:
+            content = {"format": FORMAT, "SAEs": states}
+            try:
+                files.write_atomically(self.path.with_name(names[self.part - 1]), _writer(content))
+            except OSError as error:
+                failed = str(error)
+        failed = next(filter(None, self.ranks.all_objects(failed)), None)
+
+        def finish() -> None:
+            if failed is not None:
+                _warn(step, failed)
+            elif save(self.content(states) | ({"parts": names} if names else {}), self.path):
+                self._remove_parts_but(names)
+
+        self.ranks.first_does(finish)
+
+    def _remove_parts_but(self, names: list[str]) -> None:
+        for part in self.path.parent.glob(f"{glob.escape(self.path.name)}.step-*.part-*-of-*"):
+            if part.name not in names and not part.name.endswith(".unfinished"):
+                part.unlink(missing_ok=True)
 
 
 def _writer(content: dict[str, Any]) -> Callable[[IO[bytes]], None]:
@@ -91,7 +149,7 @@ def restore(
         changed += ["what it holds about its stores is damaged, or of other stores"]
     if changed:
         raise ValueError(f"{path} belongs to another run: {'; '.join(changed)}. Use another checkpoint, or undo this")
-    states = dict(enumerate(content["SAEs"]))
+    states = _states_of(trainees, content, path)
     found = _parts({i: states[i] for i in trainees}, "SAE") | {"seconds": content["seconds"]}
     expected = _parts({i: trainee.state() for i, trainee in trainees.items()}, "SAE") | {"seconds": 0.0}
     wrong = [name for name in found.keys() | expected.keys() if not _like(found.get(name), expected.get(name), name)]
@@ -102,8 +160,78 @@ def restore(
     return content["SAEs"][0]["step"], content["seconds"]
 
 
+def _states_of(trainees: dict[int, Trainee], content: dict[str, Any], path: Path) -> dict[int, dict]:
+    """The state of each trainee's features, wherever these are: a checkpoint's parts are other than this run's."""
+    world = 1 + len(content.get("parts", []))
+    of_parts: dict[int, list[dict]] = {0: content["SAEs"]}
+    states = {}
+    for i, trainee in trainees.items():
+        sae = trainee.sae
+        if world == sae.part[1] == 1:
+            states[i] = content["SAEs"][i]
+            continue
+        cuts = {part: features_of((part, world), sae.config.d_sae) for part in range(world)}
+        wanted = {
+            part: range(max(has.start, sae.features.start) - has.start, min(has.stop, sae.features.stop) - has.start)
+            for part, has in cuts.items()
+        }
+        wanted = {part: some for part, some in wanted.items() if some}
+        for part in wanted.keys() - of_parts.keys():
+            of_parts[part] = _read_part(path.with_name(content["parts"][part - 1]), content["SAEs"][0]["step"])
+        try:
+            pieces = [(of_parts[part][i], some) for part, some in wanted.items()]
+            states[i] = _joined(pieces, "", by_feature(trainee))
+        except (KeyError, TypeError, IndexError, AttributeError, RuntimeError):
+            raise ValueError(f"{path} is damaged, or its parts are of different runs; use another checkpoint") from None
+    return states
+
+
+def by_feature(trainee: Trainee) -> dict[str, int]:
+    """Along which dimension tensors of a trainee's state have features, by their names in nested dicts and lists."""
+    optimiser, own = trainee.optimiser, set(map(id, trainee.optimiser.own))
+    dims = {f".sae.{name}": feature_dim(name, tensor) for name, tensor in trainee.sae.state_dict().items()}
+    rows = [f"exp_avg.{i}" for i, p in enumerate(optimiser.parameters) if id(p) in own]
+    rows += [name.replace("exp_avg", "exp_avg_sq") for name in rows] + ["norms.0"]
+    dims |= {f".optimiser.{name}": 0 for name in rows} | {f".usage.{name}": 0 for name in OF_USAGE}
+    return {name: dim for name, dim in dims.items() if dim is not None}
+
+
+def _joined(pieces: list[tuple[Any, range]], name: str, dims: dict[str, int]) -> Any:
+    """One state from some features of several: tensors of `dims` in a row, anything else of the first."""
+    first = pieces[0][0]
+    if isinstance(first, dict):
+        return {key: _joined([(one[key], some) for one, some in pieces], f"{name}.{key}", dims) for key in first}
+    if isinstance(first, list):
+        return [_joined([(one[i], some) for one, some in pieces], f"{name}.{i}", dims) for i in range(len(first))]
+    if name not in dims:
+        return first
+    return torch.cat([one.narrow(dims[name], some.start, len(some)) for one, some in pieces], dims[name])
+
+
+def _read_part(path: Path, step: int) -> list[dict]:
+    """The states in one of the other files of a checkpoint. ValueError if it is not there, damaged, or of another."""
+    if not path.exists():
+        raise ValueError(f"{path} is missing, a part of the checkpoint; put it back, or use another checkpoint")
+    content = _opened(path, torch.device("cpu"))
+    if not isinstance(content, dict) or content.keys() != {"format", "SAEs"} or content["SAEs"][0]["step"] != step:
+        raise ValueError(f"{path} is no part of this checkpoint; use another")
+    return content["SAEs"]
+
+
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
     """The content of a checkpoint, if it is one of this version."""
+    content = _opened(path, device)
+    parts = {"format", "SAEs", "settings", "stores", "seconds"}
+    known = isinstance(content, dict) and content.keys() - {"parts"} == parts and content["format"] == FORMAT
+    if not known or not all(isinstance(name, str) and Path(name).name == name for name in content.get("parts", [])):
+        raise ValueError(
+            f"{path} is no checkpoint that this version of `train` wrote; go on with the one that did, or delete it"
+        )
+    return content
+
+
+def _opened(path: Path, device: torch.device) -> Any:
+    """What is in a zip file of torch's; None where that is no such file. ValueError if it is damaged."""
     with open(path, "rb") as file:  # this one from here on, even if another process replaces it
         try:
             with zipfile.ZipFile(file) as archive:
@@ -114,20 +242,14 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
             raise ValueError(f"{path} is damaged (its part {broken}); use another, or delete it")
         file.seek(0)
         try:
-            content = torch.load(file, weights_only=True, map_location=device)
+            return torch.load(file, weights_only=True, map_location=device)
         except pickle.UnpicklingError:
             raise ValueError(
                 f"{path} holds more than tensors and plain values, which could be code, so it was not opened: it is no "
                 "checkpoint of `train`; use another"
             ) from None
         except Exception:  # a zip file, but none of torch's
-            content = None
-    parts = {"format", "SAEs", "settings", "stores", "seconds"}
-    if not isinstance(content, dict) or content.keys() != parts or content["format"] != FORMAT:
-        raise ValueError(
-            f"{path} is no checkpoint that this version of `train` wrote; go on with the one that did, or delete it"
-        )
-    return content
+            return None
 
 
 def _parts(content: Any, name: str) -> dict[str, Any]:

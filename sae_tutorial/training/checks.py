@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sae_tutorial.activations.arguments import as_whole
 from sae_tutorial.activations.files import path_of
 from sae_tutorial.activations.ranks import Ranks, check_same
 from sae_tutorial.activations.store import ActivationStore
@@ -108,11 +109,31 @@ def check_ranks(
     check_same(ranks, "what is trained, and on what,", told)
 
 
-def check_split(split: Any, n_saes: int) -> str:
-    """What ranks share out, if there are several: "tokens" or "saes"."""
-    if split not in ("auto", "tokens", "saes"):
-        raise ValueError(f'split must be "auto", "tokens" or "saes", got {split!r}')
-    return ("saes" if n_saes > 1 else "tokens") if split == "auto" else split
+def check_split(split: Any, saes: Sequence[SparseAutoencoder], ranks: Ranks) -> tuple[bool, int]:
+    """Whether SAEs are dealt out to ranks, and if not, in how many parts ranks have their features."""
+    given = sorted({sae.part[1] for sae in saes})
+    parts = given[-1]
+    if split not in ("auto", "tokens", "features", "saes"):
+        try:
+            tokens, parts = (as_whole("split", n, least=1) for n in split)
+        except (TypeError, ValueError):
+            names = '"auto", "tokens", "features", "saes" or (parts of the tokens, parts of the features)'
+            raise ValueError(f"split must be {names}, got {split!r}") from None
+        if tokens * parts != ranks.world:
+            raise ValueError(f"split={split!r} is for {tokens * parts} processes, but there are {ranks.world}")
+    elif split == "features" and parts == 1:
+        parts = ranks.world
+    wanted = (ranks.rank % parts, parts)
+    if given != [1] and (given != [parts] or split in ("tokens", "saes") or any(sae.part != wanted for sae in saes)):
+        found = ", ".join(sorted({str(sae.part) for sae in saes}))
+        raise ValueError(
+            f"split={split!r} of {ranks.world} processes wants part {wanted} of each SAE on rank {ranks.rank}, or "
+            f'whole ones, got {found}; make them with part=(rank, {parts}), and leave split="auto"'
+        )
+    if ranks.world % parts:
+        raise ValueError(f"features are in {parts} parts, which {ranks.world} processes cannot share equally")
+    deals = split == "saes" or (split == "auto" and len(saes) > 1)
+    return deals and parts == 1 and ranks.world > 1, parts
 
 
 def checkpoint_file(checkpoint: Any, resume: Any) -> Path | None:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
@@ -21,12 +21,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_tutorial.activations.arguments import arguments_of, as_whole
-from sae_tutorial.activations.ranks import Ranks
+from sae_tutorial.activations.ranks import Grid, Ranks, grid_of
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.matching import tokens_at_once
-from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.autoencoder.parts import cut, joined_state
+from sae_tutorial.autoencoder.sae import SparseAutoencoder, feature_dim
 from sae_tutorial.autoencoder.thresholds import measure_thresholds, window
-from sae_tutorial.training.checkpoint import about, check_room, content_of, restore, save
+from sae_tutorial.training.checkpoint import Keeper, about, content_of, restore
 from sae_tutorial.training.checks import (
     check_ranks,
     check_saes,
@@ -88,7 +89,7 @@ def train_many(
     on_step: Callable[[int, Any], Any] | None = None,
     log_every: int = 10,
     progress: bool = True,
-    split: Literal["auto", "tokens", "saes"] = "auto",
+    split: Literal["auto", "tokens", "features", "saes"] | tuple[int, int] = "auto",
     **changes: Any,
 ) -> list[TrainingRun]:
     """Several SAEs side by side on the same batches: a sweep that reads the activations once.
@@ -98,13 +99,21 @@ def train_many(
     each, `changes` are for all, and `on_step` gets a list with the metrics of each.
 
     In a process group (see `distributed`) every rank makes the same call, and gets all SAEs trained. `split` says what
-    is dealt out: the "tokens" of each batch, or the "saes", each trained by one rank as if it were alone; "auto" takes
-    SAEs if there are several. Rank 0 writes the checkpoint, which any number of ranks can go on from. `on_step` is
-    called on rank 0; with "saes" on every rank, for its own.
+    is dealt out:
+
+        "tokens"      of each batch; every rank has the whole SAE
+        "features"    of the SAE, and all that training keeps of them; every rank has all tokens
+        (2, 4)        both: the tokens in 2 parts, and each of these among 4 ranks that share the features
+        "saes"        each is trained by one rank as if it were alone
+        "auto"        SAEs, if there are several; else tokens. SAEs that are parts (`SparseAutoencoder`'s `part`) stay
+                      so, and as many groups of ranks as there are share the tokens
+
+    Ranks that share features get a whole SAE's trained features back together, and those of parts in their parts. All
+    write the checkpoint, which any number of ranks goes on from, whatever they share. `on_step` is called on rank 0;
+    with "saes" on every rank, for its own.
     """
     ranks = Ranks.here()
     each = settings_of_each(settings, len(saes), changes)
-    steps, batch_size, seed = each[0].steps, each[0].batch_size, each[0].seed
     check_saes(saes, each)
     stores = check_stores(saes, store, target_store)
     log_every = as_whole("log_every", log_every, least=1)
@@ -112,16 +121,44 @@ def train_many(
     if on_step is not None and not callable(on_step):
         raise TypeError(f"on_step must be a function of the step and its metrics, got {on_step!r}")
     path = ranks.all_do(lambda: checkpoint_file(checkpoint, resume))
-    deals = check_split(split, len(saes)) == "saes" and ranks.world > 1
-    together = Ranks() if deals else ranks
-    mine = range(ranks.rank, len(saes), ranks.world) if deals else range(len(saes))
+    deals, n_parts = check_split(split, saes, ranks)
     abouts = [about(sae, one) for sae, one in zip(saes, each)]
     options: dict[str, Any] = {"split": split, "checkpoint": path is not None, "resume": resume}
     options |= {"checkpoint_every": checkpoint_every, "log_every": log_every}
     check_ranks(ranks, abouts, stores, options)
+    with grid_of(ranks, n_parts) as grid:
+        part = grid.features.part
+        own = [sae if sae.part == part else cut(sae, part) for sae in saes]
+        times: dict[str, Any] = {"log_every": log_every, "checkpoint_every": checkpoint_every, "progress": progress}
+        runs = _train(own, each, stores, ranks, Grid() if deals else grid, path, bool(resume), on_step, **times)
+        if deals:
+            return _of_all_ranks(runs, saes, each, ranks)
+        return [_whole_again(sae, runs[i], grid.features) for i, sae in enumerate(saes)]
+
+
+def _train(
+    saes: Sequence[SparseAutoencoder],
+    each: list[TrainSettings],
+    stores: list[ActivationStore],
+    ranks: Ranks,
+    grid: Grid,
+    path: Path | None,
+    resume: bool,
+    on_step: Callable[[int, Any], Any] | None,
+    *,
+    log_every: int,
+    checkpoint_every: int,
+    progress: bool,
+) -> dict[int, TrainingRun]:
+    """The runs of these SAEs on a grid of ranks, or where ranks do not train together, of those that this one has."""
+    store, target_store = stores[0], stores[1] if len(stores) > 1 else None
+    steps, batch_size, seed = each[0].steps, each[0].batch_size, each[0].seed
+    deals = grid.all.world < ranks.world
+    mine = range(ranks.rank, len(saes), ranks.world) if deals else range(len(saes))
+    abouts = [about(sae, one) for sae, one in zip(saes, each)]
     gradients = stores[-1].gradients if any(sae.config.gradient_weight for sae in saes) else None
     # Refuses a batch that is larger than the store, or smaller than the ranks, before anything is changed.
-    store.batches(batch_size, seed, part=together.part)
+    store.batches(batch_size, seed, part=grid.tokens.part)
     device = saes[0].W_dec.device
 
     def batches(start: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
@@ -130,33 +167,31 @@ def train_many(
         sides = (store, target_store, gradients)
         return zip(*(repeat(None) if one is None else one.batches(batch_size, seed, **options) for one in sides))
 
-    resuming = path if ranks.from_rank(0, bool(resume and path is not None and path.exists())) else None
+    resuming = path if ranks.from_rank(0, resume and path is not None and path.exists()) else None
     first, seconds = 0, 0.0
     with unchanged_if_refused(saes if resuming else []):
-        trainees = {i: prepared(saes[i], each[i], store, target_store, together) for i in mine}
+        trainees = {i: prepared(saes[i], each[i], store, target_store, grid) for i in mine}
         if resuming is not None:
             first, seconds = ranks.all_do(lambda: restore(trainees, abouts, stores, resuming, device))
     began = time.perf_counter() - seconds
 
-    def keep(write: Callable[[dict, Path], None]) -> None:
-        """All that the next steps depend on, into the checkpoint, by rank 0."""
-        if path is None:
-            return
-        states = {i: trainee.state() for i, trainee in trainees.items()}
-        states = {i: state for of_rank in ranks.to_first(states) for i, state in of_rank.items()} if deals else states
+    def states() -> list[dict]:
+        """All that the next steps depend on: of each SAE on rank 0, of those that are here on others."""
+        here = {i: trainee.state() for i, trainee in trainees.items()}
+        here = {i: state for of_rank in ranks.to_first(here) for i, state in of_rank.items()} if deals else here
+        return [here[i] for i in sorted(here)]
 
-        def content() -> dict[str, Any]:  # on rank 0 alone, for it reads the stores
-            return content_of([states[i] for i in sorted(states)], abouts, stores, time.perf_counter() - began)
+    def content(states: list[dict]) -> dict[str, Any]:  # on rank 0 alone, for it reads the stores
+        return content_of(states, abouts, stores, time.perf_counter() - began)
 
-        ranks.first_does(lambda: write(content(), path))
-
-    if first < steps:
-        keep(check_room)
+    keeper = None if path is None else Keeper(path, ranks, grid, content)
+    if keeper is not None and first < steps:
+        keeper.check_room(states())
     resumed = f"resumed at step {first:,}" if first else None
     quiet = not progress or ranks.rank > 0
     with tqdm(total=steps, initial=first, desc=resumed, disable=quiet, unit="step") as bar:
         nothing: Iterator[Any] = repeat((None, None, None))  # to read, for a rank that has no SAE
-        dealt = batches(first, together.part) if trainees else nothing
+        dealt = batches(first, grid.tokens.part) if trainees else nothing
         for done, batch in zip(range(first + 1, steps + 1), dealt):
             for i, trainee in trainees.items():
                 try:
@@ -174,21 +209,29 @@ def train_many(
                 if deals:
                     ranks.wait()  # now and then: whoever waits long is taken for lost
             bar.update()
-            save_now = path is not None and (done % checkpoint_every == 0 or done == steps)
+            save_now = keeper is not None and (done % checkpoint_every == 0 or done == steps)
             if save_now or done == steps:
                 for trainee in trainees.values():
                     _measure(trainee, done, batches)
-                    together.same_([trainee.sae.threshold])
-            if save_now:
-                keep(save)
+                    grid.tokens.same_([trainee.sae.threshold])
+            if save_now and keeper is not None:
+                keeper.save(states(), done)
     for sae in saes:
         sae.zero_grad()  # the user's next backward would add to them
     took = time.perf_counter() - began, first
-    runs = {
+    return {
         i: TrainingRun(t.sae, t.settings, t.history.arrays(), t.usage.density.clone(), *took)
         for i, t in trainees.items()
     }
-    return _of_all_ranks(runs, saes, each, ranks) if deals else [runs[i] for i in range(len(saes))]
+
+
+def _whole_again(sae: SparseAutoencoder, run: TrainingRun, of_features: Ranks) -> TrainingRun:
+    """The run of an SAE whose features ranks have shared: its own, where they were parts before."""
+    if run.sae is sae:
+        return run
+    sae.load_state_dict(joined_state(run.sae, of_features))
+    sae.take_origin(run.sae)
+    return replace(run, sae=sae, density=of_features.joined(run.density))
 
 
 @contextmanager
@@ -248,7 +291,7 @@ def train(sae: SparseAutoencoder, *same: Any, on_step: Any = None, **options: An
                        `lambda step, m: [writer.add_scalar(name, value, step) for name, value in m.items()]`,
                        for Weights & Biases: `lambda step, m: wandb.log(m, step=step)`
     progress           a bar with FVU, L0 and the share of dead latents
-    split              in a group of processes, what they share out: see `train_many`, `distributed`
+    split              in a group of processes, what they share: see `train_many`, `distributed`
 
     A fresh SAE takes mean and scale from the store (unless config.normalise is False) and starts as `start_` describes;
     one that has seen tokens, or comes from another library, goes on with what it has, and its function stays what it
@@ -269,10 +312,11 @@ def prepared(
     settings: TrainSettings,
     store: ActivationStore,
     target_store: ActivationStore | None,
-    ranks: Ranks | None = None,
+    grid: Grid | None = None,
 ) -> Trainee:
     """Give a fresh SAE its units and its start, any SAE unit rows as far as possible, and make it a trainee."""
-    unit_rows_(sae)
+    grid = grid or Grid()
+    unit_rows_(sae, grid.features)
     of_loss = (store if target_store is None else target_store).gradients
     if sae.config.gradient_weight and of_loss is not None and sae.gradient_scale < 0:
         sae.gradient_scale.fill_(of_loss.scale)
@@ -286,16 +330,17 @@ def prepared(
                 sae.out_mean.copy_(target_store.mean)
                 sae.out_scale.fill_(target_store.scale)
         device = sae.W_dec.device
-        start_(sae, store.rows(rows).to(device), None if target_store is None else target_store.rows(rows).to(device))
+        targets = None if target_store is None else target_store.rows(rows).to(device)
+        start_(sae, store.rows(rows).to(device), targets, grid.features)
     for name, one in (("hook_name", store), ("target_hook_name", target_store)):
         was, now = getattr(sae, name), None if one is None else one.hook_name
         if now is not None and was not in (None, now) and sae.started:
             warnings.warn(f"this SAE was trained on {was!r}, and goes on with {now!r}", stacklevel=5)
         setattr(sae, name, now or was)
     predicted, scale = (store, sae.scale) if target_store is None else (target_store, sae.out_scale)
-    if ranks is not None:
-        ranks.same_(sae.state_dict().values())
-    return Trainee(sae, settings, (predicted.scale / float(scale)) ** 2, ranks)
+    grid.tokens.same_(sae.state_dict().values())
+    grid.all.same_(t for name, t in sae.state_dict().items() if feature_dim(name, t) is None)
+    return Trainee(sae, settings, (predicted.scale / float(scale)) ** 2, grid)
 
 
 @dataclass(frozen=True)
@@ -316,7 +361,8 @@ def _measure(trainee: Trainee, done: int, batches: Callable[[int], Iterator[Batc
     the run: then from batches that are still to come."""
     last, rotation = trainee.settings.threshold_batches, window(trainee.sae, trainee.settings.batch_size)
     start = max(0, done - max(last, rotation))
-    measure_thresholds(trainee.sae, Replayed(batches, start, max(rotation, done - start)), start)
+    replayed = Replayed(batches, start, max(rotation, done - start))
+    measure_thresholds(trainee.sae, replayed, start, trainee.grid.features)
 
 
 def _one_line(latest: list[dict[str, float]]) -> str:

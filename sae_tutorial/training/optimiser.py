@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sae_tutorial.activations.ranks import Ranks
+from sae_tutorial.activations.ranks import Grid
 from sae_tutorial.allocation.products import reusing_gradients
-from sae_tutorial.autoencoder.sae import SparseAutoencoder
+from sae_tutorial.autoencoder.sae import SparseAutoencoder, feature_dim
 from sae_tutorial.training.settings import TrainSettings
 
 # Elements of a block: a quarter of a megabyte of float32.
@@ -24,13 +24,16 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class UnitAdam:
-    """Adam for one SAE, fused, with clipped gradients, which are those of all `ranks`. Decoder rows keep the norms that
-    they begin with, 1 unless `start.unit_rows_` had to leave them at others; a row of zeros gets the mean norm when it
-    first moves."""
+    """Adam for one SAE, fused, with clipped gradients, which are those of all ranks of the `grid`. Decoder rows keep
+    the norms that they begin with, 1 unless `start.unit_rows_` had to leave them at others; a row of zeros gets the
+    mean norm when it first moves."""
 
-    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, ranks: Ranks | None = None):
-        self.sae, self.clip, self.ranks = sae, settings.clip, ranks or Ranks()
+    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, grid: Grid | None = None):
+        self.sae, self.clip, self.grid = sae, settings.clip, grid or Grid()
         self.parameters = [p for p in sae.parameters() if p.requires_grad]
+        self.shared = [p for name, p in sae.named_parameters() if p.requires_grad and feature_dim(name, p) is None]
+        shared = set(map(id, self.shared))
+        self.own = [p for p in self.parameters if id(p) not in shared]  # weights of this part's features
         # Fused Adam copies what is not contiguous. W_encᵀ is: so it gets that view, on the same memory.
         self.views = [p if p.is_contiguous() else nn.Parameter(p.detach().T) for p in self.parameters]
         self.adam = torch.optim.Adam(self.views, lr=1.0, betas=settings.betas, eps=settings.eps, fused=True)
@@ -38,7 +41,8 @@ class UnitAdam:
             zero = torch.zeros((), dtype=torch.float32, device=view.device)
             self.adam.state[view] = dict(zip(MOMENTS, (zero, torch.zeros_like(view), torch.zeros_like(view))))
         norm_F1 = sae.W_dec.detach().norm(dim=1, keepdim=True)
-        self.norm_F1 = norm_F1.where(norm_F1 > 0, norm_F1[norm_F1 > 0].mean().nan_to_num(nan=1.0))
+        norms, n = (self.grid.features.summed(x) for x in (norm_F1.sum(), (norm_F1 > 0).sum()))
+        self.norm_F1 = norm_F1.where(norm_F1 > 0, norms / n if n > 0 else 1.0)
 
     @torch.no_grad()
     def step(self, loss: Float[Tensor, ""], lr: float) -> Float[Tensor, ""]:
@@ -48,9 +52,10 @@ class UnitAdam:
         """
         with torch.enable_grad(), reusing_gradients(self.parameters):
             loss.backward()
-        self.ranks.add_gradients_(self.parameters)
+        self.grid.tokens.add_gradients_(self.own)
+        self.grid.all.add_gradients_(self.shared)
         self._project()
-        norm = torch.stack(torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])).norm()
+        norm = self._norm()
         if not math.isfinite(norm):
             raise FloatingPointError(
                 f"training diverged: loss {float(loss.detach()):.4g}, norm of its gradient {float(norm):.4g}. Lower lr "
@@ -66,6 +71,18 @@ class UnitAdam:
         self.adam.step()
         self._renormalise()
         return norm
+
+    def _norm(self) -> Float[Tensor, ""]:
+        """Of the gradient of all weights, those of other ranks' features among them."""
+        if self.grid.features.world == 1:
+            return torch.stack(torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])).norm()
+        own, shared = (
+            torch.stack(
+                [self.norm_F1.new_zeros(()), *(p.grad.square().sum() for p in some if p.grad is not None)]
+            ).sum()
+            for some in (self.own, self.shared)
+        )
+        return (self.grid.features.add_(own) + shared).sqrt()
 
     def _project(self) -> None:
         """Take the part along its row out of the decoder's gradient: it would only change the row's norm."""

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_tutorial.activations.ranks import Ranks
+from sae_tutorial.activations.ranks import Grid
 from sae_tutorial.allocation import decode, encode_matches, threshold_choice
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.training.losses import Losses, reconstruction
+from sae_tutorial.training.losses import Losses, own_base, reconstruction
 from sae_tutorial.training.settings import TrainSettings
 
 # Below this share of pairs the sparse products are faster than the dense ones.
@@ -86,8 +86,8 @@ class PenaltyLosses:
     """The terms of a step for a rule with a penalty. The same formulas on a dense table or on a list of matches: at the
     start half of all pairs match, in the end few do."""
 
-    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float, ranks: Ranks | None = None):
-        self.sae, self.settings, self.variance, self.ranks = sae, settings, variance, ranks or Ranks()
+    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float, grid: Grid | None = None):
+        self.sae, self.settings, self.variance, self.grid = sae, settings, variance, grid or Grid()
         self.norm = math.sqrt(variance * sae.config.width_out)  # penalties are counted as if it were 1
         self.annealing = 1.0, 1.0  # the exponent p, and the weight that keeps its penalty continuous
 
@@ -107,25 +107,26 @@ class PenaltyLosses:
         # Below this an affinity has neither a value nor a gradient.
         floor = (sae.threshold.detach() - width / 2).clamp(min=0) if sae.config.how.learned else 0.0
         z, features, decoded = self._positive_affinities(u, floor)
-        base_BO, extra = sae.base(u), u.new_zeros(())
+        base_BO, extra = own_base(sae, u), u.new_zeros(())
         if sae.config.how.learned:
             theta = sae.threshold[features]
             values = jumprelu(z, theta, width)
-            penalty = self.ranks.mean(jumprelu_l0(z, theta, n_tokens, width), share)
+            penalty = self.grid.all.mean(jumprelu_l0(z, theta, n_tokens, width), share)
             if settings.target_l0 is not None:
                 penalty = (penalty / settings.target_l0 - 1).square()
         elif sae.config.how.gated:
             values = sae.magnitudes(z, features) * (z > 0)
-            penalty = self.ranks.mean(p_norm(z, n_tokens, norm=self.norm), share)
+            penalty = self.grid.all.mean(p_norm(z, n_tokens, norm=self.norm), share)
             # The gate must reconstruct by itself, with a frozen decoder, else nothing would teach it which features are
             # there: Rajamanoharan et al. 2024a.
-            by_gate_BO = decoded(z, sae.W_dec.detach()) + base_BO.detach()
-            extra = self.ranks.mean(reconstruction(by_gate_BO, target, self.variance), share)
+            by_gate_BO = self.grid.features.summed(decoded(z, sae.W_dec.detach()) + base_BO.detach())
+            extra = self.grid.tokens.mean(reconstruction(by_gate_BO, target, self.variance), share)
         else:
-            values, penalty = z, self.ranks.mean(self._annealed(z, n_tokens, step, share), share)
-        fvu = self.ranks.mean(reconstruction(decoded(values, sae.W_dec) + base_BO, target, self.variance), share)
+            values, penalty = z, self.grid.all.mean(self._annealed(z, n_tokens, step, share), share)
+        x_hat_BO = self.grid.features.summed(decoded(values, sae.W_dec) + base_BO)
+        fvu = self.grid.tokens.mean(reconstruction(x_hat_BO, target, self.variance), share)
         loss = fvu + settings.penalty_at(step, sae.config) * penalty + extra
-        density_F = self.ranks.density(self._density(values, features, n_tokens), n_tokens, total)
+        density_F = self.grid.tokens.density(self._density(values, features, n_tokens), n_tokens, total)
         return Losses(loss, fvu, density_F, penalty=penalty)
 
     def _positive_affinities(self, u: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor | slice, Callable]:
@@ -146,7 +147,7 @@ class PenaltyLosses:
         fired = (values.detach() > 0).float()
         if isinstance(features, slice):
             return fired.mean(0)
-        return torch.zeros(self.sae.config.d_sae, device=fired.device).index_add_(0, features, fired) / n_tokens
+        return torch.zeros(len(self.sae.features), device=fired.device).index_add_(0, features, fired) / n_tokens
 
     def _annealed(self, z: Tensor, n_tokens: int, step: int, share: float) -> Float[Tensor, ""]:
         """L1; or with p_end its annealed form, rescaled at each change of p so that it is continuous on this batch."""
@@ -155,6 +156,6 @@ class PenaltyLosses:
         last_p, weight = self.annealing
         if p != last_p:
             with torch.no_grad():
-                before, after = (self.ranks.mean(p_norm(z, n_tokens, q, self.norm), share) for q in (last_p, p))
+                before, after = (self.grid.all.mean(p_norm(z, n_tokens, q, self.norm), share) for q in (last_p, p))
             self.annealing = p, weight * float(before / after) if after > 0 else weight
         return self.annealing[1] * p_norm(z, n_tokens, p, self.norm)

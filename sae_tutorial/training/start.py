@@ -18,7 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_tutorial.activations.ranks import Grid, Ranks
 from sae_tutorial.autoencoder.config import RULES
+from sae_tutorial.autoencoder.distributed import match
 from sae_tutorial.autoencoder.rescaling import unit_decoder_
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.training.usage import rerank_
@@ -53,7 +55,7 @@ def geometric_median(
 
 
 @torch.no_grad()
-def unit_rows_(sae: SparseAutoencoder) -> None:
+def unit_rows_(sae: SparseAutoencoder, of_features: Ranks | None = None) -> None:
     """Decoder rows of unit norm, in place, as far as the function stays what it is; training then keeps their norms.
 
     Where features compete for a budget (token_choice, mutual_choice, matryoshka), a longer row goes with smaller
@@ -64,7 +66,7 @@ def unit_rows_(sae: SparseAutoencoder) -> None:
         return
     if sae.config.how.owner not in ("token", "batch"):
         unit_decoder_(sae)
-    elif (norm := float(sae.W_dec.norm(dim=1).mean())) > 0:
+    elif (norm := float((of_features or Ranks()).summed(sae.W_dec.norm(dim=1).sum())) / sae.config.d_sae) > 0:
         common = 2.0 ** round(math.log2(norm))
         sae.W_dec.div_(common)
         for tensor in (sae.W_enc, sae.b_enc, sae.threshold):
@@ -75,7 +77,10 @@ def unit_rows_(sae: SparseAutoencoder) -> None:
 
 @torch.no_grad()
 def start_(
-    sae: SparseAutoencoder, x: Float[Tensor, "n d_in"], target: Float[Tensor, "n d_out"] | None = None
+    sae: SparseAutoencoder,
+    x: Float[Tensor, "n d_in"],
+    target: Float[Tensor, "n d_out"] | None = None,
+    of_features: Ranks | None = None,
 ) -> SparseAutoencoder:
     """Prepare a fresh SAE for its first step, in place, from a sample of raw activations (and raw targets).
 
@@ -83,7 +88,7 @@ def start_(
     a transcoder, where input and output are different spaces); it is scaled so that the reconstruction is as long
     as the input on average: Gao et al. 2024. A transcoder's first guess is a tenth as long, as it is no better than a
     random one: our choice. Penalty rules start with all positive affinities matching; the threshold of jumprelu is
-    small: Rajamanoharan et al. 2024b.
+    small: Rajamanoharan et al. 2024b. Where the SAE is a part, `of_features` have the others.
     """
     u = sae.normalise(x)
     goal = u if target is None else sae.normalise_target(target)
@@ -93,8 +98,12 @@ def start_(
         sae.b_dec.copy_(geometric_median(goal))
     if sae.config.tied or not sae.W_enc.requires_grad:
         return sae  # tied: one matrix with rows of unit norm, there is nothing left to scale
-    codes = sae.from_bids(u, sae.allocate(sae.bids(u)))
-    length = (codes @ sae.W_dec).norm(dim=1).mean()
+    ranks = of_features or Ranks()
+    if sae.config.how.owner is None:
+        codes = sae.allocate(sae.bids(u))
+    else:
+        codes = match(Grid.of_features(ranks), sae, u, 0, len(u), bids=sae.bids(u))
+    length = ranks.summed(sae.from_bids(u, codes) @ sae.W_dec).norm(dim=1).mean()
     wanted = (goal - sae.b_dec).norm(dim=1).mean() * (0.1 if sae.config.is_transcoder else 1.0)
     if length > 0:
         sae.W_enc.mul_(wanted / length)

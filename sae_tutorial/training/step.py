@@ -16,14 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_tutorial.activations.ranks import Ranks
+from sae_tutorial.activations.ranks import Grid
 from sae_tutorial.allocation import SparseCodes, ZipfFit, encode_matches
 from sae_tutorial.allocation.zipf import middle_law, zipf_shortfall
 from sae_tutorial.autoencoder import matching
+from sae_tutorial.autoencoder.distributed import match
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.training.distributed import match
 from sae_tutorial.training.history import History
-from sae_tutorial.training.losses import Losses, aux_zipf, matryoshka, reconstruction
+from sae_tutorial.training.losses import Losses, aux_zipf, matryoshka, own_base, reconstruction
 from sae_tutorial.training.optimiser import UnitAdam
 from sae_tutorial.training.penalties import PenaltyLosses
 from sae_tutorial.training.resampling import resample_
@@ -38,18 +38,18 @@ NO_LAW = ZipfFit(0.0, 0.0, 0.0, 0.0, (0, 0))  # none has been fitted yet
 class Trainee:
     """An SAE in training, with all that a checkpoint must hold: optimiser, counts, metrics, the step.
 
-    `variance` is that of what is predicted, per coordinate, about the mean, in the units inside the SAE. Where there
-    are `ranks`, each is a trainee of the same SAE, and has its own part of each batch.
+    `variance` is that of what is predicted, per coordinate, about the mean, in the units inside the SAE. On a `grid`
+    of ranks each is a trainee of the same SAE, or of a part of it, and has its own part of each batch.
     """
 
-    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float, ranks: Ranks | None = None):
+    def __init__(self, sae: SparseAutoencoder, settings: TrainSettings, variance: float, grid: Grid | None = None):
         self.sae, self.settings, self.variance, self.step = sae, settings, variance, 0
-        self.ranks = ranks or Ranks()
-        device, config = sae.W_dec.device, sae.config
-        self.optimiser = UnitAdam(sae, settings, self.ranks)
-        self.usage = FeatureUsage(config.d_sae, settings.density_window, device)
+        self.grid = grid or Grid()
+        device = sae.W_dec.device
+        self.optimiser = UnitAdam(sae, settings, self.grid)
+        self.usage = FeatureUsage(len(sae.features), settings.density_window, device)
         self.history = History(settings.steps, device)
-        self.penalty_losses = PenaltyLosses(sae, settings, variance, self.ranks)
+        self.penalty_losses = PenaltyLosses(sae, settings, variance, self.grid)
         self.dtype = encoder_dtype_here(settings.encoder_dtype, device)
         # For bids, and for what they are made from: pages that the system need not clear at every step.
         self.memory: Tensor | None = None
@@ -65,7 +65,7 @@ class Trainee:
         gradients: Float[Tensor, "tokens d_out"] | None = None,
     ) -> None:
         """One step on one batch, or this rank's part of it, all sides in the units inside."""
-        sae, settings, total = self.sae, self.settings, self.ranks.total(len(u))
+        sae, settings, total = self.sae, self.settings, self.grid.tokens.total(len(u))
         if sae.config.how.owner is None:
             losses = self.penalty_losses(u, target, self.step, total)
         else:
@@ -75,18 +75,20 @@ class Trainee:
         self.usage.count(losses.density, total)
         if sae.config.floor:
             subsidise_(sae, self.usage.density)
-        dead = self.usage.dead_share(settings.dead_after)
+        n_dead, l0 = self.usage.n_dead(settings.dead_after), losses.density.sum()
+        n_dead, l0 = self.grid.features.summed(torch.stack([n_dead, l0]))
         if settings.resamples_after(self.step):
-            self.resample(torch.cat(self.ranks.gathered(u)))
+            self.resample(self.grid.tokens.joined(u))
         terms = dict(loss=losses.loss, fvu=losses.fvu, aux=losses.aux, penalty=losses.penalty)
-        self.history.record(self.step, l0=losses.density.sum(), dead=dead, grad_norm=grad_norm, lr=lr, **terms)
+        dead = n_dead / sae.config.d_sae
+        self.history.record(self.step, l0=l0, dead=dead, grad_norm=grad_norm, lr=lr, **terms)
         self.step += 1
         sae.tokens_seen += total
 
     def resample(self, u: Float[Tensor, "tokens d_in"]) -> None:
         """Dead latents start again, and count as alive until they have been silent for as long once more."""
         dead_F = self.usage.dead(self.settings.dead_after)
-        resample_(self.sae, u, dead_F, self.optimiser, seed=self.settings.seed + self.step)
+        resample_(self.sae, u, dead_F, self.optimiser, self.settings.seed + self.step, self.grid.features)
         self.usage.silent[dead_F] = 0
 
     def budget_losses(
@@ -99,17 +101,18 @@ class Trainee:
         codes = encode_matches(u, sae.W_enc, sae.b_enc, codes, sae.centre, rescore=False)
         if sae.config.how.nested:
             groups = sae.config.group_sizes
-            loss, x_hat_BO = matryoshka(codes, sae.W_dec, sae.base(u), target, groups, self.variance)
-            loss = self.ranks.mean(loss, share)
-            fvu = self.ranks.mean(reconstruction(x_hat_BO.detach(), target, self.variance), share)
+            others: dict[str, Any] = {"before": sae.features.start, "of_features": self.grid.features}
+            loss, x_hat_BO = matryoshka(codes, sae.W_dec, own_base(sae, u), target, groups, self.variance, **others)
+            loss = self.grid.tokens.mean(loss, share)
+            fvu = self.grid.tokens.mean(reconstruction(x_hat_BO.detach(), target, self.variance), share)
         else:
-            x_hat_BO = codes @ sae.W_dec + sae.base(u)
-            loss = fvu = self.ranks.mean(reconstruction(x_hat_BO, target, self.variance), share)
-        losses = Losses(loss, fvu, self.ranks.density(codes.density(), len(u), total))
+            x_hat_BO = self.grid.features.summed(codes @ sae.W_dec + own_base(sae, u))
+            loss = fvu = self.grid.tokens.mean(reconstruction(x_hat_BO, target, self.variance), share)
+        losses = Losses(loss, fvu, self.grid.tokens.density(codes.density(), len(u), total))
         for weight, needy_F in ((settings.aux_k, self.dead_latents()), (settings.aux_zipf, self.underused_latents())):
             if weight and needy_F is not None:
                 k = settings.aux_latents if settings.aux_latents is not None else sae.config.d_in // 2
-                aux = aux_zipf(sae, u, target - x_hat_BO.detach(), bids_BF, needy_F, k, self.ranks)
+                aux = aux_zipf(sae, u, target - x_hat_BO.detach(), bids_BF, needy_F, k, self.grid)
                 losses.loss, losses.aux = losses.loss + weight * aux, losses.aux + aux.detach()
         return losses
 
@@ -123,10 +126,11 @@ class Trainee:
         """Bids, if they fit into memory, and the matches of the rule with affinities in the weights' precision. The
         batch has `total` tokens, if not those of `u` alone."""
         sae, bids_BF, total = self.sae, None, len(u) if total is None else total
-        if matching.fits(sae, -(-total // self.ranks.world)):  # the same answer on every rank
+        if matching.fits(sae, -(-total // self.grid.tokens.world)):  # the same answer on every rank
             if self.memory is None or len(self.memory) != len(u):
-                self.memory = sae.table_memory(len(u), sae.config.d_sae, self.dtype)
-                self.operand = sae.operand_memory(sae.config.d_sae, self.dtype) if sae.config.compares_bids else None
+                F = len(sae.features)
+                self.memory = sae.table_memory(len(u), F, self.dtype)
+                self.operand = sae.operand_memory(F, self.dtype) if sae.config.compares_bids else None
                 self.scores = None if gradients is None else torch.empty_like(self.memory)
             bids_BF = sae.bids(u, self.dtype, out=self.memory, operand=self.operand)
         if sae.config.how.owner == "feature":
@@ -134,34 +138,38 @@ class Trainee:
                 some = u[: matching.tokens_at_once(sae)]
                 table = sae.bids(some) if bids_BF is None else bids_BF
                 table = table if gradients is None else sae.scores(table, gradients[: len(table)], out=self.scores)
-                of_some = self.ranks.total(len(some))
-                self.usage.count_demand(table, sae.config.n_matches(of_some), of_some, self.ranks)
+                of_some = self.grid.tokens.total(len(some))
+                n_matches = sae.config.n_matches(of_some)
+                self.usage.count_demand(table, n_matches, of_some, sae.config.d_sae, self.grid)
             if self.settings.reranks_at(self.step):
-                rerank_(sae, self.usage.demand)
+                rerank_(sae, self.usage.demand, self.grid.features)
         elif sae.config.floor_shape == "zipf" and self.settings.reranks_at(self.step):
-            rerank_(sae, self.usage.density)
+            rerank_(sae, self.usage.density, self.grid.features)
         known: dict[str, Any] = {"gradients": gradients, "bids": bids_BF, "memory": self.scores}
-        codes = match(self.ranks, sae, u, self.step, total, **known, dtype=self.dtype, guess=self.weakest)
+        codes = match(self.grid, sae, u, self.step, total, **known, dtype=self.dtype, guess=self.weakest)
         if sae.config.how.owner == "batch" and gradients is None:
-            budget_was_spent = self.ranks.total(len(codes)) == sae.config.n_matches(total) > 0
+            budget_was_spent = self.grid.all.total(len(codes)) == sae.config.n_matches(total) > 0
             weakest = float(codes.values.min()) if len(codes) else math.inf
-            self.weakest = self.ranks.least(weakest) if budget_was_spent else None
+            self.weakest = self.grid.all.least(weakest) if budget_was_spent else None
         return bids_BF, sae.from_bids(u, codes)
 
     def dead_latents(self) -> Tensor | None:
         """aux_k's weights: 1 for the dead."""
+        if not self.settings.aux_k:
+            return None
         dead_F = self.usage.dead(self.settings.dead_after)
-        return dead_F.to(self.sae.W_dec.dtype) if self.settings.aux_k and dead_F.any() else None
+        return dead_F.to(self.sae.W_dec.dtype) if self.grid.features.total(int(dead_F.any())) else None
 
     def underused_latents(self) -> Tensor | None:
         """aux_zipf's weights: how much each latent lacks."""
         if not self.settings.aux_zipf:
             return None
         if self.settings.reranks_at(self.step):
-            self.law = middle_law(self.usage.density) or NO_LAW
+            self.law = middle_law(self.grid.features.joined(self.usage.density)) or NO_LAW
         if self.law == NO_LAW:
             return None
-        return zipf_shortfall(self.usage.density, self.law, self.settings.underused_below)
+        density_F, mine = self.grid.features.joined(self.usage.density), self.sae.features
+        return zipf_shortfall(density_F, self.law, self.settings.underused_below)[mine.start : mine.stop]
 
     def state(self) -> dict:
         """Everything that the next steps depend on, as tensors and plain values."""
@@ -183,6 +191,6 @@ class Trainee:
         self.usage.restore(state["usage"])
         self.history.values.copy_(state["metrics"])
         self.step, self.variance = state["step"], state["variance"]
-        self.penalty_losses = PenaltyLosses(self.sae, self.settings, self.variance, self.ranks)
+        self.penalty_losses = PenaltyLosses(self.sae, self.settings, self.variance, self.grid)
         self.penalty_losses.annealing = state["annealing"]
         self.law = ZipfFit(**state["law"])

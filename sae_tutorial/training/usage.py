@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sae_tutorial.activations.ranks import Ranks
+from sae_tutorial.activations.ranks import Grid, Ranks
 from sae_tutorial.allocation.zipf import middle_law
+from sae_tutorial.autoencoder.distributed import nominees, strongest
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.training.distributed import nominees, strongest
 
 FORGOTTEN = 3  # windows without a match
 # Of a subsidy: how fast it moves (by at most so much of itself in a step), and how large it may become.
@@ -55,22 +55,24 @@ class FeatureUsage:
         """No match in the last `after` tokens."""
         return self.silent >= after
 
-    def dead_share(self, after: int) -> Float[Tensor, ""] | float:
-        """The share of features that are dead; NaN as long as there were not so many tokens."""
-        return self.dead(after).float().mean() if self.tokens >= after else math.nan
+    def n_dead(self, after: int) -> Float[Tensor, ""]:
+        """How many features are dead; NaN as long as there were not so many tokens."""
+        return self.dead(after).sum().float() if self.tokens >= after else torch.full((), math.nan).to(self.density)
 
     def count_demand(
         self,
         affinities: Float[Tensor, "tokens features"],
         n_matches: int,
-        n_tokens: int | None = None,
-        ranks: Ranks | None = None,
+        n_tokens: int,
+        n_features: int,
+        grid: Grid,
     ) -> None:
         """Which features would match if all competed for the batch's budget, without capacities: Feature Choice gives
-        the densities itself, so they do not show which feature deserves a high one. `n_tokens`: of all `ranks`."""
-        ranks, n_tokens = ranks or Ranks(), len(affinities) if n_tokens is None else n_tokens
-        codes = strongest(ranks, nominees(ranks, affinities, n_matches, n_tokens), n_matches)
-        self._average("demand", ranks.density(codes.density(), len(affinities), n_tokens))
+        the densities itself, so they do not show which feature deserves a high one. `n_tokens` and `n_features`: of
+        all ranks."""
+        listed = nominees(grid, affinities, "batch", n_matches, n_tokens * n_features)
+        codes = strongest(grid, listed, "batch", n_matches)
+        self._average("demand", grid.tokens.density(codes.density(), len(affinities), n_tokens))
 
     def state(self) -> dict:
         """Everything, for a checkpoint."""
@@ -99,20 +101,24 @@ def floors(sae: SparseAutoencoder) -> Float[Tensor, " features"]:
     config = sae.config
     share_F = torch.full_like(sae.subsidy, 1 / config.d_sae)
     if config.floor_shape == "zipf":
-        law_F = (sae.rank + 1 + config.zipf_offset) ** -config.zipf_exponent
-        share_F = law_F / law_F.sum()
+        law_R = (torch.arange(config.d_sae, device=sae.rank.device) + 1 + config.zipf_offset) ** -config.zipf_exponent
+        share_F = (law_R / law_R.sum())[sae.rank]
     return share_F.clamp(min=1e-9) * (config.floor * float(config.k or 0))
 
 
 @torch.no_grad()
-def rerank_(sae: SparseAutoencoder, demand: Float[Tensor, " features"]) -> None:
+def rerank_(sae: SparseAutoencoder, demand: Float[Tensor, " features"], of_features: Ranks | None = None) -> None:
     """Feature Choice: order the features by demand, the most wanted first, and fit the law if capacity="fitted".
 
-    Equal demand keeps the order of before, so that features without any do not swap places for nothing.
+    Equal demand keeps the order of before, so that features without any do not swap places for nothing. Where the SAE
+    is a part, `of_features` have the others.
     """
-    before = sae.rank.argsort()  # feature at each rank
+    others = of_features or Ranks()
+    demand, rank = others.joined(demand), others.joined(sae.rank)
+    before = rank.argsort()  # feature at each rank
     order = before[demand[before].argsort(descending=True, stable=True)]
-    sae.rank[order] = torch.arange(order.numel(), device=order.device)
+    rank[order] = torch.arange(order.numel(), device=order.device)
+    sae.rank.copy_(rank[sae.features.start : sae.features.stop])
     if sae.config.capacity == "fitted":
         law = middle_law(demand)
         if law is not None and law.exponent >= 0:

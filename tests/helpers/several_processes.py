@@ -11,10 +11,12 @@ import torch.distributed as dist
 from synthetic import store_and_held_out
 
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, train
-from sae_tutorial.activations.ranks import Ranks
+from sae_tutorial.activations.ranks import Ranks, grid_of
 from sae_tutorial.allocation import rules
+from sae_tutorial.autoencoder import distributed
 from sae_tutorial.autoencoder.config import BUDGET_RULES
-from sae_tutorial.training import distributed
+from sae_tutorial.autoencoder.parts import joined
+from sae_tutorial.autoencoder.sae import features_of
 from sae_tutorial.training.loop import train_many
 from sae_tutorial.training.step import Trainee
 
@@ -51,6 +53,17 @@ def _child(rank, world, meeting, act, args):
     os._exit(0)  # without waiting for others, which may be gone
 
 
+def in_turn(act, each):
+    """What `act` returns, or raises, for each of several arguments, in the same processes."""
+    found = []
+    for args in each:
+        try:
+            found.append(act(*args))
+        except Exception as error:
+            found.append(error)
+    return found
+
+
 # ---------------------------------------------------------------------- what they do
 
 
@@ -75,22 +88,28 @@ def random_table(seed):
     return table.to(dtype), budget, guess, cuts
 
 
-def selections(n):
-    """Of how many of n random tables this rank's part of the matches is what the rule says of the whole table."""
+def selections(n, features=1):
+    """Of how many of n random tables this rank's part of the matches is what the rule says of the whole table, for a
+    grid with so many parts of the features."""
     ranks, equal = Ranks.here(), 0
-    for seed in range(n):
-        table, budget, guess, cuts = random_table(seed)
-        ends = [0, *cuts[: ranks.world - 1], len(table)]
-        first, last = ends[ranks.rank], ends[ranks.rank + 1]
-        listed = distributed.nominees(ranks, table[first:last], budget, len(table), guess)
-        mine = distributed.strongest(ranks, listed, budget)
-        by_feature = isinstance(budget, torch.Tensor)
-        whole = (rules.feature_choice if by_feature else rules.mutual_choice)(table, budget)
-        here = whole.where((whole.tokens >= first) & (whole.tokens < last))
-        same = (
-            mine.tokens + first
-        ).tolist() == here.tokens.tolist() and mine.features.tolist() == here.features.tolist()
-        equal += same and mine.values.tolist() == here.values.tolist()
+    with grid_of(ranks, features) as grid:
+        for seed in range(n):
+            table, budget, guess, cuts = random_table(seed)
+            owner = "feature" if isinstance(budget, torch.Tensor) else ("batch", "token")[seed % 2]
+            rows = [0, *cuts[: grid.tokens.world - 1], len(table)][grid.tokens.rank :]
+            columns = features_of(grid.features.part, table.shape[1])
+            mine = table[rows[0] : rows[1], columns.start : columns.stop]
+            own = budget[columns.start : columns.stop] if owner == "feature" else budget
+            listed = distributed.nominees(grid, mine, owner, own, table.numel(), guess)
+            found = distributed.strongest(grid, listed, owner, own)
+            rule = {"feature": rules.feature_choice, "token": rules.token_choice, "batch": rules.mutual_choice}[owner]
+            whole = rule(table, budget)
+            here = (whole.tokens >= rows[0]) & (whole.tokens < rows[1])
+            here &= (whole.features >= columns.start) & (whole.features < columns.stop)
+            expected = whole.where(here)
+            same = (found.tokens + rows[0]).tolist() == expected.tokens.tolist()
+            same = same and (found.features + columns.start).tolist() == expected.features.tolist()
+            equal += same and found.values.tolist() == expected.values.tolist()
     return equal
 
 
@@ -120,16 +139,33 @@ CONFIGS = {  # where a case is not the name of its rule
 }
 
 
-def trained(steps, batch_size, names=tuple(CASES)):
+def trained(steps, batch_size, names=tuple(CASES), split="auto"):
     """Name -> weights, buffers and metrics, and densities, of a short training of each of these cases."""
     store, *_ = store_and_held_out()
     found = {}
     for name in names:
         rule, config = CONFIGS.get(name, (name, {}))
         sae = of_rule(rule, **config)
-        run = train(sae, store, steps=steps, batch_size=batch_size, progress=False, **CASES[name])
+        how = {"steps": steps, "batch_size": batch_size, "progress": False, "split": split}
+        run = train(sae, store, **how, **CASES[name])
         found[name] = dict(sae.state_dict()), run.metrics, run.density
     return found
+
+
+def trained_parts(steps, batch_size, parts):
+    """The same, where no rank has more than a part of the SAE; how many features that are, and what it refuses."""
+    store, *_ = store_and_held_out()
+    ranks = Ranks.here()
+    sae = SparseAutoencoder(SAEConfig(16, 48, "mutual_choice", k=3), seed=0, part=(ranks.rank % parts, parts))
+    run = train(sae, store, steps=steps, batch_size=batch_size, progress=False)
+    said = ""
+    try:
+        sae(store.rows(slice(0, 3)))
+    except ValueError as error:
+        said = str(error)
+    with grid_of(ranks, parts) as grid:
+        whole, density = joined(sae, grid.features), grid.features.joined(run.density)
+    return {"parts": (dict(whole.state_dict()), run.metrics, density)}, len(sae.b_enc), said
 
 
 def swept(checkpoint=None):
@@ -150,7 +186,7 @@ def swept(checkpoint=None):
     return [(dict(run.sae.state_dict()), run.metrics, run.density, run.sae.hook_name) for run in runs], seen
 
 
-def stopped(checkpoint, at, rank):
+def stopped(checkpoint, at, rank, split="auto", rule="feature_choice"):
     """A training in which one process ends without a word, after so many steps; then all of it, if it goes on."""
     if at is not None and Ranks.here().rank == rank:
         advance = Trainee.advance
@@ -162,9 +198,9 @@ def stopped(checkpoint, at, rank):
 
         Trainee.advance = and_end
     store, *_ = store_and_held_out()
-    sae = of_rule("feature_choice")
+    sae = of_rule(rule)
     how = {"steps": 20, "batch_size": 128, "checkpoint": checkpoint, "checkpoint_every": 5, "resume": "auto"}
-    run = train(sae, store, **how, progress=False)
+    run = train(sae, store, **how, progress=False, split=split)
     return dict(sae.state_dict()), run.metrics, run.resumed_at
 
 
@@ -186,6 +222,10 @@ def refused(what):
     if what == "store":
         acts = store.rows(slice(0, 1000)) * (1 + rank)
         return train(of_rule("token_choice"), ActivationStore.from_tensor(acts), steps=5, batch_size=64, progress=False)
+    if isinstance(what, tuple):  # a part that is another rank's, or a split that is none
+        part = {"part": (1 - rank, 2)} if what[1] == "features" else {}
+        sae = SparseAutoencoder(SAEConfig(16, 48, "token_choice", k=3), **part)
+        return train(sae, store, steps=5, split=what[1], progress=False)
     return train(of_rule("token_choice"), store, steps=5, checkpoint=what, progress=False)
 
 

@@ -1,16 +1,22 @@
 """Several processes train what one would: the same matches, weights equal but for the order of sums, and clear ends."""
 
+import shutil
+
 import numpy as np
 import pytest
 import several_processes as many
 import torch
 
-from sae_tutorial import ActivationStore
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder
+from sae_tutorial.autoencoder.parts import cut
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_choose_together_what_one_process_chooses(world, tmp_path):
-    assert many.in_processes(world, many.selections, tmp_path, 200) == [200] * world
+    """Whoever has which tokens and features, whatever ties, and whichever of them has nothing."""
+    parts = [n for n in (1, 2, 4) if n <= world]
+    found = many.in_processes(world, many.in_turn, tmp_path, many.selections, [(200, n) for n in parts])
+    assert found == [[200] * len(parts)] * world
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +35,10 @@ def assert_alike(one, other, rtol):
         torch.testing.assert_close(their_density, density, rtol=1e-6, atol=1e-7)
 
 
-def test_training_is_that_of_one_process_but_for_the_order_of_sums(alone, tmp_path):
+@pytest.mark.parametrize("world, split", [(3, "tokens"), (3, "features"), (4, (2, 2))])
+def test_training_is_that_of_one_process_but_for_the_order_of_sums(alone, world, split, tmp_path):
     """Every kind of rule, with batches that three ranks cannot share equally: weights, thresholds, counts, metrics."""
-    found = many.in_processes(3, many.trained, tmp_path, 12, 100)
+    found = many.in_processes(world, many.trained, tmp_path, 12, 100, tuple(many.CASES), split)
     for of_rank in found:
         assert_alike(alone, of_rank, rtol=2e-4)
     for name, (state, *_) in found[0].items():
@@ -39,6 +46,36 @@ def test_training_is_that_of_one_process_but_for_the_order_of_sums(alone, tmp_pa
             assert all(torch.equal(tensor, other[name][0][key]) for key, tensor in state.items()), (
                 f"{name}: ranks differ"
             )
+
+
+def test_a_rank_needs_no_more_than_its_part_of_an_sae(tmp_path):
+    whole, n_features, _ = many.trained_parts(12, 100, 1)
+    assert n_features == 48
+    for parts, n_features, said in many.in_processes(4, many.trained_parts, tmp_path, 12, 100, 2):
+        assert_alike(whole, parts, rtol=2e-4)
+        assert n_features == 24
+        assert said.startswith("forward needs all features, and this part of an SAE has features ")
+
+
+@pytest.mark.parametrize("config", [("token_choice", {"k": 3}), ("matryoshka", {"k": 2}), ("relu", {"d_out": 5})])
+def test_parts_are_the_rows_of_the_whole(config):
+    """Of the same seed, whether drawn alone or cut out; sizes that are no multiple of anything."""
+    rule, fields = config
+    whole = SparseAutoencoder(SAEConfig(7, 8203, rule, **fields), seed=3)
+    whole.hook_name = "blocks.0.hook_resid_post"
+    for rank, features in ((0, range(2735)), (1, range(2735, 5469)), (2, range(5469, 8203))):
+        drawn, kept = SparseAutoencoder(whole.config, seed=3, part=(rank, 3)), cut(whole, (rank, 3))
+        assert drawn.features == kept.features == features and kept.hook_name == whole.hook_name
+        for name, tensor in whole.state_dict().items():
+            dim = {"W_enc": 1}.get(name, 0 if len(whole.b_enc) in tensor.shape else None)
+            rows = tensor if dim is None else tensor.index_select(dim, torch.tensor(features))
+            assert torch.equal(drawn.state_dict()[name], rows) and torch.equal(kept.state_dict()[name], rows), name
+
+
+@pytest.mark.parametrize("part", [(3, 3), (0, 9), "half"])
+def test_parts_of_an_sae_that_are_none_are_refused(part):
+    with pytest.raises((ValueError, TypeError), match="part"):
+        SparseAutoencoder(SAEConfig(4, 8, "relu"), part=part)
 
 
 def test_after_three_hundred_steps_the_error_is_within_noise(tmp_path):
@@ -82,10 +119,58 @@ def test_when_one_process_is_gone_all_stop_and_any_number_goes_on(tmp_path):
     assert resumed_at == 20, "and one alone finds it finished"
 
 
-@pytest.mark.parametrize("what", ["steps", "store", "checkpoint"])
-def test_ranks_that_are_given_different_things_refuse(what, tmp_path):
-    for error in many.in_processes(2, many.refused, tmp_path, what):
-        assert isinstance(error, ValueError) and "the same on every rank" in str(error)
+def test_a_checkpoint_in_parts_is_gone_on_from_by_any_number(tmp_path):
+    """Three share the features, and one ends after 12 steps. Others go on from step 10: four that share features and
+    tokens, two that share tokens, one alone; and three from what one has written."""
+    path, split = str(tmp_path / "run.pt"), "features"
+    straight = many.stopped(str(tmp_path / "other.pt"), None, 0)
+    many.in_processes(3, many.stopped, tmp_path, path, 12, 2, split)
+    parts = sorted(file.name for file in tmp_path.glob("run.pt*"))
+    assert parts == ["run.pt", "run.pt.step-10.part-1-of-3", "run.pt.step-10.part-2-of-3"]
+    for world, how in ((4, (2, 2)), (2, "tokens"), (1, "auto")):
+        folder = tmp_path / str(world)
+        folder.mkdir()
+        for name in parts:
+            shutil.copy(tmp_path / name, folder)
+        for state, metrics, resumed_at in many.in_processes(
+            world, many.stopped, folder, str(folder / "run.pt"), None, 0, how
+        ):
+            assert resumed_at == 10
+            for key, tensor in straight[0].items():
+                torch.testing.assert_close(state[key], tensor, rtol=2e-4, atol=2e-4)
+            np.testing.assert_allclose(metrics["fvu"], straight[1]["fvu"], rtol=1e-4)
+        left = sorted(file.name for file in folder.glob("run.pt*"))
+        assert left == ["run.pt"] + ["run.pt.step-20.part-1-of-2"] * (how == (2, 2)), "parts of step 10 are gone"
+    for *_, resumed_at in many.in_processes(3, many.stopped, tmp_path, str(tmp_path / "1" / "run.pt"), None, 0, split):
+        assert resumed_at == 20
+
+
+def test_parts_of_a_checkpoint_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "run.pt"
+    many.in_processes(2, many.stopped, tmp_path, str(path), 12, 0, "features")
+    part, before = tmp_path / "run.pt.step-10.part-1-of-2", path.read_bytes()
+    whole = part.read_bytes()
+    for harm, said in (
+        (lambda: part.write_bytes(whole[:-500]), "damaged"),
+        (lambda: shutil.copy(path, part), "no part of this checkpoint"),
+        (part.unlink, "missing"),
+    ):
+        harm()
+        with pytest.raises(ValueError, match=f"part-1-of-2 is {said}"):
+            many.stopped(str(path), None, 0)
+    assert path.read_bytes() == before
+
+
+def test_splits_that_are_none_are_refused(tmp_path):
+    each = [(("split", split),) for split in ("halves", (2, 3), (0, 2), "features")]
+    for errors in many.in_processes(2, many.in_turn, tmp_path, many.refused, each):
+        assert all(isinstance(error, ValueError) and "split" in str(error) for error in errors), errors
+
+
+def test_ranks_that_are_given_different_things_refuse(tmp_path):
+    each = [("steps",), ("store",), ("checkpoint",)]
+    for errors in many.in_processes(2, many.in_turn, tmp_path, many.refused, each):
+        assert all(isinstance(error, ValueError) and "the same on every rank" in str(error) for error in errors), errors
 
 
 def test_what_stops_on_step_stops_all(tmp_path):
