@@ -4,6 +4,8 @@ fields           settings that are documented and checked where they stand
 config           `SAEConfig`, and the table of allocation rules that everything asks
 sae              `SparseAutoencoder`: an encoder, a rule, a decoder
 matching         the matches of a batch, however large the table of affinities would be
+distributed      the same of several processes, each with some of the tokens or features
+parts            a part of an SAE for each of several processes, and the whole again
 thresholds       what makes a rule of batches a rule of single tokens
 rescaling        the same function with other weights: decoder rows of unit norm, mean and scale folded in
 folders          a folder whose files change together, or not at all

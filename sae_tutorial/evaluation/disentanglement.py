@@ -144,27 +144,49 @@ def disentanglement(
     n_pairs, train = as_whole("n_pairs", n_pairs, least=1), ~data.test
     if not ns:
         raise ValueError("ns is empty; say how many features are to be swapped")
-    readers = [_reader(data.x[train], data.value[train, a]) for a in range(len(data.names))]
-    read_NA = _read(readers, data.x[data.test])
+    readers = [reader_of(data.x[train], data.value[train, a]) for a in range(len(data.names))]
+    read_NA = read_by(readers, data.x[data.test])
     right_NA = read_NA == data.value[data.test]
     known = right_NA.all(1).nonzero()[:, 0]
     x_ND, value_NA = data.x[data.test][known], data.value[data.test][known]
     order = _order(_codes(dictionary, data.x[train]), data, readers, dictionary)
     codes_NF = _codes(dictionary, x_ND)
     features, caused, isolated = ({n: list[Tensor]() for n in ns} for _ in range(3))
-    base, source = _pairs(value_NA, n_pairs, torch.Generator().manual_seed(seed))
+    base, source = different_pairs(value_NA, n_pairs, torch.Generator().manual_seed(seed))
     for a in range(len(data.names)):
         others = torch.arange(len(data.names)) != a
         for n in ns:
             chosen = order[a][:n]
             change = (codes_NF[source][:, chosen] - codes_NF[base][:, chosen]) @ dictionary.directions[chosen]
-            now_PA = _read(readers, x_ND[base] + change)
+            now_PA = read_by(readers, x_ND[base] + change)
             features[n].append(chosen)
             caused[n].append(now_PA[:, a] == value_NA[source, a])
             isolated[n].append((now_PA == value_NA[base])[:, others].double().mean(1))
     all_swapped_ND = x_ND[base] + (codes_NF[source] - codes_NF[base]) @ dictionary.directions
-    held_A = (_read(readers, all_swapped_ND) == value_NA[source]).double().mean(0)
+    held_A = (read_by(readers, all_swapped_ND) == value_NA[source]).double().mean(0)
     return Disentanglement(data.names, right_NA.double().mean(0), features, caused, isolated, held_A)
+
+
+def reader_of(x_ND: Float[Tensor, "n d"], value_N: Int[Tensor, " n"]) -> Reader:
+    """A probe of one attribute, for `read_by`."""
+    values = value_N.unique()
+    return logistic_regression(x_ND, value_N[:, None] == values, steps=READER_STEPS), values
+
+
+def read_by(readers: Sequence[Reader], x_ND: Float[Tensor, "n d"]) -> Int[Tensor, "n attributes"]:
+    """The value of each attribute that its probe reads."""
+    return torch.stack([values[probe(x_ND).argmax(1)] for probe, values in readers], dim=1)
+
+
+def different_pairs(value_NA: Int[Tensor, "n attributes"], n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Up to n pairs of examples that differ in all attributes, drawn at random: what differs in one alone would be
+    isolated in the others whatever one does."""
+    drawn = torch.randint(max(1, len(value_NA)), (2, DRAWS * n), generator=generator)
+    if len(value_NA):
+        drawn = drawn[:, (value_NA[drawn[0]] != value_NA[drawn[1]]).all(1)]
+    if not len(value_NA) or not drawn.shape[1]:
+        raise ValueError("data: no two test examples differ in all attributes and are read rightly; give more examples")
+    return drawn[0, :n], drawn[1, :n]
 
 
 def principal_axes(data: Attributed) -> Dictionary:
@@ -206,23 +228,3 @@ def _order(
     gain_AF = moved_AF - (moved_AF.sum(0) - moved_AF) / (len(readers) - 1)
     order_AF = gain_AF.argsort(dim=1, descending=True, stable=True)
     return [order_F[gain_F[order_F] > 0] for gain_F, order_F in zip(gain_AF, order_AF)]
-
-
-def _reader(x_ND: Float[Tensor, "n d"], value_N: Int[Tensor, " n"]) -> Reader:
-    values = value_N.unique()
-    return logistic_regression(x_ND, value_N[:, None] == values, steps=READER_STEPS), values
-
-
-def _read(readers: Sequence[Reader], x_ND: Float[Tensor, "n d"]) -> Int[Tensor, "n attributes"]:
-    return torch.stack([values[probe(x_ND).argmax(1)] for probe, values in readers], dim=1)
-
-
-def _pairs(value_NA: Int[Tensor, "n attributes"], n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Up to n pairs of examples that differ in all attributes, drawn at random: what differs in one alone would be
-    isolated in the others whatever one does."""
-    drawn = torch.randint(max(1, len(value_NA)), (2, DRAWS * n), generator=generator)
-    if len(value_NA):
-        drawn = drawn[:, (value_NA[drawn[0]] != value_NA[drawn[1]]).all(1)]
-    if not len(value_NA) or not drawn.shape[1]:
-        raise ValueError("data: no two test examples differ in all attributes and are read rightly; give more examples")
-    return drawn[0, :n], drawn[1, :n]

@@ -1,7 +1,6 @@
 """An SAE and a store of activations in, a trained SAE and its history out.
 
 settings     `TrainSettings`: what can be chosen about a run
-distributed  what several processes choose together, each with a part of the batch's tokens
 usage        which features fire how often, counted during a run
 start        what a run begins with: a fresh SAE, or the features of another run (`with_rule`)
 losses       what is to be made small, one pure function for each term

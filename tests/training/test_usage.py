@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sae_tutorial import SAEConfig, SparseAutoencoder
+from sae_tutorial.activations.ranks import Grid
 from sae_tutorial.allocation.zipf import middle_law
 from sae_tutorial.training.usage import MOST_SUBSIDY, SUBSIDY_RATE, FeatureUsage, floors, rerank_, subsidise_
 
@@ -25,13 +26,13 @@ def test_silence_is_counted_in_tokens_and_ends_with_a_match():
         use.count(torch.tensor(density), n_tokens=10)
     assert use.silent.tolist() == [20, 0]
     assert use.dead(after=20).tolist() == [True, False] and not use.dead(after=21).any()
-    assert use.dead_share(after=20) == 0.5 and use.dead_share(after=30) == 0 and math.isnan(use.dead_share(after=31))
+    assert use.n_dead(after=20) == 1 and use.n_dead(after=30) == 0 and math.isnan(use.n_dead(after=31))
 
 
 def test_demand_is_what_open_competition_would_give():
     use = FeatureUsage(3, window=4)
     affinities = torch.tensor([[3.0, 1.0, 0.0], [2.0, -1.0, 0.5]])
-    use.count_demand(affinities, n_matches=3)
+    use.count_demand(affinities, n_matches=3, n_tokens=2, n_features=3, grid=Grid())
     assert use.demand.tolist() == [1.0, 0.5, 0.0]
 
 

@@ -15,8 +15,8 @@ def heads_and_sources() -> Drawing:
     )
     drawing = Drawing(620, 300, alt)
     left, width, lower = (10, 122, 234), 96, 72  # the lower boxes leave room for what goes past them
-    for x, word in zip(left, ("Tom", "saw", "Tom")):
-        drawing.box(x, 254, width, 28, f"“{word}”", GREY)
+    for x, word in zip(left, ("“Tom”", "“saw”", "“Tom” reads")):
+        drawing.box(x, 254, width, 28, word, GREY)
     weights = {"head 0": ((0.1, 0.8, 0.1), BLUE, 188, lower), "head 1": ((0.6, 0.1, 0.3), ORANGE, 122, width)}
     for name, (shares, colour, y, wide) in weights.items():
         for x, share in zip(left, shares):

@@ -143,12 +143,12 @@ def solution_share(parts: Tensor, where: Tensor) -> float:
 
 
 def check_induction_share(guess: Any, measured: float) -> Verdict:
-    """`guess`: the share of a layer's features, 0 to 1, that draw mostly on tokens after an earlier twin."""
+    """`guess`: the share of a layer's coordinates, 0 to 1, that draw mostly on tokens after an earlier twin."""
     hints = (
         "Two of the eight heads of this layer are induction heads: they look at the token after an earlier twin.",
-        "Features are not spread evenly, and some mix several sources; start from two eighths all the same.",
+        "A coordinate lies in one head, and does as it does: two eighths.",
     )
-    praise = f"It is {measured:.0%}. Two heads of eight do this: is that a reason, or chance?"
+    praise = f"It is {measured:.0%}, more than of the features: what nobody trained has the family, too."
     return judge("Exercise 3", guess, share_near(measured), hints, praise)
 
 

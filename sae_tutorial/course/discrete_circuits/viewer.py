@@ -81,7 +81,7 @@ def counts(of: Coded, heads: Sequence[str], head: str) -> go.Figure:
     }
     only = sum(code not in both[1] for code in both[0])
     title = f"Head {head}: {only} of its {len(keys)} codes come on positive prompts only"
-    return kinds.bars(bars, title, "code: number of the strongest latent", "prompts")
+    return kinds.bars(bars, title, "code: number of the strongest latent", "prompts").update_yaxes(dtick=1)
 
 
 def said(of: Coded, heads: Sequence[str], head: str) -> tuple[list[int], list[int]]:

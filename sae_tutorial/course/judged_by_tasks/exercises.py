@@ -79,8 +79,9 @@ SHARE, COSINE = 0.4, 0.025  # those of SAEBench
 
 
 def absorption_with_a_bug(main: Tensor, share: Tensor, cosine: Tensor) -> float:
-    """The share of words on which the feature of the property is silent; but that alone is not absorption."""
-    return float((main == 0).float().mean())
+    """The share of words in which another feature has taken over; but not of all words."""
+    taken = (share >= SHARE) & (cosine >= COSINE)
+    return float(taken[main == 0].float().mean())
 
 
 def check_absorption(answer: Any) -> Verdict:
@@ -121,8 +122,8 @@ def check_absorption(answer: Any) -> Verdict:
         return known_mistake(got, told) or f"here {right:.3f} of the words are absorbed; yours says {float(got):.3f}"
 
     hints = (
-        "Three things must hold at once. Which two of the inputs does the function not use?",
-        "Each of the three gives a mask over words; a word is absorbed where all of them hold (`&`).",
+        "Three things must hold at once, and do. The mean is over which words?",
+        "Each of the three gives a mask over words; join them with `&`, and take the mean over all words.",
     )
     praise = "A hole in one feature, and another feature that fills it: only both together are absorption."
     return judge("Exercise 2", answer, [the_share], hints, praise)

@@ -13,7 +13,7 @@ of frequent words answers it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from sae_tutorial.activations.shipped_text import story_titles, story_tokens
 from sae_tutorial.autoencoder.dictionaries import Dictionary
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
-from sae_tutorial.circuits.ioi import ioi_sentences
+from sae_tutorial.circuits.ioi import Sentences, ioi_sentences
 from sae_tutorial.circuits.patching import activations
 from sae_tutorial.circuits.prompts import at
 from sae_tutorial.evaluation.absorption import feature_absorption
@@ -39,8 +39,11 @@ from sae_tutorial.evaluation.disentanglement import (
     Attributed,
     Disentanglement,
     attributed,
+    different_pairs,
     disentanglement,
     principal_axes,
+    read_by,
+    reader_of,
 )
 from sae_tutorial.evaluation.examples import Examples, WordExamples, read_examples, read_words
 from sae_tutorial.evaluation.labelled import Task, correlated_tasks, row_tasks, token_tasks, word_types
@@ -195,18 +198,58 @@ def _pairs(
     return found
 
 
-def _attributes(model: Any, hook_name: str, n: int) -> Attributed:
-    """Sentences at their last token, each once: who is to be named, where it happens, and what is given."""
+def _sentences(model: Any, n: int) -> tuple[Sentences, list[int]]:
+    """Indirect-object sentences, and which of them occur for the first time."""
     sentences = ioi_sentences(model, n, names=NAMES, places=PLACES, objects=OBJECTS)
-    first = [i for i, text in enumerate(sentences.text) if text not in sentences.text[:i]]
-    x_BD = at(activations(model, sentences, [hook_name])[hook_name], sentences.positions["END"])[first]
-    frames = [sentences.frames[i] for i in first]
-    values = {
+    return sentences, [i for i, text in enumerate(sentences.text) if text not in sentences.text[:i]]
+
+
+def _values(sentences: Sentences, which: Sequence[int]) -> dict[str, list[str]]:
+    """Who is to be named, where it happens, and what is given."""
+    frames = [sentences.frames[i] for i in which]
+    return {
         "name": [frame.io for frame in frames],
         "place": [frame.place for frame in frames],
         "object": [frame.object for frame in frames],
     }
-    return attributed(x_BD.float().cpu(), values)
+
+
+def _attributes(model: Any, hook_name: str, n: int) -> Attributed:
+    """Sentences at their last token, each once, with their attributes."""
+    sentences, first = _sentences(model, n)
+    x_BD = at(activations(model, sentences, [hook_name])[hook_name], sentences.positions["END"])[first]
+    return attributed(x_BD.float().cpu(), _values(sentences, first))
+
+
+Swap = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def one_pair(
+    model: Any, n_sentences: int, data: Attributed, dictionary: Dictionary, swap: Swap
+) -> tuple[tuple[str, str], list[tuple[str, ...]]]:
+    """Two sentences of `data` (`Questions.attributes` of so many) that differ in all attributes, the first such pair
+    drawn, and what probes read in the first of them: as it is, with ten features of the name swapped, with ten
+    principal directions of such sentences for it, with all features. Rows of what was done, and the attributes."""
+    (sentences, first), train = _sentences(model, n_sentences), ~data.test
+    names = [list(dict.fromkeys(of)) for of in _values(sentences, first).values()]
+    readers = [reader_of(data.x[train], data.value[train, a]) for a in range(len(data.names))]
+    known = data.test & (read_by(readers, data.x) == data.value).all(1)
+    generator, tests = torch.Generator().manual_seed(0), known.nonzero()[:, 0]
+    base, source = (int(tests[of[0]]) for of in different_pairs(data.value[tests], 1, generator))
+    axes = principal_axes(data)
+    done = {
+        "nothing": (dictionary, torch.tensor([], dtype=torch.long)),
+        "ten features of the name": (dictionary, disentanglement(dictionary, data, (10,)).features[10][0]),
+        "all features": (dictionary, torch.arange(len(dictionary.directions))),
+        "ten principal directions of the name": (axes, disentanglement(axes, data, (10,)).features[10][0]),
+    }
+    rows = []
+    for what, (one, chosen) in done.items():
+        mine, theirs = one.encode(data.x[[base, source]])
+        changed_D = torch.as_tensor(swap(data.x[base], mine, theirs, chosen, one.directions))
+        value_A = read_by(readers, changed_D[None])[0].tolist()
+        rows.append((what, *(of[value] for of, value in zip(names, value_A))))
+    return (sentences.text[first[base]], sentences.text[first[source]]), rows
 
 
 def left_out(dictionary: Dictionary, data: Attributed) -> dict[str, tuple[float, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,8 +64,13 @@ def check_attribution(answer: Any) -> Verdict:
         got = mine(answer)
         if torch.allclose(got, right, atol=1e-4):
             return None
-        weights = W_dec @ reads
+        weights, as_it_is = W_dec @ (reads - reads.mean()), W_dec @ reads
         wrong = {
+            "the LayerNorm subtracts the stream's mean: which change of `reads` does the same?": codes
+            * as_it_is
+            / scale,
+            "the LayerNorm divides the stream, and subtracts its mean: where are `scale` and the mean?": codes
+            * as_it_is,
             "that is the weight alone, the same for every text: multiply by what the feature is here": weights / scale,
             "the LayerNorm divides the stream before the later feature reads it: where is `scale`?": codes * weights,
             "that is the weight alone, without the code and without the scale": weights,
@@ -79,14 +84,14 @@ def check_attribution(answer: Any) -> Verdict:
 
     hints = (
         "Feature i writes codes[i] · W_dec[i] into the stream, and the later feature takes its dot product with reads.",
-        "codes * (W_dec @ reads), and the LayerNorm's scale.",
+        "codes * (W_dec @ reads), and the LayerNorm's scale; then the stream's mean, for which `reads` can be centred.",
     )
     praise = "Two factors: one that depends on the text, and a weight between two features that does not."
     return judge("Exercise 2", answer, [a_number_for_each, the_numbers], hints, praise)
 
 
 def solution_attribution(codes: Tensor, W_dec: Tensor, reads: Tensor, scale: float) -> Tensor:
-    return codes * (W_dec @ reads) / scale
+    return codes * (W_dec @ (reads - reads.mean())) / scale
 
 
 # Exercise 3: find the bug in a de-embedding.
@@ -135,27 +140,26 @@ def solution_de_embedding(W_E: Tensor, W_enc: Tensor, W_dec: Tensor, feature: in
     return W_E @ W_enc[:, feature]
 
 
-# Exercise 4: the same through a head, of all tokens at which it may look.
+# Exercise 4: through heads of several layers, from the embedding of every token.
 
 
-def check_through_a_head(answer: Any) -> Verdict:
-    """`answer(W_E, W_V, W_O, reads)`: (V, D), (D, d), (d, D) and (D,) -> (V,)."""
+def check_path(answer: Any) -> Verdict:
+    """`answer(W_E, heads, reads)`: (V, D), a list of (W_V, W_O), (D, d) and (d, D), first to last, and (D,) -> (V,)."""
     generator = torch.Generator().manual_seed(2)
-    V, D, d = 6, 4, 4  # a head as wide as the stream, so that a matrix the wrong way round is no error of shape
-    W_E, W_V, W_O = (torch.randn(shape, generator=generator) for shape in ((V, D), (D, d), (d, D)))
+    V, D, d = 6, 4, 4  # heads as wide as the stream, so that a matrix the wrong way round is no error of shape
+    W_E = torch.randn(V, D, generator=generator)
+    heads = [(torch.randn(D, d, generator=generator), torch.randn(d, D, generator=generator)) for _ in range(2)]
     reads = torch.randn(D, generator=generator)
-    right = solution_through_a_head(W_E, W_V, W_O, reads)
+    right, (first, last) = solution_path(W_E, heads, reads), heads
 
-    def mine(answer: Callable) -> Tensor:
-        return torch.as_tensor(answer(W_E.clone(), W_V.clone(), W_O.clone(), reads.clone())).float()
+    def mine(answer: Callable, heads: list[tuple[Tensor, Tensor]] = heads) -> Tensor:
+        mine_too = [(W_V.clone(), W_O.clone()) for W_V, W_O in heads]
+        return torch.as_tensor(answer(W_E.clone(), mine_too, reads.clone())).float()
 
     def a_number_for_each(answer: Callable) -> str | None:
-        got = mine(answer)
-        shape = tuple(got.shape)
-        if shape == (V, d) and torch.allclose(got, W_E @ W_V, atol=1e-4):
-            return "that is what the head has inside for each token: W_O writes it into the stream"
+        shape = tuple(mine(answer).shape)
         if shape == (V, D):
-            return "that is what the head writes for each token: take its dot product with `reads`"
+            return "that is a vector for each token: take the dot product with `reads`"
         return None if shape == (V,) else f"return a number for each token, here {(V,)}; yours is {shape}"
 
     def the_numbers(answer: Callable) -> str | None:
@@ -163,25 +167,42 @@ def check_through_a_head(answer: Any) -> Verdict:
         if torch.allclose(got, right, atol=1e-4):
             return None
         wrong = {
-            "that is the token's own embedding, at the place of the feature: where is the head?": W_E @ reads,
-            "the head reads with W_V and writes with W_O; you have them the other way round": W_E @ W_O @ W_V @ reads,
-            "W_V takes the stream to the head, (D, d); you have it transposed": W_E @ W_V.T @ W_O @ reads,
-            "W_O takes the head back to the stream, (d, D); you have it transposed": W_E @ W_V @ W_O.T @ reads,
-            "both matrices are transposed: W_V is (D, d), W_O is (d, D)": W_E @ W_V.T @ W_O.T @ reads,
-            "you send `reads` forwards through the head; pull it back, W_O first": W_E @ (W_V @ W_O).T @ reads,
-            "W_V alone leaves you inside the head: W_O writes into the stream": W_E @ W_V @ reads,
-            "W_O takes the head to the stream; where is W_V, which takes the stream to the head?": W_E @ W_O @ reads,
+            "that is the token's own embedding, at the place of the feature: where are the heads?": W_E @ reads,
+            "the last head looks where the first one wrote; you have them the other way round": solution_path(
+                W_E, heads[::-1], reads
+            ),
+            "that is the first head alone: the feature reads what the *last* one writes": solution_path(
+                W_E, [first], reads
+            ),
+            "that is the last head alone: what lies there was written by the first": solution_path(W_E, [last], reads),
+            "a head reads with W_V and writes with W_O; you have them the other way round": solution_path(
+                W_E, [(W_O, W_V) for W_V, W_O in heads], reads
+            ),
+            "W_V takes the stream to a head, (D, d), and W_O back, (d, D); you have them transposed": solution_path(
+                W_E, [(W_V.T, W_O.T) for W_V, W_O in heads], reads
+            ),
+            "you add up what single heads bring; they follow each other": sum(
+                (solution_path(W_E, [one], reads) for one in heads), torch.zeros(V)
+            ),
             "a token may speak against a feature: cut nothing off": right.relu(),
         }
         return known_mistake(got, wrong) or f"token 0 has {right[0]:.3f} here; yours says {got[0]:.3f}"
 
+    def any_number_of_heads(answer: Callable) -> str | None:
+        three = [*heads, first]
+        fits = torch.allclose(mine(answer, three), solution_path(W_E, three, reads), atol=1e-4)
+        return None if fits else "right for two heads, and not for three: go through all of `heads`"
+
     hints = (
         "A head that looks at a token with attention 1 writes (x @ W_V) @ W_O, where x is what lies there.",
-        "Take the embedding of each token for x, and the dot product of what is written with reads.",
+        "x is the token's embedding for the first head, and what the head before wrote for each other one. Or begin at "
+        "the end: what does the feature read where the last head looks?",
     )
-    praise = "No text was needed: it is what each token would bring to the feature, were the head to look there."
-    return judge("Exercise 4", answer, [a_number_for_each, the_numbers], hints, praise)
+    praise = "No text was needed: it is what each token would bring to the feature, were the heads to look there."
+    return judge("Exercise 4", answer, [a_number_for_each, the_numbers, any_number_of_heads], hints, praise)
 
 
-def solution_through_a_head(W_E: Tensor, W_V: Tensor, W_O: Tensor, reads: Tensor) -> Tensor:
-    return W_E @ (W_V @ (W_O @ reads))
+def solution_path(W_E: Tensor, heads: Sequence[tuple[Tensor, Tensor]], reads: Tensor) -> Tensor:
+    for W_V, W_O in reversed(heads):
+        reads = W_V @ (W_O @ reads)
+    return W_E @ reads

@@ -18,7 +18,7 @@ from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.config import SAEConfig
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.circuits.greater_than import YearSpans, greater_than
-from sae_tutorial.circuits.heads import Head
+from sae_tutorial.circuits.heads import Head, key_head
 from sae_tutorial.circuits.prompts import Hook, at, end_logits
 from sae_tutorial.circuits.transcoder_circuits import Node, Trace, traced
 from sae_tutorial.circuits.transcoder_graph import Graph
@@ -389,6 +389,21 @@ def who_brings_the_year(
         shares = {name: float((y - y.mean()) @ off / (off @ off)) for name, y in of_year.items()}
         found.append((node, head, float(of_one_LH[head]), shares))
     return found
+
+
+def by_path(
+    model: Any,
+    spans: YearSpans,
+    direction: Float[Tensor, " model"],
+    path: Callable[[Tensor, list[tuple[Tensor, Tensor]], Tensor], Tensor],
+    heads: Sequence[Head],
+) -> Float[Tensor, " years"]:
+    """What the embedding of each start year brings to a direction through these heads, first to last, each with an
+    attention and a LayerNorm scale of 1; `path` is an answer to exercise 4."""
+    weights = [(model.W_V[layer][key_head(model.cfg, (layer, h))[1]], model.W_O[layer][h]) for layer, h in heads]
+    firsts = torch.stack([(spans.start == year).nonzero()[0, 0] for year in spans.start.unique()])
+    tokens = spans.tokens[firsts, spans.positions["YY"][firsts]]
+    return torch.as_tensor(path(model.W_E[tokens], weights, direction))
 
 
 # ---------------------------------------------------------------------- a graph in words

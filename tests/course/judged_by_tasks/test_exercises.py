@@ -64,7 +64,8 @@ def test_wrong_choices_are_told_why(answer, words):
     ("answer", "words"),
     [
         (None, "not answered"),
-        (exercises.absorption_with_a_bug, "is a miss"),
+        (exercises.absorption_with_a_bug, "of all words"),
+        (lambda m, s, c: (m == 0).float().mean(), "is a miss"),
         (lambda m, s, c: (m == 0) & (s >= 0.4), "one number"),
         (lambda m, s, c: ((s >= 0.4) & (c >= 0.025)).float().mean(), "where the main feature is active"),
         (lambda m, s, c: ((m == 0) & (s >= 0.4)).float().mean(), "its direction must be"),
