@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     from sae_tutorial.autoencoder.config import RULES, SAEConfig
     from sae_tutorial.commands import caches, page, work
-    from sae_tutorial.commands.options import add_fields
+    from sae_tutorial.commands.options import add_fields, value_of
     from sae_tutorial.commands.sources import TEXTS, Reading
     from sae_tutorial.training.settings import TrainSettings
 
@@ -77,6 +77,15 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--store", default=argparse.SUPPRESS, help="folder of a harvest, in the place of making one")
     one.add_argument("--checkpoint-every", type=int, default=200, metavar="STEPS", help="(default 200)")
     one.add_argument("--again", action="store_true", help="replace SAEs that are there")
+    one.add_argument(
+        "--split",
+        type=value_of,
+        default="auto",
+        metavar="VALUE",
+        help="under torchrun: what processes share, the tokens of each batch, the features of the SAE, both, as in "
+        "(2, 4) for 2 parts of the tokens and 4 of the features, or saes (default auto: saes if there are several, "
+        "else tokens)",
+    )
     one.add_argument(
         "--rule",
         nargs="+",

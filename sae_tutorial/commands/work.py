@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sae_tutorial.activations.files import cache_folder, locked, path_of, write_atomically
-from sae_tutorial.activations.ranks import Ranks
+from sae_tutorial.activations.ranks import Ranks, grid_of
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.config import RULES, SAEConfig
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
@@ -22,7 +22,8 @@ from sae_tutorial.autoencoder.saving import load_metadata, load_sae, save_sae
 from sae_tutorial.commands.options import fields_of, given, read_toml, writable
 from sae_tutorial.commands.sources import Reading, fingerprint, name_of, of_metadata, rows_to_measure
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
-from sae_tutorial.training.loop import TrainingRun, train_many
+from sae_tutorial.training.checks import feature_parts
+from sae_tutorial.training.loop import TrainingRun, joined_run, train_many
 from sae_tutorial.training.settings import FOR, TrainSettings
 
 WIDER, USUAL_K = 16, 32  # features for each coordinate, and for each token, where that is not said
@@ -50,8 +51,8 @@ def harvest(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """One SAE, or several side by side on the same batches; each into a folder of --out. Activations are kept in the
-    cache. A training that was killed goes on when the same command is given again. Under torchrun the processes share
-    the tokens of each batch, or if there are several SAEs, these."""
+    cache. A training that was killed goes on when the same command is given again. Under torchrun processes share what
+    --split says."""
     said = read_toml(args.config, KNOWN)
     top = {key: said[key] for key in KNOWN[""] if key in said} | given(args, KNOWN[""])
     out, store_folder = writable(top.pop("out", None) or "saes"), top.pop("store", None)
@@ -75,16 +76,22 @@ def train(args: argparse.Namespace) -> None:
             store = _harvested(reading, model, hook, to_train, harvests, gradients, args)
         else:
             store = _opened_store(store_folder, to_train)
+        ranks, n_parts = Ranks.here(), feature_parts(args.split, Ranks.here().world)
         saes = [
-            SparseAutoencoder(_config(fields, store.d_in), seed=one.seed) for fields, one in zip(tables.values(), each)
+            SparseAutoencoder(_config(fields, store.d_in), one.seed, part=(ranks.rank % n_parts, n_parts))
+            for fields, one in zip(tables.values(), each)
         ]
         runs = _trained(saes, store, each, model, checkpoint, args)
+        with grid_of(ranks, n_parts) as grid:
+            runs = runs if n_parts == 1 else [joined_run(run, grid.features) for run in runs]
     if Ranks.here().rank > 0:
         return
     for name, run in zip(tables, runs):  # before anything else can fail
         run.sae.model_name = reading.model
         _save(out / name, run, None, reading.remembered(hook), held_out)
-    found = evaluate_many([run.sae for run in runs], model, held_out, hook, progress=not args.quiet)
+    found = evaluate_many(
+        [run.sae.to(model.cfg.device) for run in runs], model, held_out, hook, progress=not args.quiet
+    )
     for name, run, one in zip(tables, runs, found):
         _save(out / name, run, one, reading.remembered(hook), held_out)
     checkpoint.unlink(missing_ok=True)
@@ -104,6 +111,7 @@ def _trained(
             checkpoint_every=args.checkpoint_every,
             resume="auto",
             progress=not args.quiet,
+            split=args.split,
         )
     except KeyboardInterrupt:
         if checkpoint.exists():

@@ -112,17 +112,7 @@ def check_ranks(
 def check_split(split: Any, saes: Sequence[SparseAutoencoder], ranks: Ranks) -> tuple[bool, int]:
     """Whether SAEs are dealt out to ranks, and if not, in how many parts ranks have their features."""
     given = sorted({sae.part[1] for sae in saes})
-    parts = given[-1]
-    if split not in ("auto", "tokens", "features", "saes"):
-        try:
-            tokens, parts = (as_whole("split", n, least=1) for n in split)
-        except (TypeError, ValueError):
-            names = '"auto", "tokens", "features", "saes" or (parts of the tokens, parts of the features)'
-            raise ValueError(f"split must be {names}, got {split!r}") from None
-        if tokens * parts != ranks.world:
-            raise ValueError(f"split={split!r} is for {tokens * parts} processes, but there are {ranks.world}")
-    elif split == "features" and parts == 1:
-        parts = ranks.world
+    parts = feature_parts(split, ranks.world, given[-1])
     wanted = (ranks.rank % parts, parts)
     if given != [1] and (given != [parts] or split in ("tokens", "saes") or any(sae.part != wanted for sae in saes)):
         found = ", ".join(sorted({str(sae.part) for sae in saes}))
@@ -134,6 +124,22 @@ def check_split(split: Any, saes: Sequence[SparseAutoencoder], ranks: Ranks) -> 
         raise ValueError(f"features are in {parts} parts, which {ranks.world} processes cannot share equally")
     deals = split == "saes" or (split == "auto" and len(saes) > 1)
     return deals and parts == 1 and ranks.world > 1, parts
+
+
+def feature_parts(split: Any, world: int, already: int = 1) -> int:
+    """In how many parts so many processes have an SAE's features; `already`: those that it was given in."""
+    if split in ("auto", "tokens", "saes"):
+        return already
+    if split == "features":
+        return already if already > 1 else world
+    try:
+        tokens, parts = (as_whole("split", n, least=1) for n in split)
+    except (TypeError, ValueError):
+        names = '"auto", "tokens", "features", "saes" or (parts of the tokens, parts of the features)'
+        raise ValueError(f"split must be {names}, got {split!r}") from None
+    if tokens * parts != world:
+        raise ValueError(f"split={split!r} is for {tokens * parts} processes, but there are {world}")
+    return parts
 
 
 def checkpoint_file(checkpoint: Any, resume: Any) -> Path | None:

@@ -24,7 +24,7 @@ from sae_tutorial.activations.arguments import arguments_of, as_whole
 from sae_tutorial.activations.ranks import Grid, Ranks, grid_of
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.matching import tokens_at_once
-from sae_tutorial.autoencoder.parts import cut, joined_state
+from sae_tutorial.autoencoder.parts import cut, joined, joined_state
 from sae_tutorial.autoencoder.sae import SparseAutoencoder, feature_dim
 from sae_tutorial.autoencoder.thresholds import measure_thresholds, window
 from sae_tutorial.training.checkpoint import Keeper, about, content_of, restore
@@ -232,6 +232,11 @@ def _whole_again(sae: SparseAutoencoder, run: TrainingRun, of_features: Ranks) -
     sae.load_state_dict(joined_state(run.sae, of_features))
     sae.take_origin(run.sae)
     return replace(run, sae=sae, density=of_features.joined(run.density))
+
+
+def joined_run(run: TrainingRun, of_features: Ranks) -> TrainingRun:
+    """The run of a part, with the whole SAE on a CPU, from the ranks that have its features."""
+    return replace(run, sae=joined(run.sae, of_features), density=of_features.joined(run.density).cpu())
 
 
 @contextmanager

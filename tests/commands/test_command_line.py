@@ -239,8 +239,10 @@ def under_torchrun(n, *line):
     return subprocess.run([*torchrun, "-m", "sae_tutorial", *line], env=environment, capture_output=True, text=True)
 
 
-def test_processes_of_torchrun_share_a_training(text, trained, tmp_path):
+@pytest.mark.parametrize("split", ["tokens", "features"])
+def test_processes_of_torchrun_share_a_training(split, text, trained, tmp_path):
     line = ["train", "--text", str(text), *SMALL, "--rule", "token_choice", "--quiet", "--out", str(tmp_path / "saes")]
+    line += ["--split", split]
     ended = under_torchrun(2, *line)
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert ended.stdout.count("in ") == 1 and "token_choice" in ended.stdout, "one of them tells"
