@@ -19,8 +19,8 @@ import common
 PAGE = Path(__file__).resolve().parent / "README.md"
 # The order of the page. Results of other machines (training_step-cuda.json, …) stand behind all of the first.
 ORDER = [
-    "training_step", "allocation", "gradients", "memory", "scaling", "processes", "oracle", "harvest", "superposition",
-    "patching", "pursuit", "evidence",
+    "training_step", "allocation", "gradients", "memory", "scaling", "processes", "many_gpus", "oracle",
+    "harvest", "superposition", "patching", "pursuit", "evidence",
 ]  # fmt: skip
 MARKED = re.compile(r"(<!-- (targets|tables) -->\n).*?(<!-- /\2 -->)", flags=re.S)
 
