@@ -3,9 +3,9 @@
     python benchmarks/many_gpus.py --device cuda    rates of the GPU that is there; results/many_gpus-cuda.json
     python benchmarks/many_gpus.py --device cpu     the formula beside steps of this CPU; GPUs by their data sheet
 
-    python benchmarks/many_gpus.py --device cpu     the formula beside steps of this CPU; GPUs by data sheet
-of affinities), with matches (the sparse products), with features (Adam, and passes over weights), and into what ranks
-send each other. Four rates are measured, the rest is arithmetic: `parts_of_step` and `memory`. Ranks that share
+A step of Mutual Choice is taken apart: into what grows with tokens × features (the encoder's product, a look at the
+table of affinities), with matches (the sparse products), with features (Adam, and passes over weights), and into what
+ranks send each other. Four rates are measured, the rest is arithmetic: `parts_of_step` and `memory`. Ranks that share
 features send x̂, ranks that share tokens the gradients of rows that matched. For each number of GPUs the fastest grid
 (parts of the tokens × parts of the features) that fits is shown. Assumed: parts follow each other, none overlaps with
 another; links as fast as the data sheet says, half of it reached; no time to start kernels; data comes as fast as it is
