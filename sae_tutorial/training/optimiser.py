@@ -54,8 +54,7 @@ class UnitAdam:
             loss.backward()
         self.grid.tokens.add_gradients_(self.own)
         self.grid.all.add_gradients_(self.shared)
-        self._project()
-        norm = self._norm()
+        norm = self._projected_norm()
         if not math.isfinite(norm):
             raise FloatingPointError(
                 f"training diverged: loss {float(loss.detach()):.4g}, norm of its gradient {float(norm):.4g}. Lower lr "
@@ -72,25 +71,21 @@ class UnitAdam:
         self._renormalise()
         return norm
 
-    def _norm(self) -> Float[Tensor, ""]:
-        """Of the gradient of all weights, those of other ranks' features among them."""
-        if self.grid.features.world == 1:
-            return torch.stack(torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])).norm()
-        own, shared = (
-            torch.stack(
-                [self.norm_F1.new_zeros(()), *(p.grad.square().sum() for p in some if p.grad is not None)]
-            ).sum()
+    def _projected_norm(self) -> Float[Tensor, ""]:
+        """The norm of the gradient of all weights, those of other ranks' features among them, after the part along its
+        row is taken out of the decoder's: it would only change the row's norm."""
+        W_FO, decoder = self.sae.W_dec, []
+        if W_FO.grad is not None:
+            for W_RD, grad_RD, norm_R1 in self._blocks(W_FO.detach(), W_FO.grad, self.norm_F1):
+                along_R1 = (W_RD * grad_RD).sum(1, keepdim=True) / norm_R1.square()
+                decoder.append(grad_RD.addcmul_(W_RD, along_R1, value=-1).norm())  # while it lies in the cache
+        zero = self.norm_F1.new_zeros(())
+        others, shared = (
+            torch._foreach_norm([p.grad for p in some if p.grad is not None and p is not W_FO])
             for some in (self.own, self.shared)
         )
-        return (self.grid.features.add_(own) + shared).sqrt()
-
-    def _project(self) -> None:
-        """Take the part along its row out of the decoder's gradient: it would only change the row's norm."""
-        if self.sae.W_dec.grad is None:
-            return
-        for W_RD, grad_RD, norm_R1 in self._blocks(self.sae.W_dec.detach(), self.sae.W_dec.grad, self.norm_F1):
-            along_R1 = (W_RD * grad_RD).sum(1, keepdim=True) / norm_R1.square()
-            grad_RD.addcmul_(W_RD, along_R1, value=-1)
+        of_features = torch.stack([zero, *decoder, *others]).square().sum()
+        return (self.grid.features.add_(of_features) + torch.stack([zero, *shared]).square().sum()).sqrt()
 
     def _renormalise(self) -> None:
         W_FO = self.sae.W_dec
