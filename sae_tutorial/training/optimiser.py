@@ -81,8 +81,7 @@ class UnitAdam:
                 decoder.append(grad_RD.addcmul_(W_RD, along_R1, value=-1).norm())  # while it lies in the cache
         zero = self.norm_F1.new_zeros(())
         others, shared = (
-            torch._foreach_norm([p.grad for p in some if p.grad is not None and p is not W_FO])
-            for some in (self.own, self.shared)
+            [p.grad.norm() for p in some if p.grad is not None and p is not W_FO] for some in (self.own, self.shared)
         )
         of_features = torch.stack([zero, *decoder, *others]).square().sum()
         return (self.grid.features.add_(of_features) + torch.stack([zero, *shared]).square().sum()).sqrt()
