@@ -20,7 +20,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 WANDB_M
 NOTEBOOKS ?= $(wildcard notebooks)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab test lint notebooks site badges bench browser release clean wipe
+.PHONY: help install lab test lint notebooks gallery site badges bench browser release clean wipe
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP)  ## build .venv, and nothing else
 
 lab: $(STAMP)  ## open JupyterLab at the first notebook (LAB_FLAGS="--port 9999" passes flags on)
-	@$(BIN)/jupyter trust notebooks/*.ipynb >/dev/null || echo "Not trusted: figures fit a narrow page once a notebook's first cell has run."
+	@$(BIN)/jupyter trust notebooks/*.ipynb notebooks/gallery/*.ipynb >/dev/null || echo "Not trusted: figures fit a narrow page once a notebook's first cell has run."
 	@flags=""; \
 	if [ "$$(id -u)" = 0 ]; then flags="$$flags --allow-root"; fi; \
 	if [ "$$(uname)" != Darwin ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" ]; then \
@@ -62,6 +62,9 @@ lint: $(STAMP)  ## ruff, mypy, and the rules of notebooks
 
 notebooks: $(STAMP)  ## execute the notebooks in place at laptop scale (ONLY=notebooks/01_transformers.ipynb for one)
 	$(OFFLINE) $(BIN)/python scripts/execute_notebooks.py $(ONLY)
+
+gallery: $(STAMP)  ## execute the gallery's notebooks in place, and write its page (ONLY=notebooks/gallery/… for one)
+	$(OFFLINE) $(BIN)/python scripts/execute_notebooks.py --gallery $(ONLY)
 
 site: $(STAMP)  ## the course as a web site in build/site, which opens without a server or a network
 	$(OFFLINE) $(BIN)/python scripts/build_site.py

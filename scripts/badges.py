@@ -67,7 +67,9 @@ def pinned(*packages: str, root: Path = ROOT) -> list[str]:
 def files(root: Path = ROOT) -> list[Path]:
     """Every file that names the repository's address."""
     named = [root / name for name in ("README.md", "CONTRIBUTING.md", "CITATION.cff")]
-    return [path for path in named if path.exists()] + sorted((root / "notebooks").glob("*.ipynb"))
+    return [path for path in named if path.exists()] + [
+        path for folder in ("notebooks", "notebooks/gallery") for path in sorted((root / folder).glob("*.ipynb"))
+    ]
 
 
 def rewritten(path: Path, root: Path = ROOT) -> str:

@@ -44,6 +44,10 @@ def gather(pages: Path) -> None:
     (pages / "notebooks").mkdir()
     for name, notebook in notebooks.items():
         nbformat.write(as_page(notebook), pages / "notebooks" / name)
+    (pages / "notebooks" / "gallery").mkdir()
+    for path in (ROOT / "notebooks" / "gallery").glob("*.ipynb"):
+        nbformat.write(as_page(nbformat.read(path, 4)), pages / "notebooks" / "gallery" / path.name)
+    shutil.copy(ROOT / "notebooks" / "gallery" / "README.md", pages / "notebooks" / "gallery")
     start = next(iter(notebooks.values()))
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     written = {

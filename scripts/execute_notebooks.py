@@ -1,6 +1,7 @@
 """Execute notebooks in place at laptop scale, so that they read well where nothing runs.
 
-    python scripts/execute_notebooks.py                                   all of them
+    python scripts/execute_notebooks.py                                   all of the course
+    python scripts/execute_notebooks.py --gallery                         all of the gallery, and its page
     python scripts/execute_notebooks.py notebooks/01_transformers.ipynb   only this one
 
 Each runs in a fresh kernel from its own folder. The result is cleaned of everything that belongs to one machine or one
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gallery_index
 import nbformat
 import notebook_rules
 import pictures
@@ -31,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STATES = "application/vnd.jupyter.widget-state+json"
 HEAVY = 1_000_000  # characters of a widget's saved state
-LIMIT = 180  # seconds; the longest that a reader should wait for a whole notebook on two cores
+LIMIT, GALLERY_LIMIT = 180, 60  # seconds; the longest that a reader should wait for a whole notebook on two cores
 
 
 def execute(path: Path, scale: str = "laptop", timeout: int = 1800) -> float:
@@ -40,7 +42,8 @@ def execute(path: Path, scale: str = "laptop", timeout: int = 1800) -> float:
     Raises RuntimeError, and leaves the file alone, if a cell fails or the result breaks a rule.
     """
     notebook = nbformat.read(path, as_version=4)
-    _refuse(notebook_rules.source_problems(notebook, path.name), "It was not run, because")
+    name = notebook_rules.name_of(path)
+    _refuse(notebook_rules.source_problems(notebook, name), "It was not run, because")
     os.environ.update(
         SAE_TUTORIAL_SCALE=scale,
         SAE_TUTORIAL_STATIC="1",  # a picture beside each interactive figure
@@ -66,7 +69,7 @@ def execute(path: Path, scale: str = "laptop", timeout: int = 1800) -> float:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".executing-") as folder:
         result = Path(folder) / path.name
         nbformat.write(notebook, result)
-        _refuse(notebook_rules.problems(result), "It ran, but was left as it was, because")
+        _refuse(notebook_rules.problems(result, name), "It ran, but was left as it was, because")
         result.replace(path)
     return seconds
 
@@ -191,9 +194,11 @@ def check_pictures() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all in notebooks/")
+    parser.add_argument("--gallery", action="store_true", help="those in notebooks/gallery/ instead, and its page")
     parser.add_argument("--scale", default="laptop", choices=["smoke", "laptop", "gpu"])
     arguments = parser.parse_args()
-    paths = [path.resolve() for path in arguments.notebooks] or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    folder = notebook_rules.GALLERY if arguments.gallery else notebook_rules.GALLERY.parent
+    paths = [path.resolve() for path in arguments.notebooks] or sorted(folder.glob("*.ipynb"))
     failed = 0
     try:
         check_pictures()
@@ -208,8 +213,11 @@ def main() -> int:
             failed += 1
             print(f"FAILED\n{error}\n")
         else:
-            slow = f"  over {LIMIT} s, too long for a reader" if arguments.scale == "laptop" and seconds > LIMIT else ""
+            limit = LIMIT if notebook_rules.name_of(path) == path.name else GALLERY_LIMIT
+            slow = f"  over {limit} s, too long for a reader" if arguments.scale == "laptop" and seconds > limit else ""
             print(f"{seconds:.0f} s, {path.stat().st_size / 1e6:.2f} MB{slow}")
+    if arguments.gallery and not failed:
+        gallery_index.PAGE.write_text(gallery_index.page(), encoding="utf-8")
     return 1 if failed else 0
 
 

@@ -27,6 +27,11 @@ MAX_BYTES = 2_000_000
 # How a course reads.
 MAX_CELLS, MAX_WORDS, MAX_PARAGRAPH, MAX_BRACKETS, MAX_ASSERTS = 60, 3000, 90, 1, 2
 MAX_WIDTH, MIN_HEIGHT, MAX_COURSE_BYTES = 620, 240, 1_000_000
+
+# A notebook of the gallery: one claim, one exercise, a verdict.
+GALLERY = ROOT / "notebooks" / "gallery"
+GALLERY_CELLS, GALLERY_WORDS, GALLERY_BYTES = 25, 1200, 500_000
+VERDICT = ("Claim", "Setting", "Number", "Found")
 PRIVATE = {  # words of our own, and the field's
     r"places": "positions",
     r"dear(?:er|est)?": "expensive, or a large error",
@@ -48,17 +53,23 @@ PROGRESS = re.compile(r"\d+%\|[█▏▎▍▌▋▊▉ ]|\d(?:it/s|s/it)\b|\r[^
 WARNING = re.compile(r"\b(?:\w*Warning|WARNING)\b")
 
 
-def problems(path: Path) -> list[str]:
-    """Everything that keeps the notebook at `path` from being committed."""
+def problems(path: Path, name: str | None = None) -> list[str]:
+    """Everything that keeps the notebook at `path` from being committed, as `name` (None: where it is)."""
     notebook = nbformat.read(path, as_version=4)
-    found = source_problems(notebook, path.name) + output_problems(notebook)
+    found = source_problems(notebook, name or name_of(path)) + output_problems(notebook)
     if path.stat().st_size >= MAX_BYTES:
         found.append(f"it takes {path.stat().st_size / 1e6:.1f} MB; below {MAX_BYTES / 1e6:.0f} MB is the rule")
     return [f"{path.name}: {problem}" for problem in found]
 
 
+def name_of(path: Path) -> str:
+    """How a notebook is named in its own badge: from the folder of notebooks on."""
+    return f"{GALLERY.name}/{path.name}" if path.resolve().parent.name == GALLERY.name else path.name
+
+
 def source_problems(notebook: Any, name: str) -> list[str]:
     """Rules for what is written: opening cells, parameters, lengths, paths, exercises, closing."""
+    gallery = name.startswith(f"{GALLERY.name}/")
     cells = notebook.cells
     code = [cell for cell in cells if cell.cell_type == "code"]
     found = []
@@ -66,7 +77,7 @@ def source_problems(notebook: Any, name: str) -> list[str]:
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         found.append("the metadata must name the kernel python3, or JupyterLab asks its reader for one")
     opening = cells[0].source if cells and cells[0].cell_type == "markdown" else ""
-    for phrase in ("# ", "you will learn", "you need", "run time", badges.badge(name)):
+    for phrase in ("# ", "you will learn", "you need", "run time", badges.badge(name), *["the claim"] * gallery):
         if phrase.lower() not in opening.lower():
             found.append(f"the first cell, in markdown, lacks {phrase.strip()!r}")
     if not code or _lines(code[0].source) != _lines(badges.setup_cell()):
@@ -86,7 +97,9 @@ def source_problems(notebook: Any, name: str) -> list[str]:
         found.append("every cell needs an id of its own")
 
     solutions = sum(cell.source.count("<summary>Solution") for cell in cells if cell.cell_type == "markdown")
-    if not 3 <= solutions <= 6:
+    if gallery and solutions != 1:
+        found.append(f"one exercise with a folded solution; here are {solutions}")
+    if not gallery and not 3 <= solutions <= 6:
         found.append(f"three to six exercises with a folded solution each; here are {solutions}")
     if not any(re.search(r"^\s*assert ", cell.source, flags=re.M) for cell in code):
         found.append("numbers in prose are asserted in code; here is no assert")
@@ -99,20 +112,43 @@ def source_problems(notebook: Any, name: str) -> list[str]:
 
 def course_problems(path: Path) -> list[str]:
     """How the course reads: its length, its sentences, its words, what stands in a learner's way, what is cut off."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook, gallery = nbformat.read(path, as_version=4), name_of(path) != path.name
     found = [f"cell {i} {problem}" for i, cell in enumerate(notebook.cells) for problem in _reads(cell)]
     words = sum(len(_words(cell.source)) for cell in notebook.cells if cell.cell_type == "markdown")
-    for what, size, most in (("cells", len(notebook.cells), MAX_CELLS), ("words", words, MAX_WORDS)):
+    most_cells, most_words, most_bytes = MAX_CELLS, MAX_WORDS, MAX_COURSE_BYTES
+    if gallery:
+        most_cells, most_words, most_bytes = GALLERY_CELLS, GALLERY_WORDS, GALLERY_BYTES
+        if verdict(notebook) is None:
+            found.append(f"it ends with no verdict ({', '.join(VERDICT).lower()}): course/gallery's Verdict")
+    for what, size, most in (("cells", len(notebook.cells), most_cells), ("words", words, most_words)):
         if size > most:
             found.append(f"it has {size:,} {what}; {most:,} are one sitting: split or cut it")
-    if path.stat().st_size > MAX_COURSE_BYTES:
-        found.append(f"it takes {path.stat().st_size / 1e6:.2f} MB; figures of fewer numbers keep it below 1 MB")
+    if path.stat().st_size > most_bytes:
+        size, most = path.stat().st_size / 1e6, most_bytes / 1e6
+        found.append(f"it takes {size:.2f} MB; figures of fewer numbers keep it below {most:g} MB")
     outputs = json.dumps([cell.get("outputs") for cell in notebook.cells if cell.cell_type == "code"])
     if "sae-drawing" not in outputs:
         found.append("it has no drawing (figures/drawings.py)")
     if not any("use_mine" in cell.source for cell in notebook.cells if cell.cell_type == "code"):
         found.append("no exercise builds something that the notebook can run on (use_mine)")
     return [f"{path.name}: {problem}" for problem in found]
+
+
+def verdict(notebook: Any) -> dict[str, str] | None:
+    """What a notebook of the gallery has found: the rows of the table that it ends with, as it was executed."""
+    for cell in reversed(notebook.cells):
+        for output in cell.get("outputs", []) if cell.cell_type == "code" else []:
+            rows = re.findall(
+                r"^\| \*\*(\w+)\*\* \| (.*) \|$", output.get("data", {}).get("text/markdown", ""), flags=re.M
+            )
+            if tuple(name for name, _ in rows) == VERDICT:
+                return dict(rows)
+    return None
+
+
+def all_notebooks() -> list[Path]:
+    """Those of the course in their order, then those of the gallery."""
+    return [*sorted(GALLERY.parent.glob("*.ipynb")), *sorted(GALLERY.glob("*.ipynb"))]
 
 
 def _reads(cell: Any) -> Iterator[str]:
@@ -235,7 +271,7 @@ def _paths(text: str) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all in notebooks/")
-    paths = parser.parse_args().notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    paths = parser.parse_args().notebooks or all_notebooks()
     found = [problem for path in paths for problem in problems(path) + course_problems(path)]
     print("\n".join(found) or f"{len(paths)} notebooks keep the rules")
     return 1 if found else 0

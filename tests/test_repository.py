@@ -11,6 +11,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import badges
+import gallery_index
 import nbformat
 import notebook_rules
 import pytest
@@ -19,13 +20,26 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("sae_tutorial/assets/**/*.md")])
+GALLERY = sorted(notebook_rules.GALLERY.glob("*.ipynb"))
+FOLDERS = (".", "benchmarks", "sae_tutorial/assets", "notebooks/gallery")
+PAGES = sorted({page for folder in FOLDERS for page in (ROOT / folder).glob("*.md" if folder == "." else "**/*.md")})
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", NOTEBOOKS + GALLERY, ids=lambda path: path.name)
 def test_notebook_keeps_the_rules(path):
     problems = notebook_rules.problems(path)
     assert not problems, "\n".join(problems)
+
+
+def test_the_page_of_the_gallery_says_what_its_notebooks_found():
+    assert gallery_index.PAGE.read_text(encoding="utf-8") == gallery_index.page(), "run `make gallery`, or its script"
+
+
+def test_exercises_of_the_gallery_are_those_of_its_notebooks():
+    module = ROOT / "sae_tutorial" / "course" / "gallery" / "exercises.py"
+    checks = sorted(re.findall(r"^def (check_\w+)", module.read_text(encoding="utf-8"), flags=re.M))
+    used = [name for path in GALLERY for name in set(re.findall(r"exercises\.(check_\w+)", path.read_text("utf-8")))]
+    assert sorted(used) == checks, "one for each notebook"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -75,7 +89,7 @@ def test_relative_links_lead_somewhere(page):
     assert not notebook_rules.ABSOLUTE_PATH.search(text)
 
 
-@pytest.mark.parametrize("target", ["lab", "test", "notebooks", "badges", "bench", "lint"])
+@pytest.mark.parametrize("target", ["lab", "test", "notebooks", "gallery", "badges", "bench", "lint"])
 def test_makefile_has_and_explains_its_targets(target):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(rf"^{target}:.*## \S", makefile, flags=re.M)
@@ -84,8 +98,8 @@ def test_makefile_has_and_explains_its_targets(target):
 def test_make_lab_trusts_every_notebook():
     """JupyterLab takes the style of figures out of notebooks that it does not trust; a folder it does not sign."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    [trusted] = re.findall(r"jupyter trust (\S+)", makefile)
-    assert set(ROOT.glob(trusted)) == set(ROOT.glob("notebooks/*.ipynb"))
+    [trusted] = re.findall(r"jupyter trust (.+?) >", makefile)
+    assert {path for one in trusted.split() for path in ROOT.glob(one)} == set(NOTEBOOKS + GALLERY)
 
 
 def test_commands_named_in_the_pages_exist():

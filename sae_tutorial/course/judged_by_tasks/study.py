@@ -225,16 +225,16 @@ Swap = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def one_pair(
-    model: Any, n_sentences: int, data: Attributed, dictionary: Dictionary, swap: Swap
+    model: Any, n_sentences: int, data: Attributed, dictionary: Dictionary, swap: Swap, seed: int = 0
 ) -> tuple[tuple[str, str], list[tuple[str, ...]]]:
-    """Two sentences of `data` (`Questions.attributes` of so many) that differ in all attributes, the first such pair
-    drawn, and what probes read in the first of them: as it is, with ten features of the name swapped, with ten
+    """Two sentences of `data` (`Questions.attributes` of so many) that differ in all attributes, drawn by
+    `seed`, and what probes read in the first of them: as it is, with ten features of the name swapped, with ten
     principal directions of such sentences for it, with all features. Rows of what was done, and the attributes."""
     (sentences, first), train = _sentences(model, n_sentences), ~data.test
     names = [list(dict.fromkeys(of)) for of in _values(sentences, first).values()]
     readers = [reader_of(data.x[train], data.value[train, a]) for a in range(len(data.names))]
     known = data.test & (read_by(readers, data.x) == data.value).all(1)
-    generator, tests = torch.Generator().manual_seed(0), known.nonzero()[:, 0]
+    generator, tests = torch.Generator().manual_seed(seed), known.nonzero()[:, 0]
     base, source = (int(tests[of[0]]) for of in different_pairs(data.value[tests], 1, generator))
     axes = principal_axes(data)
     done = {

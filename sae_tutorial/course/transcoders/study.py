@@ -6,6 +6,7 @@ Letters of shapes: B prompts, P positions, F features, N starts of spans.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -219,8 +220,7 @@ def at_listed_tokens(
     """The share of a feature's matches that are at one of the `n` tokens with the largest weights in its de-embedding,
     in that of another feature, and at the `n` tokens of this text that have most of them, the most that a list could
     tell; of features with `least` matches or more in this text."""
-    with read_hook(model, str(transcoder.hook_name)) as read:
-        on = torch.cat([transcoder.encode(read(row[None])[0, 1:]).to_dense() > 0 for row in tokens])  # (tokens, F)
+    on = _matches(model, transcoder, tokens)
     features = (on.sum(0) >= least).nonzero()[:, 0]
     weights_NV = de_embedding(model, reads(model, transcoder, features))
     listed_NV = torch.zeros_like(weights_NV, dtype=torch.bool).scatter_(1, weights_NV.topk(n).indices, True)
@@ -229,6 +229,24 @@ def at_listed_tokens(
     best_NV = torch.zeros_like(listed_NV).scatter_(1, matches_NV.topk(n).indices, True)
     lists = {"its own list": listed_NV, "another feature's": listed_NV.roll(1, 0), "the best list": best_NV}
     return {name: (matches_NV * at_NV).sum(1) / matches_NV.sum(1) for name, at_NV in lists.items()}
+
+
+@torch.no_grad()
+def tokens_of_matches(
+    model: Any, transcoder: SparseAutoencoder, tokens: Int[Tensor, "n context"], features: Sequence[int], n: int
+) -> str:
+    """The `n` tokens at which any of these features is active most often in this text, with how often."""
+    on_P = _matches(model, transcoder, tokens)[:, list(features)].any(1)
+    counts = Counter(tokens[:, 1:].flatten()[on_P.cpu()].tolist()).most_common(n)
+    return ", ".join(f"{model.tokenizer.decode([token])!r} {times}" for token, times in counts)
+
+
+def _matches(
+    model: Any, transcoder: SparseAutoencoder, tokens: Int[Tensor, "n context"]
+) -> Bool[Tensor, "tokens features"]:
+    """Which features are active at each token but the first of each row."""
+    with read_hook(model, str(transcoder.hook_name)) as read:
+        return torch.cat([transcoder.encode(read(row[None])[0, 1:]).to_dense() > 0 for row in tokens])
 
 
 @torch.no_grad()

@@ -1,0 +1,53 @@
+"""The exercises of the gallery, one for each notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_tutorial.course.judge import Verdict, judge, known_mistake
+
+# Speculative Jacobi: what is drawn from where a draft was refused.
+
+
+def check_residual(answer: Any) -> Verdict:
+    """`answer(p, q)`: two distributions (L,) -> (L,), the one to draw from after a draft drawn from q was refused."""
+    p, q = torch.tensor([0.5, 0.2, 0.3, 0.0]), torch.tensor([0.1, 0.6, 0.2, 0.1])
+    right = solution_residual(p, q)
+
+    def a_distribution(answer: Callable) -> str | None:
+        got = torch.as_tensor(answer(p.clone(), q.clone())).float()
+        if got.shape != (4,):
+            return f"return a probability for each of the levels, here (4,); yours is {tuple(got.shape)}"
+        return None
+
+    def the_right_one(answer: Callable) -> str | None:
+        got = torch.as_tensor(answer(p.clone(), q.clone())).float()
+        if torch.allclose(got, right, atol=1e-5):
+            return None
+        more = p - q
+        wrong = {
+            "accepted drafts already bring a part of p: what is missing is not all of p": p,
+            "that is what drafts have too much of; which levels have too little?": (-more).clamp(min=0)
+            / (-more).clamp(min=0).sum(),
+            "a probability is not negative: cut off what p has less of": more,
+            "probabilities sum to 1: divide by their sum": more.clamp(min=0),
+            "a draft that was refused is no reason to draw from q again": q,
+            "divide after cutting off, so that what is left sums to 1": (more / more.abs().sum()).clamp(min=0),
+        }
+        return known_mistake(got, wrong) or f"level 0 should have {right[0]:.3f}; yours says {got[0]:.3f}"
+
+    hints = (
+        "A level comes out of a kept draft with probability min(p, q). p is to come out in all: what is missing?",
+        "p − min(p, q) is (p − q) where that is positive. Then make it sum to 1.",
+    )
+    praise = "Accepted and redrawn together have exactly p, whatever q was; only the number of refusals depends on it."
+    return judge("The exercise", answer, [a_distribution, the_right_one], hints, praise)
+
+
+def solution_residual(p: Tensor, q: Tensor) -> Tensor:
+    missing = (p - q).clamp(min=0)
+    return missing / missing.sum()
