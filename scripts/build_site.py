@@ -115,7 +115,7 @@ def _folded(notebook: Any, heading: str, summary: str) -> str:
 def course_map(start: Any) -> str:
     first = next((ROOT / "notebooks").glob("00_*.ipynb")).name
     table = _cell(start, "## The map").split("\n", 1)[1].strip().replace("you are here", f"[Start here]({first})")
-    return "# The map\n\n" + re.sub(r"\]\((\d\d_)", r"](notebooks/\1", table) + "\n"
+    return "# The map\n\n" + re.sub(r"\]\((\d\d_|gallery/)", r"](notebooks/\1", table) + "\n"
 
 
 def contents(start: Any) -> str:
