@@ -201,7 +201,8 @@ def intervals(
 ) -> go.Figure:
     """A row for each (middle, low end, high end): a dot with a bar, in the look of its group. NaN ends: no bar.
 
-    `about` says more of a row on hover. With `shared`, groups have the same rows: a row holds a dot for each of them.
+    `about` says more of a row on hover. With `shared`, groups have the rows of the first, in any order: a row holds a
+    dot for each of them.
     """
     if nothing(groups):
         return empty(title)
@@ -215,9 +216,10 @@ def intervals(
     start: float = -step / 2 * (len(groups) - 1) if shared else 0  # a dot's row, or a little above it
     for group, rows in groups.items():
         middle, low, high = (numbers([span[i] for span in rows.values()]) for i in range(3))
+        row_of = {row: i for i, row in enumerate(of_rows[0] if shared else rows)}
         fig.add_scatter(
             x=middle,
-            y=[start + i for i in range(len(rows))],
+            y=[start + row_of[row] for row in rows],
             mode="markers",
             name=group,
             marker={"size": 9, "color": found[group].colour, "symbol": found[group].marker},

@@ -173,6 +173,12 @@ def test_intervals_of_several_groups_may_share_their_rows():
     assert len({trace.marker.color for trace in fig.data}) == 3 and fig.layout.showlegend
 
 
+def test_a_shared_row_is_found_by_its_name():
+    groups = {"a": {"first": (1.0, 1, 1), "second": (2.0, 2, 2)}, "b": {"second": (4.0, 4, 4), "first": (3.0, 3, 3)}}
+    fig = kinds.intervals(groups, "t", "x", shared=True)
+    assert [(x, round(y)) for x, y in zip(fig.data[1].x, fig.data[1].y)] == [(4, 1), (3, 0)]
+
+
 def test_strips_keep_every_value():
     fig = kinds.strips({"a": [0.9, 0.95], "b": [1.0]}, "t", "R²", mark={"paper": 0.982})
     assert {name: x for name, (x, _) in drawn(fig).items()} == {"a": [0.9, 0.95], "b": [1]}

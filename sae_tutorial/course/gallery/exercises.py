@@ -51,3 +51,41 @@ def check_residual(answer: Any) -> Verdict:
 def solution_residual(p: Tensor, q: Tensor) -> Tensor:
     missing = (p - q).clamp(min=0)
     return missing / missing.sum()
+
+
+# Maestro: how often ordered dropout trains each column.
+
+
+def check_shares(answer: Any) -> Verdict:
+    """`answer(r)`: a number of columns -> the share of the steps in which each of them is trained, (r,)."""
+
+    def got(answer: Callable, r: int) -> Tensor:
+        return torch.as_tensor(answer(r)).float()
+
+    def one_for_each(answer: Callable) -> str | None:
+        shape = tuple(got(answer, 4).shape)
+        return None if shape == (4,) else f"return a share for each of the columns, here (4,); yours is {shape}"
+
+    def the_shares(answer: Callable) -> str | None:
+        found, right = got(answer, 4), torch.tensor(solution_shares(4))
+        if torch.allclose(found, right, atol=1e-5) and torch.allclose(got(answer, 7), torch.tensor(solution_shares(7))):
+            return None
+        wrong = {
+            "the other way round: with b = 1 it is the *first* column that is trained": right.flip(0),
+            "that is how often b is each number; column j is trained for all b of j and more": torch.full((4,), 0.25),
+            "all are trained only where b is largest": torch.ones(4),
+            "that counts from 0: the first column is trained at every step": (right - 0.25),
+            "that is how many of the r numbers, not their share": 4 * right,
+        }
+        return known_mistake(found, wrong) or f"of 4 columns the second is trained in 75%; yours says {found[1]:.0%}"
+
+    hints = (
+        "Write down the columns that are trained for b = 1, for b = 2, …, and count.",
+        "Column j, counted from 1, is trained for b = j, j + 1, …, r.",
+    )
+    praise = "The first column learns at every step, and must do well alone; the last is rarely asked."
+    return judge("The exercise", answer, [one_for_each, the_shares], hints, praise)
+
+
+def solution_shares(r: int) -> list[float]:
+    return [(r - j) / r for j in range(r)]

@@ -37,6 +37,7 @@ def test_a_verdict_is_a_table():
 
 def test_the_solutions_pass():
     assert exercises.check_residual(exercises.solution_residual)
+    assert exercises.check_shares(exercises.solution_shares)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,20 @@ def test_the_solutions_pass():
 )
 def test_wrong_residuals_are_told_why(answer, words):
     said(exercises.check_residual(answer), words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (lambda r: 0.5, "for each of the columns"),
+        (lambda r: [(j + 1) / r for j in range(r)], "other way round"),
+        (lambda r: [1 / r] * r, "how often b is each number"),
+        (lambda r: [1.0] * r, "only where b is largest"),
+        (lambda r: [(r - j - 1) / r for j in range(r)], "counts from 0"),
+        (lambda r: [r - j for j in range(r)], "not their share"),
+        (lambda r: [0.5**j for j in range(r)], "yours says"),
+    ],
+)
+def test_wrong_shares_are_told_why(answer, words):
+    said(exercises.check_shares(answer), words)
