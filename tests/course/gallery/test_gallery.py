@@ -38,6 +38,7 @@ def test_a_verdict_is_a_table():
 def test_the_solutions_pass():
     assert exercises.check_residual(exercises.solution_residual)
     assert exercises.check_shares(exercises.solution_shares)
+    assert exercises.check_smooth_step(exercises.solution_smooth_step)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,25 @@ def test_wrong_residuals_are_told_why(answer, words):
 )
 def test_wrong_shares_are_told_why(answer, words):
     said(exercises.check_shares(answer), words)
+
+
+def middle(t, gamma):
+    return -2 * t**3 / gamma**3 + 3 * t / (2 * gamma) + 0.5
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (lambda t, gamma: t.sum(), "for each of t"),
+        (middle, "goes on outside"),
+        (lambda t, gamma: middle(t, gamma).clamp(0, 1), "comes back"),
+        (lambda t, gamma: exercises.solution_smooth_step(t, 2 * gamma), "twice as wide"),
+        (lambda t, gamma: (t > 0).float(), "hard step"),
+        (lambda t, gamma: exercises.solution_smooth_step(-t, gamma), "falls"),
+        (lambda t, gamma: t.sigmoid(), "never exactly"),
+        (lambda t, gamma: (t / gamma + 0.5).clamp(0, 1), "yours says"),
+    ],
+)
+def test_wrong_steps_are_told_why(answer, words):
+    said(exercises.check_smooth_step(answer), words)
