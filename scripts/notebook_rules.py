@@ -124,8 +124,8 @@ def course_problems(path: Path) -> list[str]:
         if size > most:
             found.append(f"it has {size:,} {what}; {most:,} are one sitting: split or cut it")
     if path.stat().st_size > most_bytes:
-        size, most = path.stat().st_size / 1e6, most_bytes / 1e6
-        found.append(f"it takes {size:.2f} MB; figures of fewer numbers keep it below {most:g} MB")
+        megabytes, limit = path.stat().st_size / 1e6, most_bytes / 1e6
+        found.append(f"it takes {megabytes:.2f} MB; figures of fewer numbers keep it below {limit:g} MB")
     outputs = json.dumps([cell.get("outputs") for cell in notebook.cells if cell.cell_type == "code"])
     if "sae-drawing" not in outputs:
         found.append("it has no drawing (figures/drawings.py)")
