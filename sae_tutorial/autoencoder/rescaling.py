@@ -39,6 +39,7 @@ def folded(sae: SparseAutoencoder) -> SparseAutoencoder:
         (z W_dec + b_dec) · scale + mean = z (W_dec · scale) + (b_dec · scale + mean)
     A transcoder's encoder does not subtract b_dec, so the mean goes into the bias of its encoder.
     """
+    sae.must_be_whole("folded")
     config = replace(sae.config, tied=False, b_dec=True)  # two matrices, and a bias to hold the mean
     other = SparseAutoencoder(config).to(sae.W_dec.device, torch.promote_types(sae.W_dec.dtype, torch.float32))
     other.load_state_dict({"W_enc": sae.W_enc} | sae.state_dict())

@@ -118,7 +118,7 @@ class SparseAutoencoder(nn.Module):
         Raises ValueError for an x that is not (tokens, d_in) or that holds NaN or inf, where the rule needs a threshold
         that has not been measured yet, and for gradients that are missing, or not wanted.
         """
-        self._must_be_whole("encode")
+        self.must_be_whole("encode")
         u_BD = _finite("x", x, self.normalise(x))
         if gradients is None:
             return self.encode_normalised(u_BD, batch_rule)
@@ -128,7 +128,7 @@ class SparseAutoencoder(nn.Module):
 
     def decode(self, codes: SparseCodes) -> Float[Tensor, "tokens d_out"]:
         """The reconstruction that these codes stand for. A skip path needs the input: `forward` adds it."""
-        self._must_be_whole("decode")
+        self.must_be_whole("decode")
         if not isinstance(codes, SparseCodes | Tensor):
             raise TypeError(f"codes must be SparseCodes, as encode returns them, got {type(codes).__name__}")
         if codes.shape[-1] != self.config.d_sae:
@@ -137,7 +137,7 @@ class SparseAutoencoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """encode, then decode; any number of leading dimensions."""
-        self._must_be_whole("forward")
+        self.must_be_whole("forward")
         x_ND = x.flatten(0, -2) if _real("x", x).dim() > 1 else x[None]  # `normalise` refuses what is neither
         u_ND = _finite("x", x_ND, self.normalise(x_ND))
         x_hat_NO = self.denormalise(self.decode_normalised(self.encode_normalised(u_ND), u_ND))
@@ -184,7 +184,8 @@ class SparseAutoencoder(nn.Module):
             return self.W_dec.T
         return super().__getattr__(name)
 
-    def _must_be_whole(self, what: str) -> None:
+    def must_be_whole(self, what: str) -> None:
+        """ValueError if it is a part, which `what` cannot do with."""
         if self.part[1] > 1:
             some = f"features {self.features.start} to {self.features.stop - 1} of {self.config.d_sae}"
             raise ValueError(f"{what} needs all features, and this part of an SAE has {some}; use parts.joined(sae)")

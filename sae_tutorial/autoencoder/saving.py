@@ -70,6 +70,7 @@ def save_sae(
     if format not in (None, *FORMATS):
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, or None for our own, got {format!r}")
     folder = path_of("folder", folder)
+    sae.must_be_whole("save_sae")
     if sae.config.how.measured and (sae.threshold < 0).any():
         raise ValueError(
             f"this {sae.config.rule} SAE has no inference threshold yet, and without it others would read a ReLU SAE; "

@@ -65,6 +65,8 @@ def measure_thresholds(
     """
     if not sae.config.how.measured:
         return sae
+    if of_features is None:
+        sae.must_be_whole("measure_thresholds")
     grid = Grid.of_features(of_features or Ranks())
     batches = list(batches) if isinstance(batches, Iterator) else batches
     taken = None  # by each feature, where its budget is not what the rule says

@@ -121,6 +121,7 @@ def with_rule(
 
     Raises ValueError for feature_choice without densities, and where the new config has other weights.
     """
+    sae.must_be_whole("with_rule")
     by_density = rule in RULES and RULES[rule].owner == "feature"
     if by_density and (density is None or density.shape != (sae.config.d_sae,)):
         got = None if density is None else tuple(density.shape)

@@ -7,8 +7,10 @@ import pytest
 import several_processes as many
 import torch
 
-from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder
+from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, measure_thresholds, save_sae
 from sae_tutorial.autoencoder.parts import cut
+from sae_tutorial.autoencoder.rescaling import folded
+from sae_tutorial.training import with_rule
 
 
 @pytest.mark.parametrize("world", [2, 4])
@@ -70,6 +72,24 @@ def test_parts_are_the_rows_of_the_whole(config):
             dim = {"W_enc": 1}.get(name, 0 if len(whole.b_enc) in tensor.shape else None)
             rows = tensor if dim is None else tensor.index_select(dim, torch.tensor(features))
             assert torch.equal(drawn.state_dict()[name], rows) and torch.equal(kept.state_dict()[name], rows), name
+
+
+def test_what_needs_the_whole_refuses_a_part(tmp_path):
+    part, x = SparseAutoencoder(SAEConfig(4, 8, "mutual_choice", k=2), part=(0, 2)), torch.randn(20, 4)
+    for what, act in {
+        "encode": lambda: part.encode(x),
+        "decode": lambda: part.decode(x),
+        "forward": lambda: part(x),
+        "save_sae": lambda: save_sae(part, tmp_path / "sae"),
+        "with_rule": lambda: with_rule(part, "token_choice"),
+        "measure_thresholds": lambda: measure_thresholds(part, [x]),
+        "folded": lambda: folded(part),
+    }.items():
+        with pytest.raises(
+            ValueError, match=f"^{what} needs all features, and this part of an SAE has features 0 to 3"
+        ):
+            act()
+    assert not (tmp_path / "sae").exists()
 
 
 @pytest.mark.parametrize("part", [(3, 3), (0, 9), "half"])
