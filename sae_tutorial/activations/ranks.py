@@ -34,7 +34,7 @@ def _in_touch(collective: Callable[..., T]) -> Callable[..., T]:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            said, me = str(error).splitlines()[0], f"rank {ranks.rank} of {ranks.world}"
+            said, me = str(error).splitlines()[0], f"rank {dist.get_rank()} of {dist.get_world_size()}"
             if "No backend type" in said:
                 raise RuntimeError(
                     f"{me} has a group that cannot send tensors of its device ({said}): make it with "
@@ -243,7 +243,10 @@ def grid_of(ranks: Ranks, parts: int) -> Iterator[Grid]:
         return
     world = range(ranks.world)
     lines = [world[i : i + parts] for i in world[::parts]] + [world[i::parts] for i in range(parts)]
-    groups = [dist.new_group(list(line)) for line in lines]  # all ranks make all groups
+    default = dist.group.WORLD
+    assert default is not None, "there is a group, or these were not ranks"
+    patience = default._get_backend(ranks.device).options._timeout  # as the user has said
+    groups = [dist.new_group(list(line), timeout=patience) for line in lines]  # all ranks make all groups
     across, along = (group for line, group in zip(lines, groups) if ranks.rank in line)
     try:
         yield Grid(tokens=Ranks.here(along), features=Ranks.here(across), all=ranks)

@@ -32,9 +32,10 @@ def fits(sae: SparseAutoencoder, n_tokens: int) -> bool:
     return n_tokens <= tokens_at_once(sae)
 
 
-def tokens_at_once(sae: SparseAutoencoder) -> int:
-    """How many tokens' affinities are made in one piece."""
-    return at_once(sae.W_dec.device, FLOAT32 * -(-sae.config.d_sae // sae.part[1]))  # equal on all ranks
+def tokens_at_once(sae: SparseAutoencoder, whole: bool = False) -> int:
+    """How many tokens' affinities are made in one piece, of this part of an SAE, or as if it were `whole`."""
+    parts = 1 if whole else sae.part[1]
+    return at_once(sae.W_dec.device, FLOAT32 * -(-sae.config.d_sae // parts))  # equal on all ranks
 
 
 @torch.no_grad()

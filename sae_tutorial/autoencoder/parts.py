@@ -18,8 +18,8 @@ from sae_tutorial.autoencoder.sae import SparseAutoencoder, feature_dim
 
 def cut(sae: SparseAutoencoder, part: tuple[int, int]) -> SparseAutoencoder:
     """A copy of some features of an SAE: part (rank, world) of all. What belongs to none of them is in every part."""
-    with torch.random.fork_rng(devices=[]):
-        some = SparseAutoencoder(sae.config, part=part).to(sae.W_dec.device, sae.W_dec.dtype)
+    sae.must_be_whole("cut")
+    some = SparseAutoencoder(sae.config, part=part).to(sae.W_dec.device, sae.W_dec.dtype)
     some.load_state_dict({name: _of(some, name, tensor) for name, tensor in sae.state_dict().items()})
     for name, parameter in sae.named_parameters():
         some.get_parameter(name).requires_grad_(parameter.requires_grad)
@@ -36,11 +36,17 @@ def joined(part: SparseAutoencoder, ranks: Ranks | None = None) -> SparseAutoenc
     """The whole SAE, on a CPU, from the parts that all of these ranks have (None: those of the process group). Every
     rank makes the same call, and gets the whole. ValueError if it is not theirs."""
     ranks = Ranks.here() if ranks is None else ranks
-    if part.part != ranks.part:
-        raise ValueError(f"this is part {part.part} of an SAE, but the process is {ranks.part} (rank, world)")
+
+    def check() -> None:
+        if part.part != ranks.part:
+            raise ValueError(f"this is part {part.part} of an SAE, but the process is {ranks.part} (rank, world)")
+
+    ranks.all_do(check)
     whole = SparseAutoencoder(part.config).to(dtype=part.W_dec.dtype)
     whole.load_state_dict(joined_state(part, ranks))
     whole.take_origin(part)
+    for name, parameter in part.named_parameters():
+        whole.get_parameter(name).requires_grad_(parameter.requires_grad)
     return whole
 
 

@@ -118,7 +118,6 @@ class SparseAutoencoder(nn.Module):
         Raises ValueError for an x that is not (tokens, d_in) or that holds NaN or inf, where the rule needs a threshold
         that has not been measured yet, and for gradients that are missing, or not wanted.
         """
-        self.must_be_whole("encode")
         u_BD = _finite("x", x, self.normalise(x))
         if gradients is None:
             return self.encode_normalised(u_BD, batch_rule)
@@ -137,7 +136,6 @@ class SparseAutoencoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """encode, then decode; any number of leading dimensions."""
-        self.must_be_whole("forward")
         x_ND = x.flatten(0, -2) if _real("x", x).dim() > 1 else x[None]  # `normalise` refuses what is neither
         u_ND = _finite("x", x_ND, self.normalise(x_ND))
         x_hat_NO = self.denormalise(self.decode_normalised(self.encode_normalised(u_ND), u_ND))
@@ -391,6 +389,7 @@ class SparseAutoencoder(nn.Module):
         gradients: Float[Tensor, "tokens d_out"] | None = None,
     ) -> SparseCodes:
         """`encode`, for input that is normalised already, and gradients that are in their units."""
+        self.must_be_whole("encode")
         if batch_rule and self.config.gradient_weight and gradients is None:
             raise ValueError(
                 f"batch_rule=True chooses as in training, where this {self.config.rule} SAE looks at gradients of the "
@@ -423,6 +422,7 @@ class SparseAutoencoder(nn.Module):
         self, codes: SparseCodes, u: Float[Tensor, "tokens d_in"] | None = None
     ) -> Float[Tensor, "tokens d_out"]:
         """`decode` in the units inside, with the skip path, where there is one, from `u`."""
+        self.must_be_whole("decode")
         return codes @ self.W_dec + (self.b_dec if u is None else self.base(u))
 
     def base(self, u: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_out"] | Float[Tensor, " d_out"]:

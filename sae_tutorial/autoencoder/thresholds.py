@@ -198,6 +198,7 @@ def scale_thresholds_(sae: SparseAutoencoder, batches: Iterable[Float[Tensor, "t
 
     Raises ValueError where the rule has no thresholds, they are not measured yet, or no factor gets to `l0`.
     """
+    sae.must_be_whole("scale_thresholds_")
     if sae.config.how.thresholds is None or (sae.threshold < 0).any():
         raise ValueError(f"this {sae.config.rule} SAE has no thresholds to scale (rule without, or not measured yet)")
     batches = list(batches) if isinstance(batches, Iterator) else batches

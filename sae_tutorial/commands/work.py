@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sae_tutorial.activations.arguments import as_part
 from sae_tutorial.activations.files import cache_folder, locked, path_of, write_atomically
 from sae_tutorial.activations.ranks import Ranks, grid_of
 from sae_tutorial.activations.store import ActivationStore
@@ -22,6 +23,7 @@ from sae_tutorial.autoencoder.saving import load_metadata, load_sae, save_sae
 from sae_tutorial.commands.options import fields_of, given, read_toml, writable
 from sae_tutorial.commands.sources import Reading, fingerprint, name_of, of_metadata, rows_to_measure
 from sae_tutorial.evaluation.fidelity import Evaluation, evaluate_many
+from sae_tutorial.training.checkpoint import remove_parts
 from sae_tutorial.training.checks import feature_parts
 from sae_tutorial.training.loop import TrainingRun, joined_run, train_many
 from sae_tutorial.training.settings import FOR, TrainSettings
@@ -63,10 +65,12 @@ def train(args: argparse.Namespace) -> None:
         if (out / name).exists() and not args.again and not checkpoint.exists():
             raise FileExistsError(f"{out / name} is there already: choose another --out, or --again to train it anew")
     reading = Reading(**top) if store_folder is None else _of_store(store_folder, top)
+    ranks, n_parts = Ranks.here(), feature_parts(args.split, Ranks.here().world)
     model, hook = reading.load()
     configs = [_config(fields, model.cfg.d_model) for fields in tables.values()]
     for config, settings in zip(configs, each):  # errors before hours of work
         settings.check_for(config)
+        as_part((ranks.rank % n_parts, n_parts), "d_sae", config.d_sae)
     to_train, held_out = reading.rows(model)
     harvests = cache_folder("harvests")
     harvests.mkdir(parents=True, exist_ok=True)
@@ -76,7 +80,6 @@ def train(args: argparse.Namespace) -> None:
             store = _harvested(reading, model, hook, to_train, harvests, gradients, args)
         else:
             store = _opened_store(store_folder, to_train)
-        ranks, n_parts = Ranks.here(), feature_parts(args.split, Ranks.here().world)
         saes = [
             SparseAutoencoder(_config(fields, store.d_in), one.seed, part=(ranks.rank % n_parts, n_parts))
             for fields, one in zip(tables.values(), each)
@@ -95,6 +98,7 @@ def train(args: argparse.Namespace) -> None:
     for name, run, one in zip(tables, runs, found):
         _save(out / name, run, one, reading.remembered(hook), held_out)
     checkpoint.unlink(missing_ok=True)
+    remove_parts(checkpoint)
     print(table(dict(zip(tables, found))))
     print(f"in {out}: " + ", ".join(tables))
 

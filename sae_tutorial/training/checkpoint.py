@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import glob
 import pickle
+import secrets
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -78,40 +79,65 @@ class Keeper:
 
     def check_room(self, states: list[dict]) -> None:
         """`check_room` of what each rank will write."""
-        part = self.path.with_name(f"{self.path.name}.part-{self.part}")
+        trials = self._names(0)  # which rank 0 must be able to see
 
-        def check() -> None:
+        def try_out() -> None:
             if self.writes_part:
-                check_room({"SAEs": states}, part)
+                files.check_writable(self.path)
+                files.write_atomically(self.path.with_name(trials[self.part]), _writer({"SAEs": states}))
             elif self.ranks.rank == 0:
                 check_room(self.content(states), self.path)
 
-        self.ranks.all_do(check)
+        def look() -> None:
+            if not all(self.path.with_name(trials[part]).exists() for part in range(1, self.parts)):
+                raise OSError(
+                    f"checkpoint={str(self.path)!r} must lie in a folder that all processes see; name another"
+                )
+
+        try:
+            self.ranks.all_do(try_out)
+            self.ranks.first_does(look)
+        finally:
+            if self.writes_part:
+                self.path.with_name(trials[self.part]).unlink(missing_ok=True)
 
     def save(self, states: list[dict], step: int) -> None:
         """`save`; nothing of a checkpoint counts unless all of it is written."""
-        names = [f"{self.path.name}.step-{step}.part-{i}-of-{self.parts}" for i in range(1, self.parts)]
-        failed: str | None = None
-        if self.writes_part:
-            content = {"format": FORMAT, "SAEs": states}
+        names = self._names(step)
+
+        def write_part() -> str | None:
+            if not self.writes_part:
+                return None
+            name = names[self.part]
             try:
-                files.write_atomically(self.path.with_name(names[self.part - 1]), _writer(content))
+                files.write_atomically(
+                    self.path.with_name(name), _writer({"format": FORMAT, "SAEs": states, "name": name})
+                )
             except OSError as error:
-                failed = str(error)
-        failed = next(filter(None, self.ranks.all_objects(failed)), None)
+                return str(error)
+            return None
+
+        failed = next(filter(None, self.ranks.all_objects(self.ranks.all_do(write_part))), None)
 
         def finish() -> None:
             if failed is not None:
                 _warn(step, failed)
-            elif save(self.content(states) | ({"parts": names} if names else {}), self.path):
-                self._remove_parts_but(names)
+            elif save(self.content(states) | ({"parts": names[1:]} if self.parts > 1 else {}), self.path):
+                remove_parts(self.path, names)
 
         self.ranks.first_does(finish)
 
-    def _remove_parts_but(self, names: list[str]) -> None:
-        for part in self.path.parent.glob(f"{glob.escape(self.path.name)}.step-*.part-*-of-*"):
-            if part.name not in names and not part.name.endswith(".unfinished"):
-                part.unlink(missing_ok=True)
+    def _names(self, step: int) -> list[str]:
+        """Of the files that have the parts, this time: no other run, nor another save of this one, has the same."""
+        token = self.ranks.from_rank(0, secrets.token_hex(4))
+        return [f"{self.path.name}.step-{step}.{token}.part-{i}-of-{self.parts}" for i in range(self.parts)]
+
+
+def remove_parts(path: Path, but: Sequence[str] = ()) -> None:
+    """Delete the files that have the other parts of a checkpoint, `but` these."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.step-*.part-*-of-*"):
+        if part.name not in but and not part.name.endswith(".unfinished"):
+            part.unlink(missing_ok=True)
 
 
 def _writer(content: dict[str, Any]) -> Callable[[IO[bytes]], None]:
@@ -130,12 +156,11 @@ def restore(
     abouts: list[dict[str, Any]],
     stores: list[ActivationStore],
     path: Path,
-    device: torch.device,
 ) -> tuple[int, float]:
     """Put the trainees, by their number among all SAEs, where the checkpoint was; returns its step and its seconds.
     Raises ValueError for a file that is damaged or no checkpoint, and for one of other SAEs, settings or activations.
     """
-    content = _read(path, device)
+    content = _read(path)
     n_saes = len(content["SAEs"]) if isinstance(content["SAEs"], list) else 0
     if n_saes != len(abouts):
         raise ValueError(f"{path} holds {n_saes} SAEs, but {len(abouts)} are to be trained; use another checkpoint")
@@ -212,15 +237,16 @@ def _read_part(path: Path, step: int) -> list[dict]:
     """The states in one of the other files of a checkpoint. ValueError if it is not there, damaged, or of another."""
     if not path.exists():
         raise ValueError(f"{path} is missing, a part of the checkpoint; put it back, or use another checkpoint")
-    content = _opened(path, torch.device("cpu"))
-    if not isinstance(content, dict) or content.keys() != {"format", "SAEs"} or content["SAEs"][0]["step"] != step:
+    content = _opened(path)
+    known = isinstance(content, dict) and content.keys() == {"format", "SAEs", "name"} and content["name"] == path.name
+    if not known or content["SAEs"][0]["step"] != step:
         raise ValueError(f"{path} is no part of this checkpoint; use another")
     return content["SAEs"]
 
 
-def _read(path: Path, device: torch.device) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, if it is one of this version."""
-    content = _opened(path, device)
+    content = _opened(path)
     parts = {"format", "SAEs", "settings", "stores", "seconds"}
     known = isinstance(content, dict) and content.keys() - {"parts"} == parts and content["format"] == FORMAT
     if not known or not all(isinstance(name, str) and Path(name).name == name for name in content.get("parts", [])):
@@ -230,7 +256,7 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     return content
 
 
-def _opened(path: Path, device: torch.device) -> Any:
+def _opened(path: Path) -> Any:
     """What is in a zip file of torch's; None where that is no such file. ValueError if it is damaged."""
     with open(path, "rb") as file:  # this one from here on, even if another process replaces it
         try:
@@ -242,7 +268,7 @@ def _opened(path: Path, device: torch.device) -> Any:
             raise ValueError(f"{path} is damaged (its part {broken}); use another, or delete it")
         file.seek(0)
         try:
-            return torch.load(file, weights_only=True, map_location=device)
+            return torch.load(file, weights_only=True, map_location="cpu")
         except pickle.UnpicklingError:
             raise ValueError(
                 f"{path} holds more than tensors and plain values, which could be code, so it was not opened: it is no "

@@ -16,7 +16,7 @@ from sae_tutorial.activations.ranks import Ranks, check_same
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 from sae_tutorial.training.resampling import check_resampling
-from sae_tutorial.training.settings import TrainSettings
+from sae_tutorial.training.settings import TrainSettings, encoder_dtype_here
 
 
 def settings_of_each(settings: Any, n: int, changes: dict[str, Any]) -> list[TrainSettings]:
@@ -100,10 +100,25 @@ def check_stores(
 
 
 def check_ranks(
-    ranks: Ranks, abouts: list[dict[str, Any]], stores: list[ActivationStore], options: dict[str, Any]
+    ranks: Ranks,
+    saes: Sequence[SparseAutoencoder],
+    each: list[TrainSettings],
+    abouts: list[dict[str, Any]],
+    stores: list[ActivationStore],
+    options: dict[str, Any],
 ) -> None:
     """ValueError where the ranks of a group were given different SAEs, settings, activations or options."""
     told = {f"SAE {i}": one for i, one in enumerate(abouts)} | {"the number of stores": len(stores)} | options
+    for i, (sae, settings) in enumerate(zip(saes, each)):
+        device = sae.W_dec.device
+        told[f"of SAE {i}"] = {
+            "parts": sae.part[1],
+            "trained": sae.started,
+            "frozen": [name for name, p in sae.named_parameters() if not p.requires_grad],
+            "dtype": str(sae.W_dec.dtype),
+            "device": device.type,
+            "encoder_dtype": str(encoder_dtype_here(settings.encoder_dtype, device)),
+        }
     # A scale depends, in its last digits, on how many threads have added it up.
     told |= {f"store {i}": (len(one), one.d_in, f"{one.scale:.4g}") for i, one in enumerate(stores)}
     check_same(ranks, "what is trained, and on what,", told)
@@ -111,6 +126,7 @@ def check_ranks(
 
 def check_split(split: Any, saes: Sequence[SparseAutoencoder], ranks: Ranks) -> tuple[bool, int]:
     """Whether SAEs are dealt out to ranks, and if not, in how many parts ranks have their features."""
+    split = split if isinstance(split, str) else as_parts(split)
     given = sorted({sae.part[1] for sae in saes})
     parts = feature_parts(split, ranks.world, given[-1])
     wanted = (ranks.rank % parts, parts)
@@ -121,22 +137,35 @@ def check_split(split: Any, saes: Sequence[SparseAutoencoder], ranks: Ranks) -> 
             f'whole ones, got {found}; make them with part=(rank, {parts}), and leave split="auto"'
         )
     if ranks.world % parts:
-        raise ValueError(f"features are in {parts} parts, which {ranks.world} processes cannot share equally")
+        raise ValueError(
+            f"features are in {parts} parts, which {ranks.world} processes cannot share equally; start a multiple of "
+            f"{parts} processes, or make other parts"
+        )
+    if few := [sae.config.d_sae for sae in saes if sae.config.d_sae < parts]:
+        raise ValueError(
+            f"split={split!r} is for {parts} parts of the features, but there are d_sae={few[0]}; split less"
+        )
     deals = split == "saes" or (split == "auto" and len(saes) > 1)
     return deals and parts == 1 and ranks.world > 1, parts
 
 
-def feature_parts(split: Any, world: int, already: int = 1) -> int:
-    """In how many parts so many processes have an SAE's features; `already`: those that it was given in."""
-    if split in ("auto", "tokens", "saes"):
-        return already
-    if split == "features":
-        return already if already > 1 else world
+def as_parts(split: Any) -> tuple[int, int]:
+    """`split` as (parts of the tokens, parts of the features). ValueError for anything else."""
     try:
-        tokens, parts = (as_whole("split", n, least=1) for n in split)
+        tokens, parts = (as_whole("split", n, least=1) for n in ([] if isinstance(split, str) else list(split)))
     except (TypeError, ValueError):
         names = '"auto", "tokens", "features", "saes" or (parts of the tokens, parts of the features)'
         raise ValueError(f"split must be {names}, got {split!r}") from None
+    return tokens, parts
+
+
+def feature_parts(split: Any, world: int, already: int = 1) -> int:
+    """In how many parts so many processes have an SAE's features; `already`: those that it was given in."""
+    if isinstance(split, str) and split in ("auto", "tokens", "saes"):
+        return already
+    if isinstance(split, str) and split == "features":
+        return already if already > 1 else world
+    tokens, parts = as_parts(split)
     if tokens * parts != world:
         raise ValueError(f"split={split!r} is for {tokens * parts} processes, but there are {world}")
     return parts

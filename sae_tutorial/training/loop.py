@@ -113,21 +113,24 @@ def train_many(
     with "saes" on every rank, for its own.
     """
     ranks = Ranks.here()
-    each = settings_of_each(settings, len(saes), changes)
-    check_saes(saes, each)
-    stores = check_stores(saes, store, target_store)
-    log_every = as_whole("log_every", log_every, least=1)
-    checkpoint_every = as_whole("checkpoint_every", checkpoint_every, least=1)
-    if on_step is not None and not callable(on_step):
-        raise TypeError(f"on_step must be a function of the step and its metrics, got {on_step!r}")
-    path = ranks.all_do(lambda: checkpoint_file(checkpoint, resume))
-    deals, n_parts = check_split(split, saes, ranks)
-    abouts = [about(sae, one) for sae, one in zip(saes, each)]
-    options: dict[str, Any] = {"split": split, "checkpoint": path is not None, "resume": resume}
+
+    def checked() -> tuple[Any, ...]:
+        each = settings_of_each(settings, len(saes), changes)
+        check_saes(saes, each)
+        if on_step is not None and not callable(on_step):
+            raise TypeError(f"on_step must be a function of the step and its metrics, got {on_step!r}")
+        numbers = as_whole("log_every", log_every, least=1), as_whole("checkpoint_every", checkpoint_every, least=1)
+        stores = check_stores(saes, store, target_store)
+        return each, stores, numbers, checkpoint_file(checkpoint, resume), check_split(split, saes, ranks)
+
+    each, stores, (log_every, checkpoint_every), path, (deals, n_parts) = ranks.all_do(checked)
+    options: dict[str, Any] = {"split": str(split), "checkpoint": path and path.name, "resume": resume}
     options |= {"checkpoint_every": checkpoint_every, "log_every": log_every}
-    check_ranks(ranks, abouts, stores, options)
+    check_ranks(ranks, saes, each, [about(sae, one) for sae, one in zip(saes, each)], stores, options)
     with grid_of(ranks, n_parts) as grid:
         part = grid.features.part
+        if n_parts > 1:  # parts of one SAE, that of rank 0
+            ranks.same_(t for sae in saes if sae.part[1] == 1 for t in sae.state_dict().values())
         own = [sae if sae.part == part else cut(sae, part) for sae in saes]
         times: dict[str, Any] = {"log_every": log_every, "checkpoint_every": checkpoint_every, "progress": progress}
         runs = _train(own, each, stores, ranks, Grid() if deals else grid, path, bool(resume), on_step, **times)
@@ -172,7 +175,7 @@ def _train(
     with unchanged_if_refused(saes if resuming else []):
         trainees = {i: prepared(saes[i], each[i], store, target_store, grid) for i in mine}
         if resuming is not None:
-            first, seconds = ranks.all_do(lambda: restore(trainees, abouts, stores, resuming, device))
+            first, seconds = ranks.all_do(lambda: restore(trainees, abouts, stores, resuming))
     began = time.perf_counter() - seconds
 
     def states() -> list[dict]:
@@ -187,6 +190,12 @@ def _train(
     keeper = None if path is None else Keeper(path, ranks, grid, content)
     if keeper is not None and first < steps:
         keeper.check_room(states())
+    told = ranks.from_rank(0, on_step is not None)
+
+    def tell(done: int, latest: list[dict[str, float]]) -> None:
+        if on_step is not None:
+            on_step(done, latest)
+
     resumed = f"resumed at step {first:,}" if first else None
     quiet = not progress or ranks.rank > 0
     with tqdm(total=steps, initial=first, desc=resumed, disable=quiet, unit="step") as bar:
@@ -202,10 +211,10 @@ def _train(
             if done % log_every == 0 or done == steps:
                 latest = [t.history.at(done - 1) for t in trainees.values()]
                 bar.set_postfix_str(_one_line(latest), refresh=False)
-                if on_step is not None and not deals:
-                    ranks.first_does(partial(on_step, done, latest))
-                elif on_step is not None and latest:
-                    on_step(done, latest)
+                if told and not deals:
+                    ranks.first_does(partial(tell, done, latest))
+                elif deals and latest:
+                    tell(done, latest)
                 if deals:
                     ranks.wait()  # now and then: whoever waits long is taken for lost
             bar.update()
@@ -326,7 +335,7 @@ def prepared(
     if sae.config.gradient_weight and of_loss is not None and sae.gradient_scale < 0:
         sae.gradient_scale.fill_(of_loss.scale)
     if not sae.started:
-        n = min(len(store), SAMPLE, tokens_at_once(sae))
+        n = min(len(store), SAMPLE, tokens_at_once(sae, whole=True))
         rows = torch.linspace(0, len(store) - 1, n).long()  # evenly from the whole store
         if sae.config.normalise:
             sae.mean.copy_(store.mean)

@@ -35,7 +35,8 @@ class UnitAdam:
         shared = set(map(id, self.shared))
         self.own = [p for p in self.parameters if id(p) not in shared]  # weights of this part's features
         # Fused Adam copies what is not contiguous. W_encᵀ is: so it gets that view, on the same memory.
-        self.views = [p if p.is_contiguous() else nn.Parameter(p.detach().T) for p in self.parameters]
+        lying = {id(p) for name, p in sae.named_parameters() if feature_dim(name, p) == 1 and p.T.is_contiguous()}
+        self.views = [nn.Parameter(p.detach().T) if id(p) in lying else p for p in self.parameters]
         self.adam = torch.optim.Adam(self.views, lr=1.0, betas=settings.betas, eps=settings.eps, fused=True)
         for view in self.views:  # what Adam makes in its first step; a checkpoint is complete, and as large, before it
             zero = torch.zeros((), dtype=torch.float32, device=view.device)

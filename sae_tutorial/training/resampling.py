@@ -83,7 +83,7 @@ def squared_errors(
     """|u − û|² of each token, by the rule of training."""
     ranks = of_features or Ranks()
     if sae.config.how.owner is None:
-        codes = sae.encode_normalised(u)
+        codes = sae.strengths(u, sae.allocate(sae.bids(u)))
     else:
         codes = sae.from_bids(u, match(Grid.of_features(ranks), sae, u, 0, len(u)))
     return (ranks.summed(codes @ sae.W_dec + own_base(sae, u)) - u).square().sum(1)

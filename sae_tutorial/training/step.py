@@ -135,8 +135,8 @@ class Trainee:
             bids_BF = sae.bids(u, self.dtype, out=self.memory, operand=self.operand)
         if sae.config.how.owner == "feature":
             if self.step < DEMAND_EVERY or self.step % DEMAND_EVERY == 0:
-                some = u[: matching.tokens_at_once(sae)]
-                table = sae.bids(some) if bids_BF is None else bids_BF
+                some = u[: self.seen_by_demand(len(u), total)]
+                table = sae.bids(some) if bids_BF is None else bids_BF[: len(some)]
                 table = table if gradients is None else sae.scores(table, gradients[: len(table)], out=self.scores)
                 of_some = self.grid.tokens.total(len(some))
                 n_matches = sae.config.n_matches(of_some)
@@ -152,6 +152,14 @@ class Trainee:
             weakest = float(codes.values.min()) if len(codes) else math.inf
             self.weakest = self.grid.all.least(weakest) if budget_was_spent else None
         return bids_BF, sae.from_bids(u, codes)
+
+    def seen_by_demand(self, n_tokens: int, total: int) -> int:
+        """How many of this rank's tokens are among the batch's first, as many as one process would look at at once."""
+        first = matching.tokens_at_once(self.sae, whole=True)
+        if first >= total:
+            return n_tokens
+        sizes = self.grid.tokens.gathered(torch.tensor([n_tokens], device=self.sae.W_dec.device))
+        return max(0, first - sum(map(int, sizes[: self.grid.tokens.rank])))
 
     def dead_latents(self) -> Tensor | None:
         """aux_k's weights: 1 for the dead."""

@@ -222,11 +222,25 @@ def refused(what):
     if what == "store":
         acts = store.rows(slice(0, 1000)) * (1 + rank)
         return train(of_rule("token_choice"), ActivationStore.from_tensor(acts), steps=5, batch_size=64, progress=False)
+    if what in ("frozen", "dtype", "setting"):
+        sae, more = of_rule("token_choice"), {"speed": 3} if what == "setting" and rank else {}
+        if what == "frozen":
+            sae.W_enc.requires_grad_(rank == 0)
+        return train(sae.double() if what == "dtype" and rank else sae, store, steps=5, progress=False, **more)
     if isinstance(what, tuple):  # a part that is another rank's, or a split that is none
         part = {"part": (1 - rank, 2)} if what[1] == "features" else {}
         sae = SparseAutoencoder(SAEConfig(16, 48, "token_choice", k=3), **part)
         return train(sae, store, steps=5, split=what[1], progress=False)
     return train(of_rule("token_choice"), store, steps=5, checkpoint=what, progress=False)
+
+
+def told_on_rank_0():
+    """How often an `on_step` is called that rank 0 alone has."""
+    store, *_ = store_and_held_out()
+    seen = []
+    of_mine = {"on_step": lambda step, metrics: seen.append(step)} if Ranks.here().rank == 0 else {}
+    train(of_rule("token_choice"), store, steps=20, batch_size=64, log_every=10, progress=False, **of_mine)
+    return seen
 
 
 def where_some_tokens_miss_nothing():

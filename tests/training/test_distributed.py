@@ -1,5 +1,6 @@
 """Several processes train what one would: the same matches, weights equal but for the order of sums, and clear ends."""
 
+import re
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from sae_tutorial import ActivationStore, SAEConfig, SparseAutoencoder, measure_thresholds, save_sae
 from sae_tutorial.autoencoder.parts import cut
 from sae_tutorial.autoencoder.rescaling import folded
+from sae_tutorial.autoencoder.thresholds import scale_thresholds_
 from sae_tutorial.training import with_rule
 
 
@@ -56,7 +58,7 @@ def test_a_rank_needs_no_more_than_its_part_of_an_sae(tmp_path):
     for parts, n_features, said in many.in_processes(4, many.trained_parts, tmp_path, 12, 100, 2):
         assert_alike(whole, parts, rtol=2e-4)
         assert n_features == 24
-        assert said.startswith("forward needs all features, and this part of an SAE has features ")
+        assert said.startswith("encode needs all features, and this part of an SAE has features ")
 
 
 @pytest.mark.parametrize("config", [("token_choice", {"k": 3}), ("matryoshka", {"k": 2}), ("relu", {"d_out": 5})])
@@ -78,8 +80,9 @@ def test_what_needs_the_whole_refuses_a_part(tmp_path):
     part, x = SparseAutoencoder(SAEConfig(4, 8, "mutual_choice", k=2), part=(0, 2)), torch.randn(20, 4)
     for what, act in {
         "encode": lambda: part.encode(x),
-        "decode": lambda: part.decode(x),
-        "forward": lambda: part(x),
+        "decode": lambda: part.decode(torch.randn(20, 8)),
+        "cut": lambda: cut(part, (0, 2)),
+        "scale_thresholds_": lambda: scale_thresholds_(part, [x], 1.0),
         "save_sae": lambda: save_sae(part, tmp_path / "sae"),
         "with_rule": lambda: with_rule(part, "token_choice"),
         "measure_thresholds": lambda: measure_thresholds(part, [x]),
@@ -139,6 +142,11 @@ def test_when_one_process_is_gone_all_stop_and_any_number_goes_on(tmp_path):
     assert resumed_at == 20, "and one alone finds it finished"
 
 
+def named(file):
+    """A file's name without what makes it this save's."""
+    return re.sub(r"run\.pt\.(step-\d+)\.\w+\.", r"\1 ", file)
+
+
 def test_a_checkpoint_in_parts_is_gone_on_from_by_any_number(tmp_path):
     """Three share the features, and one ends after 12 steps. Others go on from step 10: four that share features and
     tokens, two that share tokens, one alone; and three from what one has written."""
@@ -146,7 +154,7 @@ def test_a_checkpoint_in_parts_is_gone_on_from_by_any_number(tmp_path):
     straight = many.stopped(str(tmp_path / "other.pt"), None, 0)
     many.in_processes(3, many.stopped, tmp_path, path, 12, 2, split)
     parts = sorted(file.name for file in tmp_path.glob("run.pt*"))
-    assert parts == ["run.pt", "run.pt.step-10.part-1-of-3", "run.pt.step-10.part-2-of-3"]
+    assert [named(part) for part in parts] == ["run.pt", "step-10 part-1-of-3", "step-10 part-2-of-3"]
     for world, how in ((4, (2, 2)), (2, "tokens"), (1, "auto")):
         folder = tmp_path / str(world)
         folder.mkdir()
@@ -159,8 +167,8 @@ def test_a_checkpoint_in_parts_is_gone_on_from_by_any_number(tmp_path):
             for key, tensor in straight[0].items():
                 torch.testing.assert_close(state[key], tensor, rtol=2e-4, atol=2e-4)
             np.testing.assert_allclose(metrics["fvu"], straight[1]["fvu"], rtol=1e-4)
-        left = sorted(file.name for file in folder.glob("run.pt*"))
-        assert left == ["run.pt"] + ["run.pt.step-20.part-1-of-2"] * (how == (2, 2)), "parts of step 10 are gone"
+        left = sorted(named(file.name) for file in folder.glob("run.pt*"))
+        assert left == ["run.pt"] + ["step-20 part-1-of-2"] * (how == (2, 2)), "parts of step 10 are gone"
     for *_, resumed_at in many.in_processes(3, many.stopped, tmp_path, str(tmp_path / "1" / "run.pt"), None, 0, split):
         assert resumed_at == 20
 
@@ -168,10 +176,14 @@ def test_a_checkpoint_in_parts_is_gone_on_from_by_any_number(tmp_path):
 def test_parts_of_a_checkpoint_that_do_not_fit_are_refused(tmp_path):
     path = tmp_path / "run.pt"
     many.in_processes(2, many.stopped, tmp_path, str(path), 12, 0, "features")
-    part, before = tmp_path / "run.pt.step-10.part-1-of-2", path.read_bytes()
+    [part], before = tmp_path.glob("run.pt.step-10.*.part-1-of-2"), path.read_bytes()
     whole = part.read_bytes()
+    other = tmp_path / "other" / "run.pt"
+    many.in_processes(2, many.stopped, other.parent, str(other), 12, 0, "features")
+    [of_other] = other.parent.glob("run.pt.step-10.*.part-1-of-2")
     for harm, said in (
         (lambda: part.write_bytes(whole[:-500]), "damaged"),
+        (lambda: shutil.copy(of_other, part), "no part of this checkpoint"),
         (lambda: shutil.copy(path, part), "no part of this checkpoint"),
         (part.unlink, "missing"),
     ):
@@ -188,9 +200,15 @@ def test_splits_that_are_none_are_refused(tmp_path):
 
 
 def test_ranks_that_are_given_different_things_refuse(tmp_path):
-    each = [("steps",), ("store",), ("checkpoint",)]
-    for errors in many.in_processes(2, many.in_turn, tmp_path, many.refused, each):
-        assert all(isinstance(error, ValueError) and "the same on every rank" in str(error) for error in errors), errors
+    each = [("steps",), ("store",), ("checkpoint",), ("frozen",), ("dtype",)]
+    for errors in many.in_processes(2, many.in_turn, tmp_path, many.refused, [*each, ("setting",)]):
+        *different, unknown = errors
+        assert all("the same on every rank" in str(error) for error in different), errors
+        assert isinstance(unknown, TypeError) and "unknown setting 'speed'" in str(unknown), "on all ranks"
+
+
+def test_on_step_may_be_given_to_rank_0_alone(tmp_path):
+    assert many.in_processes(2, many.told_on_rank_0, tmp_path) == [[10, 20], []]
 
 
 def test_what_stops_on_step_stops_all(tmp_path):
