@@ -90,14 +90,11 @@ def parts_of_step(rates: Rates, d: int, F: int, B: int, k: int, tokens: int = 1,
 
 
 def memory(rates: Rates, d: int, F: int, B: int, tokens: int = 1, features: int = 1) -> float:
-    """Bytes of one rank: weights with what training keeps of them, the encoder rounded, the table, activations."""
+    """Bytes of one rank: weights with what training keeps of them, the encoder rounded, activations, and the table,
+    which is made block by block where it would take more than a tenth of the memory."""
     b, f = math.ceil(B / tokens), math.ceil(F / features)
-    return 2 * f * d * 4 * COPIES + f * d * rates.low + b * f * rates.low + 8 * b * d * 4
-
-
-def table_in_pieces(rates: Rates, b: int, f: int) -> float:
-    """Bytes by which a table is smaller that is made block by block (at most a tenth of the memory)."""
-    return max(0.0, b * f * rates.low - 0.1 * rates.memory)
+    table = min(b * f * rates.low, 0.1 * rates.memory)
+    return 2 * f * d * 4 * COPIES + f * d * rates.low + table + 8 * b * d * 4
 
 
 def grids(n: int) -> Iterator[tuple[int, int]]:
@@ -111,8 +108,7 @@ def best(rates: Rates, d: int, F: int, B: int, k: int, n: int) -> Plan | None:
     for tokens, features in grids(n):
         if features > F or tokens > B:
             continue
-        b, f = math.ceil(B / tokens), math.ceil(F / features)
-        needed = memory(rates, d, F, B, tokens, features) - table_in_pieces(rates, b, f)
+        needed = memory(rates, d, F, B, tokens, features)
         if needed <= rates.memory:
             fitting.append(Plan(tokens, features, parts_of_step(rates, d, F, B, k, tokens, features), needed))
     return min(fitting, key=lambda plan: plan.seconds, default=None)

@@ -217,7 +217,7 @@ def main() -> int:
             slow = f"  over {limit} s, too long for a reader" if arguments.scale == "laptop" and seconds > limit else ""
             print(f"{seconds:.0f} s, {path.stat().st_size / 1e6:.2f} MB{slow}")
     if arguments.gallery and not failed:
-        gallery_index.PAGE.write_text(gallery_index.page(), encoding="utf-8")
+        gallery_index.write()
     return 1 if failed else 0
 
 

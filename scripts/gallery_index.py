@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import nbformat
 import notebook_rules
 
 PAGE = notebook_rules.GALLERY / "README.md"
-FAMILIES = {
-    "experts": "Experts",
-    "decoding": "Decoding",
-    "training": "Training",
-    "compression": "Compression",
-    "attention": "Attention",
-    "memory": "Memory",
-}
+FAMILIES = ("experts", "decoding", "training", "compression", "attention", "memory")
 OPENING = """# Gallery
 
 Who gets to use which expert, weight, key, draft or step? The question of the course, asked of other things. Each
@@ -43,12 +37,16 @@ def page() -> str:
     return OPENING + "\n".join(rows) + "\n"
 
 
-def place(path) -> tuple[int, str]:
+def place(path: Path) -> tuple[int, str]:
     """Families in their order. ValueError for a notebook of none."""
     family = path.name.partition("_")[0]
     if family not in FAMILIES:
         raise ValueError(f"{path.name} begins with none of {', '.join(FAMILIES)}")
-    return list(FAMILIES).index(family), path.name
+    return FAMILIES.index(family), path.name
+
+
+def write() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
 
 
 def main() -> int:
@@ -56,7 +54,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     if parser.parse_args().check:
         return int(PAGE.read_text(encoding="utf-8") != page())
-    PAGE.write_text(page(), encoding="utf-8")
+    write()
     return 0
 
 

@@ -31,7 +31,6 @@ from sae_tutorial.allocation.fast.table import Table, bits, least_positive
 from sae_tutorial.autoencoder import matching
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
-ROUNDED = 1.25  # times the budget are nominated by rounded bids, as in `matching`
 DIGIT = 11  # bits of a number that are counted at a time
 
 
@@ -60,7 +59,7 @@ def match(
         return matching.match(sae, u, step, **known, dtype=dtype, slack=slack, guess=guess)
     assert owner is not None
     rounded = (bids.dtype if bids is not None else dtype or sae.W_dec.dtype) != u.dtype
-    wide = sae.budget(total, step, (1 + slack) * ROUNDED - 1 if rounded else slack)[1]
+    wide = sae.budget(total, step, (1 + slack) * matching.ROUNDED - 1 if rounded else slack)[1]
     if bids is None:
         blocks = matching.bid_blocks(sae, u, dtype or sae.W_dec.dtype, gradients=gradients)
         listed = blockwise.by_owner(blocks, owner, wide)

@@ -23,6 +23,7 @@ from sae_tutorial.allocation.fast.table import Table, least_positive
 from sae_tutorial.autoencoder.sae import SparseAutoencoder
 
 FLOAT32 = 4  # bytes
+ROUNDED = 1.25  # times the budget are nominated by rounded bids
 RARE = 1 / 24  # share of positive bids below which a score for each of them is cheaper than a table of scores
 SAMPLE = 64  # tokens, or features, that tell the share
 
@@ -66,7 +67,7 @@ def match(
     """
     made_in = dtype or sae.W_dec.dtype
     rounded = (made_in if bids is None else bids.dtype) != u.dtype
-    wider = (1 + slack) * 1.25 - 1 if rounded else slack
+    wider = (1 + slack) * ROUNDED - 1 if rounded else slack
     nominated, known = gradients is not None, not rounded  # more than match; with the bids that they have
     if bids is None and not fits(sae, len(u)):
         codes, known = _in_blocks(sae, u, step, made_in, wider, gradients), known and gradients is None

@@ -399,7 +399,7 @@ class SparseAutoencoder(nn.Module):
             if batch_rule:
                 codes = self.allocate(self.bids(u), gradients=gradients)
             else:  # each token by itself, so as many at a time as memory likes
-                pieces = _real("u", u).split(at_once(u.device, u.element_size() * len(self.features)))
+                pieces = _real("u", u).split(at_once(u.device, u.element_size() * self.config.d_sae))
                 codes = stack_tokens([self.allocate_by_threshold(self.bids(piece)) for piece in pieces])
             codes = self.from_bids(u, codes)
         return self.strengths(u, codes)

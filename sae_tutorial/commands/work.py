@@ -65,7 +65,8 @@ def train(args: argparse.Namespace) -> None:
         if (out / name).exists() and not args.again and not checkpoint.exists():
             raise FileExistsError(f"{out / name} is there already: choose another --out, or --again to train it anew")
     reading = Reading(**top) if store_folder is None else _of_store(store_folder, top)
-    ranks, n_parts = Ranks.here(), feature_parts(args.split, Ranks.here().world)
+    ranks = Ranks.here()
+    n_parts = feature_parts(args.split, ranks.world)
     model, hook = reading.load()
     configs = [_config(fields, model.cfg.d_model) for fields in tables.values()]
     for config, settings in zip(configs, each):  # errors before hours of work
@@ -85,9 +86,10 @@ def train(args: argparse.Namespace) -> None:
             for fields, one in zip(tables.values(), each)
         ]
         runs = _trained(saes, store, each, model, checkpoint, args)
-        with grid_of(ranks, n_parts) as grid:
-            runs = runs if n_parts == 1 else [joined_run(run, grid.features) for run in runs]
-    if Ranks.here().rank > 0:
+        if n_parts > 1:
+            with grid_of(ranks, n_parts) as grid:
+                runs = [joined_run(run, grid.features) for run in runs]
+    if ranks.rank > 0:
         return
     for name, run in zip(tables, runs):  # before anything else can fail
         run.sae.model_name = reading.model

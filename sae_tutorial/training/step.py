@@ -172,11 +172,11 @@ class Trainee:
         """aux_zipf's weights: how much each latent lacks."""
         if not self.settings.aux_zipf:
             return None
+        density_F, mine = self.grid.features.joined(self.usage.density), self.sae.features
         if self.settings.reranks_at(self.step):
-            self.law = middle_law(self.grid.features.joined(self.usage.density)) or NO_LAW
+            self.law = middle_law(density_F) or NO_LAW
         if self.law == NO_LAW:
             return None
-        density_F, mine = self.grid.features.joined(self.usage.density), self.sae.features
         return zipf_shortfall(density_F, self.law, self.settings.underused_below)[mine.start : mine.stop]
 
     def state(self) -> dict:
