@@ -103,6 +103,36 @@ def known_mistake(got: Any, wrong: Mapping[str, Any]) -> str | None:
     return next((told for told, other in wrong.items() if alike(other)), None)
 
 
+def numbers_like(
+    ask: Callable[[Any], Any], right: Any, wrong: Mapping[str, Any], shape: str, otherwise: str
+) -> list[Test]:
+    """The tests of an answer that is a tensor of numbers: has it the shape of `right`, and are they the right ones?
+
+    Args:
+        ask: what the answer says, for example `lambda answer: answer(x, k)`. It may return anything like a tensor.
+        right: the numbers that are expected.
+        wrong: what to say of each known mistake, and the numbers that it leads to; see `known_mistake`.
+        shape: what to return, said where the shape is another: "return a score for each word, (words,)".
+        otherwise: said of numbers that are none of these. "{0[2]:.3f}" in it shows one of theirs.
+    """
+    import torch
+
+    right = torch.as_tensor(right).float()
+
+    def said(answer: Any) -> Any:
+        return torch.as_tensor(ask(answer)).detach().float()
+
+    def of_one_shape(answer: Any) -> str | None:
+        got = tuple(said(answer).shape)
+        return None if got == tuple(right.shape) else f"{shape}; yours has the shape {got}"
+
+    def equal(answer: Any) -> str | None:
+        got = said(answer)
+        return None if torch.allclose(got, right, atol=1e-5) else known_mistake(got, wrong) or otherwise.format(got)
+
+    return [of_one_shape, equal]
+
+
 def share_near(measured: float, within: float = 0.1) -> list[Test]:
     """The tests of a guess at a share, 0 to 1: is it one, and is it within so much of what was measured?"""
 

@@ -1,7 +1,7 @@
 """What notebooks of the gallery share: a data set, differences over seeds, and the box with the verdict.
 
 Each notebook states one claim of one paper, tries it at toy scale, and says what was found. The algorithm stands in the
-notebook; `exercises` has the check of its one exercise.
+notebook; the module of its family, `decoding` for decoding_speculative_jacobi.ipynb, has the check of its one exercise.
 """
 
 from __future__ import annotations
