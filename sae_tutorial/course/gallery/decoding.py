@@ -42,3 +42,38 @@ def check_residual(answer: Any) -> Verdict:
 def solution_residual(p: Tensor, q: Tensor) -> Tensor:
     missing = (p - q).clamp(min=0)
     return missing / missing.sum()
+
+
+# Superposed Decoding: what the model is fed for all drafts at once.
+
+
+def check_superposed(answer: Any) -> Verdict:
+    """`answer(scores, embeds)`: log-probabilities of drafts (k,), embeddings of their last tokens (k, d) -> (d,)."""
+    scores = torch.tensor([0.6, 0.3, 0.06]).log() - 4
+    embeds = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, -1.0]])
+    right = solution_superposed(scores, embeds)
+    wrong = {
+        "that is the plain mean: a draft that is likelier has more weight": embeds.mean(0),
+        "that feeds the top draft alone; the others are to have their share": embeds[0],
+        "scores are logarithms: weights are their exponentials": scores @ embeds,
+        "the weights must sum to 1: divide by their sum": scores.exp() @ embeds,
+        "that gives most to the least likely draft": solution_superposed(-scores, embeds),
+        "weights are 0 to 1; a score divided by the sum of scores is none": scores / scores.sum() @ embeds,
+    }
+    tests = numbers_like(
+        lambda answer: answer(scores.clone(), embeds.clone()),
+        right,
+        wrong,
+        "return one embedding for all drafts, here (2,)",
+        f"the first number should be {right[0]:.3f}; yours is {{0[0]:.3f}}",
+    )
+    hints = (
+        "Which function makes log-probabilities into weights that are positive and sum to 1?",
+        "The softmax of the scores, (k,), times the embeddings, (k, d).",
+    )
+    praise = "One input for all drafts: the likelier a draft, the more of it the model is shown."
+    return judge("The exercise", answer, tests, hints, praise)
+
+
+def solution_superposed(scores: Tensor, embeds: Tensor) -> Tensor:
+    return scores.softmax(0) @ embeds

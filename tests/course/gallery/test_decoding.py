@@ -26,3 +26,25 @@ def test_the_solution_for_residual_passes():
 )
 def test_wrong_residuals_are_told_why(answer, words):
     said(decoding.check_residual(answer), words)
+
+
+def test_the_solution_for_superposed_passes():
+    assert decoding.check_superposed(decoding.solution_superposed)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (lambda scores, embeds: scores.softmax(0)[:, None] * embeds, "one embedding for all"),
+        (lambda scores, embeds: embeds.mean(0), "plain mean"),
+        (lambda scores, embeds: embeds[scores.argmax()], "top draft alone"),
+        (lambda scores, embeds: scores @ embeds, "are logarithms"),
+        (lambda scores, embeds: scores.exp() @ embeds, "sum to 1"),
+        (lambda scores, embeds: (-scores).softmax(0) @ embeds, "least likely"),
+        (lambda scores, embeds: scores / scores.sum() @ embeds, "sum of scores"),
+        (lambda scores, embeds: (2 * scores).softmax(0) @ embeds, "yours is"),
+    ],
+)
+def test_wrong_superpositions_are_told_why(answer, words):
+    said(decoding.check_superposed(answer), words)
