@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sae_tutorial.course.judge import Verdict, judge, numbers_like
+
+Blocks = Sequence[tuple[Tensor, Tensor]]
 
 # Maestro: how often ordered dropout trains each column.
 
@@ -37,3 +41,63 @@ def check_shares(answer: Any) -> Verdict:
 
 def solution_shares(r: int) -> list[float]:
     return [(r - j) / r for j in range(r)]
+
+
+# AutoDistil: a small student that is cut out of a large one.
+
+
+def check_student(answer: Any) -> Verdict:
+    """`answer(x, W_in, blocks, W_out, width)`: inputs (n, d), the weights of a large student, and how wide the small
+    one is -> what the small one says, (n, outputs). A block is a pair, W (large, large) and b (large,)."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    x, W_in, W_out, width = random(5, 3), random(3, 6), random(6, 2), 4
+    blocks = [(random(6, 6) / 2, random(6)) for _ in range(2)]
+    right = solution_student(x, W_in, blocks, W_out, width)
+
+    def other(step: Any, last: bool = False, width: int = width) -> Tensor:
+        cut = slice(-width, None) if last else slice(None, width)
+        h = x @ W_in[:, cut]
+        for W, b in blocks:
+            h = step(h, h @ W[cut, cut], b[cut])
+        return h @ W_out[cut]
+
+    wrong = {
+        "that is the large student: cut every matrix, and every b, to the first `width`": solution_student(
+            x, W_in, blocks, W_out, 6
+        ),
+        "those are the last rows and columns; keep the first": other(lambda h, y, b: h + torch.tanh(y + b), last=True),
+        "a block *adds* to h: h + tanh(…)": other(lambda h, y, b: torch.tanh(y + b)),
+        "the tanh is missing": other(lambda h, y, b: h + y + b),
+        "b belongs inside of the tanh, and it is cut to the first `width` too": other(
+            lambda h, y, b: h + torch.tanh(y) + b
+        ),
+        "b is missing": other(lambda h, y, b: h + torch.tanh(y)),
+        "h itself stays outside of the tanh": other(lambda h, y, b: torch.tanh(h + y + b)),
+        "the blocks are missing": other(lambda h, y, b: h),
+    }
+    tests = numbers_like(
+        lambda answer: answer(x.clone(), W_in, blocks, W_out, width),
+        right,
+        wrong,
+        "return the outputs for each of the inputs, here (5, 2)",
+        f"the first output should be {right[0, 0]:.3f}; yours says {{0[0][0]:.3f}}",
+    )
+    hints = (
+        "Write the large student first. Where do its 6 numbers for an input become 4?",
+        "W_in keeps its first `width` columns, W_out its first `width` rows, W both; b its first `width` numbers.",
+    )
+    praise = (
+        "One set of weights, a student of each width: none has any weight of its own, so they pull at the same ones."
+    )
+    return judge("The exercise", answer, tests, hints, praise)
+
+
+def solution_student(x: Tensor, W_in: Tensor, blocks: Blocks, W_out: Tensor, width: int) -> Tensor:
+    h = x @ W_in[..., :width]
+    for W, b in blocks:
+        h = h + torch.tanh(h @ W[..., :width, :width] + b[..., :width])
+    return h @ W_out[..., :width, :]

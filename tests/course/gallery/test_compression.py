@@ -1,6 +1,7 @@
 """Exercises of the gallery's notebooks on compression."""
 
 import pytest
+import torch
 from verdicts import said
 
 from sae_tutorial.course.gallery import compression
@@ -25,3 +26,38 @@ def test_the_solution_for_shares_passes():
 )
 def test_wrong_shares_are_told_why(answer, words):
     said(compression.check_shares(answer), words)
+
+
+def test_the_solution_for_student_passes():
+    assert compression.check_student(compression.solution_student)
+
+
+def student(step, first=True):
+    def answer(x, W_in, blocks, W_out, width):
+        cut = slice(width) if first else slice(-width, None)
+        h = x @ W_in[:, cut]
+        for W, b in blocks:
+            h = step(h, h @ W[cut, cut], b[cut])
+        return h @ W_out[cut]
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (lambda x, W_in, blocks, W_out, width: x @ W_in[:, :width], "for each of the inputs"),
+        (lambda x, W_in, blocks, W_out, width: compression.solution_student(x, W_in, blocks, W_out, 6), "the large"),
+        (student(lambda h, y, b: h + torch.tanh(y + b), first=False), "the last rows"),
+        (student(lambda h, y, b: torch.tanh(y + b)), "adds"),
+        (student(lambda h, y, b: h + y + b), "tanh is missing"),
+        (student(lambda h, y, b: h + torch.tanh(y) + b), "inside of the tanh"),
+        (student(lambda h, y, b: h + torch.tanh(y)), "b is missing"),
+        (student(lambda h, y, b: torch.tanh(h + y + b)), "stays outside"),
+        (student(lambda h, y, b: h), "blocks are missing"),
+        (student(lambda h, y, b: h + torch.sigmoid(y + b)), "yours says"),
+    ],
+)
+def test_wrong_students_are_told_why(answer, words):
+    said(compression.check_student(answer), words)
