@@ -101,3 +101,41 @@ def solution_student(x: Tensor, W_in: Tensor, blocks: Blocks, W_out: Tensor, wid
     for W, b in blocks:
         h = h + torch.tanh(h @ W[..., :width, :width] + b[..., :width])
     return h @ W_out[..., :width, :]
+
+
+# Sparse Model Soups: which weights survive a round of pruning.
+
+
+def check_mask(answer: Any) -> Verdict:
+    """`answer(w, kept)`: the weights of a network (..., n), and the share to keep -> 1 for those that are kept, the
+    largest in size, 0 for the others, (..., n)."""
+    w, kept = torch.tensor([[0.1, -0.9, 0.25, -0.2, 0.8, 0.05, 0.6, -0.7, 0.4, -0.5]]), 0.3
+    right = solution_mask(w, kept)
+    wrong = {
+        "those are the largest with their sign; −0.9 is a large weight too: go by w.abs()": solution_mask(
+            w - w.min(), kept
+        ),
+        "those are the smallest: they are to become 0, the others stay": 1 - solution_mask(w, 1 - kept),
+        "`kept` is the share that stays, not the share that is cut": solution_mask(w, 1 - kept),
+        "1 and 0 are exchanged": 1 - right,
+        "return 1 where a weight stays, not the weight itself": w * right,
+        "`kept` is a share of the weights, not of the largest weight": (w.abs() > kept * w.abs().max()).float(),
+    }
+    tests = numbers_like(
+        lambda answer: answer(w.clone(), kept),
+        right,
+        wrong,
+        "return a number for each weight, here (1, 10)",
+        "of the 10 weights 3 should stay, −0.9, 0.8 and −0.7; yours says {0}",
+    )
+    hints = (
+        "How many weights are to stay? And which tensor do you want the largest entries of?",
+        "`topk` of w.abs() names them: `.indices`; then `scatter` 1 into zeros at these.",
+    )
+    praise = "Retraining leaves the zeros where they are, so all copies that begin here share them."
+    return judge("The exercise", answer, tests, hints, praise)
+
+
+def solution_mask(w: Tensor, kept: float) -> Tensor:
+    largest = w.abs().topk(round(kept * w.shape[-1]), dim=-1).indices
+    return w.new_zeros(w.shape).scatter(-1, largest, 1.0)

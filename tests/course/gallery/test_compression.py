@@ -61,3 +61,25 @@ def student(step, first=True):
 )
 def test_wrong_students_are_told_why(answer, words):
     said(compression.check_student(answer), words)
+
+
+def test_the_solution_for_mask_passes():
+    assert compression.check_mask(compression.solution_mask)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (lambda w, kept: w.abs().topk(3).indices, "for each weight"),
+        (lambda w, kept: (w >= w.topk(3).values[..., -1:]).float(), "with their sign"),
+        (lambda w, kept: (w.abs() <= 0.22).float(), "the smallest"),
+        (lambda w, kept: compression.solution_mask(w, 1 - kept), "the share that is cut"),
+        (lambda w, kept: 1 - compression.solution_mask(w, kept), "exchanged"),
+        (lambda w, kept: w * compression.solution_mask(w, kept), "not the weight itself"),
+        (lambda w, kept: (w.abs() > kept * w.abs().max()).float(), "of the largest weight"),
+        (lambda w, kept: (w.abs() > 0.45).float(), "should stay"),
+    ],
+)
+def test_wrong_masks_are_told_why(answer, words):
+    said(compression.check_mask(answer), words)
