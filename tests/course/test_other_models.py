@@ -59,18 +59,18 @@ def test_a_model_of_the_same_architecture(name, other):
 
 # A pass of SmolLM2 takes thirty times as long as one of the embedded model: still fewer of them than at smoke scale.
 SMOLLM2 = {
-    "01_transformers": {"N_CONTROLS": 2},
+    "01_transformers": {"N_CONTROLS": 2, "N_TOKENS": 512, "N_REPEATS": 2, "LENGTH": 16},
     "05_sparse_allocation": {},
     "08_ioi_circuit": {"N_TRIED": 6, "N_LAYERS": 3, "N_SUBSETS": 1, "N_FRESH": 12, "N_MEANS": 12},
     "09_ioi_features": {"N_LAYERS": 2, "N_SENTENCES": 6, "SIZES": (8, 0)},
-    "10_reading_features": {"N_TOKENS": 2_048, "N_FEATURES": 4, "N_RANDOM": 4, "N_SHORT": 2},
+    "10_reading_features": {"N_TOKENS": 1_024, "N_FEATURES": 2, "N_RANDOM": 2, "N_SHORT": 1},
     "11_dark_matter": {"N_ROWS": 8, "N_READ": 2},
-    "12_gradient_saes": {"N_ROWS": 2, "N_REMOVED": 6, "SAMPLES": (1, 2)},
+    "12_gradient_saes": {"N_ROWS": 2, "N_REMOVED": 3, "SAMPLES": (1,)},
     "13_attention_outputs": {"CONTEXT": 32, "N_TRAIN": 10, "N_READ": 40, "STEPS": 3, "N_SENTENCES": 12, "N_REPEATS": 1},
     "14_discrete_circuits": {"N": 2, "N_CIRCUIT": 2, "N_TRIED": 3, "N_TOYS": 1, "STEPS": 3},
-    "16_judged_by_tasks": {"N_TOKENS": 12_000, "N_TRAIN": 40, "N_TEST": 20, "N_SENTENCES": 144},
+    "16_judged_by_tasks": {"N_TOKENS": 9_000, "N_TRAIN": 40, "N_TEST": 20, "N_SENTENCES": 144},
 }
-MINUTES = ("01_transformers", "08_ioi_circuit", "09_ioi_features")  # with all thirty layers
+MINUTES = ("01_transformers", "05_sparse_allocation", "08_ioi_circuit", "09_ioi_features", "14_discrete_circuits")
 
 
 @pytest.fixture(scope="module")
