@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 T = TypeVar("T")
+CLOSED = "a group that is closed"
 FEW = 0.5  # share of rows with a gradient below which it is less to send these alone
 
 
@@ -235,6 +236,17 @@ class Grid:
 
 
 @contextmanager
+def apart(ranks: Ranks) -> Iterator[Ranks]:
+    """These ranks in a group of their own while this lasts. An error on one of them ends it for all: a group of CPUs
+    that is closed is an error for whoever waits in it, while the user's own group goes on."""
+    if ranks.world == 1:
+        yield ranks
+        return
+    with _groups([range(ranks.world)], ranks) as (everyone,):
+        yield everyone
+
+
+@contextmanager
 def grid_of(ranks: Ranks, parts: int) -> Iterator[Grid]:
     """A grid of these ranks while this lasts: `parts` of them, which follow each other, share the SAE's features, and
     as many times as that fits into the world they share the tokens."""
@@ -242,17 +254,26 @@ def grid_of(ranks: Ranks, parts: int) -> Iterator[Grid]:
         yield Grid.of_tokens(ranks) if parts == 1 else Grid.of_features(ranks)
         return
     world = range(ranks.world)
-    lines = [world[i : i + parts] for i in world[::parts]] + [world[i::parts] for i in range(parts)]
+    rows, columns = [world[i : i + parts] for i in world[::parts]], [world[i::parts] for i in range(parts)]
+    with _groups(rows + columns, ranks) as (across, along):
+        yield Grid(tokens=along, features=across, all=ranks)
+
+
+@contextmanager
+def _groups(lines: list[range], ranks: Ranks) -> Iterator[list[Ranks]]:
+    """Groups of the world's ranks while this lasts: those that this rank is in."""
     default = dist.group.WORLD
     assert default is not None, "there is a group, or these were not ranks"
     patience = default._get_backend(ranks.device).options._timeout  # as the user has said
     groups = [dist.new_group(list(line), timeout=patience) for line in lines]  # all ranks make all groups
-    across, along = (group for line, group in zip(lines, groups) if ranks.rank in line)
+    here = [Ranks.here(group) for line, group in zip(lines, groups) if ranks.rank in line]
+    del groups
     try:
-        yield Grid(tokens=Ranks.here(along), features=Ranks.here(across), all=ranks)
+        yield here
     finally:
-        dist.destroy_process_group(across)
-        dist.destroy_process_group(along)
+        for one in here:
+            dist.destroy_process_group(one.group)
+            one.group = CLOSED  # gloo closes its connections when nobody holds the group, and an error holds frames
 
 
 def _portable(error: Exception | None) -> Exception | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sae_tutorial.activations.arguments import arguments_of, as_whole
-from sae_tutorial.activations.ranks import Grid, Ranks, grid_of
+from sae_tutorial.activations.ranks import Grid, Ranks, apart, grid_of
 from sae_tutorial.activations.store import ActivationStore
 from sae_tutorial.autoencoder.matching import tokens_at_once
 from sae_tutorial.autoencoder.parts import cut, joined, joined_state
@@ -127,7 +127,7 @@ def train_many(
     options: dict[str, Any] = {"split": str(split), "checkpoint": path and path.name, "resume": resume}
     options |= {"checkpoint_every": checkpoint_every, "log_every": log_every}
     check_ranks(ranks, saes, each, [about(sae, one) for sae, one in zip(saes, each)], stores, options)
-    with grid_of(ranks, n_parts) as grid:
+    with apart(ranks) as ranks, grid_of(ranks, n_parts) as grid:
         part = grid.features.part
         if n_parts > 1:  # parts of one SAE, that of rank 0
             ranks.same_(t for sae in saes if sae.part[1] == 1 for t in sae.state_dict().values())

@@ -234,6 +234,26 @@ def refused(what):
     return train(of_rule("token_choice"), store, steps=5, checkpoint=what, progress=False)
 
 
+def ended_by_one(split):
+    """What each rank of a training meets in which the last one stops in step 3, and lives on."""
+    store, *_ = store_and_held_out()
+    ranks, seen = Ranks.here(), []
+    advance = Trainee.advance
+
+    def fails_once(trainee, *batch):
+        seen.append(trainee)
+        if ranks.rank == ranks.world - 1 and len(seen) == 3:
+            raise MemoryError("no more")
+        return advance(trainee, *batch)
+
+    with mock.patch.object(Trainee, "advance", fails_once):
+        try:
+            train_many([of_rule("token_choice") for _ in range(2)], store, steps=500, split=split, progress=False)
+        except Exception as error:
+            met = type(error).__name__
+    return ranks.all_objects(met)  # the group that was there before is as it was
+
+
 def told_on_rank_0():
     """How often an `on_step` is called that rank 0 alone has."""
     store, *_ = store_and_held_out()

@@ -216,6 +216,14 @@ def test_what_stops_on_step_stops_all(tmp_path):
         assert isinstance(error, KeyError) and "enough" in str(error)
 
 
+@pytest.mark.parametrize("world, splits", [(2, ["tokens", "features", "saes"]), (4, [(2, 2)])])
+def test_an_error_on_one_rank_ends_the_training_of_all(world, splits, tmp_path):
+    """At once, though its process goes on, and so does the group that they had before."""
+    met = ["ConnectionError"] * (world - 1) + ["MemoryError"]
+    for found in many.in_processes(world, many.in_turn, tmp_path, many.ended_by_one, [(split,) for split in splits]):
+        assert found == [met] * len(splits)
+
+
 def test_errors_reach_all_whatever_they_are(tmp_path):
     here, there = many.in_processes(2, many.errors_that_travel, tmp_path)
     assert here == ["Local: here", "TwoArguments: 1 and 2", "OSError: disk"]
