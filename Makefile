@@ -80,8 +80,8 @@ browser: $(STAMP)  ## drive JupyterLab in Chromium (QUICK=1 for a part of it, so
 	echo "error: there is no Chromium here. On Debian and Ubuntu: sudo apt install chromium chromium-driver"; exit 1; }
 	@command -v chromedriver >/dev/null || { echo "error: Chromium is here, its driver is not. On Debian: sudo apt install \
 	chromium-driver. Elsewhere it is called chromedriver, and has to have Chromium's version"; exit 1; }
-	$(OFFLINE) SAE_TUTORIAL_SCALE=smoke $(BIN)/python -m pytest -m "browser$(if $(QUICK), and not slow)" $(PYTEST_FLAGS) \
-		tests/browser
+	$(OFFLINE) SAE_TUTORIAL_SCALE=smoke $(BIN)/python -m pytest -m "browser$(if $(QUICK), and not slow)" --numprocesses=2 \
+		--dist=worksteal $(PYTEST_FLAGS) tests/browser
 
 release: $(STAMP)  ## build wheel and sdist into dist/, look into them, install the wheel elsewhere and try it
 	$(OFFLINE) $(BIN)/python scripts/release.py

@@ -66,9 +66,9 @@ SMOLLM2 = {
     "10_reading_features": {"N_TOKENS": 1_024, "N_FEATURES": 2, "N_RANDOM": 2, "N_SHORT": 1},
     "11_dark_matter": {"N_ROWS": 8, "N_READ": 2},
     "12_gradient_saes": {"N_ROWS": 2, "N_REMOVED": 3, "SAMPLES": (1,)},
-    "13_attention_outputs": {"CONTEXT": 32, "N_TRAIN": 10, "N_READ": 40, "STEPS": 3, "N_SENTENCES": 12, "N_REPEATS": 1},
+    "13_attention_outputs": {"CONTEXT": 32, "N_TRAIN": 10, "N_READ": 24, "STEPS": 3, "N_SENTENCES": 12, "N_REPEATS": 1},
     "14_discrete_circuits": {"N": 2, "N_CIRCUIT": 2, "N_TRIED": 3, "N_TOYS": 1, "STEPS": 3},
-    "16_judged_by_tasks": {"N_TOKENS": 9_000, "N_TRAIN": 40, "N_TEST": 20, "N_SENTENCES": 144},
+    "16_judged_by_tasks": {"N_TOKENS": 9_000, "N_TRAIN": 40, "N_TEST": 20, "N_SENTENCES": 96},
 }
 MINUTES = ("01_transformers", "05_sparse_allocation", "08_ioi_circuit", "09_ioi_features", "14_discrete_circuits")
 

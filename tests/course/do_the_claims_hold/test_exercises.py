@@ -115,27 +115,28 @@ def step_up(p_values):
     return [p <= last for p in p_values]
 
 
+def ratios_of_draws(mine, theirs, draws=2000):
+    """Each seed's ratio less 1 in each draw of rows: (seeds, draws)."""
+    rows = np.random.default_rng().integers(60, size=(draws, 60))
+    return mine.numpy()[:, rows].sum(-1) / theirs.numpy()[:, rows].sum(-1) - 1
+
+
 def in_numpy(ddof=1, n=3, ends=(0.025, 0.975), freedom=2):
     """The solution in numpy for three seeds, with the spread and the ends that it is given."""
 
     def interval(mine, theirs):
-        ratios, rng = [], np.random.default_rng()
-        for _ in range(2000):
-            rows = rng.integers(60, size=60)
-            ratio = (mine[:, rows].sum(1) / theirs[:, rows].sum(1) - 1).numpy()
-            ratios.append(ratio.mean() + rng.standard_t(freedom) * ratio.std(ddof=ddof) / n**0.5)
-        return float((mine.sum(1) / theirs.sum(1) - 1).mean()), *np.quantile(ratios, ends)
+        ratios = ratios_of_draws(mine, theirs)
+        luck = np.random.default_rng().standard_t(freedom, size=ratios.shape[1])
+        found = ratios.mean(0) + luck * ratios.std(0, ddof=ddof) / n**0.5
+        return float((mine.sum(1) / theirs.sum(1) - 1).mean()), *np.quantile(found, ends)
 
     return interval
 
 
 def by_std(mine, theirs):
     """The normal interval of the draws, each of which has a t with two degrees of freedom in it."""
-    draws, rng = [], np.random.default_rng()
-    for _ in range(2000):
-        rows = rng.integers(60, size=60)
-        ratio = (mine[:, rows].sum(1) / theirs[:, rows].sum(1) - 1).numpy()
-        draws.append(ratio.mean() + rng.standard_t(2) * ratio.std(ddof=1) / 3**0.5)
+    ratios = ratios_of_draws(mine, theirs)
+    draws = ratios.mean(0) + np.random.default_rng().standard_t(2, size=2000) * ratios.std(0, ddof=1) / 3**0.5
     mean, far = float((mine.sum(1) / theirs.sum(1) - 1).mean()), 1.96 * float(np.std(draws))
     return mean, mean - far, mean + far
 
