@@ -114,6 +114,10 @@ def course_problems(path: Path) -> list[str]:
     """How the course reads: its length, its sentences, its words, what stands in a learner's way, what is cut off."""
     notebook, gallery = nbformat.read(path, as_version=4), name_of(path) != path.name
     found = [f"cell {i} {problem}" for i, cell in enumerate(notebook.cells) for problem in _reads(cell)]
+    prose = "\n".join(_without_code(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", prose):  # an address on the network has a colon
+        if not (path.parent / target).exists():
+            found.append(f"a link leads nowhere: {target}")
     words = sum(len(_words(cell.source)) for cell in notebook.cells if cell.cell_type == "markdown")
     most_cells, most_words, most_bytes = MAX_CELLS, MAX_WORDS, MAX_COURSE_BYTES
     if gallery:

@@ -124,6 +124,7 @@ def test_a_readable_notebook_has_no_problems(tmp_path):
         (0, "One (two) and three (four).", "2 brackets"),
         (0, "The places of a feature.", "'positions'"),
         (0, "### Exercise 2: build it", "without a mark"),
+        (0, "See [it](../02_somewhere.ipynb#part).", "nowhere: ../02_somewhere.ipynb"),
         (3, "assert a\n" * 3, "3 asserts"),
         (3, "1", "use_mine"),
     ],
@@ -143,6 +144,7 @@ def test_rules_of_reading(index, source, complaint, tmp_path):
         "| a (b) | c (d) |\n|---|---|\n| e (f) | g (h) |",
         "### Exercise 2 ★★: build it",
         "Everything takes place here.",
+        f"[This page]({NAME}), [a part of it]({NAME}#part) and [a part of here](#part).",
     ],
 )
 def test_what_is_no_problem_for_a_reader(source, tmp_path):
