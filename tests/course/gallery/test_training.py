@@ -36,3 +36,35 @@ def test_the_ratio_of_centred_noise_is_the_root_of_its_size(shape):
 )
 def test_wrong_ratios_are_told_why(answer, words):
     said(training.check_ratio(answer), words)
+
+
+def test_the_solution_for_smallest_weights_passes():
+    assert training.check_smallest(training.solution_smallest)
+
+
+def scored(score, weights, share):
+    """The `share` of lowest scores among all matrices."""
+    scores = [score(w) for w in weights]
+    t = torch.cat([one.flatten() for one in scores]).sort().values[round(share * sum(w.numel() for w in weights))]
+    return [one < t for one in scores]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (lambda ws, share: torch.cat([w.flatten() for w in ws]) > 0, "a mask of the shape of each matrix"),
+        (lambda ws, share: scored(lambda w: -w.abs(), ws, share), "those are the largest"),
+        (lambda ws, share: scored(lambda w: w, ws, share), "the most negative"),
+        (lambda ws, share: [scored(torch.abs, [w], share)[0] for w in ws], "a share of each matrix"),
+        (lambda ws, share: [~one for one in training.solution_smallest(ws, share)], "upside down"),
+        (lambda ws, share: [w.abs() < share for w in ws], "takes `share` for the threshold"),
+        (lambda ws, share: [w.abs() < 0 for w in ws], "are to be chosen"),
+    ],
+)
+def test_wrong_choices_of_weights_are_told_why(answer, words):
+    said(training.check_smallest(answer), words)
+
+
+def test_a_threshold_is_as_good_as_an_order():
+    assert training.check_smallest(lambda ws, share: scored(torch.abs, ws, share))
