@@ -15,10 +15,12 @@ import notebook_rules
 
 PAGE = notebook_rules.GALLERY / "README.md"
 FAMILIES = ("experts", "decoding", "training", "compression", "attention", "memory")
+FAMILIES += ("latent", "predict", "select", "diffusion", "robust", "scenes")
 OPENING = """# Gallery
 
-Who gets to use which expert, weight, key, draft or step? The question of the course, asked of other things. Each
-notebook states the claim of one paper, tries it at toy scale on data whose truth is known, and says what was found.
+Who gets to use which expert, weight, key, draft or step? The question of the course, asked of other things; and what
+other learned representations keep. Each notebook states the claim of one paper, tries it at toy scale on data whose
+truth is known, and says what was found.
 
 """
 
