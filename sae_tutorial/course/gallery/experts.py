@@ -43,3 +43,42 @@ def check_smooth_step(answer: Any) -> Verdict:
 def solution_smooth_step(t: Tensor, gamma: float) -> Tensor:
     t = t.clamp(-gamma / 2, gamma / 2)
     return -2 * t**3 / gamma**3 + 3 * t / (2 * gamma) + 0.5
+
+
+# MoTE: how much more often an expert is chosen when a behaviour shows.
+
+
+def check_relevance(answer: Any) -> Verdict:
+    """`answer(chosen, behaves)`: (inputs, experts) of 0 and 1, and (inputs,) bools -> for each expert the share of inputs
+    with the behaviour for which it is chosen, less the share of those without."""
+    chosen = torch.tensor([[1, 0, 1, 1], [1, 0, 0, 1], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]]).float()
+    behaves = torch.tensor([True, True, False, False, False])
+    right = solution_relevance(chosen, behaves)
+    with_it, without = chosen[behaves], chosen[~behaves]
+    wrong = {
+        "counts depend on how many inputs there are; take shares": with_it.sum(0) - without.sum(0),
+        "that is the share with the behaviour alone; an expert that is always chosen would be first": with_it.mean(0),
+        "the other way round: with the behaviour, less without": -right,
+        "the sign is lost: an expert that is chosen less often is not relevant": right.abs(),
+        "that compares with all inputs, also those with the behaviour": with_it.mean(0) - chosen.mean(0),
+        "a ratio is infinite for an expert that is never chosen without; take the difference": (
+            with_it.mean(0) / without.mean(0)
+        ),
+    }
+    tests = numbers_like(
+        lambda answer: answer(chosen.clone(), behaves.clone()),
+        right,
+        wrong,
+        "return a number for each expert, here (4,)",
+        f"an expert chosen for 1 of 2 inputs with and 1 of 3 without has {right[2]:.3f}; yours says {{0[2]:.3f}}",
+    )
+    hints = (
+        "`chosen[behaves]` are the rows with the behaviour, `chosen[~behaves]` those without.",
+        "The mean of a column of 0 and 1 is a share.",
+    )
+    praise = "Expert 0 is always chosen: relevance 0, whatever it says when it is asked."
+    return judge("The exercise", answer, tests, hints, praise)
+
+
+def solution_relevance(chosen: Tensor, behaves: Tensor) -> Tensor:
+    return chosen[behaves].mean(0) - chosen[~behaves].mean(0)

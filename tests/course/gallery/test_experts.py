@@ -30,3 +30,25 @@ def middle(t, gamma):
 )
 def test_wrong_steps_are_told_why(answer, words):
     said(experts.check_smooth_step(answer), words)
+
+
+def test_the_solution_for_the_relevance_passes():
+    assert experts.check_relevance(experts.solution_relevance)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (lambda chosen, behaves: chosen.mean(), "a number for each expert"),
+        (lambda chosen, behaves: chosen[behaves].sum(0) - chosen[~behaves].sum(0), "take shares"),
+        (lambda chosen, behaves: chosen[behaves].mean(0), "with the behaviour alone"),
+        (lambda chosen, behaves: chosen[~behaves].mean(0) - chosen[behaves].mean(0), "the other way round"),
+        (lambda chosen, behaves: (chosen[behaves].mean(0) - chosen[~behaves].mean(0)).abs(), "the sign is lost"),
+        (lambda chosen, behaves: chosen[behaves].mean(0) - chosen.mean(0), "compares with all inputs"),
+        (lambda chosen, behaves: chosen[behaves].mean(0) / chosen[~behaves].mean(0), "take the difference"),
+        (lambda chosen, behaves: chosen.mean(0), "yours says"),
+    ],
+)
+def test_wrong_relevances_are_told_why(answer, words):
+    said(experts.check_relevance(answer), words)
