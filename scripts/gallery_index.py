@@ -14,8 +14,8 @@ import nbformat
 import notebook_rules
 
 PAGE = notebook_rules.GALLERY / "README.md"
-FAMILIES = ("experts", "decoding", "training", "compression", "attention", "memory")
-FAMILIES += ("latent", "predict", "select", "diffusion", "robust", "scenes")
+FIRST = ("experts", "decoding", "training", "compression", "attention", "memory")
+FAMILIES = (*FIRST, "latent", "predict", "select", "diffusion", "robust", "scenes")
 OPENING = """# Gallery
 
 Who gets to use which expert, weight, key, draft or step? The question of the course, asked of other things; and what
