@@ -53,3 +53,46 @@ def _members(scores: Tensor, w: int) -> Tensor:
     """(..., T, C): True where a position is among the w largest of a cluster."""
     largest = scores.topk(w, dim=-2).indices
     return torch.zeros_like(scores).scatter(-2, largest, 1.0) > 0
+
+
+# SEA: bins over the past of a query, stretched over its keys.
+
+
+def check_stretch(answer: Any) -> Verdict:
+    """`answer(mass)`: the mass of K bins for each of T queries, (T, K) -> (T, T): for query t and key s ≤ t the mass of
+    bin ⌊sK / (t + 1)⌋, and 0 for keys to come."""
+    mass = torch.rand(6, 4, generator=torch.Generator().manual_seed(0)) + 0.1
+    t, s = torch.arange(6)[:, None], torch.arange(6)
+
+    def by(bin_of: Tensor, past: Tensor = s <= t) -> Tensor:
+        return mass.gather(-1, bin_of.clamp(0, 3).expand(6, 6)) * past
+
+    right = solution_stretch(mass)
+    wrong = {
+        "keys to come must have 0": by(s * 4 // (t + 1), torch.ones(6, 6)),
+        "those bins cover the whole row; they are to cover keys 0 to t of query t": by(s * 4 // 6),
+        "query t has t + 1 keys, with its own": by(s * 4 // t.clamp(min=1)),
+        "a query may look at itself": by(s * 4 // (t + 1), s < t),
+        "that counts bins from the newest key back; bin 0 holds key 0": by((t - s) * 4 // (t + 1)),
+        "rows are queries and columns are keys; yours are the other way round": right.T,
+    }
+    tests = numbers_like(
+        lambda answer: answer(mass.clone()),
+        right,
+        wrong,
+        "return a number for each query and key, here (6, 6)",
+        f"key 3 of query 5 is in bin 2 of 4, with a mass of {right[5, 3]:.3f}; yours says {{0[5][3]:.3f}}",
+    )
+    hints = (
+        "Make the table of bin numbers first: t is a column, s a row, and `//` rounds down.",
+        "`mass.gather(-1, bins)` reads for each query the mass of the bins in its row.",
+    )
+    praise = "Each query has bins of its own, as wide as its past is long."
+    return judge("The exercise", answer, tests, hints, praise)
+
+
+def solution_stretch(mass: Tensor) -> Tensor:
+    T, K = mass.shape[-2:]
+    t, s = torch.arange(T)[:, None], torch.arange(T)
+    bin_of = (s * K // (t + 1)).clamp(max=K - 1)
+    return mass.gather(-1, bin_of.expand(*mass.shape[:-2], T, T)) * (s <= t)

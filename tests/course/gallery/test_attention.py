@@ -48,3 +48,39 @@ def the_same_clusters(to_q, to_k, w):
 )
 def test_wrong_routing_masks_are_told_why(answer, words):
     said(attention.check_routing_mask(answer), words)
+
+
+def test_the_solution_for_stretched_bins_passes():
+    assert attention.check_stretch(attention.solution_stretch)
+
+
+def test_bins_of_one_key_each_are_the_keys():
+    mass = torch.rand(2, 5, 5)
+    assert torch.equal(attention.solution_stretch(mass)[:, 4], mass[:, 4])
+
+
+def stretched(bin_of, past=lambda t, s: s <= t):
+    def answer(mass):
+        T, K = mass.shape
+        t, s = torch.arange(T)[:, None], torch.arange(T)
+        return mass.gather(-1, bin_of(t, s, T, K).clamp(0, K - 1).expand(T, T)) * past(t, s)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (lambda mass: mass, "a number for each query and key"),
+        (stretched(lambda t, s, T, K: s * K // (t + 1), lambda t, s: s < 99), "keys to come"),
+        (stretched(lambda t, s, T, K: s * K // T), "cover the whole row"),
+        (stretched(lambda t, s, T, K: s * K // t.clamp(min=1)), "with its own"),
+        (stretched(lambda t, s, T, K: s * K // (t + 1), lambda t, s: s < t), "may look at itself"),
+        (stretched(lambda t, s, T, K: (t - s) * K // (t + 1)), "from the newest key back"),
+        (lambda mass: attention.solution_stretch(mass).T, "the other way round"),
+        (lambda mass: torch.zeros(6, 6), "is in bin 2 of 4"),
+    ],
+)
+def test_wrong_stretches_are_told_why(answer, words):
+    said(attention.check_stretch(answer), words)
