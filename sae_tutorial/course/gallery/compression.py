@@ -139,3 +139,57 @@ def check_mask(answer: Any) -> Verdict:
 def solution_mask(w: Tensor, kept: float) -> Tensor:
     largest = w.abs().topk(round(kept * w.shape[-1]), dim=-1).indices
     return w.new_zeros(w.shape).scatter(-1, largest, 1.0)
+
+
+# DASS: a layer that works with few of its weights, and trains them all.
+
+
+def check_sparse(answer: Any) -> Verdict:
+    """`answer(w, mask)`: weights, and 1 for those that are kept, 0 for the others -> the weights as the layer uses
+    them, the others 0; their gradient reaches every weight of w as it is, kept or not. All have one shape."""
+    w, mask, weight = torch.tensor([0.9, -0.2, 0.1, -0.7]), torch.tensor([1.0, 0, 0, 1]), torch.tensor([3.0, 2, -1, 4])
+    used = w * mask
+
+    def used_and_gradient(answer: Any) -> Tensor:
+        leaf = w.clone().requires_grad_()
+        out = torch.as_tensor(answer(leaf, mask.clone()))
+        if out.shape != w.shape:
+            return out
+        if out.requires_grad:
+            (out * weight).sum().backward()
+        return torch.stack([out.detach(), torch.zeros_like(w) if leaf.grad is None else leaf.grad])
+
+    def says(used: Tensor, gradient: Tensor) -> Tensor:
+        return torch.stack([used, gradient])
+
+    wrong = {
+        "the values are right, but weights that are cut get no gradient, and can never come back": says(
+            used, weight * mask
+        ),
+        "nothing gets a gradient: only the *difference* to w may be detached": says(used, torch.zeros(4)),
+        "that is w itself; the layer should use 0 where the mask is 0": says(w, weight),
+        "kept weights get their gradient twice: once through w · mask, which should be detached": says(
+            used, weight * (1 + mask)
+        ),
+        "the gradient of the mask is multiplied by w: it should reach w as it is": says(used, weight * (mask + w)),
+        "the mask is added, not multiplied: a kept weight keeps its value": says(mask, weight),
+        "1 and 0 are exchanged: the mask is 1 for what is kept": says(w * (1 - mask), weight),
+    }
+    tests = numbers_like(
+        used_and_gradient,
+        says(used, weight),
+        wrong,
+        "return a weight for each weight, here (4,)",
+        "the layer should use 0.9, 0, 0 and −0.7, and the gradients 3, 2, −1 and 4 should reach w as they are; "
+        "yours uses {0[0]}, and the gradients {0[1]} arrive",
+    )
+    hints = (
+        "Forward it is w * mask, backward it should be w. Which difference lies between the two?",
+        "Add that difference to w, and `detach` it: a detached tensor has values and no gradient.",
+    )
+    praise = "A weight that is cut still learns, so it can grow and take the position of another."
+    return judge("The exercise", answer, tests, hints, praise)
+
+
+def solution_sparse(w: Tensor, mask: Tensor) -> Tensor:
+    return w + (w * mask - w).detach()

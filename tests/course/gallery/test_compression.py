@@ -83,3 +83,26 @@ def test_the_solution_for_mask_passes():
 )
 def test_wrong_masks_are_told_why(answer, words):
     said(compression.check_mask(answer), words)
+
+
+def test_the_solution_for_sparse_passes():
+    assert compression.check_sparse(compression.solution_sparse)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "not answered"),
+        (lambda w, mask: (w * mask).sum(), "for each weight"),
+        (lambda w, mask: w * mask, "can never come back"),
+        (lambda w, mask: (w * mask).detach(), "nothing gets a gradient"),
+        (lambda w, mask: w, "w itself"),
+        (lambda w, mask: w * mask + w - w.detach(), "twice"),
+        (lambda w, mask: w * (mask + w - w.detach()), "multiplied by w"),
+        (lambda w, mask: w + (mask - w).detach(), "added, not multiplied"),
+        (lambda w, mask: compression.solution_sparse(w, 1 - mask), "exchanged"),
+        (lambda w, mask: 2 * compression.solution_sparse(w, mask), "yours uses"),
+    ],
+)
+def test_wrong_sparse_weights_are_told_why(answer, words):
+    said(compression.check_sparse(answer), words)
