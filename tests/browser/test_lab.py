@@ -11,7 +11,9 @@ from lab_page import WATCH, wait_for
 
 Keys = pytest.importorskip("selenium.webdriver").Keys
 pytestmark = pytest.mark.browser
-NOTEBOOKS = sorted(path.name for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
+GALLERY = sorted(f"gallery/{path.name}" for path in FOLDER.glob("gallery/*.ipynb"))
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
 
 
@@ -25,7 +27,7 @@ def test_make_lab_opens_the_first_notebook(lab):
     assert state["path"] == f"notebooks/{NOTEBOOKS[0]}"
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", slow_but(NOTEBOOKS + GALLERY, NOTEBOOKS))
 def test_opens_with_its_figures_uncut_in_both_themes(lab, name):
     lab.width(1280)
     state = lab.open(name)
@@ -64,7 +66,7 @@ QUICK = ("00_start_here.ipynb", "01_transformers.ipynb", "16_judged_by_tasks.ipy
 MILLISECONDS = 300
 
 
-@pytest.mark.parametrize("name", slow_but(NOTEBOOKS, QUICK))
+@pytest.mark.parametrize("name", slow_but(NOTEBOOKS + GALLERY, QUICK))
 def test_runs_from_top_to_bottom_and_its_controls_answer(lab, name):
     lab.open(name)
     state = lab.run_all(name)

@@ -49,8 +49,8 @@ def solution_smooth_step(t: Tensor, gamma: float) -> Tensor:
 
 
 def check_relevance(answer: Any) -> Verdict:
-    """`answer(chosen, behaves)`: (inputs, experts) of 0 and 1, and (inputs,) bools -> for each expert the share of inputs
-    with the behaviour for which it is chosen, less the share of those without."""
+    """`answer(chosen, behaves)`: (inputs, experts) of 0 and 1, and (inputs,) bools -> for each expert the share of
+    inputs with the behaviour for which it is chosen, less the share of those without."""
     chosen = torch.tensor([[1, 0, 1, 1], [1, 0, 0, 1], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]]).float()
     behaves = torch.tensor([True, True, False, False, False])
     right = solution_relevance(chosen, behaves)
